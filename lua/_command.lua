@@ -1,0 +1,49 @@
+-- What every command does before its own guards: idempotency, load, expected version, settle.
+-- @include _settle
+-- @include _clock
+
+-- A malformed call fails here, before anything is written.
+local function check_call(keys, call)
+  for _, name in ipairs({'session', 'deadlines', 'outbox', 'nudge', 'channel'}) do
+    assert(keys[name], 'missing key: ' .. name)
+  end
+  for _, name in ipairs({'session_id', 'expected_epoch', 'expected_version', 'fingerprint', 'request_id',
+      'known_epoch', 'session_ttl_ms', 'idempotency_ttl_ms'}) do
+    assert(call[name], 'missing argument: ' .. name)
+  end
+  assert((call.fingerprint ~= '') == (keys.idempotency ~= nil), 'an idempotency record needs a fingerprint')
+end
+
+-- The first result of this idempotency key, if it has one; 'idempotency_mismatch' if it was another
+-- command's. The definition is not in the record: the session's own hash still has it.
+local function replay(keys, call, now)
+  local record = keys.idempotency and redis.call('GET', keys.idempotency)
+  if not record then return nil end
+  local first = cjson.decode(record)
+  if first[1] ~= call.fingerprint then return refuse('idempotency_mismatch', now, nil, call) end
+  local state = {}
+  for i = 5, #first do state[i - 4] = first[i] end
+  if #state > 0 and state[1] ~= call.known_epoch then
+    local stored = redis.call('HMGET', keys.session, 'epoch', 'definition')
+    if stored[1] ~= state[1] then return refuse('not_found', now, nil, call) end
+    state[DEFINITION] = stored[2]
+  end
+  return reply('ok', tonumber(first[2]), state, call, first[3], first[4], 1)
+end
+
+-- Returns the session, settled, and the instant the command acts at; or nil and the reply that ends it.
+local function begin(keys, call)
+  check_call(keys, call)
+  local now = server_now_ms()
+  local replayed = replay(keys, call, now)
+  if replayed then return nil, replayed end
+  local session = load_session(keys.session)
+  if not session then return nil, refuse('not_found', now, nil, call) end
+  now = math.max(now, session.updated_ms)
+  if (call.expected_epoch ~= '' and call.expected_epoch ~= int(session.epoch))
+    or (call.expected_version ~= '' and call.expected_version ~= int(session.version)) then
+    return nil, refuse('version_conflict', now, session, call)
+  end
+  settle(session, keys, call, now)
+  return session, now
+end

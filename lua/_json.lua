@@ -1,0 +1,27 @@
+-- JSON text from integers, words and ids, none of which needs escaping (docs/keys.md).
+-- A caller's document is never decoded or encoded here: it is passed through as text.
+-- '%d' because tostring() prints an instant as 1.76e+12.
+local function int(number)
+  return string.format('%d', number)
+end
+
+local function int_or_null(number)
+  return number and int(number) or 'null'
+end
+
+local function quote(word)
+  return '"' .. word .. '"'
+end
+
+local function quote_or_null(word)
+  return word and quote(word) or 'null'
+end
+
+-- An object of the named members, in this order; a member whose text is nil is left out.
+local function object(names, texts)
+  local parts = {}
+  for _, name in ipairs(names) do
+    if texts[name] then parts[#parts + 1] = quote(name) .. ':' .. texts[name] end
+  end
+  return '{' .. table.concat(parts, ',') .. '}'
+end

@@ -1,0 +1,44 @@
+-- Create a session, if there is none of this id.
+--
+-- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
+-- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
+--       5 request id  6 epoch whose definition is known, or ''  7 session ttl ms  8 idempotency ttl ms
+--       9 mode  10 increment ms  11 word of action_on_timeout  12 idle timeout ms  13 action_on_timeout as JSON text
+--       14 metadata as JSON text  15 definition as JSON text  16… participants' ids and budgets (ms), in turn
+-- Replies  ok · session_exists · idempotency_mismatch
+-- Event  session_created
+-- @include _command
+
+local keys = {
+  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
+  idempotency = KEYS[6],
+}
+local call = {
+  session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
+  request_id = ARGV[5], known_epoch = ARGV[6], session_ttl_ms = tonumber(ARGV[7]),
+  idempotency_ttl_ms = tonumber(ARGV[8]),
+}
+local mode, increment_ms, on_timeout, idle_timeout_ms = ARGV[9], tonumber(ARGV[10]), ARGV[11], tonumber(ARGV[12])
+local action_on_timeout, metadata, definition = ARGV[13], ARGV[14], ARGV[15]
+local participants = {unpack(ARGV, 16)}
+
+check_call(keys, call)
+assert(mode and increment_ms and on_timeout and idle_timeout_ms and definition and #participants % 2 == 0)
+local now = server_now_ms()
+local replayed = replay(keys, call, now)
+if replayed then return replayed end
+local existing = load_session(keys.session)
+if existing then return refuse('session_exists', now, existing, call) end
+
+-- A deleted session leaves its epoch behind for a while: a new one is always later.
+local last = redis.call('HMGET', keys.session, 'epoch', 'updated_ms')
+now = math.max(now, (tonumber(last[1]) or 0) + 1, tonumber(last[2]) or 0)
+local session = new_session(keys.session, participants)
+for name, value in pairs({
+  epoch = now, version = 0, status = 'pending', sync_mode = mode, participant_count = #participants / 2,
+  increment_ms = increment_ms, on_timeout = on_timeout, idle_timeout_ms = idle_timeout_ms,
+  cycle_count = 0, created_ms = now, metadata = metadata, metadata_version = 1,
+  action_on_timeout = action_on_timeout, definition = definition,
+}) do set(session, name, value) end
+
+return commit(session, keys, call, now, now, 'session_created', {}, 'client')

@@ -1,0 +1,22 @@
+-- Return a session, settled: what was due has happened.
+--
+-- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
+-- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
+--       5 request id  6 epoch whose definition is known, or ''  7 session ttl ms  8 idempotency ttl ms
+-- Replies  ok · not_found
+-- Event  participant_expired, session_cancelled: what was due
+-- @include _command
+
+local keys = {
+  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
+  idempotency = KEYS[6],
+}
+local call = {
+  session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
+  request_id = ARGV[5], known_epoch = ARGV[6], session_ttl_ms = tonumber(ARGV[7]),
+  idempotency_ttl_ms = tonumber(ARGV[8]),
+}
+
+local session, now = begin(keys, call)
+if not session then return now end
+return unchanged(now, session, call)

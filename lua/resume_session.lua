@@ -1,0 +1,29 @@
+-- Start a new run of the cycle that was paused.
+--
+-- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
+-- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
+--       5 request id  6 epoch whose definition is known, or ''  7 session ttl ms  8 idempotency ttl ms
+-- Replies  ok · not_found · version_conflict · idempotency_mismatch · invalid_transition
+-- Event  session_resumed
+-- @include _command
+
+local keys = {
+  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
+  idempotency = KEYS[6],
+}
+local call = {
+  session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
+  request_id = ARGV[5], known_epoch = ARGV[6], session_ttl_ms = tonumber(ARGV[7]),
+  idempotency_ttl_ms = tonumber(ARGV[8]),
+}
+
+local session, now = begin(keys, call)
+if not session then return now end
+if session.status ~= 'paused' then return refuse('invalid_transition', now, session, call) end
+
+run(session, now)
+
+return commit(session, keys, call, now, now, 'session_resumed', {
+  participant_id = quote(active_id(session)),
+  remaining_ms = int(running_budget(session)),
+}, 'client')

@@ -1,0 +1,37 @@
+-- Start the clock of a pending session.
+--
+-- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
+-- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
+--       5 request id  6 epoch whose definition is known, or ''  7 session ttl ms  8 idempotency ttl ms
+--       9 participant who begins, or ''
+-- Replies  ok · not_found · version_conflict · idempotency_mismatch · invalid_transition · unknown_participant
+-- Event  session_started
+-- @include _command
+
+local keys = {
+  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
+  idempotency = KEYS[6],
+}
+local call = {
+  session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
+  request_id = ARGV[5], known_epoch = ARGV[6], session_ttl_ms = tonumber(ARGV[7]),
+  idempotency_ttl_ms = tonumber(ARGV[8]),
+}
+local participant_arg = ARGV[9]
+
+local session, now = begin(keys, call)
+if not session then return now end
+if session.status ~= 'pending' then return refuse('invalid_transition', now, session, call) end
+local first = 0
+if participant_arg ~= '' then first = participant_index(session, participant_arg) end
+if not first then return refuse('unknown_participant', now, session, call) end
+
+set(session, 'turn', first)
+set(session, 'session_started_ms', now)
+run(session, now)
+local record = touch(session, first)
+
+return commit(session, keys, call, now, now, 'session_started', {
+  participant_id = quote(active_id(session)),
+  remaining_ms = int(record.time_remaining_ms),
+}, 'client')

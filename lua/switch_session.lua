@@ -1,0 +1,42 @@
+-- End the active participant's cycle and hand the turn on.
+--
+-- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
+-- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
+--       5 request id  6 epoch whose definition is known, or ''  7 session ttl ms  8 idempotency ttl ms
+--       9 next participant, or '' for the next in rotation  10 participant whose turn it must be, or ''
+-- Replies  ok · not_found · version_conflict · idempotency_mismatch · invalid_transition · unknown_participant · not_active_participant
+-- Event  cycle_switched
+-- @include _command
+
+local keys = {
+  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
+  idempotency = KEYS[6],
+}
+local call = {
+  session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
+  request_id = ARGV[5], known_epoch = ARGV[6], session_ttl_ms = tonumber(ARGV[7]),
+  idempotency_ttl_ms = tonumber(ARGV[8]),
+}
+local next_arg, mover_arg = ARGV[9], ARGV[10]
+
+local session, now = begin(keys, call)
+if not session then return now end
+if session.status ~= 'running' then return refuse('invalid_transition', now, session, call) end
+local mover = active_id(session)
+if mover_arg ~= '' and mover_arg ~= mover then
+  local word = participant_index(session, mover_arg) and 'not_active_participant' or 'unknown_participant'
+  return refuse(word, now, session, call)
+end
+local next
+if next_arg == '' then next = next_in_rotation(session) else next = participant_index(session, next_arg) end
+if not next then return refuse('unknown_participant', now, session, call) end
+
+local record = touch(session, session.turn)
+local elapsed = charge(session, now)
+hand_over(session, next, now)
+
+return commit(session, keys, call, now, now, 'cycle_switched', {
+  participant_id = quote(mover),
+  next_participant_id = quote(active_id(session)),
+  remaining_ms = int(record.time_remaining_ms),
+}, 'client', elapsed)

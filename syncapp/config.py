@@ -1,0 +1,130 @@
+"""Settings: one table, read once from the environment.
+
+This is the only module that reads the environment. `Settings.from_env()` raises `SettingsError`
+naming every value that does not fit, so that a process with bad settings never starts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; its text names every one of them."""
+
+
+def _setting(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"help": text, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting: its environment name is the field's name in capitals."""
+
+    redis_url: str = _setting("redis://127.0.0.1:6379/0", "Redis or Valkey, the primary store (`redis://`, `rediss://`).")
+    database_url: str = _setting(
+        "postgresql://127.0.0.1:5432/syncapp", "PostgreSQL, the audit trail (`postgres://` is accepted)."
+    )
+    redis_timeout_s: float = _setting(2.0, "Longest wait for a connection to or an answer from Redis.", 0.05, 60)
+    redis_max_connections: int = _setting(64, "Connections to Redis a process may hold for commands.", 1, 10_000)
+    redis_verify_tls: bool = _setting(True, "Check the certificate of a `rediss://` server (Heroku's is self-signed).")
+    sync_buckets: int = _setting(16, "Key groups sessions are spread over; fixed for the life of the data.", 1, 1024)
+    session_ttl_s: int = _setting(
+        3600, "How long a terminal session stays readable; the default `idle_timeout_s`.", 1, 604_800
+    )
+    idempotency_ttl_s: int = _setting(3600, "How long the first result of an idempotency key is kept.", 1, 604_800)
+    audit_retries: int = _setting(5, "How often a failed drain is tried again before an alert.", 0, 100)
+    audit_retry_delay_s: int = _setting(2, "Wait before the first retry of a failed drain.", 1, 3600)
+    audit_retry_backoff: float = _setting(2.0, "What the wait is multiplied by after each retry.", 1, 10)
+    audit_batch: int = _setting(1000, "Most events of one transaction of a drain.", 1, 10_000)
+    audit_claim_idle_s: float = _setting(
+        30.0, "How long a delivered event may stay unacknowledged before another drain takes it over.", 0.1, 86_400
+    )
+    audit_partition_months: int = _setting(3, "Months of `sync_events` partitions made ahead.", 1, 60)
+    max_body_bytes: int = _setting(1_048_576, "Largest request body.", 1024, 67_108_864)
+    rate_limit_per_s: float = _setting(
+        0.0, "Requests a second one address may make to one web process; 0 for no limit.", 0, 1_000_000
+    )
+    rate_limit_burst: int = _setting(50, "Requests one address may make at once before the rate applies.", 1, 1_000_000)
+    proxy_hops: int = _setting(0, "Trusted proxies that append to `X-Forwarded-For` (1 on Heroku).", 0, 10)
+    ws_allowed_origins: str = _setting(
+        "*", "Origins that may open WebSockets, separated by commas; `*` for all. Clients without one are let in."
+    )
+    ws_max_connections: int = _setting(5000, "WebSockets one web process holds at most.", 1, 1_000_000)
+    ws_max_connections_per_session: int = _setting(5000, "WebSockets of one session on one web process.", 1, 1_000_000)
+    ws_max_connections_per_address: int = _setting(
+        5000, "WebSockets from one address to one web process.", 1, 1_000_000
+    )
+    ws_max_message_bytes: int = _setting(65_536, "Largest message a client may send (close 1009).", 128, 16_777_216)
+    ws_messages_per_s: float = _setting(50.0, "Messages a second a connection may send (close 1008).", 1, 100_000)
+    ws_messages_burst: int = _setting(200, "Messages a connection may send at once before that rate applies.", 1, 100_000)
+    ws_ping_interval_s: float = _setting(25.0, "Between pings to a client; a dead one is closed after two.", 0.1, 3600)
+    ws_slow_close_s: float = _setting(
+        30.0, "How long a client may take to accept one message before it is closed (1013).", 0.1, 3600
+    )
+    worker_threads: int = _setting(4, "Threads of the worker process.", 1, 64)
+    log_level: str = _setting("INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+    log_format: str = _setting("console", "`console` for people, `json` for machines.")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings; an empty variable counts as absent. Raises `SettingsError`."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for item in fields(cls):
+            text = environ.get(item.name.upper(), "").strip()
+            if text:
+                try:
+                    values[item.name] = _parse(text, item.default, item.metadata["low"], item.metadata["high"])
+                except ValueError as error:
+                    faults.append(f"{item.name.upper()}={text!r}: {error}")
+        faults.extend(_unfit(values))
+        if faults:
+            raise SettingsError("; ".join(faults))
+        return cls(**values)
+
+
+def _parse(text: str, default: Any, low: float | None, high: float | None) -> Any:
+    """Read one value as the type of its default."""
+    if isinstance(default, bool):
+        if text.lower() in {"1", "true", "yes", "on"}:
+            return True
+        if text.lower() in {"0", "false", "no", "off"}:
+            return False
+        raise ValueError("must be true or false")
+    if not isinstance(default, int | float):
+        return text
+    try:
+        number = type(default)(text)
+    except ValueError:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise ValueError(f"must be {kind}") from None
+    if not (low is None or number >= low) or not (high is None or number <= high):
+        raise ValueError(f"must be {low:g} to {high:g}")
+    return number
+
+
+def _unfit(values: dict[str, Any]) -> list[str]:
+    """Name what the types alone do not show, and normalise the words."""
+    faults = []
+    if not values.get("redis_url", "redis://").startswith(("redis://", "rediss://", "unix://")):
+        faults.append("REDIS_URL must start with redis://, rediss:// or unix://")
+    url = values.get("database_url", "postgresql://")
+    if not url.startswith(("postgres://", "postgresql://")):
+        faults.append("DATABASE_URL must start with postgres:// or postgresql://")
+    elif url.startswith("postgres://"):
+        values["database_url"] = "postgresql://" + url.removeprefix("postgres://")
+    for name, words in (
+        ("log_level", {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}),
+        ("log_format", {"console", "json"}),
+    ):
+        if name in values:
+            word = values[name].upper() if name == "log_level" else values[name].lower()
+            values[name] = word
+            if word not in words:
+                faults.append(f"{name.upper()} must be one of {', '.join(sorted(words))}")
+    return faults

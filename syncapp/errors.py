@@ -1,0 +1,133 @@
+"""Errors: what a client can be told, and the one table from script words to them.
+
+Every error has an HTTP status and a code (DESIGN §7); REST and WebSockets send the same code,
+message and details.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class SyncError(Exception):
+    """An error that a client sees: status, code, message (a sentence), details (JSON or None)."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "INTERNAL_ERROR"
+
+    def __init__(self, message: str, details: Any = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+
+class ValidationFailed(SyncError):
+    """Input that does not fit; details: a list of {field, message, code}, every fault at once."""
+
+    status, code = 400, "VALIDATION_ERROR"
+
+    @classmethod
+    def of(cls, field: str, message: str, code: str) -> ValidationFailed:
+        """Make the error of one field."""
+        return cls(f"{field}: {message}", [{"field": field, "message": message, "code": code}])
+
+
+class InvalidJson(SyncError):
+    """A body that is not JSON."""
+
+    status, code = 400, "INVALID_JSON"
+
+
+class InvalidTransition(SyncError):
+    """A command out of place; the message names the current status."""
+
+    status, code = 400, "INVALID_STATE_TRANSITION"
+
+
+class SessionNotFound(SyncError):
+    """No such session."""
+
+    status, code = 404, "SESSION_NOT_FOUND"
+
+
+class NotFound(SyncError):
+    """No such route."""
+
+    status, code = 404, "NOT_FOUND"
+
+
+class MethodNotAllowed(SyncError):
+    """A route that does not know the method."""
+
+    status, code = 405, "METHOD_NOT_ALLOWED"
+
+
+class Conflict(SyncError):
+    """Another version than the expected one; details: expected_version, actual_version, current."""
+
+    status, code = 409, "CONFLICT"
+
+
+class SessionExists(SyncError):
+    """A session of this id is there already."""
+
+    status, code = 409, "SESSION_EXISTS"
+
+
+class NotActiveParticipant(SyncError):
+    """A switch named as its mover somebody whose turn it is not."""
+
+    status, code = 409, "NOT_ACTIVE_PARTICIPANT"
+
+
+class PreconditionFailed(SyncError):
+    """`If-Match` names another version; details as of `Conflict`."""
+
+    status, code = 412, "PRECONDITION_FAILED"
+
+
+class PayloadTooLarge(SyncError):
+    """A body over the limit."""
+
+    status, code = 413, "PAYLOAD_TOO_LARGE"
+
+
+class UnsupportedMediaType(SyncError):
+    """A body that is not `application/json`."""
+
+    status, code = 415, "UNSUPPORTED_MEDIA_TYPE"
+
+
+class IdempotencyMismatch(SyncError):
+    """An idempotency key that was used for another command."""
+
+    status, code = 422, "IDEMPOTENCY_MISMATCH"
+
+
+class RateLimited(SyncError):
+    """Too many requests; details: retry_after_s."""
+
+    status, code = 429, "RATE_LIMIT_EXCEEDED"
+
+
+class InternalError(SyncError):
+    """Our fault; details: request_id, under which it is logged."""
+
+
+class StoreUnavailable(SyncError):
+    """Redis does not answer; details: retry_after_s."""
+
+    status, code = 503, "STORE_UNAVAILABLE"
+
+
+BY_WORD: dict[str, type[SyncError]] = {
+    "not_found": SessionNotFound,
+    "session_exists": SessionExists,
+    "version_conflict": Conflict,
+    "invalid_transition": InvalidTransition,
+    "unknown_participant": ValidationFailed,
+    "not_active_participant": NotActiveParticipant,
+    "idempotency_mismatch": IdempotencyMismatch,
+    "metadata_changed": Conflict,
+}
+"""What each refusing word of a script becomes; `ok` is the only other word."""

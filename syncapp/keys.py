@@ -1,0 +1,66 @@
+"""The keyspace: every Redis key and channel is formatted here and nowhere else.
+
+All keys of a session carry the hash tag of its bucket, so that a script's keys live in one cluster
+slot. `docs/keys.md` is the dictionary of what each key holds.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+AUDIT_GROUP = "audit"
+"""Consumer group of every outbox stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyspace:
+    """Formats keys for a fixed number of buckets (1 to 1024)."""
+
+    buckets: int = 16
+
+    def bucket(self, session_id: str) -> int:
+        """Return the bucket of a session: CRC-32 of its id, modulo the number of buckets."""
+        return zlib.crc32(session_id.encode()) % self.buckets
+
+    def session(self, session_id: str) -> str:
+        """Hash: the session."""
+        return f"{self._tag(session_id)}session:{session_id}"
+
+    def idempotency(self, session_id: str, key: str) -> str:
+        """String: a command's first result."""
+        return f"{self._tag(session_id)}idem:{session_id}:{key}"
+
+    def channel(self, session_id: str) -> str:
+        """Pub/sub channel of one session."""
+        return f"{self._tag(session_id)}channel:{session_id}"
+
+    def deadlines(self, bucket: int) -> str:
+        """Sorted set: session ids by the next instant (ms) they must be looked at."""
+        return f"{_bucket_tag(bucket)}deadlines"
+
+    def outbox(self, bucket: int) -> str:
+        """Stream: audit events not yet in PostgreSQL."""
+        return f"{_bucket_tag(bucket)}outbox"
+
+    def nudge(self, bucket: int) -> str:
+        """String with a lifetime of a second: the bucket's drain was asked for."""
+        return f"{_bucket_tag(bucket)}nudge"
+
+    def commit(self, session_id: str) -> list[str]:
+        """Return the keys of every command script, in the order of their KEYS headers."""
+        bucket = self.bucket(session_id)
+        return [
+            self.session(session_id),
+            self.deadlines(bucket),
+            self.outbox(bucket),
+            self.nudge(bucket),
+            self.channel(session_id),
+        ]
+
+    def _tag(self, session_id: str) -> str:
+        return _bucket_tag(self.bucket(session_id))
+
+
+def _bucket_tag(bucket: int) -> str:
+    return f"sync:{{b{bucket:02d}}}:"

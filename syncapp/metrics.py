@@ -1,0 +1,46 @@
+"""Every metric's name, in one place; `render` makes the text that `/metrics` answers with.
+
+With `PROMETHEUS_MULTIPROC_DIR` set (gunicorn.conf.py does) the web processes of one machine count
+together, and any of them answers for all.
+"""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+REQUESTS = Counter("syncapp_http_requests_total", "HTTP requests answered.", ("route", "method", "status"))
+LATENCY = Histogram("syncapp_http_request_seconds", "Time to answer.", ("route", "method"), buckets=_SECONDS)
+SOCKETS = Gauge("syncapp_ws_connections", "Open WebSockets.", multiprocess_mode="livesum")
+WATCHED = Gauge("syncapp_hub_sessions", "Sessions watched by web processes.", multiprocess_mode="livesum")
+WS_SENT = Counter("syncapp_ws_messages_sent_total", "Messages written to WebSockets.", ("type",))
+WS_RECEIVED = Counter("syncapp_ws_messages_received_total", "Messages read from WebSockets.", ("type",))
+WS_SKIPPED = Counter("syncapp_ws_versions_skipped_total", "Versions that slow clients were not sent.")
+WS_CLOSED = Counter("syncapp_ws_closed_total", "WebSockets closed by the server.", ("code",))
+WS_REFUSED = Counter("syncapp_ws_refused_total", "WebSocket handshakes refused.", ("reason",))
+HUB_RESYNCS = Counter("syncapp_hub_resyncs_total", "Whole states read because a version was missed.", ("reason",))
+DRAINED = Counter("syncapp_audit_events_stored_total", "Events moved into PostgreSQL.")
+DRAIN_FAILURES = Counter("syncapp_audit_drain_failures_total", "Drains that failed and are tried again.")
+DEAD_LETTERS = Counter("syncapp_audit_dead_letters_total", "Events that PostgreSQL would not take.")
+DIVERGENCES = Counter("syncapp_audit_divergences_total", "Other events under a known key.")
+
+
+def render() -> tuple[bytes, str]:
+    """Return all metrics as Prometheus text, and its content type."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus_client leaves it untyped
+    return generate_latest(registry), CONTENT_TYPE_LATEST
