@@ -4,13 +4,9 @@
 
 -- A malformed call fails here, before anything is written.
 local function check_call(keys, call)
-  for _, name in ipairs({'session', 'deadlines', 'outbox', 'nudge', 'channel'}) do
-    assert(keys[name], 'missing key: ' .. name)
-  end
-  for _, name in ipairs({'session_id', 'expected_epoch', 'expected_version', 'fingerprint', 'request_id',
-      'known_epoch', 'session_ttl_ms', 'idempotency_ttl_ms'}) do
-    assert(call[name], 'missing argument: ' .. name)
-  end
+  assert(keys.session and keys.deadlines and keys.outbox and keys.nudge and keys.channel, 'a key is missing')
+  assert(call.session_id and call.expected_epoch and call.expected_version and call.request_id and call.known_epoch
+    and call.known_tags and call.session_ttl_ms and call.idempotency_ttl_ms, 'an argument is missing')
   assert((call.fingerprint ~= '') == (keys.idempotency ~= nil), 'an idempotency record needs a fingerprint')
 end
 

@@ -13,9 +13,8 @@ local function write_fields(session)
   local fields = session.static or {}
   if session.static then redis.call('DEL', session.key) end
   for name in pairs(session.changed) do
-    local value = session[name]
     fields[#fields + 1] = name
-    fields[#fields + 1] = value == nil and '' or type(value) == 'number' and int(value) or value
+    fields[#fields + 1] = text_of(session[name])
   end
   local blocks = {}
   for index in pairs(session.touched) do
@@ -24,6 +23,12 @@ local function write_fields(session)
     session.blocks[number] = string.sub(block, 1, at) .. record_text(session.records[index])
       .. string.sub(block, at + WIDTH + 1)
     blocks[number] = true
+  end
+  if session.block_tags then
+    local tag = int(session.version) .. '.' .. int(session.updated_ms)
+    for number in pairs(session.static and session.blocks or blocks) do session.block_tags[number + 1] = tag end
+    fields[#fields + 1] = 'block_tags'
+    fields[#fields + 1] = table.concat(session.block_tags, ' ')
   end
   for number in pairs(blocks) do
     fields[#fields + 1] = 'p:' .. int(number)
@@ -74,18 +79,17 @@ local function commit(session, keys, call, now, at, word, details, actor, elapse
   schedule(session, keys, call, now)
   local snapshot
   if ended or session.version == 1 or (session.version % SNAPSHOT_EVERY == 0 and not deleted) then
-    snapshot = cjson.encode(state_of(session, ''))
+    snapshot = cjson.encode(state_of(session, '', ''))
   end
   local message = message_of(session, call, actor, elapsed, event, patch, snapshot)
   redis.call('XADD', keys.outbox, '*', 'message', message)
   if redis.call('SET', keys.nudge, '1', 'NX', 'PX', NUDGE_MS) then call.nudge = 1 end
-  local state = deleted and {} or state_of(session, call.known_epoch)
   if actor == 'client' and keys.idempotency then
-    local first = {call.fingerprint, int(now), event, patch}
-    for i, value in ipairs(state) do first[4 + i] = i == DEFINITION and '' or value end
+    local state = deleted and {} or state_of(session, int(session.epoch), '')
+    local first = {call.fingerprint, int(now), event, patch, unpack(state)}
     redis.call('SET', keys.idempotency, cjson.encode(first), 'PX', int(call.idempotency_ttl_ms))
   end
   redis.call('PUBLISH', keys.channel, message)
   session.changed, session.touched = {}, {}
-  return reply('ok', now, state, call, event, patch)
+  return reply('ok', now, deleted and {} or state_for(session, call), call, event, patch)
 end

@@ -21,7 +21,7 @@ end
 local function object(names, texts)
   local parts = {}
   for _, name in ipairs(names) do
-    if texts[name] then parts[#parts + 1] = quote(name) .. ':' .. texts[name] end
+    if texts[name] then parts[#parts + 1] = '"' .. name .. '":' .. texts[name] end
   end
   return '{' .. table.concat(parts, ',') .. '}'
 end

@@ -1,48 +1,35 @@
 -- The message that a commit stores and publishes: what changed, and why (docs/protocol.md).
 -- @include _session
 
-local PATCH = {
-  'version', 'status', 'active_participant_id', 'cycle_count', 'cycle_started_ms', 'session_started_ms',
-  'session_completed_ms', 'updated_ms', 'metadata', 'participants',
-}
-local PARTICIPANT = {'time_used_ms', 'time_remaining_ms', 'cycle_count', 'is_active', 'has_expired'}
 local EVENT = {'type', 'at_ms', 'participant_id', 'next_participant_id', 'remaining_ms', 'reason', 'action_on_timeout'}
-local MESSAGE = {
-  'session_id', 'epoch', 'version', 'sync_mode', 'status', 'cycle_count', 'elapsed_ms', 'actor',
-  'request_id', 'event', 'patch', 'snapshot',
-}
+local MESSAGE = '{"session_id":"%s","epoch":%d,"version":%d,"sync_mode":"%s","status":"%s","cycle_count":%d,'
+  .. '"elapsed_ms":%s,"actor":"%s","request_id":"%s","event":%s,"patch":%s%s}'
+local PARTICIPANT = '"%s":{"time_used_ms":%d,"time_remaining_ms":%d,"cycle_count":%d,"is_active":%s,"has_expired":%s}'
 
 local function participants_patch(session)
-  local ids, texts = {}, {}
+  local parts = {}
   for index in pairs(session.touched) do
-    local record, id = participant(session, index), participant_id(session, index)
-    ids[#ids + 1] = id
-    texts[id] = object(PARTICIPANT, {
-      time_used_ms = int(record.time_used_ms),
-      time_remaining_ms = int(record.time_remaining_ms),
-      cycle_count = int(record.cycle_count),
-      is_active = tostring(active(session) == index),
-      has_expired = tostring(record.has_expired),
-    })
+    local record = participant(session, index)
+    parts[#parts + 1] = string.format(PARTICIPANT, participant_id(session, index), record.time_used_ms,
+      record.time_remaining_ms, record.cycle_count, tostring(active(session) == index), tostring(record.has_expired))
   end
-  return #ids > 0 and object(ids, texts) or nil
+  return table.concat(parts, ',')
 end
 
 -- The fields of the state that this commit changes, under their names in the state.
 local function patch_of(session)
-  local changed = session.changed
-  return object(PATCH, {
-    version = int(session.version),
-    updated_ms = int(session.updated_ms),
-    status = changed.status and quote(session.status),
-    active_participant_id = (changed.status or changed.turn) and quote_or_null(active_id(session)),
-    cycle_count = changed.cycle_count and int(session.cycle_count),
-    cycle_started_ms = changed.cycle_started_ms and int_or_null(session.cycle_started_ms),
-    session_started_ms = changed.session_started_ms and int_or_null(session.session_started_ms),
-    session_completed_ms = changed.session_completed_ms and int_or_null(session.session_completed_ms),
-    metadata = changed.metadata and session.metadata,
-    participants = participants_patch(session),
-  })
+  local changed, parts = session.changed, {}
+  local function member(name, text) parts[#parts + 1] = '"' .. name .. '":' .. text end
+  member('version', int(session.version))
+  member('updated_ms', int(session.updated_ms))
+  for _, name in ipairs({'cycle_count', 'cycle_started_ms', 'session_started_ms', 'session_completed_ms'}) do
+    if changed[name] then member(name, int_or_null(session[name])) end
+  end
+  if changed.status then member('status', quote(session.status)) end
+  if changed.status or changed.turn then member('active_participant_id', quote_or_null(active_id(session))) end
+  if changed.metadata then member('metadata', session.metadata) end
+  if next(session.touched) then member('participants', '{' .. participants_patch(session) .. '}') end
+  return '{' .. table.concat(parts, ',') .. '}'
 end
 
 -- details: JSON texts by the names of EVENT.
@@ -52,18 +39,7 @@ local function event_of(word, at, details)
 end
 
 local function message_of(session, call, actor, elapsed, event, patch, snapshot)
-  return object(MESSAGE, {
-    session_id = quote(call.session_id),
-    epoch = int(session.epoch),
-    version = int(session.version),
-    sync_mode = quote(session.sync_mode),
-    status = quote(session.status),
-    cycle_count = int(session.cycle_count),
-    elapsed_ms = int_or_null(elapsed),
-    actor = quote(actor),
-    request_id = quote(call.request_id),
-    event = event,
-    patch = patch,
-    snapshot = snapshot,
-  })
+  return string.format(MESSAGE, call.session_id, session.epoch, session.version, session.sync_mode, session.status,
+    session.cycle_count, int_or_null(elapsed), actor, call.request_id, event, patch,
+    snapshot and ',"snapshot":' .. snapshot or '')
 end

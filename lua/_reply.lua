@@ -1,23 +1,31 @@
 -- Replies: a word first, then data. syncapp/errors.py maps each word to what a client sees.
 -- @include _session
 
--- The whole state as a flat list of strings: scalars, metadata, definition, blocks. The definition
--- never changes within an epoch, so a caller that names its epoch is not sent it again.
-local function state_of(session, known_epoch)
-  local fields = {'metadata', 'definition'}
-  if known_epoch == int(session.epoch) then fields[2] = 'no definition' end
-  for number = 0, math.ceil(session.participant_count / BLOCK) - 1 do
-    fields[#fields + 1] = 'p:' .. int(number)
-  end
+local DEFINITION = #SCALARS + 2  -- its place in a state reply, after the metadata
+local TAGS = DEFINITION + 1
+
+-- The whole state as a flat list of strings: scalars, metadata, definition, tags, blocks of participants.
+-- Left out, as '', is what the caller has: the definition when it knows the epoch, and then blocks
+-- whose tags it names. So a reply stays small with many participants.
+local function state_of(session, known_epoch, known_tags)
   local state = {}
-  for i, name in ipairs(SCALARS) do
-    local value = session[name]
-    state[i] = value == nil and '' or WORDS[name] and value or int(value)
-  end
-  for _, value in ipairs(redis.call('HMGET', session.key, unpack(fields))) do
-    state[#state + 1] = value or ''
+  for i, name in ipairs(SCALARS) do state[i] = text_of(session[name]) end
+  local known = known_epoch == state[1]
+  state[#state + 1] = session.metadata
+  state[DEFINITION] = known and '' or redis.call('HGET', session.key, 'definition')
+  local tags = session.block_tags or {}
+  state[TAGS] = table.concat(tags, ' ')
+  local same = known and split(known_tags) or {}
+  for number = 0, math.ceil(session.participant_count / BLOCK) - 1 do
+    local has_it = tags[number + 1] and tags[number + 1] == same[number + 1]
+    state[TAGS + 1 + number] = has_it and '' or session.blocks[number]
+      or redis.call('HGET', session.key, 'p:' .. int(number))
   end
   return state
+end
+
+local function state_for(session, call)
+  return state_of(session, call.known_epoch, call.known_tags)
 end
 
 -- {word, now, state, event, patch, nudge, replayed, expired}: nudge is 1 when the bucket's outbox
@@ -28,7 +36,7 @@ end
 
 -- Refuse a command: nothing it asked for is written. The state tells the caller what is so.
 local function refuse(word, now, session, call)
-  return reply(word, now, session and state_of(session, call.known_epoch) or {}, call)
+  return reply(word, now, session and state_for(session, call) or {}, call)
 end
 
 -- Accept a command that has nothing to change.

@@ -2,12 +2,14 @@
 --
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
---       5 request id  6 epoch whose definition is known, or ''  7 session ttl ms  8 idempotency ttl ms
---       9 mode  10 increment ms  11 word of action_on_timeout  12 idle timeout ms  13 action_on_timeout as JSON text
---       14 metadata as JSON text  15 definition as JSON text  16… participants' ids and budgets (ms), in turn
+--       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
+--       8 session ttl ms  9 idempotency ttl ms
+--       10 mode  11 increment ms  12 word of action_on_timeout  13 idle timeout ms  14 action_on_timeout as JSON text
+--       15 metadata as JSON text  16 definition as JSON text  17… participants' ids and budgets (ms), in turn
 -- Replies  ok · session_exists · idempotency_mismatch
 -- Event  session_created
 -- @include _command
+-- @include _create
 
 local keys = {
   session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
@@ -15,12 +17,12 @@ local keys = {
 }
 local call = {
   session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
-  request_id = ARGV[5], known_epoch = ARGV[6], session_ttl_ms = tonumber(ARGV[7]),
-  idempotency_ttl_ms = tonumber(ARGV[8]),
+  request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
+  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]),
 }
-local mode, increment_ms, on_timeout, idle_timeout_ms = ARGV[9], tonumber(ARGV[10]), ARGV[11], tonumber(ARGV[12])
-local action_on_timeout, metadata, definition = ARGV[13], ARGV[14], ARGV[15]
-local participants = {unpack(ARGV, 16)}
+local mode, increment_ms, on_timeout, idle_timeout_ms = ARGV[10], tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13])
+local action_on_timeout, metadata, definition = ARGV[14], ARGV[15], ARGV[16]
+local participants = {unpack(ARGV, 17)}
 
 check_call(keys, call)
 assert(mode and increment_ms and on_timeout and idle_timeout_ms and definition and #participants % 2 == 0)

@@ -2,9 +2,11 @@
 --
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
---       5 request id  6 epoch whose definition is known, or ''  7 session ttl ms  8 idempotency ttl ms
---       9 next participant, or '' for the next in rotation  10 participant whose turn it must be, or ''
--- Replies  ok · not_found · version_conflict · idempotency_mismatch · invalid_transition · unknown_participant · not_active_participant
+--       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
+--       8 session ttl ms  9 idempotency ttl ms
+--       10 next participant, or '' for the next in rotation  11 participant whose turn it must be, or ''
+-- Replies  ok · not_found · version_conflict · idempotency_mismatch · invalid_transition
+--          unknown_participant · not_active_participant · unknown_next_participant
 -- Event  cycle_switched
 -- @include _command
 
@@ -14,10 +16,10 @@ local keys = {
 }
 local call = {
   session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
-  request_id = ARGV[5], known_epoch = ARGV[6], session_ttl_ms = tonumber(ARGV[7]),
-  idempotency_ttl_ms = tonumber(ARGV[8]),
+  request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
+  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]),
 }
-local next_arg, mover_arg = ARGV[9], ARGV[10]
+local next_arg, mover_arg = ARGV[10], ARGV[11]
 
 local session, now = begin(keys, call)
 if not session then return now end
@@ -29,7 +31,7 @@ if mover_arg ~= '' and mover_arg ~= mover then
 end
 local next
 if next_arg == '' then next = next_in_rotation(session) else next = participant_index(session, next_arg) end
-if not next then return refuse('unknown_participant', now, session, call) end
+if not next then return refuse('unknown_next_participant', now, session, call) end
 
 local record = touch(session, session.turn)
 local elapsed = charge(session, now)

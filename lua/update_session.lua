@@ -2,8 +2,9 @@
 --
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
---       5 request id  6 epoch whose definition is known, or ''  7 session ttl ms  8 idempotency ttl ms
---       9 metadata version the document was made from, or '' to ask for it  10 metadata as JSON text
+--       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
+--       8 session ttl ms  9 idempotency ttl ms
+--       10 metadata version the document was made from, or '' to ask for it  11 metadata as JSON text
 -- Replies  ok · not_found · version_conflict · idempotency_mismatch · metadata_changed
 -- Event  metadata_updated
 -- @include _command
@@ -14,10 +15,10 @@ local keys = {
 }
 local call = {
   session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
-  request_id = ARGV[5], known_epoch = ARGV[6], session_ttl_ms = tonumber(ARGV[7]),
-  idempotency_ttl_ms = tonumber(ARGV[8]),
+  request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
+  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]),
 }
-local based_on, metadata = ARGV[9], ARGV[10]
+local based_on, metadata = ARGV[10], ARGV[11]
 
 local session, now = begin(keys, call)
 if not session then return now end

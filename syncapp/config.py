@@ -24,7 +24,9 @@ def _setting(default: Any, text: str, low: float | None = None, high: float | No
 class Settings:
     """Every setting: its environment name is the field's name in capitals."""
 
-    redis_url: str = _setting("redis://127.0.0.1:6379/0", "Redis or Valkey, the primary store (`redis://`, `rediss://`).")
+    redis_url: str = _setting(
+        "redis://127.0.0.1:6379/0", "Redis or Valkey, the primary store (`redis://`, `rediss://`)."
+    )
     database_url: str = _setting(
         "postgresql://127.0.0.1:5432/syncapp", "PostgreSQL, the audit trail (`postgres://` is accepted)."
     )
@@ -60,7 +62,9 @@ class Settings:
     )
     ws_max_message_bytes: int = _setting(65_536, "Largest message a client may send (close 1009).", 128, 16_777_216)
     ws_messages_per_s: float = _setting(50.0, "Messages a second a connection may send (close 1008).", 1, 100_000)
-    ws_messages_burst: int = _setting(200, "Messages a connection may send at once before that rate applies.", 1, 100_000)
+    ws_messages_burst: int = _setting(
+        200, "Messages a connection may send at once before that rate applies.", 1, 100_000
+    )
     ws_ping_interval_s: float = _setting(25.0, "Between pings to a client; a dead one is closed after two.", 0.1, 3600)
     ws_slow_close_s: float = _setting(
         30.0, "How long a client may take to accept one message before it is closed (1013).", 0.1, 3600

@@ -126,6 +126,7 @@ BY_WORD: dict[str, type[SyncError]] = {
     "version_conflict": Conflict,
     "invalid_transition": InvalidTransition,
     "unknown_participant": ValidationFailed,
+    "unknown_next_participant": ValidationFailed,
     "not_active_participant": NotActiveParticipant,
     "idempotency_mismatch": IdempotencyMismatch,
     "metadata_changed": Conflict,

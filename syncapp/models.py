@@ -12,8 +12,15 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError
-from pydantic import model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from syncapp.errors import ValidationFailed
@@ -28,6 +35,7 @@ IDEMPOTENCY_KEY_PATTERN = r"^[\x21-\x7e]{1,128}$"
 _MESSAGES = {
     "missing": "is required",
     "extra_forbidden": "is not a known field",
+    "model_type": "must be a JSON object",
     "id": "must be 1 to 64 characters of A-Z a-z 0-9 . _ : @ -",
     "uuid": "must be a UUID, such as 3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10",
 }
@@ -38,7 +46,7 @@ def _matching(pattern: str, code: str) -> AfterValidator:
 
     def check(text: str) -> str:
         if not compiled.match(text):
-            raise PydanticCustomError(code, _MESSAGES[code])  # type: ignore[arg-type]  # wants literals
+            raise PydanticCustomError(code, _MESSAGES[code])
         return text
 
     return AfterValidator(check)
@@ -46,7 +54,7 @@ def _matching(pattern: str, code: str) -> AfterValidator:
 
 def _without_nul(value: Any) -> Any:
     r"""Refuse NUL anywhere in a caller's document: legal JSON (`\u0000`), but not legal `jsonb`."""
-    stack = [value]
+    stack = [value.model_dump() if isinstance(value, BaseModel) else value]
     while stack:
         item = stack.pop()
         if isinstance(item, str):
@@ -147,10 +155,9 @@ class CreateSession(Request):
     participants: Annotated[list[NewParticipant], Field(max_length=MAX_PARTICIPANTS)]
     total_time_ms: Annotated[int, Field(ge=1000, le=86_400_000 * MAX_PARTICIPANTS)] | None = None
     increment_ms: Annotated[int, Field(ge=0, le=60_000)] = 0
-    action_on_timeout: (
-        Annotated[ActionOnTimeout, AfterValidator(lambda model: _whole_without_nul(model)), _at_most(MAX_ACTION_BYTES)]
-        | None
-    ) = None
+    action_on_timeout: Annotated[ActionOnTimeout, AfterValidator(_without_nul), _at_most(MAX_ACTION_BYTES)] | None = (
+        None
+    )
     idle_timeout_s: Annotated[int, Field(ge=1, le=604_800)] | None = None
     metadata: Metadata = Field(default_factory=dict)
 
@@ -170,17 +177,21 @@ class CreateSession(Request):
         if not people and mode == "per_participant":
             yield _fault("participants", "must name at least one participant in this mode", "too_short")
         known = [person for person in people if isinstance(person, dict)]
-        counts = Counter(person.get("participant_id") for person in known if isinstance(person.get("participant_id"), str))
+        counts = Counter(
+            person.get("participant_id") for person in known if isinstance(person.get("participant_id"), str)
+        )
         for place, person in enumerate(people):
             name = person.get("participant_id") if isinstance(person, dict) else None
             if isinstance(name, str) and counts[name] > 1:
                 yield _fault(f"participants.{place}.participant_id", f"{name!r} is not unique", "duplicate")
         places = [person.get("participant_index") for person in known]
-        if any(place is not None for place in places) and {repr(p) for p in places} != {str(i) for i in range(len(people))}:
+        if any(place is not None for place in places) and {repr(p) for p in places} != {
+            str(i) for i in range(len(people))
+        }:
             message = f"must be given to all participants or none, each of 0 to {len(people) - 1} once"
             yield _fault("participants", message, "participant_index")
         total = raw.get("total_time_ms")
-        budgets = [person.get("total_time_ms") for person in known]
+        budgets: list[Any] = [person.get("total_time_ms") for person in known]
         if total is not None and all(type(budget) is int for budget in budgets) and total != sum(budgets):
             message = f"must be {sum(budgets)}, the sum of the participants' total_time_ms, or absent"
             yield _fault("total_time_ms", message, "sum_mismatch")
@@ -245,15 +256,12 @@ def validation_failed(error: ValidationError) -> ValidationFailed:
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         field = ".".join(str(part) for part in item["loc"]) or "body"
         message = _MESSAGES.get(item["type"]) or item["msg"].replace("Input should", "must", 1)
-        details.append({"field": field, "message": message.replace("a valid dictionary", "an object"), "code": item["type"]})
+        details.append(
+            {"field": field, "message": message.replace("a valid dictionary", "an object"), "code": item["type"]}
+        )
     named = ", ".join(sorted({detail["field"] for detail in details}))
     count = "1 fault" if len(details) == 1 else f"{len(details)} faults"
     return ValidationFailed(f"{count} in the request: {named}", details)
-
-
-def _whole_without_nul(model: ActionOnTimeout) -> ActionOnTimeout:
-    _without_nul(model.model_dump())
-    return model
 
 
 def _fault(field: str, message: str, code: str) -> InitErrorDetails:
@@ -267,4 +275,4 @@ def _again(item: Any) -> InitErrorDetails:
 
 def _custom(code: str, message: str) -> PydanticCustomError:
     # Braces in a message would be read as places to fill.
-    return PydanticCustomError(code, message.replace("{", "(").replace("}", ")"))  # type: ignore[arg-type]  # wants literals
+    return PydanticCustomError(code, message.replace("{", "(").replace("}", ")"))

@@ -10,20 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 import redis
+from redis import exceptions
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, MaxConnectionsError, OutOfMemoryError, ReadOnlyError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from syncapp.config import Settings
 
 UNAVAILABLE = (
-    ConnectionError,
-    RedisTimeoutError,
-    BusyLoadingError,
-    ReadOnlyError,
-    OutOfMemoryError,
-    MaxConnectionsError,
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    exceptions.OutOfMemoryError,
+    exceptions.MaxConnectionsError,
 )
 """What a client library raises when the server is away, loading, full or a replica."""
 
@@ -65,3 +64,18 @@ def _connection_options(settings: Settings, timeout_s: float | None) -> dict[str
         options["ssl_cert_reqs"] = "none"
         options["ssl_check_hostname"] = False
     return options
+
+
+def check(client: redis.Redis) -> str | None:
+    """Return None when the server is reachable and fit to be the primary store, or what is wrong with it."""
+    try:
+        info = client.info("everything")
+    except redis.RedisError as error:
+        return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if int(str(info["redis_version"]).split(".")[0]) < 7:
+        return f"version {info['redis_version']} is older than 7.0"
+    if info.get("role") != "master":
+        return f"is a {info.get('role')}, not a primary"
+    if str(info.get("maxmemory_policy", "noeviction")).startswith("allkeys"):
+        return f"would evict live sessions (maxmemory-policy {info['maxmemory_policy']})"
+    return None

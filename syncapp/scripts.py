@@ -7,7 +7,7 @@ often it is asked for, so that a partial can name what it stands on.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,9 @@ class Scripts:
         self._client = client
         self._texts = {name: expand(name, partials) for name in names()}
         # EVALSHA wants SHA-1; nothing here depends on it being hard to forge.
-        self._hashes = {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._texts.items()}
+        self._hashes = {
+            name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._texts.items()
+        }
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """Run a script in one round trip and return its raw reply.
@@ -57,7 +59,8 @@ class Scripts:
         A server that restarted has forgotten its scripts: then the text is sent, once, which runs it too.
         That is safe: a script that the server did not know has not run.
         """
+        run: Callable[..., Any] = self._client.execute_command  # redis-py leaves it untyped
         try:
-            return self._client.execute_command("EVALSHA", self._hashes[name], len(keys), *keys, *args)
+            return run("EVALSHA", self._hashes[name], len(keys), *keys, *args)
         except NoScriptError:
-            return self._client.execute_command("EVAL", self._texts[name], len(keys), *keys, *args)
+            return run("EVAL", self._texts[name], len(keys), *keys, *args)

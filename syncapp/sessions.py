@@ -15,69 +15,28 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from typing import Any
 
 import orjson
 import redis
 from redis.exceptions import ResponseError
 
+from syncapp.commands import NO_CLAIM, Claim, Known, Result
 from syncapp.config import Settings
-from syncapp.errors import BY_WORD, Conflict, InvalidTransition, StoreUnavailable, SyncError, ValidationFailed
+from syncapp.errors import Conflict, ValidationFailed
 from syncapp.keys import Keyspace
 from syncapp.models import MAX_METADATA_BYTES, CreateSession, merge_patch
 from syncapp.redis import UNAVAILABLE
+from syncapp.refusals import refusal, unavailable
 from syncapp.scripts import Scripts
-from syncapp.state import SCALARS, Definition, Session
+from syncapp.state import Definition, Session
 
 KEY_NAMESPACE = uuid.UUID("6c2f6d63-8a0b-5b0e-9c39-0d0c4d1f4f57")
 """Makes a session's id from an idempotency key, when a create has no id of its own."""
-_KNOWN_DEFINITIONS = 2048
+_MOST_KNOWN = 2048
 _UPDATE_ATTEMPTS = 64
-_DEFINITION = len(SCALARS) + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a caller claims about the session it acts on, and how the command is known.
-
-    expected_epoch, expected_version: when given, any other is refused (compare-and-set).
-    idempotency_key: 1-128 visible characters; the same key again returns the first result.
-    request_id: goes into the audit trail; letters, digits, `.`, `_` and `-`.
-    """
-
-    expected_epoch: int | None = None
-    expected_version: int | None = None
-    idempotency_key: str | None = None
-    request_id: str = ""
-
-
-NO_CLAIM = Claim()
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a command or a read found.
-
-    session: the state after it, or None when it is deleted. now_ms: the server's time it is shown at.
-    event, patch: of its commit; None when nothing had to be committed. replayed: an idempotency key
-    brought back a first result. expired_participant_id: who was found to have run out of time.
-    """
-
-    session: Session | None
-    now_ms: int
-    event: Mapping[str, Any] | None
-    patch: Mapping[str, Any] | None
-    replayed: bool
-    expired_participant_id: str | None
-
-    @property
-    def found(self) -> Session:
-        """The session of every result but that of a delete."""
-        if self.session is None:
-            raise LookupError("this result has no session")
-        return self.session
 
 
 class SessionStore:
@@ -100,8 +59,7 @@ class SessionStore:
         self._keys = Keyspace(settings.sync_buckets)
         self._scripts = Scripts(client, partials)
         self._on_nudge = on_nudge
-        # A definition never changes within its epoch: keeping some saves sending and reading them again.
-        self._definitions: OrderedDict[str, tuple[int, Definition]] = OrderedDict()
+        self._known: OrderedDict[str, Known] = OrderedDict()
 
     def create(self, new: CreateSession, claim: Claim = NO_CLAIM) -> Result:
         """Create a session, `pending`. Raises `SessionExists`, `IdempotencyMismatch`.
@@ -110,7 +68,7 @@ class SessionStore:
         """
         session_id = new.session_id or self._new_id(claim)
         people = new.in_rotation()
-        action = (new.action_on_timeout.model_dump() if new.action_on_timeout else {"type": "end_session"})
+        action = new.action_on_timeout.model_dump() if new.action_on_timeout else {"type": "end_session"}
         definition = Definition(
             participant_ids=tuple(person.participant_id for person in people),
             budgets_ms=tuple(person.total_time_ms for person in people),
@@ -138,6 +96,11 @@ class SessionStore:
     def get(self, session_id: str) -> Result:
         """Return a session, settled: what was due has happened."""
         return self._command("get", session_id, NO_CLAIM)
+
+    def read(self, session_id: str) -> tuple[Session, int]:
+        """Return a session and the server's time in ms it is shown at, for the hub."""
+        result = self.get(session_id)
+        return result.found, result.now_ms
 
     def start(self, session_id: str, claim: Claim = NO_CLAIM, *, participant_id: str | None = None) -> Result:
         """Start the clock of `participant_id`, or of the first in rotation.
@@ -191,10 +154,10 @@ class SessionStore:
         """
         based_on, document = "", b""
         for _ in range(_UPDATE_ATTEMPTS):
-            reply = self._call("update", session_id, claim, [based_on, document], dict(patch))
+            known, reply = self._call("update", session_id, claim, [based_on, document], dict(patch))
             if reply[0] != "metadata_changed":
-                return self._result("update", session_id, claim, reply)
-            found = self._session(session_id, reply[2])
+                return self._result("update", session_id, claim, known, reply)
+            found = self._session(session_id, known, reply[2])
             merged = merge_patch(found.metadata, patch)
             based_on, document = str(found.metadata_version), orjson.dumps(merged)
             if len(document) > MAX_METADATA_BYTES:
@@ -211,7 +174,7 @@ class SessionStore:
         try:
             seconds, micros = self._client.time()
         except UNAVAILABLE as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         return int(seconds) * 1000 + int(micros) // 1000
 
     def _command(
@@ -222,8 +185,8 @@ class SessionStore:
         args: Sequence[str | bytes | int] = (),
         asked: Mapping[str, Any] | None = None,
     ) -> Result:
-        reply = self._call(command, session_id, claim, args, asked)
-        return self._result(command, session_id, claim, reply)
+        known, reply = self._call(command, session_id, claim, args, asked)
+        return self._result(command, session_id, claim, known, reply)
 
     def _call(
         self,
@@ -232,42 +195,43 @@ class SessionStore:
         claim: Claim,
         args: Sequence[str | bytes | int],
         asked: Mapping[str, Any] | None,
-    ) -> list[Any]:
-        """Run the command's script and pass a nudge on; the raw reply of lua/_reply.lua."""
+    ) -> tuple[Known | None, list[Any]]:
+        """Run the command's script and pass a nudge on; what it was told is known, and lua/_reply.lua's reply."""
         keys = self._keys.commit(session_id)
         fingerprint = ""
         if claim.idempotency_key is not None:
             keys.append(self._keys.idempotency(session_id, claim.idempotency_key))
             fingerprint = _fingerprint(command, claim, asked if asked is not None else list(map(_text, args)))
-        known = self._definitions.get(session_id)
+        known = self._known.get(session_id)
         head: list[str | bytes | int] = [
             session_id,
             "" if claim.expected_epoch is None else claim.expected_epoch,
             "" if claim.expected_version is None else claim.expected_version,
             fingerprint,
             claim.request_id,
-            known[0] if known else "",
+            known.epoch if known else "",
+            known.tags if known else "",
             self._settings.session_ttl_s * 1000,
             self._settings.idempotency_ttl_s * 1000,
         ]
         try:
             reply: list[Any] = self._scripts.call(f"{command}_session", keys, [*head, *args])
         except UNAVAILABLE as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         except ResponseError as error:
             # A full server, seen from within a script, comes as an error of the script.
             if "OOM" in str(error) or "READONLY" in str(error) or "MISCONF" in str(error):
-                raise _unavailable(error) from error
+                raise unavailable(error) from error
             raise
         if reply[5]:
             self._on_nudge(self._keys.bucket(session_id))
-        return reply
+        return known, reply
 
-    def _result(self, command: str, session_id: str, claim: Claim, reply: list[Any]) -> Result:
+    def _result(self, command: str, session_id: str, claim: Claim, known: Known | None, reply: list[Any]) -> Result:
         word, now_ms, state, event, patch, _, replayed, expired_id = reply
-        session = self._session(session_id, state) if state else None
+        session = self._session(session_id, known, state) if state else None
         if word != "ok":
-            raise _refusal(word, command, claim, session, int(now_ms), expired_id or None)
+            raise refusal(word, command, claim, session, int(now_ms), expired_id or None)
         return Result(
             session=session,
             now_ms=int(now_ms),
@@ -277,16 +241,14 @@ class SessionStore:
             expired_participant_id=expired_id or None,
         )
 
-    def _session(self, session_id: str, state: Sequence[str]) -> Session:
-        epoch = int(state[0])
-        if state[_DEFINITION]:
-            definition = Definition.from_json(state[_DEFINITION])
-            self._definitions[session_id] = (epoch, definition)
-            while len(self._definitions) > _KNOWN_DEFINITIONS:
-                self._definitions.popitem(last=False)
-        else:
-            definition = self._definitions[session_id][1]
-        return Session.from_reply(session_id, state, definition)
+    def _session(self, session_id: str, known: Known | None, state: Sequence[str]) -> Session:
+        now_known = Known.from_reply(state, known)
+        self._known[session_id] = now_known
+        self._known.move_to_end(session_id)
+        while len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+        people = tuple(chain.from_iterable(now_known.blocks))
+        return Session.from_reply(session_id, state, now_known.definition, people)
 
     @staticmethod
     def _new_id(claim: Claim) -> str:
@@ -303,42 +265,3 @@ def _fingerprint(command: str, claim: Claim, asked: Any) -> str:
     """Return what tells one command from another under the same idempotency key."""
     named = [command, claim.expected_epoch, claim.expected_version, asked]
     return sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def _unavailable(error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(
-        "the store does not answer; whether a command took effect is unknown: "
-        "send it again with the same idempotency key",
-        {"retry_after_s": 1, "reason": type(error).__name__},
-    )
-
-
-def _refusal(
-    word: str, command: str, claim: Claim, session: Session | None, now_ms: int, expired_id: str | None
-) -> SyncError:
-    """Return the error of a refusing word, with what the caller needs to go on."""
-    kind = BY_WORD[word]
-    current = session.state(now_ms) if session else None
-    if word == "not_found":
-        return kind("there is no session of this id; it may have been deleted or have ended long ago")
-    if word == "idempotency_mismatch":
-        return kind("this idempotency key was used for another command; use a new key for a new command")
-    if word == "session_exists":
-        return kind("a session of this id exists already", {"current": current})
-    if word == "unknown_participant":
-        return ValidationFailed.of("participant_id", "is not a participant of this session", word)
-    assert session is not None
-    if word == "not_active_participant":
-        message = f"it is not this participant's turn, but {session.active_participant_id}'s"
-        return kind(message, {"active_participant_id": session.active_participant_id, "current": current})
-    if kind is InvalidTransition:
-        message = f"cannot {command} a session that is {session.status}"
-        details = {"status": session.status, "command": command, "current": current}
-        if expired_id:
-            details["expired_participant_id"] = expired_id
-        return kind(message, details)
-    found = f"version {session.version}" if claim.expected_epoch is None else f"{session.epoch}-{session.version}"
-    expected: dict[str, Any] = {"expected_version": claim.expected_version, "actual_version": session.version}
-    if claim.expected_epoch is not None:
-        expected |= {"expected_epoch": claim.expected_epoch, "actual_epoch": session.epoch}
-    return kind(f"the session is at {found}, not the expected one", expected | {"current": current})

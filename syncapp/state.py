@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -34,6 +35,10 @@ SCALARS = (
     "idle_ms",
     "metadata_version",
 )
+# The places after the scalars and the metadata in a state reply.
+DEFINITION = len(SCALARS) + 1
+TAGS = DEFINITION + 1
+BLOCKS = TAGS + 1
 RECORD_WIDTH = 32
 LIVE = frozenset({"pending", "running", "paused"})
 TERMINAL = frozenset({"completed", "expired", "cancelled"})
@@ -112,6 +117,11 @@ class Participant:
         return cls(int(record[:11]), int(record[11:22]), int(record[22:31]), record[31] == "1")
 
 
+def participants_of(block: str) -> tuple[Participant, ...]:
+    """Read a block of records."""
+    return tuple(Participant.from_record(block[at : at + RECORD_WIDTH]) for at in range(0, len(block), RECORD_WIDTH))
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """A session at one (epoch, version)."""
@@ -136,10 +146,11 @@ class Session:
     definition: Definition
 
     @classmethod
-    def from_reply(cls, session_id: str, values: Sequence[str], definition: Definition) -> Session:
-        """Read a script's state reply: scalars, metadata, definition (not looked at), blocks of records."""
+    def from_reply(
+        cls, session_id: str, values: Sequence[str], definition: Definition, participants: tuple[Participant, ...]
+    ) -> Session:
+        """Read the scalars and the metadata of a script's state reply."""
         raw = dict(zip(SCALARS, values, strict=False))
-        records = "".join(values[len(SCALARS) + 2 :])
         return cls(
             session_id=session_id,
             epoch=int(raw["epoch"]),
@@ -157,16 +168,15 @@ class Session:
             updated_ms=int(raw["updated_ms"]),
             metadata_version=int(raw["metadata_version"]),
             metadata=orjson.loads(values[len(SCALARS)]),
-            participants=tuple(
-                Participant.from_record(records[at : at + RECORD_WIDTH]) for at in range(0, len(records), RECORD_WIDTH)
-            ),
+            participants=participants,
             definition=definition,
         )
 
     @classmethod
     def from_snapshot(cls, session_id: str, values: Sequence[str]) -> Session:
         """Read the `snapshot` of a message, which carries its definition."""
-        return cls.from_reply(session_id, values, Definition.from_json(values[len(SCALARS) + 1]))
+        people = chain.from_iterable(map(participants_of, values[BLOCKS:]))
+        return cls.from_reply(session_id, values, Definition.from_json(values[DEFINITION]), tuple(people))
 
     @property
     def order(self) -> tuple[int, int]:

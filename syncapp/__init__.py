@@ -1,0 +1,74 @@
+"""SyncApp: authoritative shared clocks. `create_app` is the only place that wires things together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from syncapp.config import Settings
+    from syncapp.hub import Hub
+    from syncapp.sessions import SessionStore
+
+
+@dataclass(frozen=True)
+class Services:
+    """What routes use; kept as `app.extensions["syncapp"]`.
+
+    checks: by name, what `/ready` asks; each answers None, or says in a few words what is wrong.
+    """
+
+    settings: Settings
+    store: SessionStore
+    hub: Hub
+    checks: Mapping[str, Callable[[], str | None]]
+
+
+def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] | None = None) -> Flask:
+    """Return the application; nothing connects or starts before the first request.
+
+    partials: Lua partials that take the place of files, for tests that set the clock.
+    Raises `SettingsError` when the environment does not fit.
+    """
+    # Imported here, so that the worker and users of SessionStore do not load Flask.
+    from flask import Flask
+    from werkzeug.middleware.proxy_fix import ProxyFix
+
+    from syncapp import cli, db, logs, redis, ws
+    from syncapp.api import hooks, responses, sessions, system
+    from syncapp.config import Settings
+    from syncapp.hub import Hub
+    from syncapp.sessions import SessionStore
+    from syncapp.tasks import Nudger
+
+    settings = settings or Settings.from_env()
+    logs.configure(settings)
+    client = redis.connect(settings)
+    store = SessionStore(client, settings, on_nudge=Nudger().nudge, partials=partials)
+    hub = Hub(settings, read=store.read)
+
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # the documented way to add middleware
+        app.wsgi_app, x_for=settings.proxy_hops, x_proto=settings.proxy_hops, x_host=0
+    )
+    app.extensions["syncapp"] = Services(
+        settings,
+        store,
+        hub,
+        checks={
+            "redis": partial(redis.check, client),
+            "postgresql": partial(db.check, settings.database_url),
+        },
+    )
+    hooks.register(app, settings)
+    responses.register(app)
+    app.register_blueprint(sessions.blueprint)
+    system.register(app)
+    ws.register(app, hub, settings)
+    cli.register(app, settings)
+    return app

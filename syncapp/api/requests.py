@@ -1,0 +1,106 @@
+"""What a request says: its body, its claim on a session, its preferences."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+import orjson
+from flask import g, request
+
+from syncapp.commands import Claim
+from syncapp.errors import InvalidJson, UnsupportedMediaType, ValidationFailed
+from syncapp.models import IDEMPOTENCY_KEY_PATTERN, CommandBody
+
+MAX_DEPTH = 32
+_JSON_TYPES = frozenset({"application/json", "application/merge-patch+json"})
+_ETAG = re.compile(r'"(\d{1,16})-(\d{1,16})"\Z')
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN.removesuffix("$") + r"\Z")
+
+
+def request_id() -> str:
+    """Return the id this request is logged under: the caller's `X-Request-Id`, if it is one, or a new one."""
+    if "request_id" not in g:
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+    return str(g.request_id)
+
+
+def body() -> Any:
+    """Return the decoded JSON body, {} when there is none.
+
+    Raises `UnsupportedMediaType`, `InvalidJson` (not JSON, NaN, nested deeper than 32), and werkzeug's
+    413 when it is over the limit.
+    """
+    raw = request.get_data(cache=False)
+    if not raw:
+        return {}
+    if request.mimetype not in _JSON_TYPES:
+        raise UnsupportedMediaType(f"send application/json, not {request.mimetype or 'a body without a type'}")
+    try:
+        decoded = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJson(f"the body is not valid JSON: {error}") from None
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _deeper_than(decoded, MAX_DEPTH):
+        raise InvalidJson(f"the body is nested deeper than {MAX_DEPTH} levels")
+    return decoded
+
+
+def claim(asked: CommandBody | None = None) -> Claim:
+    """Return what the caller claims, from `If-Match`, `Idempotency-Key` and the body.
+
+    Raises `ValidationFailed` naming the header that does not fit.
+    """
+    version = asked.expected_version if asked else None
+    epoch = asked.expected_epoch if asked else None
+    tag = request.headers.get("If-Match")
+    if tag is not None and tag.strip() != "*":
+        match = _ETAG.match(tag.strip())
+        if not match:
+            raise ValidationFailed.of("If-Match", 'must be one strong entity tag, "<epoch>-<version>"', "etag")
+        tagged = int(match[1]), int(match[2])
+        if (epoch is not None and epoch != tagged[0]) or (version is not None and version != tagged[1]):
+            raise ValidationFailed.of("If-Match", "names another version than the body expects", "contradiction")
+        epoch, version = tagged
+    return Claim(expected_epoch=epoch, expected_version=version, idempotency_key=_key(), request_id=request_id())
+
+
+def claims_by_header() -> bool:
+    """Tell whether the expected version came in `If-Match`: a conflict is then a failed precondition."""
+    return "If-Match" in request.headers
+
+
+def wants_minimal() -> bool:
+    """Tell whether the caller prefers `return=minimal` (RFC 7240)."""
+    preferences = ",".join(request.headers.getlist("Prefer")).lower()
+    return any(part.split(";")[0].replace(" ", "") == "return=minimal" for part in preferences.split(","))
+
+
+def is_current(etag: str) -> bool:
+    """Tell whether `If-None-Match` names this entity tag (weak comparison) or any."""
+    tags = request.headers.get("If-None-Match", "")
+    return any(part.strip().removeprefix("W/") in (etag, "*") for part in tags.split(","))
+
+
+def _key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.match(key):
+        raise ValidationFailed.of("Idempotency-Key", "must be 1 to 128 visible ASCII characters", "idempotency_key")
+    return key
+
+
+def _deeper_than(document: Any, limit: int) -> bool:
+    """Tell whether a document is nested deeper than `limit`, level by level: recursion has limits of its own."""
+    level = [document]
+    for _ in range(limit + 1):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, dict | list)
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True

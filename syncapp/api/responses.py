@@ -1,0 +1,102 @@
+"""Answers: `{"data": …}`, or `{"error": {"code", "message", "details"}}`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import structlog
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from syncapp.api import requests
+from syncapp.commands import Result
+from syncapp.errors import (
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    StoreUnavailable,
+    SyncError,
+)
+from syncapp.state import public_patch
+
+log = structlog.get_logger(__name__)
+
+
+def data(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return a success."""
+    return _json({"data": value}, status, headers)
+
+
+def result(found: Result, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return the state after a command, or just its event and patch when the caller prefers that."""
+    session = found.found
+    headers = {"ETag": session.etag} | (headers or {})
+    if found.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if requests.wants_minimal():
+        headers["Preference-Applied"] = "return=minimal"
+        document: dict[str, Any] = {
+            "session_id": session.session_id,
+            "epoch": session.epoch,
+            "version": session.version,
+            "event": found.event,
+            "patch": public_patch(found.patch or {}),
+        }
+    else:
+        document = session.state(found.now_ms)
+    if found.expired_participant_id:
+        document["expired_participant_id"] = found.expired_participant_id
+    return data(document, status, headers)
+
+
+def empty(headers: dict[str, str], status: int = 204) -> Response:
+    """Return an answer without a body."""
+    answer = Response(status=status, headers=headers)
+    del answer.headers["Content-Type"]
+    return answer
+
+
+def error(fault: SyncError) -> Response:
+    """Return a failure as clients see it."""
+    document = {"error": {"code": fault.code, "message": fault.message, "details": fault.details}}
+    headers = {}
+    if isinstance(fault, RateLimited | StoreUnavailable):
+        headers["Retry-After"] = str((fault.details or {}).get("retry_after_s", 1))
+    return _json(document, fault.status, headers)
+
+
+def register(app: Flask) -> None:
+    """Make every failure of the application answer in this form; none shows a traceback."""
+    app.register_error_handler(SyncError, error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _http_error(fault: HTTPException) -> Response:
+    """Return what the framework itself refuses: unknown routes, wrong methods, large or broken requests."""
+    if fault.code == 404:
+        return error(NotFound("there is nothing at this path; /api-docs lists what is"))
+    if fault.code == 405:
+        answer = error(MethodNotAllowed("this path does not know the method"))
+        answer.headers.update(dict(fault.get_headers()))
+        answer.mimetype = "application/json"
+        return answer
+    if fault.code == 413:
+        return error(PayloadTooLarge("the body is larger than this server accepts"))
+    if fault.response is not None:
+        return fault.response  # type: ignore[return-value]  # flask responses only, here
+    code = fault.name.upper().replace(" ", "_").replace("-", "_")
+    document = {"error": {"code": code, "message": fault.description or fault.name, "details": None}}
+    return _json(document, fault.code or 500)
+
+
+def _unexpected(fault: Exception) -> Response:
+    log.error("unexpected failure", request_id=requests.request_id(), exc_info=fault)
+    return error(InternalError("something went wrong on our side", {"request_id": requests.request_id()}))
+
+
+def _json(document: Any, status: int, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(document), status, headers, content_type="application/json")

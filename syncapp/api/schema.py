@@ -1,0 +1,224 @@
+"""The OpenAPI document: made from the models that validate, and from models of what is answered.
+
+spectree only documents here; validation is `Request.parse`, which names every fault at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from spectree import Response, SpecTree
+
+from syncapp.models import Mode
+
+Payload = TypeVar("Payload")
+Route = TypeVar("Route", bound=Callable[..., Any])
+Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2026-01-01T12:00:00.000Z"])]
+VERSION = "0.1.0"
+
+
+class Answer(BaseModel):
+    """A part of an answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Clock(Answer):
+    """The clock that runs, or would run, as it shows at `server_time_ms`."""
+
+    scope: Literal["participant", "cycle", "group", "session"]
+    direction: Literal["down", "up"]
+    running: bool
+    remaining_ms: int | None = Field(description="Null for an uncapped stopwatch; negative in overtime.")
+    elapsed_ms: int = Field(description="How long this run of the clock has lasted; 0 when it stands.")
+    deadline_ms: int | None = Field(description="Server instant at which it reaches 0; null when nothing runs.")
+
+
+class ParticipantState(Answer):
+    """A participant; times are settled, true as of `cycle_started_at`."""
+
+    participant_id: str
+    participant_index: int
+    total_time_ms: int
+    time_used_ms: int
+    time_remaining_ms: int
+    cycle_count: int
+    is_active: bool
+    has_expired: bool
+
+
+class State(Answer):
+    """A session."""
+
+    session_id: str
+    sync_mode: Mode
+    status: Literal["pending", "running", "paused", "completed", "expired", "cancelled"]
+    epoch: int
+    version: int
+    participants: list[ParticipantState]
+    active_participant_id: str | None
+    cycle_count: int
+    total_time_ms: int | None
+    time_per_cycle_ms: int | None
+    increment_ms: int
+    cycle_started_at: Instant | None
+    session_started_at: Instant | None
+    session_completed_at: Instant | None
+    created_at: Instant
+    updated_at: Instant
+    action_on_timeout: dict[str, Any]
+    metadata: dict[str, Any]
+    server_time_ms: int
+    clock: Clock
+    expired_participant_id: str | None = Field(
+        default=None, description="Only after a switch that found someone out of time."
+    )
+
+
+class Event(BaseModel):
+    """What a commit was: its type, the instant it took effect, and what it concerns."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: str
+    at_ms: int
+
+
+class Minimal(Answer):
+    """The answer to `Prefer: return=minimal`."""
+
+    session_id: str
+    epoch: int
+    version: int
+    event: Event | None
+    patch: dict[str, Any]
+    expired_participant_id: str | None = None
+
+
+class Time(Answer):
+    """The server's clock, which every session runs by."""
+
+    timestamp_ms: int
+    server_version: str
+    drift_tolerance_ms: int
+
+
+class Health(Answer):
+    """A process that answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Answer):
+    """What a process needs, each `ok`."""
+
+    redis: Literal["ok"]
+    postgresql: Literal["ok"]
+
+
+class Fault(Answer):
+    """One fault of a request."""
+
+    field: str
+    message: str
+    code: str
+
+
+class Error(Answer):
+    """Why a request failed."""
+
+    code: str
+    message: str
+    details: Any
+
+
+class ErrorAnswer(Answer):
+    """A failure."""
+
+    error: Error
+
+
+class Data(Answer, Generic[Payload]):
+    """A success."""
+
+    data: Payload
+
+
+class StateAnswer(Data[State]):
+    """A session."""
+
+
+class CommandAnswer(Data[State | Minimal]):
+    """A session after a command, or just what changed."""
+
+
+class TimeAnswer(Data[Time]):
+    """The server's clock."""
+
+
+class HealthAnswer(Data[Health]):
+    """Liveness."""
+
+
+class ReadyAnswer(Data[Readiness]):
+    """Readiness."""
+
+
+class ReadHeaders(BaseModel):
+    """Headers of a read."""
+
+    if_none_match: str | None = Field(
+        default=None, alias="If-None-Match", description="Answer 304 when this ETag is current."
+    )
+
+
+class CreateHeaders(BaseModel):
+    """Headers of a create."""
+
+    idempotency_key: str | None = Field(
+        default=None,
+        alias="Idempotency-Key",
+        description="1 to 128 visible ASCII characters; the same key again returns the first result.",
+    )
+    prefer: str | None = Field(default=None, alias="Prefer", description="`return=minimal` leaves the state out.")
+    request_id: str | None = Field(
+        default=None, alias="X-Request-Id", description="Goes into logs and the audit trail."
+    )
+
+
+class CommandHeaders(CreateHeaders):
+    """Headers of a command."""
+
+    if_match: str | None = Field(default=None, alias="If-Match", description="The ETag to act on; else 412.")
+
+
+spec = SpecTree(
+    "flask",
+    title="SyncApp",
+    description="Authoritative shared clocks for many clients.",
+    version=VERSION,
+    mode="strict",
+    annotations=False,
+    validation_error_status=400,
+    validation_error_model=ErrorAnswer,
+    naming_strategy=lambda model: model.__name__,
+    nested_naming_strategy=lambda parent, child: child,
+)
+
+
+def answers(**by_status: type[BaseModel] | None) -> Response:
+    """Return the documented answers of a route; every route may also answer 429, 500 and 503."""
+    common: dict[str, Any] = {f"HTTP_{status}": ErrorAnswer for status in (400, 429, 500, 503)}
+    return Response(**(common | by_status))
+
+
+def documented(**options: Any) -> Callable[[Route], Route]:
+    """Return a decorator that adds a route to the document, under the function's name."""
+
+    def decorate(route: Route) -> Route:
+        named: Route = spec.validate(skip_validation=True, operation_id=route.__name__, **options)(route)
+        return named
+
+    return decorate

@@ -1,0 +1,77 @@
+"""What goes into a command and comes out of it, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from syncapp.state import BLOCKS, DEFINITION, TAGS, Definition, Participant, Session, participants_of
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a caller claims about the session it acts on, and how the command is known.
+
+    expected_epoch, expected_version: when given, any other is refused (compare-and-set).
+    idempotency_key: 1-128 visible characters; the same key again returns the first result.
+    request_id: goes into the audit trail; letters, digits, `.`, `_` and `-`.
+    """
+
+    expected_epoch: int | None = None
+    expected_version: int | None = None
+    idempotency_key: str | None = None
+    request_id: str = ""
+
+
+NO_CLAIM = Claim()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command or a read found.
+
+    session: the state after it, or None when it is deleted. now_ms: the server's time it is shown at.
+    event, patch: of its commit; None when nothing had to be committed. replayed: an idempotency key
+    brought back a first result. expired_participant_id: who was found to have run out of time.
+    """
+
+    session: Session | None
+    now_ms: int
+    event: Mapping[str, Any] | None
+    patch: Mapping[str, Any] | None
+    replayed: bool
+    expired_participant_id: str | None
+
+    @property
+    def found(self) -> Session:
+        """The session of every result but that of a delete."""
+        if self.session is None:
+            raise LookupError("this result has no session")
+        return self.session
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a process keeps of a session so as not to be sent it again: never an answer by itself.
+
+    The definition does not change within an epoch; a block of participants does not change while its
+    tag stays the same. A script leaves out of its reply just what is named to it.
+    """
+
+    epoch: int
+    definition: Definition
+    tags: str
+    blocks: tuple[tuple[Participant, ...], ...]
+
+    @classmethod
+    def from_reply(cls, state: Sequence[str], known: Known | None) -> Known:
+        """Read a state reply to a call that named `known`."""
+        tags = state[TAGS]
+        had = known.blocks if known else ()
+        blocks = tuple(participants_of(block) if block else had[i] for i, block in enumerate(state[BLOCKS:]))
+        text = state[DEFINITION]
+        if not text and known is None:
+            raise LookupError("a script left out a definition that nobody knows")
+        definition = Definition.from_json(text) if text or known is None else known.definition
+        return cls(int(state[0]), definition, tags, blocks)

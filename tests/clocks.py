@@ -1,0 +1,82 @@
+"""A store whose clock the test sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis as redis_py
+
+from syncapp.config import Settings
+from syncapp.keys import Keyspace
+from syncapp.models import CreateSession
+from syncapp.redis import connect
+from syncapp.sessions import SessionStore
+
+# In the year 2100: what has a lifetime by the set clock must not be gone by the server's own.
+NOON_MS = 4_102_488_000_000
+CLOCK = """
+local function server_now_ms()
+  return tonumber(redis.call('GET', 'test:now_ms'))
+end
+"""
+PARTIALS = {"_clock": CLOCK}
+
+
+class SetClock:
+    """The server's time as the scripts see it: moves only when told."""
+
+    def __init__(self, client: redis_py.Redis) -> None:
+        self._client = client
+        self.now_ms = NOON_MS
+        self.set(NOON_MS)
+
+    def set(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self._client.set("test:now_ms", now_ms)
+
+    def pass_ms(self, ms: int) -> None:
+        self.set(self.now_ms + ms)
+
+
+def settings(redis_url: str, **changes: Any) -> Settings:
+    return Settings(redis_url=redis_url, **changes)
+
+
+def make_store(redis_url: str, *, set_clock: bool = True, **changes: Any) -> SessionStore:
+    chosen = settings(redis_url, **changes)
+    return SessionStore(connect(chosen), chosen, partials=PARTIALS if set_clock else None)
+
+
+def chess(budget_ms: int = 300_000, **more: Any) -> CreateSession:
+    """Two participants, white and black."""
+    people = [{"participant_id": name, "total_time_ms": budget_ms} for name in ("white", "black")]
+    return CreateSession.parse({"sync_mode": "per_participant", "participants": people, **more})
+
+
+def crowd(count: int, budget_ms: int = 300_000, **more: Any) -> CreateSession:
+    """Participants p0, p1, …"""
+    people = [{"participant_id": f"p{i}", "total_time_ms": budget_ms} for i in range(count)]
+    return CreateSession.parse({"sync_mode": "per_participant", "participants": people, **more})
+
+
+def dump(client: redis_py.Redis, session_id: str) -> dict[bytes, object]:
+    """Everything that Redis holds of a session: its keys, its deadline, its bucket's outbox."""
+    keyspace = Keyspace()
+    bucket = keyspace.bucket(session_id)
+    found: dict[bytes, object] = {}
+    for key in sorted(client.scan_iter(match=f"*{session_id}*")):
+        # DUMP tells a hash's fields in an order of their own: compare what it holds.
+        held = client.hgetall(key) if client.type(key) == b"hash" else client.get(key)
+        found[key] = (held, client.pexpiretime(key))
+    found[b"deadline"] = client.zscore(keyspace.deadlines(bucket), session_id)
+    found[b"outbox"] = client.xrange(keyspace.outbox(bucket))
+    return found
+
+
+def messages(client: redis_py.Redis, session_id: str) -> list[dict[str, Any]]:
+    """The outbox's messages of one session, in order."""
+    import orjson
+
+    entries: list[Any] = client.xrange(Keyspace().outbox(Keyspace().bucket(session_id)))  # type: ignore[assignment]  # its types cover every protocol
+    decoded = [orjson.loads(fields[b"message"]) for _, fields in entries]
+    return [message for message in decoded if message["session_id"] == session_id]

@@ -1,0 +1,539 @@
+"""REST as clients see it: statuses, codes, headers and documents, against the application itself."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+import orjson
+import pytest
+import redis as redis_py
+from clocks import NOON_MS, PARTIALS, SetClock, dump, settings
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from werkzeug.test import TestResponse
+
+from syncapp import create_app
+from syncapp.api.hooks import RateLimit
+from syncapp.api.schema import CommandAnswer, ErrorAnswer, HealthAnswer, StateAnswer, TimeAnswer
+
+CHESS: dict[str, Any] = {
+    "sync_mode": "per_participant",
+    "participants": [{"participant_id": name, "total_time_ms": 300_000} for name in ("white", "black")],
+    "increment_ms": 3000,
+}
+UNKNOWN = str(uuid.UUID(int=0))
+
+
+@pytest.fixture
+def clock(redis: redis_py.Redis) -> SetClock:
+    return SetClock(redis)
+
+
+@pytest.fixture
+def app(redis_url: str, database_url: str, clock: SetClock) -> Flask:
+    return create_app(settings(redis_url, database_url=database_url), partials=PARTIALS)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def url(client: FlaskClient) -> str:
+    """A running session's path."""
+    made = client.post("/v1/sessions", json=CHESS)
+    client.post(f"{made.headers['Location']}/start")
+    return made.headers["Location"]
+
+
+def error(response: TestResponse, status: int, code: str) -> dict[str, Any]:
+    """Check the form of a failure and return its error."""
+    assert response.status_code == status
+    assert response.content_type == "application/json"
+    ErrorAnswer.model_validate_json(response.data)
+    found: dict[str, Any] = response.get_json()["error"]
+    assert found["code"] == code
+    return found
+
+
+def faults(response: TestResponse) -> dict[str, str]:
+    return {item["field"]: item["code"] for item in error(response, 400, "VALIDATION_ERROR")["details"]}
+
+
+def test_a_created_session_is_at_its_location(client: FlaskClient) -> None:
+    made = client.post("/v1/sessions", json=CHESS)
+    assert made.status_code == 201
+    assert made.headers["ETag"] == f'"{NOON_MS}-1"'
+    StateAnswer.model_validate_json(made.data)
+    read = client.get(made.headers["Location"])
+    StateAnswer.model_validate_json(read.data)
+    assert read.get_json() == made.get_json()
+
+
+def test_a_session_id_of_ones_own_is_taken_in_lower_case(client: FlaskClient) -> None:
+    own = str(uuid.uuid4()).upper()
+    made = client.post("/v1/sessions", json=CHESS | {"session_id": own})
+    assert made.get_json()["data"]["session_id"] == own.lower()
+    assert client.get(f"/v1/sessions/{own}").status_code == 200
+    current = error(client.post("/v1/sessions", json=CHESS | {"session_id": own}), 409, "SESSION_EXISTS")["details"][
+        "current"
+    ]
+    assert current["session_id"] == own.lower()
+
+
+@pytest.mark.parametrize("command", ["switch", "pause", "complete", "cancel"])
+def test_every_command_answers_with_a_state_that_fits_the_document(
+    client: FlaskClient, clock: SetClock, url: str, command: str
+) -> None:
+    clock.pass_ms(1000)
+    answer = client.post(f"{url}/{command}")
+    assert answer.status_code == 200
+    StateAnswer.model_validate_json(answer.data)
+    assert answer.headers["ETag"] == f'"{NOON_MS}-3"'
+
+
+def test_a_game_from_start_to_finish(client: FlaskClient, clock: SetClock, url: str) -> None:
+    clock.pass_ms(5000)
+    assert (
+        client.post(f"{url}/switch", json={"participant_id": "white"}).get_json()["data"]["active_participant_id"]
+        == "black"
+    )
+    assert client.post(f"{url}/pause").get_json()["data"]["status"] == "paused"
+    assert client.post(f"{url}/resume").get_json()["data"]["status"] == "running"
+    assert client.patch(url, json={"metadata": {"round": 2}}).get_json()["data"]["metadata"] == {"round": 2}
+    assert client.post(f"{url}/complete").get_json()["data"]["status"] == "completed"
+    deleted = client.delete(url)
+    assert (deleted.status_code, deleted.data) == (204, b"")
+    error(client.get(url), 404, "SESSION_NOT_FOUND")
+    assert client.delete(url).status_code == 204
+
+
+def test_every_fault_is_named_at_once(client: FlaskClient) -> None:
+    body = {
+        "sync_mode": "per_participant",
+        "surprise": 1,
+        "total_time_ms": 5,
+        "increment_ms": 60_001,
+        "idle_timeout_s": "soon",
+        "session_id": "not-a-uuid",
+        "metadata": [],
+        "participants": [
+            {"participant_id": "a b", "total_time_ms": 999},
+            {"participant_id": "c", "total_time_ms": True, "extra": 1},
+            {"participant_id": "c", "total_time_ms": 86_400_001},
+            "d",
+        ],
+    }
+    assert faults(client.post("/v1/sessions", json=body)) == {
+        "surprise": "extra_forbidden",
+        "total_time_ms": "greater_than_equal",
+        "increment_ms": "less_than_equal",
+        "idle_timeout_s": "int_type",
+        "session_id": "uuid",
+        "metadata": "dict_type",
+        "participants.0.participant_id": "id",
+        "participants.0.total_time_ms": "greater_than_equal",
+        "participants.1.participant_id": "duplicate",
+        "participants.1.total_time_ms": "int_type",
+        "participants.1.extra": "extra_forbidden",
+        "participants.2.participant_id": "duplicate",
+        "participants.2.total_time_ms": "less_than_equal",
+        "participants.3": "model_type",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "code"),
+    [
+        ({"participants": []}, "participants", "too_short"),
+        ({"participants": None}, "participants", "list_type"),
+        ({"sync_mode": "blitz"}, "sync_mode", "literal_error"),
+        ({"sync_mode": "per_cycle"}, "sync_mode", "unsupported_mode"),
+        ({"sync_mode": "global"}, "sync_mode", "unsupported_mode"),
+        ({"action_on_timeout": {"type": "skip_cycle"}}, "action_on_timeout.type", "unsupported_action"),
+        ({"action_on_timeout": {"type": "explode"}}, "action_on_timeout.type", "literal_error"),
+        ({"action_on_timeout": {"type": "end_session", "x": "\x00"}}, "action_on_timeout", "nul_character"),
+        ({"action_on_timeout": {"type": "end_session", "x": "y" * 5000}}, "action_on_timeout", "too_large"),
+        ({"total_time_ms": 600_001}, "total_time_ms", "sum_mismatch"),
+        ({"metadata": {"a": ["\x00"]}}, "metadata", "nul_character"),
+        ({"metadata": {"\x00": 1}}, "metadata", "nul_character"),
+        ({"metadata": {"a": "x" * 17_000}}, "metadata", "too_large"),
+        ({"increment_ms": 1.5}, "increment_ms", "int_type"),
+        ({"participants": [{"participant_id": f"p{i}", "total_time_ms": 1000} for i in range(1001)]}, "participants", "too_long"),
+    ],
+)  # fmt: skip
+def test_input_that_does_not_fit_is_refused_by_field(
+    client: FlaskClient, change: dict[str, Any], field: str, code: str
+) -> None:
+    assert faults(client.post("/v1/sessions", json=CHESS | change)) == {field: code}
+
+
+def test_limits_themselves_are_allowed(client: FlaskClient) -> None:
+    people = [{"participant_id": "x" * 60 + str(i).zfill(4), "total_time_ms": 86_400_000} for i in range(1000)]
+    body = CHESS | {
+        "participants": people,
+        "increment_ms": 60_000,
+        "metadata": {"a": "x" * 16_376},
+        "total_time_ms": 86_400_000_000,
+    }
+    made = client.post("/v1/sessions", json=body)
+    assert made.status_code == 201
+    assert len(made.get_json()["data"]["participants"]) == 1000
+    assert client.post(f"{made.headers['Location']}/start").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"[1,", 400, "INVALID_JSON"),
+        (b"\xff\xfe", 400, "INVALID_JSON"),
+        (b'{"metadata": NaN}', 400, "INVALID_JSON"),
+        (b'{"metadata": "\\ud800"}', 400, "INVALID_JSON"),
+        (b"[" * 100_000, 400, "INVALID_JSON"),
+        (b'{"metadata":' + b'{"a":' * 32 + b"1" + b"}" * 33, 400, "INVALID_JSON"),
+        (b"null", 400, "VALIDATION_ERROR"),
+        (b'"text"', 400, "VALIDATION_ERROR"),
+        (b"", 400, "VALIDATION_ERROR"),
+        (b" " * 1_048_577, 413, "PAYLOAD_TOO_LARGE"),
+    ],
+)
+def test_bodies_that_are_no_session_are_refused(client: FlaskClient, body: bytes, status: int, code: str) -> None:
+    error(client.post("/v1/sessions", data=body, content_type="application/json"), status, code)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", ""])
+def test_a_body_must_be_json_by_its_type(client: FlaskClient, content_type: str) -> None:
+    error(
+        client.post("/v1/sessions", data=orjson.dumps(CHESS), content_type=content_type), 415, "UNSUPPORTED_MEDIA_TYPE"
+    )
+
+
+def test_metadata_survives_as_it_was_sent(client: FlaskClient) -> None:
+    metadata = {
+        "empty": [],
+        "object": {},
+        "float": 1e14,
+        "big": 9007199254740993,
+        "text": 'é☃"\\/\n',
+        "null": None,
+        "deep": [[[[]]]],
+    }
+    made = client.post("/v1/sessions", json=CHESS | {"metadata": metadata})
+    assert made.get_json()["data"]["metadata"] == metadata
+    assert client.get(made.headers["Location"]).get_json()["data"]["metadata"] == metadata
+
+
+def test_further_keys_of_the_timeout_action_are_echoed_in_its_event(
+    client: FlaskClient, clock: SetClock, redis: redis_py.Redis
+) -> None:
+    action = {"type": "end_session", "action": "fold", "penalty": [1, {}]}
+    url = client.post("/v1/sessions", json=CHESS | {"action_on_timeout": action}).headers["Location"]
+    client.post(f"{url}/start")
+    clock.pass_ms(300_000)
+    refused = error(client.post(f"{url}/switch"), 400, "INVALID_STATE_TRANSITION")
+    assert refused["message"] == "cannot switch a session that is expired"
+    assert refused["details"]["expired_participant_id"] == "white"
+    assert client.get(url).get_json()["data"]["action_on_timeout"] == action
+
+
+def test_an_expected_version_is_compared_in_the_body_and_in_if_match(client: FlaskClient, url: str) -> None:
+    conflict = error(client.post(f"{url}/switch", json={"expected_version": 1}), 409, "CONFLICT")
+    assert (conflict["details"]["expected_version"], conflict["details"]["actual_version"]) == (1, 2)
+    assert conflict["details"]["current"]["version"] == 2
+    stale = client.post(f"{url}/switch", headers={"If-Match": f'"{NOON_MS}-1"'})
+    assert error(stale, 412, "PRECONDITION_FAILED")["details"]["current"]["version"] == 2
+    other_epoch = client.post(f"{url}/switch", headers={"If-Match": f'"{NOON_MS - 1}-2"'})
+    assert error(other_epoch, 412, "PRECONDITION_FAILED")["details"]["actual_epoch"] == NOON_MS
+    assert client.post(f"{url}/switch", headers={"If-Match": f'"{NOON_MS}-2"'}).status_code == 200
+    assert client.post(f"{url}/switch", headers={"If-Match": "*"}).status_code == 200
+    assert client.post(f"{url}/switch", json={"expected_version": 4, "expected_epoch": NOON_MS}).status_code == 200
+    error(client.delete(url, headers={"If-Match": f'"{NOON_MS}-1"'}), 412, "PRECONDITION_FAILED")
+
+
+@pytest.mark.parametrize("tag", ["", "2", '"2"', 'W/"1-2"', f'"{NOON_MS}-2", "1-1"', '"x-y"'])
+def test_an_entity_tag_that_is_none_is_refused_and_changes_nothing(
+    client: FlaskClient, redis: redis_py.Redis, url: str, tag: str
+) -> None:
+    before = dump(redis, url.rsplit("/", 1)[1])
+    assert faults(client.post(f"{url}/switch", headers={"If-Match": tag})) == {"If-Match": "etag"}
+    assert dump(redis, url.rsplit("/", 1)[1]) == before
+
+
+def test_a_current_etag_saves_sending_the_state(client: FlaskClient, url: str) -> None:
+    tag = client.get(url).headers["ETag"]
+    for sent in (tag, f'W/{tag}, "x"', "*"):
+        saved = client.get(url, headers={"If-None-Match": sent})
+        assert (saved.status_code, saved.data, saved.headers["ETag"]) == (304, b"", tag)
+    assert client.get(url, headers={"If-None-Match": '"1-1"'}).status_code == 200
+
+
+def test_a_retry_with_its_key_is_a_replay_and_another_command_a_mismatch(
+    client: FlaskClient, clock: SetClock, url: str
+) -> None:
+    headers = {"Idempotency-Key": "move-17"}
+    first = client.post(f"{url}/switch", headers=headers)
+    clock.pass_ms(100)
+    again = client.post(f"{url}/switch", headers=headers)
+    assert "Idempotency-Replayed" not in first.headers
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert again.get_json() == first.get_json()
+    error(client.post(f"{url}/pause", headers=headers), 422, "IDEMPOTENCY_MISMATCH")
+
+
+@pytest.mark.parametrize("key", ["", "with space", "x" * 129, "é"])
+def test_an_idempotency_key_that_is_none_is_refused(client: FlaskClient, url: str, key: str) -> None:
+    assert faults(client.post(f"{url}/switch", headers={"Idempotency-Key": key})) == {
+        "Idempotency-Key": "idempotency_key"
+    }
+
+
+def test_a_create_with_a_key_is_made_once(client: FlaskClient) -> None:
+    answers = [client.post("/v1/sessions", json=CHESS, headers={"Idempotency-Key": "game"}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert answers[0].get_json() == answers[1].get_json()
+
+
+def test_who_prefers_it_gets_the_event_and_the_patch_only(client: FlaskClient, clock: SetClock, url: str) -> None:
+    clock.pass_ms(1500)
+    answer = client.post(f"{url}/switch", headers={"Prefer": "respond-async, return=minimal"})
+    CommandAnswer.model_validate_json(answer.data)
+    assert answer.headers["Preference-Applied"] == "return=minimal"
+    data = answer.get_json()["data"]
+    assert set(data) == {"session_id", "epoch", "version", "event", "patch"}
+    assert data["patch"]["updated_at"] == data["patch"]["cycle_started_at"] == "2100-01-01T12:00:01.500Z"
+    assert data["patch"]["participants"]["white"]["time_used_ms"] == 1500
+    assert data["patch"]["active_participant_id"] == "black"
+
+
+def test_the_patch_of_a_minimal_answer_folds_to_the_state(client: FlaskClient, clock: SetClock, url: str) -> None:
+    state = client.get(url).get_json()["data"]
+    for path in ("switch", "pause", "resume", "switch", "complete"):
+        clock.pass_ms(70)
+        patch = client.post(f"{url}/{path}", headers={"Prefer": "return=minimal"}).get_json()["data"]["patch"]
+        people = patch.pop("participants", {})
+        state |= patch
+        for person in state["participants"]:
+            person |= people.get(person["participant_id"], {})
+        fresh = client.get(url).get_json()["data"]
+        for live in ("clock", "server_time_ms"):
+            state[live] = fresh[live]
+        assert state == fresh
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", f"/v1/sessions/{UNKNOWN}", 404, "SESSION_NOT_FOUND"),
+        ("POST", f"/v1/sessions/{UNKNOWN}/start", 404, "SESSION_NOT_FOUND"),
+        ("PATCH", f"/v1/sessions/{UNKNOWN}", 400, "VALIDATION_ERROR"),
+        ("GET", "/v1/sessions/17", 400, "VALIDATION_ERROR"),
+        ("GET", f"/v1/sessions/{UNKNOWN}%0A", 400, "VALIDATION_ERROR"),
+        ("GET", "/v1/sessions/%00%ff", 400, "VALIDATION_ERROR"),
+        ("GET", "/v1/nothing", 404, "NOT_FOUND"),
+        ("POST", f"/v1/sessions/{UNKNOWN}/adjust", 404, "NOT_FOUND"),
+        ("PUT", "/v1/sessions", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", f"/v1/sessions/{UNKNOWN}/start", 405, "METHOD_NOT_ALLOWED"),
+    ],
+)
+def test_paths_that_lead_nowhere_say_so(client: FlaskClient, method: str, path: str, status: int, code: str) -> None:
+    error(client.open(path, method=method), status, code)
+
+
+def test_unknown_participants_are_named_by_field(client: FlaskClient, url: str) -> None:
+    assert faults(client.post(f"{url}/switch", json={"participant_id": "x"})) == {
+        "participant_id": "unknown_participant"
+    }
+    assert faults(client.post(f"{url}/switch", json={"next_participant_id": "x"})) == {
+        "next_participant_id": "unknown_participant"
+    }
+    assert (
+        error(client.post(f"{url}/switch", json={"participant_id": "black"}), 409, "NOT_ACTIVE_PARTICIPANT")["details"][
+            "active_participant_id"
+        ]
+        == "white"
+    )
+
+
+def test_the_servers_clock_is_the_sessions_clock(client: FlaskClient, redis: redis_py.Redis) -> None:
+    answer = client.get("/v1/time")
+    TimeAnswer.model_validate_json(answer.data)
+    data = answer.get_json()["data"]
+    assert abs(data["timestamp_ms"] - redis.time()[0] * 1000) < 5000
+    assert data["drift_tolerance_ms"] == 50
+
+
+def test_health_needs_nobody_and_readiness_names_who_is_missing(
+    app: Flask, client: FlaskClient, redis_url: str, database_url: str
+) -> None:
+    HealthAnswer.model_validate_json(client.get("/health").data)
+    assert client.get("/ready").get_json() == {"data": {"redis": "ok", "postgresql": "ok"}}
+    away = create_app(settings("redis://127.0.0.1:1/0", redis_timeout_s=0.2, database_url=database_url)).test_client()
+    assert away.get("/health").status_code == 200
+    refused = error(away.get("/ready"), 503, "STORE_UNAVAILABLE")
+    assert refused["details"]["postgresql"] == "ok"
+    assert "redis: ConnectionError" in refused["message"]
+    away = create_app(settings(redis_url, database_url="postgresql://127.0.0.1:1/nothing")).test_client()
+    refused = error(away.get("/ready"), 503, "STORE_UNAVAILABLE")
+    assert refused["details"]["redis"] == "ok"
+    assert "postgresql" in refused["message"]
+
+
+def test_a_store_that_is_away_is_a_503_that_says_when_to_come_back(redis_url: str, database_url: str) -> None:
+    away = create_app(settings("redis://127.0.0.1:1/0", redis_timeout_s=0.2, database_url=database_url)).test_client()
+    for answer in (away.post("/v1/sessions", json=CHESS), away.get(f"/v1/sessions/{UNKNOWN}"), away.get("/v1/time")):
+        error(answer, 503, "STORE_UNAVAILABLE")
+        assert answer.headers["Retry-After"] == "1"
+
+
+def test_a_fault_of_ours_shows_no_traceback_and_an_id_to_ask_about(
+    client: FlaskClient, redis: redis_py.Redis, url: str
+) -> None:
+    redis.set(redis.keys("*session:*")[0], "not a hash")
+    answer = client.get(url, headers={"X-Request-Id": "abc-1"})
+    assert error(answer, 500, "INTERNAL_ERROR")["details"] == {"request_id": "abc-1"}
+    assert answer.headers["X-Request-Id"] == "abc-1"
+    assert b"WRONGTYPE" not in answer.data
+
+
+def test_a_request_id_that_is_none_is_replaced(client: FlaskClient) -> None:
+    for bad in ("x" * 65, "a b", '"', "é"):
+        assert re.fullmatch(
+            "[0-9a-f]{32}", client.get("/health", headers={"X-Request-Id": bad}).headers["X-Request-Id"]
+        )
+
+
+def test_metrics_count_requests_and_times_by_route(client: FlaskClient, url: str) -> None:
+    client.get(url)
+    client.get("/x" + uuid.uuid4().hex)
+    text = client.get("/metrics").get_data(as_text=True)
+    assert 'syncapp_http_requests_total{method="GET",route="/v1/sessions/<session>",status="200"}' in text
+    assert 'syncapp_http_request_seconds_count{method="POST",route="/v1/sessions"}' in text
+    assert 'route="unmatched"' in text
+    assert "syncapp_ws_connections" in text
+
+
+def test_a_rate_limit_is_per_address_and_spares_health_checks(
+    redis_url: str, database_url: str, clock: SetClock
+) -> None:
+    app = create_app(
+        settings(redis_url, database_url=database_url, rate_limit_per_s=0.5, rate_limit_burst=3), partials=PARTIALS
+    )
+    client = app.test_client()
+    statuses = [client.get(f"/v1/sessions/{UNKNOWN}").status_code for _ in range(5)]
+    assert statuses == [404, 404, 404, 429, 429]
+    refused = client.get(f"/v1/sessions/{UNKNOWN}")
+    error(refused, 429, "RATE_LIMIT_EXCEEDED")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 3
+    assert client.get("/health").status_code == 200
+    other = client.get(f"/v1/sessions/{UNKNOWN}", environ_base={"REMOTE_ADDR": "192.0.2.1"})
+    assert other.status_code == 404
+
+
+def test_a_bucket_of_tokens_fills_with_time_and_forgets_old_addresses() -> None:
+    limit = RateLimit(2.0, 1)
+    assert limit.wait_s("a", 0.0) == 0
+    assert limit.wait_s("a", 0.1) == pytest.approx(0.4)
+    assert limit.wait_s("a", 0.6) == 0
+    for i in range(20_000):
+        limit.wait_s(str(i), 1.0)
+    assert len(limit._levels) == 10_000
+
+
+def test_the_trusted_proxys_word_is_the_address(redis_url: str, database_url: str, clock: SetClock) -> None:
+    app = create_app(
+        settings(redis_url, database_url=database_url, rate_limit_per_s=0.001, rate_limit_burst=1, proxy_hops=1),
+        partials=PARTIALS,
+    )
+    client = app.test_client()
+    for number in range(3):
+        headers = {"X-Forwarded-For": f"203.0.113.1, 192.0.2.{number}"}
+        assert client.get(f"/v1/sessions/{UNKNOWN}", headers=headers).status_code == 404
+
+
+def test_the_openapi_document_lists_every_route_and_the_page_asks_no_other_host(
+    app: Flask, client: FlaskClient
+) -> None:
+    document = client.get("/api-docs.json").get_json()
+    listed = {(path, method) for path, methods in document["paths"].items() for method in methods}
+    undocumented = {"/metrics", "/api-docs.json", "/api-docs", "/api-docs/", "/api-docs/<path:path>", "/ws"}
+    routes = {
+        (rule.rule.replace("<", "{").replace(">", "}"), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.rule not in undocumented
+    }
+    assert listed == routes
+    page = client.get("/api-docs").get_data(as_text=True)
+    assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", page)
+    for asset in re.findall(r"(?:src|href)=\"([^\"]+)\"", page):
+        with client.get(asset) as answer:
+            assert answer.status_code == 200
+
+
+def test_the_openapi_document_states_the_limits_that_are_enforced(client: FlaskClient) -> None:
+    schemas = client.get("/api-docs.json").get_json()["components"]["schemas"]
+    assert schemas["CreateSession"]["properties"]["increment_ms"]["maximum"] == 60_000
+    assert schemas["CreateSession"]["properties"]["participants"]["maxItems"] == 1000
+    assert schemas["NewParticipant"]["properties"]["total_time_ms"]["maximum"] == 86_400_000
+    assert schemas["CreateSession"]["additionalProperties"] is False
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+near_bodies = st.fixed_dictionaries(
+    {},
+    optional={
+        name: json_values
+        for name in (
+            "session_id", "sync_mode", "participants", "total_time_ms", "increment_ms", "metadata", "action_on_timeout",
+            "participant_id", "next_participant_id", "expected_version", "expected_epoch", "reason", "idle_timeout_s",
+        )
+    },
+)  # fmt: skip
+
+
+@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    method=st.sampled_from(["POST", "PATCH", "DELETE", "GET", "PUT"]),
+    path=st.sampled_from(["", "/start", "/switch", "/pause", "/resume", "/complete", "/cancel", "?create"])
+    | st.text(max_size=5),
+    body=st.one_of(near_bodies, json_values).map(
+        lambda value: orjson.dumps(value, default=str) if _fits(value) else b"1e999"
+    )
+    | st.binary(max_size=40),
+    header=st.sampled_from(
+        ["If-Match", "If-None-Match", "Idempotency-Key", "Prefer", "X-Request-Id", "Accept", "Content-Type"]
+    ),
+    value=st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=20),
+)
+def test_nothing_a_client_sends_is_a_500(
+    client: FlaskClient, url: str, method: str, path: str, body: bytes, header: str, value: str
+) -> None:
+    target = "/v1/sessions" if path == "?create" else f"{url}{path}"
+    headers = {"Content-Type": "application/json"} | {header: value}
+    answer = client.open(target, method=method, data=body, headers=headers)
+    assert answer.status_code < 500
+    assert b"Traceback" not in answer.data
+    if answer.status_code >= 400:
+        ErrorAnswer.model_validate_json(answer.data)
+
+
+def _fits(value: Any) -> bool:
+    try:
+        orjson.dumps(value)
+    except (TypeError, orjson.JSONEncodeError):
+        return False
+    return True

@@ -1,0 +1,87 @@
+"""Imports point down: edges, services, stores, leaves; some things are done in one module only."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "syncapp"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+LEAVES = {
+    "config",
+    "errors",
+    "keys",
+    "models",
+    "state",
+    "protocol",
+    "metrics",
+    "logs",
+    "events",
+    "commands",
+    "refusals",
+}
+STORES = {"scripts", "db", "redis"}
+SERVICES = {"sessions", "hub", "sweeper", "outbox", "audit"}
+EDGES = {"api", "ws", "sockets", "tasks", "cli", "__init__"}
+TOOLS = {"dev", "processes", "servers"}
+BELOW = {
+    **dict.fromkeys(LEAVES, LEAVES),
+    **dict.fromkeys(STORES, LEAVES | STORES),
+    **dict.fromkeys(SERVICES, LEAVES | STORES),
+    **dict.fromkeys(EDGES, LEAVES | STORES | SERVICES | EDGES),
+    **dict.fromkeys(TOOLS, LEAVES | STORES | TOOLS),
+    "sweeper": LEAVES | STORES | {"sessions"},
+}
+FRAMEWORKS = {"flask", "flask_sock", "simple_websocket", "huey", "werkzeug", "spectree"}
+
+
+def place(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_point_down(path: Path) -> None:
+    ours = {name.split(".")[1] for name in imported(path) if name.startswith("syncapp.")}
+    ours = {name for name in ours if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()}
+    assert ours - {place(path)} <= BELOW[place(path)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_frameworks_stay_at_the_edges(path: Path) -> None:
+    if place(path) not in EDGES:
+        assert not {name.split(".")[0] for name in imported(path)} & FRAMEWORKS
+
+
+@pytest.mark.parametrize(
+    ("pattern", "only"),
+    [
+        (r"\bos\.(environ|getenv)\b", {"config", "metrics", "dev", "processes", "servers"}),
+        (r"\"sync:|'sync:|\bf\"\{[^}]*\}session:", {"keys"}),
+        (r"\b(Counter|Gauge|Histogram)\(\s*\"", {"metrics"}),
+    ],
+)
+def test_some_things_are_done_in_one_module_only(pattern: str, only: set[str]) -> None:
+    users = {place(path) for path in MODULES if re.search(pattern, path.read_text())}
+    assert users <= only
+
+
+def test_a_store_can_be_used_without_flask() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, syncapp.sessions; sys.exit('flask' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
