@@ -165,7 +165,8 @@ def test_every_fault_is_named_at_once(client: FlaskClient) -> None:
         ({"metadata": {"\x00": 1}}, "metadata", "nul_character"),
         ({"metadata": {"a": "x" * 17_000}}, "metadata", "too_large"),
         ({"increment_ms": 1.5}, "increment_ms", "int_type"),
-        ({"participants": [{"participant_id": f"p{i}", "total_time_ms": 1000} for i in range(1001)]}, "participants", "too_long"),
+        ({"participants": [{"participant_id": f"p{i}", "total_time_ms": 1000} for i in range(1001)]}, "participants",
+         "too_long"),
     ],
 )  # fmt: skip
 def test_input_that_does_not_fit_is_refused_by_field(
@@ -319,7 +320,7 @@ def test_the_patch_of_a_minimal_answer_folds_to_the_state(client: FlaskClient, c
         people = patch.pop("participants", {})
         state |= patch
         for person in state["participants"]:
-            person |= people.get(person["participant_id"], {})
+            person.update(people.get(person["participant_id"], {}))
         fresh = client.get(url).get_json()["data"]
         for live in ("clock", "server_time_ms"):
             state[live] = fresh[live]
@@ -495,13 +496,10 @@ json_values = st.recursive(
 )
 near_bodies = st.fixed_dictionaries(
     {},
-    optional={
-        name: json_values
-        for name in (
-            "session_id", "sync_mode", "participants", "total_time_ms", "increment_ms", "metadata", "action_on_timeout",
-            "participant_id", "next_participant_id", "expected_version", "expected_epoch", "reason", "idle_timeout_s",
-        )
-    },
+    optional=dict.fromkeys((
+        "session_id", "sync_mode", "participants", "total_time_ms", "increment_ms", "metadata", "action_on_timeout",
+        "participant_id", "next_participant_id", "expected_version", "expected_epoch", "reason", "idle_timeout_s",
+    ), json_values),
 )  # fmt: skip
 
 
