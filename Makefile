@@ -1,0 +1,63 @@
+# All that development and CI need; `make help` lists it. Needs GNU make and Python 3.11 or newer.
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+CHECKED := syncapp tests wsgi.py gunicorn.conf.py
+# The store, the clock and the audit pipeline: no less than 90 % of each is covered.
+CORE := sessions scripts outbox audit tasks
+
+# A virtualenv holds absolute paths: one that was moved, or whose Python is gone, is made anew.
+$(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>/dev/null || rm -f $(INSTALLED))
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types fmt clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+run: $(INSTALLED) ## Start web and worker with private servers (PORT=8000, DATA_DIR=.data; REDIS_URL, DATABASE_URL)
+	@exec $(BIN)/python -m syncapp.dev
+
+test: $(INSTALLED) ## Run the whole suite with coverage (ARGS="-k name" runs a part of it, without)
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest --cov
+	@for module in $(CORE); do \
+	  $(BIN)/python -m coverage report --include "syncapp/$$module.py" --format total --fail-under 90 >/dev/null \
+	  || { echo "syncapp/$$module.py: less than 90 % is covered" >&2; exit 1; }; \
+	done
+else
+	$(BIN)/python -m pytest $(ARGS)
+endif
+
+check: lint types test ## Run all that CI runs
+
+lint: $(INSTALLED) ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## Check types
+	$(BIN)/mypy
+
+fmt: $(INSTALLED) ## Mend style and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the virtualenv and every cache; data stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Two makes may need the virtualenv at once: the second waits on the lock, and finds the work done.
+$(INSTALLED): requirements.txt requirements-dev.txt
+	@set -e; python="$(PYTHON)"; \
+	for each in python3 python3.14 python3.13 python3.12 python3.11 python /usr/bin/python3; do \
+	  test -z "$$python" || break; \
+	  if $$each -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	  then python=$$each; fi; \
+	done; \
+	test -n "$$python" || { echo "No Python 3.11 or newer with venv found; name one: make PYTHON=..." >&2; exit 1; }; \
+	exec 9<Makefile; "$$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
+	test -z "$$(find $@ -newer requirements.txt -newer requirements-dev.txt 2>/dev/null)" || exit 0; \
+	echo "Installing the requirements into .venv; the first time this takes a minute."; \
+	test -e $@ || "$$python" -m venv --clear .venv; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt; \
+	pwd -P >$@

@@ -1,0 +1,64 @@
+from gevent import monkey
+
+monkey.patch_all()  # first of all: a module imported earlier would keep the sockets and locks that block
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import gevent
+from gunicorn.workers.ggevent import GeventWorker
+
+
+class Worker(GeventWorker):
+    """A gevent worker that stops without waiting for connections on which nothing is asked.
+
+    Gunicorn's own would wait `graceful_timeout` for every browser or router that keeps a connection open.
+    """
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        self.silent: set[gevent.Greenlet] = set()
+        gevent.spawn(self._end_silent)
+        super().run()
+
+    @contextlib.contextmanager
+    def timeout_ctx(self) -> Iterator[None]:
+        """Bound the wait for the next request of a connection, and remember who waits."""
+        waiting = gevent.getcurrent()
+        self.silent.add(waiting)
+        try:
+            with super().timeout_ctx():
+                yield
+        finally:
+            self.silent.discard(waiting)
+
+    def _end_silent(self) -> None:
+        while self.alive:
+            gevent.sleep(0.5)
+        gevent.sleep(0.5)  # a request that is on its way still gets its answer
+        gevent.killall(list(self.silent), StopIteration, block=False)  # gunicorn's word for "no more requests"
+
+
+# What differs between machines comes from the environment, the rest is decided here.
+bind = f"{os.environ.get('HOST') or '0.0.0.0'}:{os.environ.get('PORT') or 8000}"
+workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
+worker_class = Worker
+# Counts WebSockets and requests together: leave room above WS_MAX_CONNECTIONS, or health checks starve.
+worker_connections = int(os.environ.get("WORKER_CONNECTIONS") or 6000)
+max_requests = 0  # a restart would take the worker's WebSockets with it
+
+timeout = 30
+graceful_timeout = 20  # platforms kill 30 s after SIGTERM
+keepalive = 95  # longer than a router's idle limit, so that the router closes first
+
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+forwarded_allow_ips = ""  # the app alone decides whom to believe, by PROXY_HOPS
+
+accesslog = None  # one line a request costs more than the request; /metrics counts them
+errorlog = "-"
+control_socket_disable = True
+# The heartbeat file must not wait for a disk.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
