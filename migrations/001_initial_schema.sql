@@ -1,0 +1,141 @@
+-- The audit trail: every commit of every session, and totals for analytics. Nothing that a client is
+-- answered comes from here; Redis is the primary store.
+--
+-- Events arrive at least once and in any order, from several drains at a time. So an event has a key,
+-- (session_id, epoch, version), and every table below ends up the same whatever order its events came in.
+-- There are no foreign keys: the log never waits for, nor is refused because of, another table.
+
+CREATE TYPE sync_mode AS ENUM ('per_participant', 'per_cycle', 'per_group', 'global', 'count_up');
+
+CREATE TYPE sync_status AS ENUM ('pending', 'running', 'paused', 'completed', 'expired', 'cancelled', 'deleted');
+
+-- One row a session: its latest known state, by (epoch, version).
+CREATE TABLE sync_sessions (
+    session_id        uuid PRIMARY KEY,
+    epoch             bigint NOT NULL,       -- incarnation: the instant (ms) it was created or restored
+    version           bigint NOT NULL,       -- newest commit that is known
+    sync_mode         sync_mode NOT NULL,
+    status            sync_status NOT NULL,  -- after that commit
+    cycle_count       bigint NOT NULL,       -- cycles ended, as of that commit
+    updated_at        timestamptz NOT NULL,  -- when that commit took effect
+    -- The rest is null until the event that tells it has come.
+    participant_count integer,
+    total_time_ms     bigint,
+    created_at        timestamptz,
+    started_at        timestamptz,
+    completed_at      timestamptz,           -- completed, expired or cancelled
+    deleted_at        timestamptz,
+    metadata          jsonb,
+    metadata_version  bigint                 -- commit that set the metadata
+);
+
+COMMENT ON TABLE sync_sessions IS 'One row a session: its latest known state; the newest (epoch, version) wins.';
+
+-- The log: one row a commit, appended and never changed.
+--
+-- Partitioned by the month of the epoch, so that the primary key is the event's key and nothing else: another
+-- event under a known key cannot slip in, whatever instant it carries. A session's events stay together, and
+-- lie in the partition of the month in which it was created or restored.
+CREATE TABLE sync_events (
+    session_id          uuid NOT NULL,
+    epoch               bigint NOT NULL,
+    version             bigint NOT NULL,       -- number of the commit within the epoch, from 1
+    event_type          text NOT NULL,
+    at                  timestamptz NOT NULL,  -- when it took effect, to the millisecond: for a timeout, the deadline
+    sync_mode           sync_mode NOT NULL,
+    status              sync_status NOT NULL,  -- after the commit
+    cycle_count         bigint NOT NULL,       -- cycle number: cycles ended, after the commit
+    participant_id      text,                  -- whom it concerns
+    next_participant_id text,
+    group_id            text,
+    remaining_ms        bigint,                -- left of the budget concerned
+    elapsed_ms          bigint,                -- charged by this commit
+    actor               text NOT NULL,         -- client, or system for what a session does by itself
+    request_id          text,
+    metadata            jsonb,                 -- the session's metadata, where this commit set it
+    event               jsonb NOT NULL,        -- the event as clients saw it
+    patch               jsonb NOT NULL,        -- what changed, under the names of the state document
+    snapshot            jsonb,                 -- the whole state document: first, last and each 100th commit
+    record              jsonb,                 -- the same as the primary store keeps it, for a restore
+    content_hash        bytea NOT NULL,        -- SHA-256 of the message: tells a repeat from a divergence
+    stored_at           timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (session_id, epoch, version)
+) PARTITION BY RANGE (epoch);
+
+COMMENT ON TABLE sync_events IS 'The log: one row a commit, append-only, partitioned by the month of the epoch (UTC).';
+
+-- Takes what no month's partition is there for, so that no event is ever refused for that.
+CREATE TABLE sync_events_default PARTITION OF sync_events DEFAULT;
+
+-- Totals of each participant, for analytics. Rows of an epoch before their session's belong to an
+-- earlier incarnation that the participant was last part of.
+CREATE TABLE sync_participants (
+    session_id        uuid NOT NULL,
+    participant_id    text NOT NULL,
+    epoch             bigint NOT NULL,
+    version           bigint NOT NULL,   -- newest commit that touched this participant
+    time_used_ms      bigint NOT NULL,   -- settled, as of that commit
+    time_remaining_ms bigint NOT NULL,
+    cycle_count       bigint NOT NULL,
+    has_expired       boolean NOT NULL,
+    participant_index integer,           -- place in the rotation
+    total_time_ms     bigint,            -- budget granted; null until a whole state has come
+    first_active_at   timestamptz,       -- first and last commit that left the participant active,
+    last_active_at    timestamptz,       -- over all epochs
+    PRIMARY KEY (session_id, participant_id)
+);
+
+COMMENT ON TABLE sync_participants IS 'Totals per participant, as of the newest commit that touched it.';
+
+-- Messages that could not be stored, byte for byte; read one with convert_from(raw, 'UTF8').
+CREATE TABLE sync_dead_letters (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    bucket       integer NOT NULL,  -- outbox and entry the message was read from
+    stream_id    text NOT NULL,
+    kind         text NOT NULL CHECK (kind IN ('refused', 'divergent')),
+    error        text NOT NULL,
+    raw          bytea NOT NULL,
+    content_hash bytea NOT NULL GENERATED ALWAYS AS (sha256(raw)) STORED,
+    at           timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (bucket, stream_id, content_hash)
+);
+
+COMMENT ON TABLE sync_dead_letters IS
+    'Messages that could not be stored: refused for what they are, or divergent from the event under their key.';
+
+-- Make the partitions of this month and of the given number of months after it; returns the names of those made.
+--
+-- Rows of such a month that the default partition already took are moved. Takes short exclusive locks on the
+-- default partition, and gives up after 5 s rather than hold up the drains behind a long query.
+CREATE FUNCTION sync_make_partitions(months_ahead integer) RETURNS SETOF text
+LANGUAGE plpgsql
+SET TimeZone = 'UTC'
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    month timestamptz := date_trunc('month', now());
+    low bigint;
+    high bigint;
+    partition_name text;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('sync_make_partitions'));
+    FOR _ IN 0..months_ahead LOOP
+        partition_name := to_char(month, '"sync_events_"YYYY_MM');
+        low := extract(epoch FROM month) * 1000;
+        month := month + interval '1 month';
+        high := extract(epoch FROM month) * 1000;
+        CONTINUE WHEN to_regclass(partition_name) IS NOT NULL;
+        EXECUTE format('CREATE TABLE %I (LIKE sync_events INCLUDING ALL)', partition_name);
+        LOCK TABLE sync_events_default IN ACCESS EXCLUSIVE MODE;
+        EXECUTE format(
+            'WITH moved AS (DELETE FROM sync_events_default WHERE epoch >= %s AND epoch < %s RETURNING *)'
+            ' INSERT INTO %I SELECT * FROM moved', low, high, partition_name);
+        EXECUTE format('ALTER TABLE sync_events ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)',
+            partition_name, low, high);
+        RETURN NEXT partition_name;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION sync_make_partitions IS
+    'Makes the monthly partitions of sync_events from this month on; run by db upgrade and daily by the worker.';

@@ -1,0 +1,187 @@
+"""The audit log: writes events to PostgreSQL, each exactly once, whatever order they come in."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import orjson
+import psycopg2
+import structlog
+
+from syncapp import metrics
+from syncapp.db import Cursor, Database, one_line
+from syncapp.events import Entry, Event
+from syncapp.totals import Totals
+
+log = structlog.get_logger(__name__)
+
+_CONFLICTS = frozenset({"40001", "40P01"})  # serialization failure, deadlock: the next attempt goes through
+_CONFLICT_ATTEMPTS = 5
+_REFUSALS = ("22", "23", "54")  # classes of SQLSTATE that blame the data: values, constraints, limits
+_MOST_NAMED = 10
+_T = TypeVar("_T")
+
+_INSERT_EVENTS = """
+INSERT INTO sync_events (
+    session_id, epoch, version, event_type, at, sync_mode, status, cycle_count, participant_id,
+    next_participant_id, group_id, remaining_ms, elapsed_ms, actor, request_id, metadata, event, patch,
+    snapshot, record, content_hash
+)
+SELECT
+    session_id, epoch, version, event_type, at, sync_mode, status, cycle_count, participant_id,
+    next_participant_id, group_id, remaining_ms, elapsed_ms, actor, request_id, metadata, event, patch,
+    snapshot, record, content_hash
+FROM json_populate_recordset(NULL::sync_events, %s)
+ON CONFLICT DO NOTHING
+RETURNING session_id::text, epoch, version
+"""
+_SELECT_HASHES = """
+SELECT session_id::text, epoch, version, stored.content_hash
+FROM json_populate_recordset(NULL::sync_events, %s) JOIN sync_events AS stored USING (session_id, epoch, version)
+"""
+_INSERT_LETTER = """
+INSERT INTO sync_dead_letters (bucket, stream_id, kind, error, raw) VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT DO NOTHING
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message that could not be stored; kind is `refused` or `divergent`."""
+
+    entry: Entry
+    kind: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of entries: how many were new, how many were known already, and new dead letters."""
+
+    new: int = 0
+    repeated: int = 0
+    letters: tuple[Letter, ...] = ()
+
+    def __add__(self, other: Stored) -> Stored:
+        return Stored(self.new + other.new, self.repeated + other.repeated, self.letters + other.letters)
+
+
+class AuditLog:
+    """Stores entries of outboxes; any number of threads and processes may do so at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def store(self, entries: Iterable[Entry]) -> Stored:
+        """Store entries in one transaction; afterwards each is in the log or among the dead letters.
+
+        Empty entries are passed over. When PostgreSQL refuses an event for what it is, the others are
+        stored without it. Raises what psycopg2 raises when PostgreSQL is away: then the same entries may
+        be given again, and what was stored of them already is not stored twice.
+        """
+        events, refused = [], []
+        for entry in entries:
+            if entry.raw is None:
+                continue
+            try:
+                events.append(Event.parse(entry))
+            except Exception as error:  # noqa: BLE001 whatever is wrong with a message, the others are stored
+                refused.append(Letter(entry, "refused", f"{type(error).__name__}: {one_line(error)}"))
+        # One order for all transactions: two that meet in the same rows wait for each other, and do not deadlock.
+        events.sort(key=lambda event: event.key)
+        stored = self._store(events) + self._keep(refused)
+        metrics.DRAINED.inc(stored.new)
+        _report(stored.letters)
+        return stored
+
+    def _store(self, events: Sequence[Event]) -> Stored:
+        """Store events in one transaction, or in halves until the one to blame is alone."""
+        if not events:
+            return Stored()
+        try:
+            return self._write(lambda cursor: _insert(cursor, events))
+        except psycopg2.Error as error:
+            if not (error.pgcode or "").startswith(_REFUSALS):
+                raise
+            if len(events) == 1:
+                return self._keep([Letter(events[0].entry, "refused", f"{error.pgcode}: {one_line(error)}")])
+        middle = len(events) // 2
+        return self._store(events[:middle]) + self._store(events[middle:])
+
+    def _keep(self, letters: Sequence[Letter]) -> Stored:
+        if not letters:
+            return Stored()
+        return Stored(letters=self._write(lambda cursor: _bury(cursor, letters)))
+
+    def _write(self, write: Callable[[Cursor], _T]) -> _T:
+        """Write in one transaction, again when it conflicts with another one."""
+        for attempt in range(_CONFLICT_ATTEMPTS):
+            try:
+                with self._database.transaction() as cursor:
+                    return write(cursor)
+            except psycopg2.Error as error:
+                if error.pgcode not in _CONFLICTS or attempt == _CONFLICT_ATTEMPTS - 1:
+                    raise
+            time.sleep(random.uniform(0, 0.1))
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _insert(cursor: Cursor, events: Sequence[Event]) -> Stored:
+    """Append events to the log, and what is new to the totals; tell repeats from divergences."""
+    cursor.execute(_INSERT_EVENTS, [orjson.dumps([event.row for event in events]).decode()])
+    inserted = set(cursor.fetchall())
+    new, known = [], []
+    for event in events:
+        if event.key in inserted:
+            inserted.discard(event.key)  # the same key may stand twice in a batch; the first was taken
+            new.append(event)
+        else:
+            known.append(event)
+    if new:
+        Totals(new).write(cursor)
+    letters = _bury(cursor, _divergent(cursor, known)) if known else ()
+    return Stored(len(new), len(known) - len(letters), letters)
+
+
+def _divergent(cursor: Cursor, known: Sequence[Event]) -> list[Letter]:
+    """Return, of events whose keys are in the log, those that say something else than the log does."""
+    keys = [{name: event.row[name] for name in ("session_id", "epoch", "version")} for event in known]
+    cursor.execute(_SELECT_HASHES, [orjson.dumps(keys).decode()])
+    hashes = {tuple(key): bytes(content_hash) for *key, content_hash in cursor.fetchall()}
+    return [
+        Letter(event.entry, "divergent", "session {}, epoch {}, version {}: another event is stored".format(*event.key))
+        for event in known
+        if hashes[event.key] != event.content_hash
+    ]
+
+
+def _bury(cursor: Cursor, letters: Iterable[Letter]) -> tuple[Letter, ...]:
+    """Keep dead letters; return those that were not kept before."""
+    kept = []
+    for letter in letters:
+        entry, error = letter.entry, letter.error.replace("\0", "")[:2000]
+        raw = psycopg2.Binary(entry.raw or b"")
+        cursor.execute(_INSERT_LETTER, [entry.bucket, entry.stream_id, letter.kind, error, raw])
+        if cursor.rowcount:
+            kept.append(letter)
+    return tuple(kept)
+
+
+def _report(letters: Sequence[Letter]) -> None:
+    """Count dead letters, and alert once for all of a kind."""
+    for kind, counter in (("refused", metrics.DEAD_LETTERS), ("divergent", metrics.DIVERGENCES)):
+        some = [letter for letter in letters if letter.kind == kind]
+        if some:
+            counter.inc(len(some))
+            log.critical(
+                "audit_dead_letters",
+                kind=kind,
+                count=len(some),
+                bucket=some[0].entry.bucket,
+                stream_ids=[letter.entry.stream_id for letter in some[:_MOST_NAMED]],
+                error=some[0].error,
+            )

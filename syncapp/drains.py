@@ -1,0 +1,77 @@
+"""Drains: move a bucket's events from its outbox into the audit log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from syncapp.audit import AuditLog
+from syncapp.events import Entry
+from syncapp.outbox import Outbox
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a drain did: how many entries it moved; whether it left because its time was up."""
+
+    moved: int
+    more: bool
+
+
+class Drain:
+    """Drains buckets, each by one thread at a time; any number of processes may do so at once."""
+
+    def __init__(
+        self, outbox: Outbox, audit: AuditLog, *, batch: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._outbox = outbox
+        self._audit = audit
+        self._batch = batch
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._busy: set[int] = set()
+        self._again: set[int] = set()
+
+    def run(self, bucket: int, *, at_most_s: float = float("inf")) -> Drained:
+        """Move batches until nothing is left, or for `at_most_s`.
+
+        Leaves it to another thread that is at it already, and moves nothing then. Raises what redis and
+        psycopg2 raise; entries that were not acknowledged by then are read again.
+        """
+        moved, more, end = 0, False, self._clock() + at_most_s
+        while not more and self._enter(bucket):
+            try:
+                for read in (self._outbox.read_pending, self._outbox.read_new):
+                    while not more and (count := self._move(bucket, read)):
+                        moved += count
+                        more = self._clock() >= end
+            finally:
+                again = self._leave(bucket)
+            if not again:
+                break
+        return Drained(moved, more)
+
+    def _enter(self, bucket: int) -> bool:
+        """Tell whether this thread may drain; if not, the one that does will look again before it ends."""
+        with self._lock:
+            free = bucket not in self._busy
+            (self._busy if free else self._again).add(bucket)
+            return free
+
+    def _leave(self, bucket: int) -> bool:
+        """End this thread's turn; tell whether another one came meanwhile, who may know of newer entries."""
+        with self._lock:
+            came = bucket in self._again
+            self._again.discard(bucket)
+            self._busy.discard(bucket)
+            return came
+
+    def _move(self, bucket: int, read: Callable[[int, int], list[Entry]]) -> int:
+        """Move one batch: read, store, and only then acknowledge; return its size."""
+        entries = read(bucket, self._batch)
+        if entries:
+            self._audit.store(entries)
+            self._outbox.acknowledge(bucket, entries)
+        return len(entries)

@@ -1,0 +1,190 @@
+"""The tasks of the worker process, and what asks for them.
+
+A task carries nothing but a bucket's number: Huey forgets a task whose worker dies, the streams do not
+forget an event. A bucket is drained when a commit nudges, at most once a second; again a second after a
+drain that moved something; and by a sweep of all buckets each minute and at a worker's start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+import structlog
+from huey import crontab
+from huey.exceptions import CancelExecution
+from redis.exceptions import RedisError
+
+from syncapp import broker, db, logs, metrics, redis
+from syncapp.audit import AuditLog
+from syncapp.config import Settings
+from syncapp.drains import Drain
+from syncapp.keys import Keyspace
+from syncapp.outbox import Outbox
+
+log = structlog.get_logger(__name__)
+
+_DRAIN_AT_MOST_S = 5.0  # then other buckets have their turn, and a worker that is to stop can
+_TRAILING_S = 1.0  # as long as a bucket's nudges are held back: the last commits of a burst come without one
+_RETRY_SLACK_S = 10.0  # a retry that is due waits for the scheduler and for a free thread
+
+
+def enqueue_drain(bucket: int) -> None:
+    """Ask the worker to drain a bucket, unless it is asked already. Raises what redis raises."""
+    # One id for all makes equal messages, which the queue holds once.
+    huey.enqueue(drain_bucket.s(bucket, id=f"drain-{bucket}"))
+
+
+class Nudger:
+    """Asks for drains without making its caller wait: a thread of its own talks to the queue.
+
+    A nudge that fails is dropped: the sweep will see to its bucket.
+    """
+
+    def __init__(self, enqueue: Callable[[int], None] = enqueue_drain) -> None:
+        self._enqueue = enqueue
+        self._changed = threading.Condition()
+        self._due: dict[int, float] = {}
+        self._thread: threading.Thread | None = None
+
+    def nudge(self, bucket: int, delay_s: float = 0.0) -> None:
+        """Have a bucket drained, after a delay; never blocks, never raises."""
+        due = time.monotonic() + delay_s
+        with self._changed:
+            self._due[bucket] = min(due, self._due.get(bucket, due))
+            self._changed.notify()
+            # Started by the first nudge, in the process that has forked.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="nudger", daemon=True)
+                with contextlib.suppress(RuntimeError):  # no thread to be had: the next nudge tries again
+                    self._thread.start()
+
+    def run_once(self) -> None:
+        """Wait until a nudge is due, or for a while, and enqueue those that are."""
+        with self._changed:
+            wait_s = min(self._due.values(), default=float("inf")) - time.monotonic()
+            if wait_s > 0:
+                self._changed.wait(min(wait_s, 60.0))
+            now = time.monotonic()
+            due = [bucket for bucket, instant in self._due.items() if instant <= now]
+            for bucket in due:
+                del self._due[bucket]
+        for bucket in due:
+            try:
+                self._enqueue(bucket)
+            except RedisError as error:
+                log.debug("nudge_dropped", bucket=bucket, error=db.one_line(error))
+
+    def _run(self) -> None:
+        while True:
+            self.run_once()
+
+
+class Worker:
+    """What the tasks of one worker process share; it connects to nothing before the first task."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.outbox = Outbox(
+            redis.connect(settings, decode=False),
+            Keyspace(settings.sync_buckets),
+            claim_idle_s=settings.audit_claim_idle_s,
+        )
+        self.database = db.Database(settings.database_url)
+        self._drain = Drain(self.outbox, AuditLog(self.database), batch=settings.audit_batch)
+        self._nudger = Nudger()
+        self._started = threading.Lock()
+
+    def start(self) -> None:
+        """Take over from whoever was there before; does something at the first call only, as each thread calls it."""
+        if not self._started.acquire(blocking=False):
+            return
+        logs.configure(self.settings)
+        # Huey's own lines go where all go; it has one for each task, and failures are told below.
+        logging.getLogger("huey").handlers.clear()
+        logging.getLogger("huey").setLevel(logging.ERROR)
+        for bucket in self.outbox.buckets:
+            self._nudger.nudge(bucket)
+        self.make_partitions()
+
+    def drain(self, bucket: int, task: Any) -> None:
+        """Drain a bucket; a failure is tried again by Huey, and told at CRITICAL when no retry is left.
+
+        While a retry waits its turn, other tasks leave its bucket alone: however many nudges come during
+        an outage, each bucket is tried by one of them.
+        """
+        is_retry = task.retries < self.settings.audit_retries
+        try:
+            if not is_retry and time.time() < (huey.get(_hold(bucket), peek=True) or 0):
+                return
+            drained = self._drain.run(bucket, at_most_s=_DRAIN_AT_MOST_S)
+            if is_retry:
+                huey.delete(_hold(bucket))
+        except Exception as error:
+            metrics.DRAIN_FAILURES.inc()
+            self._tell(bucket, task, error)
+            # To Huey: once more if there are retries, after the task's delay; and no traceback.
+            raise CancelExecution from error
+        if drained.moved:
+            self._nudger.nudge(bucket, 0 if drained.more else _TRAILING_S)
+
+    def sweep(self) -> None:
+        """Have every bucket drained that holds anything."""
+        try:
+            for bucket, backlog in self.outbox.backlogs().items():
+                if backlog.waiting or backlog.active:
+                    enqueue_drain(bucket)
+        except RedisError as error:
+            log.warning("sweep_failed", error=db.one_line(error))
+
+    def make_partitions(self) -> None:
+        """Make the partitions of the months to come."""
+        try:
+            with self.database.transaction() as cursor:
+                made = db.make_partitions(cursor, self.settings.audit_partition_months)
+        except psycopg2.Error as error:
+            # There is time: months were made ahead, and a default partition takes the rest.
+            log.warning("make_partitions_failed", error=db.one_line(error))
+        else:
+            if made:
+                log.info("partitions_made", names=made)
+
+    def _tell(self, bucket: int, task: Any, error: Exception) -> None:
+        """Log a failed drain, and hold the bucket for the retry."""
+        expected = isinstance(error, (*db.AWAY, RedisError))
+        what: dict[str, Any] = {"bucket": bucket, "error": db.one_line(error), "exc_info": not expected}
+        hold_s = task.retry_delay + _RETRY_SLACK_S if task.retries else self.settings.audit_retry_delay_s
+        with contextlib.suppress(RedisError):
+            huey.put(_hold(bucket), time.time() + hold_s)
+            backlog = self.outbox.backlogs()[bucket]
+            what |= {"waiting": backlog.waiting, "active": backlog.active, "oldest_age_ms": backlog.oldest_age_ms}
+        if task.retries:
+            log.warning("drain_failed", retries_left=task.retries, retry_in_s=task.retry_delay, **what)
+        else:
+            log.critical("drain_gave_up", retries=self.settings.audit_retries, **what)
+
+
+def _hold(bucket: int) -> str:
+    """Return the name under which Huey keeps until when (s) a bucket is left to its retry."""
+    return f"hold-{bucket}"
+
+
+# `huey_consumer syncapp.tasks.huey` wants it here, made at import; nothing connects yet.
+_settings = Settings.from_env()
+huey = broker.connect(_settings)
+worker = Worker(_settings)
+drain_bucket: Any = huey.task(
+    name="drain_bucket",
+    retries=_settings.audit_retries,
+    retry_delay=_settings.audit_retry_delay_s,
+    retry_backoff=_settings.audit_retry_backoff,
+    context=True,
+)(worker.drain)
+huey.periodic_task(crontab(), name="sweep")(worker.sweep)
+huey.periodic_task(crontab(hour="3", minute="17"), name="make_partitions")(worker.make_partitions)
+huey.on_startup(name="start")(worker.start)
