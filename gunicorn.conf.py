@@ -4,10 +4,18 @@ monkey.patch_all()  # first of all: a module imported earlier would keep the soc
 
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import gevent
 from gunicorn.workers.ggevent import GeventWorker
+
+# Before prometheus_client is imported anywhere: the workers count together, and any of them answers for all.
+if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="syncapp-metrics-")
+    os.environ["SYNCAPP_METRICS_OWNER"] = str(os.getpid())
 
 
 class Worker(GeventWorker):
@@ -62,3 +70,16 @@ errorlog = "-"
 control_socket_disable = True
 # The heartbeat file must not wait for a disk.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Take a worker that is gone out of the gauges."""
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)
+
+
+def on_exit(server: Any) -> None:
+    """Remove the metrics' files, if this server made their directory."""
+    if os.environ.get("SYNCAPP_METRICS_OWNER") == str(os.getpid()):
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
