@@ -35,13 +35,13 @@ SELECT
     session_id, epoch, version, event_type, at, sync_mode, status, cycle_count, participant_id,
     next_participant_id, group_id, remaining_ms, elapsed_ms, actor, request_id, metadata, event, patch,
     snapshot, record, content_hash
-FROM json_populate_recordset(NULL::sync_events, %s)
+FROM jsonb_populate_recordset(NULL::sync_events, %s)
 ON CONFLICT DO NOTHING
 RETURNING session_id::text, epoch, version
 """
 _SELECT_HASHES = """
 SELECT session_id::text, epoch, version, stored.content_hash
-FROM json_populate_recordset(NULL::sync_events, %s) JOIN sync_events AS stored USING (session_id, epoch, version)
+FROM jsonb_populate_recordset(NULL::sync_events, %s) JOIN sync_events AS stored USING (session_id, epoch, version)
 """
 _INSERT_LETTER = """
 INSERT INTO sync_dead_letters (bucket, stream_id, kind, error, raw) VALUES (%s, %s, %s, %s, %s)
@@ -93,29 +93,36 @@ class AuditLog:
                 refused.append(Letter(entry, "refused", f"{type(error).__name__}: {one_line(error)}"))
         # One order for all transactions: two that meet in the same rows wait for each other, and do not deadlock.
         events.sort(key=lambda event: event.key)
-        stored = self._store(events) + self._keep(refused)
-        metrics.DRAINED.inc(stored.new)
-        _report(stored.letters)
+        done: list[Stored] = []
+        try:
+            self._store(events, done)
+            self._keep(refused, done)
+        finally:
+            # What was committed before PostgreSQL went away is told now: it will not be new again.
+            stored = sum(done, Stored())
+            metrics.DRAINED.inc(stored.new)
+            _report(stored.letters)
         return stored
 
-    def _store(self, events: Sequence[Event]) -> Stored:
-        """Store events in one transaction, or in halves until the one to blame is alone."""
+    def _store(self, events: Sequence[Event], done: list[Stored]) -> None:
+        """Store events in one transaction, or in halves until the one to blame is alone; add what was done."""
         if not events:
-            return Stored()
+            return
         try:
-            return self._write(lambda cursor: _insert(cursor, events))
+            done.append(self._write(lambda cursor: _insert(cursor, events)))
         except psycopg2.Error as error:
             if not (error.pgcode or "").startswith(_REFUSALS):
                 raise
             if len(events) == 1:
-                return self._keep([Letter(events[0].entry, "refused", f"{error.pgcode}: {one_line(error)}")])
-        middle = len(events) // 2
-        return self._store(events[:middle]) + self._store(events[middle:])
+                self._keep([Letter(events[0].entry, "refused", f"{error.pgcode}: {one_line(error)}")], done)
+                return
+            middle = len(events) // 2
+            self._store(events[:middle], done)
+            self._store(events[middle:], done)
 
-    def _keep(self, letters: Sequence[Letter]) -> Stored:
-        if not letters:
-            return Stored()
-        return Stored(letters=self._write(lambda cursor: _bury(cursor, letters)))
+    def _keep(self, letters: Sequence[Letter], done: list[Stored]) -> None:
+        if letters:
+            done.append(Stored(letters=self._write(lambda cursor: _bury(cursor, letters))))
 
     def _write(self, write: Callable[[Cursor], _T]) -> _T:
         """Write in one transaction, again when it conflicts with another one."""
@@ -132,7 +139,7 @@ class AuditLog:
 
 def _insert(cursor: Cursor, events: Sequence[Event]) -> Stored:
     """Append events to the log, and what is new to the totals; tell repeats from divergences."""
-    cursor.execute(_INSERT_EVENTS, [orjson.dumps([event.row for event in events]).decode()])
+    cursor.execute(_INSERT_EVENTS, [f"[{b','.join(event.row for event in events).decode()}]"])
     inserted = set(cursor.fetchall())
     new, known = [], []
     for event in events:
@@ -149,7 +156,7 @@ def _insert(cursor: Cursor, events: Sequence[Event]) -> Stored:
 
 def _divergent(cursor: Cursor, known: Sequence[Event]) -> list[Letter]:
     """Return, of events whose keys are in the log, those that say something else than the log does."""
-    keys = [{name: event.row[name] for name in ("session_id", "epoch", "version")} for event in known]
+    keys = [dict(zip(("session_id", "epoch", "version"), event.key, strict=True)) for event in known]
     cursor.execute(_SELECT_HASHES, [orjson.dumps(keys).decode()])
     hashes = {tuple(key): bytes(content_hash) for *key, content_hash in cursor.fetchall()}
     return [

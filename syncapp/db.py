@@ -103,11 +103,9 @@ class Database:
 
 def _begun(connection: Connection) -> Connection:
     """Begin a transaction with its limits. They are set here, because a pooler may refuse them at the start."""
+    limits = ("statement_timeout", "idle_in_transaction_session_timeout")
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s';"
-            f" SET LOCAL idle_in_transaction_session_timeout = '{STATEMENT_TIMEOUT_S}s'"
-        )
+        cursor.execute("; ".join(f"SET LOCAL {name} = '{STATEMENT_TIMEOUT_S}s'" for name in limits))
     return connection
 
 
@@ -124,7 +122,12 @@ def upgrade(database_url: str, *, partition_months: int = 3, wait_s: float = 5.0
             cursor.execute(f"SET LOCAL lock_timeout = '{_UPGRADE_LOCK_TIMEOUT_S}s'")
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_UPGRADE_LOCK])
             applied = _apply_migrations(database_url)
-            with contextlib.closing(connect(database_url)) as connection, connection, connection.cursor() as maker:
+            # A long query may be in the way of new partitions; the worker makes them too, each night.
+            with (
+                contextlib.suppress(psycopg2.errors.LockNotAvailable),
+                contextlib.closing(Database(database_url)) as own,
+                own.transaction() as maker,
+            ):
                 make_partitions(maker, partition_months)
             return applied
     except psycopg2.Error as error:
@@ -202,12 +205,10 @@ def _unfit(database_url: str) -> str | None:
 def _native_threads() -> Executor:
     """Return an executor whose threads are real: gevent's, where gevent has replaced the standard ones."""
     monkey = sys.modules.get("gevent.monkey")
+    kind: Callable[[int], Executor] = ThreadPoolExecutor
     if monkey is not None and monkey.is_module_patched("threading"):
-        from gevent.threadpool import ThreadPoolExecutor as RealThreads  # type: ignore[import-untyped]  # has no types
-
-        executor: Executor = RealThreads(1)
-        return executor
-    return ThreadPoolExecutor(1, thread_name_prefix="postgresql-check")
+        from gevent.threadpool import ThreadPoolExecutor as kind  # type: ignore[import-untyped,no-redef] # noqa: N813
+    return kind(1)
 
 
 def _connect_patiently(database_url: str, wait_s: float) -> Connection:
@@ -238,8 +239,9 @@ def _apply_migrations(database_url: str) -> list[str]:
         # yoyo's own lock is a row, which stays when its holder is killed; ours says that nobody holds it.
         backend.break_lock()
         for migration in backend.to_apply(read_migrations(str(MIGRATIONS))):
-            # yoyo would mark it in a transaction of its own: killed in between, it would apply it again.
-            with backend.transaction():
+            migration.load()
+            # yoyo would mark it in another transaction; killed in between, it would apply it again.
+            with backend.transaction() if migration.use_transactions else contextlib.nullcontext():
                 migration.process_steps(backend, "apply")
                 backend.mark_one(migration, log=False)
             applied.append(str(migration.id))

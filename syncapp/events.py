@@ -34,14 +34,14 @@ class Entry:
 class Event:
     """What a message tells; one commit of one session.
 
-    row: its row of `sync_events`. session, participants: what it tells of the rows of its session and of
+    row: its row of `sync_events`, as JSON text. session, participants: what it tells of the rows of its session and of
     participants; what it does not tell is absent.
     """
 
     entry: Entry
     key: tuple[str, int, int]
     content_hash: bytes
-    row: Row
+    row: bytes
     session: Row
     participants: tuple[Row, ...]
 
@@ -59,7 +59,7 @@ class Event:
         row = common | _event_columns(message, at, whole) | {"content_hash": rf"\x{content_hash.hex()}"}
         session = common | {name: value for name, value in _session_columns(message, at, whole) if value is not None}
         people = tuple(common | columns for columns in _participant_columns(message, at, whole))
-        return cls(entry, key, content_hash, row, session, people)
+        return cls(entry, key, content_hash, orjson.dumps(row), session, people)
 
 
 def _event_columns(message: Mapping[str, Any], at: str | None, whole: Session | None) -> Row:

@@ -44,3 +44,5 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
+    # A line for each step of a migration says less than the line that names the migrations.
+    logging.getLogger("yoyo").setLevel(logging.WARNING)

@@ -115,12 +115,14 @@ class Worker:
     def drain(self, bucket: int, task: Any) -> None:
         """Drain a bucket; a failure is tried again by Huey, and told at CRITICAL when no retry is left.
 
-        While a retry waits its turn, other tasks leave its bucket alone: however many nudges come during
-        an outage, each bucket is tried by one of them.
+        While a retry waits its turn, other tasks leave its bucket to it: however many nudges come during
+        an outage, each bucket is tried by one task, and looked at again when that should be over.
         """
         is_retry = task.retries < self.settings.audit_retries
         try:
-            if not is_retry and time.time() < (huey.get(_hold(bucket), peek=True) or 0):
+            held_s = 0 if is_retry else (huey.get(_hold(bucket), peek=True) or 0) - time.time()
+            if held_s > 0:
+                self._nudger.nudge(bucket, held_s)
                 return
             drained = self._drain.run(bucket, at_most_s=_DRAIN_AT_MOST_S)
             if is_retry:

@@ -64,7 +64,7 @@ def _upsert(table: str, key: tuple[str, ...], rules: Mapping[str, str]) -> str:
     # Rows in one order for all transactions: two that meet wait for each other, and do not deadlock.
     return (
         f"INSERT INTO {table} AS old ({columns})"  # noqa: S608 made of the constants above
-        f" SELECT {columns} FROM json_populate_recordset(NULL::{table}, %s) ORDER BY {order}"
+        f" SELECT {columns} FROM jsonb_populate_recordset(NULL::{table}, %s) ORDER BY {order}"
         f" ON CONFLICT ({order}) DO UPDATE SET {merged}"
     )
 

@@ -121,7 +121,8 @@ class Cluster:
 
     def __init__(self, servers: Servers, directory: Path, *, web: int, worker: bool, env: Mapping[str, str]) -> None:
         def environment(port: int) -> dict[str, str]:
-            own = {"HOST": "127.0.0.1", "PORT": str(port), "WEB_CONCURRENCY": "1"}
+            # A killed web process leaves its temporary files: they go with the directory.
+            own = {"HOST": "127.0.0.1", "PORT": str(port), "WEB_CONCURRENCY": "1", "TMPDIR": str(directory)}
             return app_env(os.environ, servers, **{**own, **env})
 
         self.web = [

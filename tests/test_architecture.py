@@ -18,15 +18,18 @@ LEAVES = {
     "models",
     "state",
     "protocol",
+    "clock",
+    "topics",
+    "backlog",
     "metrics",
     "logs",
     "events",
     "commands",
     "refusals",
 }
-STORES = {"scripts", "db", "redis"}
+STORES = {"scripts", "db", "redis", "pubsub"}
 SERVICES = {"sessions", "hub", "sweeper", "outbox", "audit"}
-EDGES = {"api", "ws", "sockets", "tasks", "cli", "__init__"}
+EDGES = {"api", "ws", "connection", "sockets", "tasks", "cli", "__init__"}
 TOOLS = {"dev", "processes", "servers"}
 BELOW = {
     **dict.fromkeys(LEAVES, LEAVES),

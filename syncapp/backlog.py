@@ -1,0 +1,104 @@
+"""What one client is still to be told: in order, none twice, and never more than it may hold up."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from syncapp.errors import SessionNotFound
+from syncapp.protocol import Told
+from syncapp.topics import NEVER, Order, Update
+
+MOST_BYTES = 262_144
+MOST_FRAMES = 64
+_STATES = (Told.STATE_UPDATE, Told.STATE_SYNC)
+
+
+class Item(NamedTuple):
+    """A message to be sent."""
+
+    kind: Told
+    update: Update
+
+    @property
+    def frame(self) -> bytes:
+        """The message as a frame, the same bytes for all clients."""
+        return self.update.frame(self.kind)
+
+
+class Backlog:
+    """Bounded: when too much waits, all states that wait give way to the newest one. Not locked.
+
+    The client waits to be told where it stands, at first and after each `expect`. is_ended: the session was
+    deleted, and nothing comes after what is in here. skipped: how many versions were left out.
+    """
+
+    __slots__ = ("_claim", "_items", "_last", "_told", "is_ended", "skipped")
+
+    def __init__(self) -> None:
+        self._items: list[Item] = []  # an empty deque is 0.7 kB, for each connection
+        self._claim: Order | None = NEVER
+        self._last = NEVER
+        self._told = ""
+        self.is_ended = False
+        self.skipped = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def expect(self, claim: Order) -> None:
+        """Tell the client where it stands, with the next update; and the state, unless it is this one."""
+        self._claim, self._told = claim, ""
+
+    def put(self, update: Update) -> None:
+        """Add what the client is to be told of an update."""
+        if self.is_ended:
+            return
+        if update.error:
+            if update.error.code != self._told:  # once for each outage
+                self._told = update.error.code
+                self._items.append(Item(Told.ERROR, update))
+            if isinstance(update.error, SessionNotFound):
+                self._claim = None  # that was the answer
+        elif update.session is None:
+            self._items.append(Item(Told.SESSION_DELETED, update))
+            self.is_ended = True
+        elif self._claim is not None:
+            self._put_answer(update, self._claim)
+        elif update.order > self._last or update.went_back:
+            self._put_state(update)
+
+    def take(self) -> Item | None:
+        """Take the next message, None when there is nothing to tell."""
+        return self._items.pop(0) if self._items else None
+
+    def clear(self) -> None:
+        """Forget what was to be told."""
+        self._items.clear()
+
+    def _put_answer(self, update: Update, claim: Order) -> None:
+        self._drop_states()
+        self._items.append(Item(Told.CONNECTED, update))
+        if claim != update.order:
+            self._items.append(Item(Told.STATE_SYNC, update))
+        self._last, self._claim, self._told = update.order, None, ""
+
+    def _put_state(self, update: Update) -> None:
+        """Add a state: as an update if it follows on the one before, else as a whole."""
+        epoch, version = self._last
+        follows = update.order == (epoch, version + 1) or update.order[1] == 1
+        is_update = update.kind is Told.STATE_UPDATE and follows
+        self._items.append(Item(Told.STATE_UPDATE if is_update else Told.STATE_SYNC, update))
+        self._last, self._told = update.order, ""
+        if len(self._items) > 1 and self._is_full():
+            self.skipped += self._drop_states() - 1
+            self._items.append(Item(Told.STATE_SYNC, update))
+
+    def _is_full(self) -> bool:
+        return len(self._items) > MOST_FRAMES or sum(len(item.frame) for item in self._items) > MOST_BYTES
+
+    def _drop_states(self) -> int:
+        """Take states out; returns how many."""
+        kept = [item for item in self._items if item.kind not in _STATES]
+        dropped = len(self._items) - len(kept)
+        self._items = kept
+        return dropped

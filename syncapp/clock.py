@@ -1,0 +1,50 @@
+"""The server's clock as seen from here: an offset to the local monotonic clock, kept fresh by samples."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import NamedTuple
+
+_SAMPLES = 8
+_ROUNDING_MS = 1.0
+
+
+class _Sample(NamedTuple):
+    offset_ms: float
+    error_ms: float
+
+
+class ServerClock:
+    """Tells the server's time without asking for it; local time until the first sample.
+
+    The sample with the shortest way there and back is believed. One that contradicts it means that the
+    server's clock was set: then the newest is believed and the others are forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._samples: deque[_Sample] = deque(maxlen=_SAMPLES)
+        self._offset_ms = (time.time() - time.monotonic()) * 1000
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there has been a sample."""
+        return bool(self._samples)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there have been enough samples for a good one among them."""
+        return len(self._samples) == _SAMPLES
+
+    def observe(self, sent_s: float, received_s: float, server_ms: float) -> None:
+        """Take a sample: asked and answered at these monotonic instants (s), the server said `server_ms`."""
+        half_s = (received_s - sent_s) / 2
+        sample = _Sample(server_ms - (sent_s + half_s) * 1000, half_s * 1000 + _ROUNDING_MS)
+        if any(abs(sample.offset_ms - old.offset_ms) > sample.error_ms + old.error_ms for old in self._samples):
+            self._samples.clear()
+        self._samples.append(sample)
+        self._offset_ms = min(self._samples, key=lambda each: each.error_ms).offset_ms
+
+    def now_ms(self) -> int:
+        """Return the server's time in ms."""
+        return int(time.monotonic() * 1000 + self._offset_ms)

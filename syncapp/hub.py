@@ -1,0 +1,263 @@
+"""The hub: tells whoever watches a session of every change, for the price of one subscription a session.
+
+Subscribe, wait for the confirmation, read, then fold each message into the copy held (`topics`); a gap in
+versions is read anew. Who reads Redis never waits for a watcher, nor one session for another.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import orjson
+import redis
+import structlog
+from redis.exceptions import RedisError
+
+from syncapp.clock import ServerClock
+from syncapp.config import Settings
+from syncapp.errors import InternalError, SessionNotFound, StoreUnavailable, SyncError
+from syncapp.keys import Keyspace
+from syncapp.metrics import HUB_RESYNCS, WATCHED
+from syncapp.pubsub import PubSub
+from syncapp.redis import connect
+from syncapp.state import Session
+from syncapp.topics import NEVER, Order, Topic, Update, Watcher
+
+log = structlog.get_logger(__name__)
+
+READERS = 4
+CLOCK_S = 5.0
+_TEND_S = 0.1
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+
+
+class Hub:
+    """Watches sessions for anybody who wants to know; nothing starts before the first `watch`.
+
+    read(session_id) returns a session and the server's time (ms); it raises `SessionNotFound` and
+    `StoreUnavailable`. It runs on the hub's own threads. clock: the server's, to be read at any time.
+    """
+
+    def __init__(self, settings: Settings, read: Callable[[str], tuple[Session, int]]) -> None:
+        self.clock = ServerClock()
+        self._settings = settings
+        self._read = read
+        self._keys = Keyspace(settings.sync_buckets)
+        self._lock = threading.Lock()
+        self._topics: dict[str, Topic] = {}
+        self._by_channel: dict[str, Topic] = {}
+        self._to_read: queue.SimpleQueue[Topic | None] = queue.SimpleQueue()
+        self._later: list[tuple[float, Topic]] = []
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._pubsub = PubSub(settings, on_subscribed=self._subscribed, on_message=self._message, on_lost=self._lost)
+
+    def watch(self, session_id: str, watcher: Watcher) -> None:
+        """Tell a watcher what is now, as soon as that is known, and then of every change."""
+        with self._lock:
+            if not self._threads:
+                self._start()
+            topic = self._topics.get(session_id)
+            if topic is None:
+                topic = Topic(session_id, self._keys.channel(session_id))
+                self._topics[session_id] = self._by_channel[topic.channel] = topic
+                WATCHED.inc()
+                self._pubsub.add(topic.channel)
+            topic.watchers[watcher] = None
+            self._answer(topic, watcher, NEVER)
+
+    def ask(self, session_id: str, watcher: Watcher, known: Order) -> None:
+        """Tell a watcher once more what is now; when it knows of a later version than the hub, read anew first."""
+        with self._lock:
+            topic = self._topics.get(session_id)
+            if topic and watcher in topic.watchers:
+                self._answer(topic, watcher, known)
+
+    def unwatch(self, session_id: str, watcher: Watcher) -> None:
+        """Tell a watcher no more; does nothing for one that is not told."""
+        with self._lock:
+            topic = self._topics.get(session_id)
+            if topic is None or watcher not in topic.watchers:
+                return
+            del topic.watchers[watcher]
+            topic.waiting.pop(watcher, None)
+            if not topic.watchers:
+                del self._topics[session_id], self._by_channel[topic.channel]
+                WATCHED.dec()
+                self._pubsub.remove(topic.channel)
+
+    def stop(self) -> None:
+        """End the threads and the connections; the hub can't be used again."""
+        self._stopped.set()
+        if self._threads:
+            self._pubsub.stop()
+        for _ in range(READERS):
+            self._to_read.put(None)
+        for thread in self._threads:
+            thread.join(self._settings.redis_timeout_s + 1)
+        WATCHED.dec(len(self._topics))
+        self._topics.clear()
+        self._by_channel.clear()
+
+    def _start(self) -> None:
+        for target in (self._tend_for_ever, *[self._read_for_ever] * READERS):
+            thread = threading.Thread(target=target, name=f"hub{target.__name__}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._pubsub.start()
+
+    # Up to the threads, the lock is held.
+
+    def _answer(self, topic: Topic, watcher: Watcher, known: Order) -> None:
+        """Tell a watcher what is now, or let it wait until that is known."""
+        now_ms = self.clock.now_ms()
+        is_due = topic.is_due(now_ms, self._settings.session_ttl_s * 1000)
+        reason = "asked" if known > topic.order else "due" if is_due else ""
+        if topic.current and not reason:
+            self._offer(topic, [watcher], topic.shown(now_ms))
+            return
+        topic.waiting[watcher] = known
+        if topic.subscribed:
+            self._want(topic, reason)
+        elif self._pubsub.is_down:
+            self._offer(topic, [watcher], topic.failure(now_ms, _unavailable()))
+
+    def _offer(self, topic: Topic, watchers: list[Watcher], update: Update) -> None:
+        for watcher in watchers:
+            try:
+                watcher.offer(update)
+            except Exception:  # whatever is wrong with one watcher, the others are told
+                log.exception("a watcher failed", session_id=topic.session_id)
+
+    def _want(self, topic: Topic, reason: str = "") -> None:
+        """Have a session read; once at a time."""
+        if not topic.reading:
+            topic.reading = True
+            self._to_read.put(topic)
+            if reason:
+                HUB_RESYNCS.labels(reason).inc()
+
+    def _found(self, topic: Topic, session: Session | None, before: Order, asked: set[Watcher]) -> None:
+        """Take what a read found, tell all whom it is news to, and those who asked before it began."""
+        now_ms = self.clock.now_ms()
+        news = topic.found(session, before, now_ms)
+        if news:
+            self._offer(topic, list(topic.watchers), news)
+        answered = [watcher for watcher, known in topic.waiting.items() if known <= topic.order or watcher in asked]
+        for watcher in answered:
+            del topic.waiting[watcher]
+        if not news:
+            self._offer(topic, answered, topic.shown(now_ms))
+        for update in topic.take_early(now_ms):
+            self._offer(topic, list(topic.watchers), update)
+        if topic.subscribed and (topic.waiting or not topic.current):
+            self._want(topic, "" if topic.current else "gap")
+
+    def _failed(self, topic: Topic, failure: SyncError) -> None:
+        """Tell those who wait, and try again later."""
+        self._offer(topic, list(topic.waiting), topic.failure(self.clock.now_ms(), failure))
+        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(topic.failures, 10)) * random.uniform(0.5, 1)
+        topic.failures += 1
+        self._later.append((time.monotonic() + pause_s, topic))
+
+    # On the thread that reads the pub/sub connection.
+
+    def _subscribed(self, channel: str) -> None:
+        with self._lock:
+            topic = self._by_channel.get(channel)
+            # This may come late: the channel may have been left and joined again since.
+            if topic and self._pubsub.is_subscribed(channel):
+                topic.confirmed()
+                self._want(topic, "reconnect" if topic.order > NEVER else "")
+
+    def _message(self, channel: str, text: str) -> None:
+        with self._lock:
+            topic = self._by_channel.get(channel)
+            if topic is None:
+                return
+            try:
+                update = topic.take(orjson.loads(text), self.clock.now_ms())
+            except (ValueError, KeyError, TypeError):
+                log.exception("a message is not one of ours", session_id=topic.session_id)
+                return
+            if update:
+                self._offer(topic, list(topic.watchers), update)
+            elif topic.subscribed and not topic.current:
+                self._want(topic, "gap")
+
+    def _lost(self) -> None:
+        with self._lock:
+            now_ms = self.clock.now_ms()
+            for topic in self._topics.values():
+                topic.lost()
+                if topic.waiting:
+                    self._offer(topic, list(topic.waiting), topic.failure(now_ms, _unavailable()))
+
+    # On the hub's own threads.
+
+    def _read_for_ever(self) -> None:
+        while (topic := self._to_read.get()) is not None:
+            self._read_once(topic)
+
+    def _read_once(self, topic: Topic) -> None:
+        """Read a session and take what is found; a read that failed is tried again later."""
+        with self._lock:
+            if not topic.watchers or not topic.subscribed:
+                topic.reading = False  # it is read when it is subscribed again
+                return
+            asked, before, generation = set(topic.waiting), topic.order, topic.generation
+        session: Session | None = None
+        failure: SyncError | None = None
+        sent_s = time.monotonic()
+        try:
+            session, now_ms = self._read(topic.session_id)
+            if not self.clock.is_known:
+                self.clock.observe(sent_s, time.monotonic(), now_ms)
+        except SessionNotFound:
+            pass
+        except StoreUnavailable:
+            failure = _unavailable()
+        except Exception:  # a session that can't be read must not end the reading of others
+            log.exception("a session could not be read", session_id=topic.session_id)
+            failure = InternalError("the session could not be read; its state follows when it can")
+        with self._lock:
+            if failure:
+                self._failed(topic, failure)
+                return
+            topic.reading, topic.failures = False, 0
+            if topic.watchers:
+                topic.current = generation == topic.generation
+                self._found(topic, session, before, asked)
+
+    def _tend_for_ever(self) -> None:
+        client, due_s = connect(self._settings), time.monotonic()
+        while not self._stopped.is_set():
+            if time.monotonic() >= due_s and not self._pubsub.is_down:
+                due_s = time.monotonic() + (CLOCK_S if self.clock.is_settled else _TEND_S)
+                self._ask_time(client)
+            with self._lock:
+                now_s = time.monotonic()
+                due = [topic for when_s, topic in self._later if when_s <= now_s]
+                self._later = [item for item in self._later if item[0] > now_s]
+            for topic in due:
+                self._to_read.put(topic)
+            self._stopped.wait(_TEND_S)
+        client.close()
+
+    def _ask_time(self, client: redis.Redis) -> None:
+        sent_s = time.monotonic()
+        try:
+            seconds, micros = client.time()
+        except RedisError:
+            log.debug("the server's time is not to be had")
+        else:
+            self.clock.observe(sent_s, time.monotonic(), int(seconds) * 1000 + int(micros) / 1000)
+
+
+def _unavailable() -> StoreUnavailable:
+    return StoreUnavailable("the store does not answer; the state follows when it does", {"retry_after_s": 1})

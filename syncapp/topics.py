@@ -1,0 +1,210 @@
+"""A watched session as this process knows it: a copy that messages are folded into, and what watchers are told.
+
+Nothing in here waits, reads a clock or locks; the hub does. An order is (epoch, version).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import orjson
+import structlog
+
+from syncapp import protocol
+from syncapp.errors import SessionNotFound, SyncError
+from syncapp.protocol import Told
+from syncapp.state import TERMINAL, Session
+
+log = structlog.get_logger(__name__)
+
+Order = tuple[int, int]
+NEVER: Order = (0, 0)
+_FRESH_MS = 50
+_EARLY = 128
+
+
+class Update:
+    """What a watcher is told: a state, with the event that led to it; a session's end; or why there is no state.
+
+    order: (epoch, version) it is about. went_back: the store has lost commits, and this older state is the true
+    one. frame: a message about it as a WebSocket frame, encoded once for all watchers.
+    """
+
+    __slots__ = ("_frames", "_state", "at_ms", "error", "event", "order", "session", "session_id", "went_back")
+
+    def __init__(
+        self,
+        session_id: str,
+        at_ms: int,
+        *,
+        order: Order = NEVER,
+        session: Session | None = None,
+        event: Mapping[str, Any] | None = None,
+        error: SyncError | None = None,
+        went_back: bool = False,
+    ) -> None:
+        self.session_id = session_id
+        self.at_ms = max(at_ms, session.updated_ms) if session else at_ms
+        self.order = session.order if session else order
+        self.session = session
+        self.event = event
+        self.error = error
+        self.went_back = went_back
+        self._state: orjson.Fragment | None = None
+        self._frames: dict[Told, bytes] = {}
+
+    @property
+    def kind(self) -> Told:
+        """The message that tells it best to someone who was told of everything before."""
+        if self.error:
+            return Told.ERROR
+        if self.session is None:
+            return Told.SESSION_DELETED
+        return Told.STATE_UPDATE if self.event else Told.STATE_SYNC
+
+    def frame(self, kind: Told) -> bytes:
+        """Return the message of a kind as a frame."""
+        found = self._frames.get(kind)
+        if found is None:
+            found = self._frames[kind] = self._encode(kind)
+        return found
+
+    def _encode(self, kind: Told) -> bytes:
+        if self.error:
+            return protocol.error(self.session_id, self.at_ms, self.error)
+        fields: dict[str, Any] = {}
+        if kind is not Told.STATE_SYNC:
+            fields |= {"epoch": self.order[0], "version": self.order[1]}
+        if kind in (Told.STATE_UPDATE, Told.SESSION_DELETED):
+            fields["event"] = self.event
+        if self.session and kind in (Told.STATE_SYNC, Told.STATE_UPDATE):
+            if self._state is None:
+                self._state = orjson.Fragment(orjson.dumps(self.session.state(self.at_ms)))
+            fields["state"] = self._state
+        return protocol.message(kind, self.session_id, self.at_ms, fields)
+
+
+class Watcher(Protocol):
+    """Who is told."""
+
+    def offer(self, update: Update) -> None:
+        """Take note of an update: at once, without waiting for anything, and without calling the hub."""
+
+
+class Topic:
+    """A watched session.
+
+    order: the newest known, of a session that was deleted too. current: what is held, or that there is no
+    session, is so in Redis too, but for messages on their way. waiting: who has asked and was not answered,
+    with the order it says it knows. generation counts subscriptions and their losses.
+    """
+
+    __slots__ = (
+        "_early", "_held", "_shown", "channel", "current", "failures", "generation", "order", "reading",
+        "session_id", "subscribed", "waiting", "watchers",
+    )  # fmt: skip
+
+    def __init__(self, session_id: str, channel: str) -> None:
+        self.session_id = session_id
+        self.channel = channel
+        self.watchers: dict[Watcher, None] = {}
+        self.waiting: dict[Watcher, Order] = {}
+        self.order = NEVER
+        self.subscribed = self.current = self.reading = False
+        self.generation = self.failures = 0
+        self._held: Session | None = None
+        self._shown: Update | None = None
+        self._early: deque[Mapping[str, Any]] = deque(maxlen=_EARLY)
+
+    def lost(self) -> None:
+        """Note that messages may be missed from now on."""
+        self.subscribed = self.current = False
+        self.generation += 1
+
+    def confirmed(self) -> None:
+        """Note that messages arrive from now on; what is held may be old."""
+        self.subscribed, self.current = True, False
+        self.generation += 1
+
+    def is_due(self, now_ms: int, kept_ms: int) -> bool:
+        """Tell whether something has happened by itself that nobody has told of: a read shows what.
+
+        A deadline has passed; or the session ended so long ago, `kept_ms`, that Redis has dropped it.
+        """
+        if not self._held:
+            return False
+        if self._held.status in TERMINAL:
+            return now_ms > self._held.updated_ms + kept_ms
+        deadline_ms: int | None = self._held.clock(now_ms)["deadline_ms"]
+        return deadline_ms is not None and now_ms >= deadline_ms
+
+    def shown(self, now_ms: int) -> Update:
+        """Return what is now; those who come within moments of each other are shown the same bytes."""
+        if self._held is None:
+            return self.failure(now_ms, SessionNotFound("there is no such session; if one is made, its state follows"))
+        if self._shown is None or self._shown.order != self.order or now_ms - self._shown.at_ms > _FRESH_MS:
+            self._shown = Update(self.session_id, now_ms, session=self._held)
+        return self._shown
+
+    def failure(self, now_ms: int, error: SyncError) -> Update:
+        """Return the update that tells of an error."""
+        return Update(self.session_id, now_ms, error=error)
+
+    def take(self, message: Mapping[str, Any], now_ms: int) -> Update | None:
+        """Take the message of a commit; returns what to tell all watchers.
+
+        A message that does not follow on what is held makes the topic not current: it is kept until a read.
+        """
+        order = (message["epoch"], message["version"])
+        if order <= self.order:
+            return None
+        if self.current:
+            event = message["event"]
+            if message["status"] == "deleted":
+                self._hold(None, order)
+                return Update(self.session_id, now_ms, order=order, event=event)
+            session = self._after(message, order)
+            if session:
+                self._hold(session, order)
+                return Update(self.session_id, now_ms, session=session, event=event)
+            self.current = False
+        self._early.append(message)
+        return None
+
+    def found(self, session: Session | None, before: Order, now_ms: int) -> Update | None:
+        """Take what a read found, None for nothing; returns what to tell all watchers.
+
+        before: the order known when the read began. What was learned since is newer than a read that differs.
+        """
+        if session and session.order > self.order:
+            self._hold(session, session.order)
+            return Update(self.session_id, now_ms, session=session)
+        if session and session.order < self.order == before:
+            log.warning("the store went back", session_id=self.session_id, known=before, found=session.order)
+            self._hold(session, session.order)
+            return Update(self.session_id, now_ms, session=session, went_back=True)
+        if session is None and self.order == before and self._held:
+            self._hold(None, self.order)
+            return self.shown(now_ms)
+        return None
+
+    def take_early(self, now_ms: int) -> list[Update]:
+        """Take the messages that came during a read."""
+        early, self._early = self._early, deque(maxlen=_EARLY)
+        return [update for message in early if (update := self.take(message, now_ms))]
+
+    def _hold(self, session: Session | None, order: Order) -> None:
+        self._held, self.order, self._shown = session, order, None
+
+    def _after(self, message: Mapping[str, Any], order: Order) -> Session | None:
+        """Return the session after a message, or None when the message alone does not tell."""
+        try:
+            if self._held and order == (self._held.epoch, self._held.version + 1):
+                return self._held.fold(message["patch"])
+            if "snapshot" in message:
+                return Session.from_snapshot(self.session_id, message["snapshot"])
+        except Exception:  # a later release may send what this one can't fold: it is read instead
+            log.exception("a message does not fit", session_id=self.session_id, order=order)
+        return None
