@@ -72,6 +72,17 @@ control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
+def post_worker_init(worker: Worker) -> None:
+    """Start what a web process does besides answering; here, because threads do not survive a fork."""
+    worker.wsgi.extensions["syncapp"].sweeper.start()
+
+
+def worker_exit(server: Any, worker: Worker) -> None:
+    """Let another process sweep at once, instead of when the lease of this one has ended."""
+    if worker.booted:  # never true in gunicorn's main process, which may call this, too
+        worker.wsgi.extensions["syncapp"].sweeper.stop()
+
+
 def child_exit(server: Any, worker: Any) -> None:
     """Take a worker that is gone out of the gauges."""
     from prometheus_client import multiprocess

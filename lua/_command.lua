@@ -1,4 +1,5 @@
--- What every command does before its own guards: idempotency, load, expected version, settle.
+-- What every command does before its own guards: idempotency, load, expected version, settle. With more
+-- due than one call may apply, the command is not begun: `busy` asks to call again.
 -- @include _settle
 -- @include _clock
 
@@ -18,13 +19,14 @@ local function replay(keys, call, now)
   local first = cjson.decode(record)
   if first[1] ~= call.fingerprint then return refuse('idempotency_mismatch', now, nil, call) end
   local state = {}
-  for i = 5, #first do state[i - 4] = first[i] end
+  for i = 6, #first do state[i - 5] = first[i] end
   if #state > 0 and state[1] ~= call.known_epoch then
     local stored = redis.call('HMGET', keys.session, 'epoch', 'definition')
     if stored[1] ~= state[1] then return refuse('not_found', now, nil, call) end
     state[DEFINITION] = stored[2]
   end
-  return reply('ok', tonumber(first[2]), state, call, first[3], first[4], 1)
+  call.expired_id = first[3]
+  return reply('ok', tonumber(first[2]), state, call, first[4], first[5], 1)
 end
 
 -- Returns the session, settled, and the instant the command acts at; or nil and the reply that ends it.
@@ -40,6 +42,6 @@ local function begin(keys, call)
     or (call.expected_version ~= '' and call.expected_version ~= int(session.version)) then
     return nil, refuse('version_conflict', now, session, call)
   end
-  settle(session, keys, call, now)
+  if not settle(session, keys, call, now) then return nil, refuse('busy', now, nil, call) end
   return session, now
 end

@@ -7,33 +7,40 @@ local SNAPSHOT_EVERY = 100
 local NUDGE_MS = 1000
 local MOST_ARGUMENTS = 1000
 
--- Write the changed scalars and the touched participants' blocks; session.static holds what only
--- a new session writes, a flat list of names and values.
+-- Put the touched records into their blocks; returns the names of the blocks that changed.
+local function renew_blocks(session)
+  local renewed = {}
+  for kind, touched in pairs(session.touched) do
+    for index in pairs(touched) do
+      local name, at = place_of(kind, index)
+      local block = session.blocks[name]
+      session.blocks[name] = string.sub(block, 1, at) .. record_text(session.records[kind][index])
+        .. string.sub(block, at + WIDTH + 1)
+      renewed[name] = true
+    end
+  end
+  return renewed
+end
+
+-- Write the changed scalars and blocks; session.static holds what only a new session writes.
 local function write_fields(session)
   local fields = session.static or {}
   if session.static then redis.call('DEL', session.key) end
-  for name in pairs(session.changed) do
+  local function field(name, value)
     fields[#fields + 1] = name
-    fields[#fields + 1] = text_of(session[name])
+    fields[#fields + 1] = value
   end
-  local blocks = {}
-  for index in pairs(session.touched) do
-    local number, at = math.floor(index / BLOCK), (index % BLOCK) * WIDTH
-    local block = session.blocks[number]
-    session.blocks[number] = string.sub(block, 1, at) .. record_text(session.records[index])
-      .. string.sub(block, at + WIDTH + 1)
-    blocks[number] = true
-  end
+  for name in pairs(session.changed) do field(name, text_of(session[name])) end
+  local renewed = renew_blocks(session)
+  for name in pairs(renewed) do field(name, session.blocks[name]) end
   if session.block_tags then
     local tag = int(session.version) .. '.' .. int(session.updated_ms)
-    for number in pairs(session.static and session.blocks or blocks) do session.block_tags[number + 1] = tag end
-    fields[#fields + 1] = 'block_tags'
-    fields[#fields + 1] = table.concat(session.block_tags, ' ')
+    for number, name in ipairs(block_names(session)) do
+      if session.static or renewed[name] then session.block_tags[number] = tag end
+    end
+    field('block_tags', table.concat(session.block_tags, ' '))
   end
-  for number in pairs(blocks) do
-    fields[#fields + 1] = 'p:' .. int(number)
-    fields[#fields + 1] = session.blocks[number]
-  end
+  session.static = nil
   for first = 1, #fields, MOST_ARGUMENTS do
     redis.call('HSET', session.key, unpack(fields, first, math.min(first + MOST_ARGUMENTS - 1, #fields)))
   end
@@ -48,10 +55,16 @@ local function write_tombstone(session, call, now)
   redis.call('PEXPIREAT', session.key, int(now + call.session_ttl_ms))
 end
 
+-- Take a session that is not there off the deadlines.
+local function forget(keys, call)
+  redis.call('ZREM', keys.deadlines, call.session_id)
+end
+
 -- Set the next instant to look at a live session; let a finished one go when its time has come.
 local function schedule(session, keys, call, now)
   if LIVE[session.status] then
-    local look = math.min(deadline_of(session) or session.idle_ms, session.idle_ms)
+    local look = session.idle_ms
+    look = math.min(look, timeout_at(session) or look, (warning_at(session)) or look)
     redis.call('ZADD', keys.deadlines, int(look), call.session_id)
   elseif session.changed.status then
     redis.call('ZREM', keys.deadlines, call.session_id)
@@ -61,7 +74,7 @@ local function schedule(session, keys, call, now)
   end
 end
 
--- Commit what was set and touched as one event that took effect at `at`; returns the command's reply.
+-- Commit what was set and touched as one event that took effect at `at`; returns its event and patch.
 --   word, details   the event's type, and JSON texts of what it concerns
 --   actor           'client' for a command, 'system' for what a session does by itself
 --   elapsed         ms charged by this commit, or nil
@@ -84,12 +97,18 @@ local function commit(session, keys, call, now, at, word, details, actor, elapse
   local message = message_of(session, call, actor, elapsed, event, patch, snapshot)
   redis.call('XADD', keys.outbox, '*', 'message', message)
   if redis.call('SET', keys.nudge, '1', 'NX', 'PX', NUDGE_MS) then call.nudge = 1 end
-  if actor == 'client' and keys.idempotency then
+  redis.call('PUBLISH', keys.channel, message)
+  session.changed, session.touched = {}, {p = {}, g = {}}
+  return event, patch
+end
+
+-- Answer a command that was committed, and keep the answer for its idempotency key.
+local function answer(session, keys, call, now, event, patch)
+  local deleted = session.status == 'deleted'
+  if keys.idempotency then
     local state = deleted and {} or state_of(session, int(session.epoch), '')
-    local first = {call.fingerprint, int(now), event, patch, unpack(state)}
+    local first = {call.fingerprint, int(now), call.expired_id or '', event, patch, unpack(state)}
     redis.call('SET', keys.idempotency, cjson.encode(first), 'PX', int(call.idempotency_ttl_ms))
   end
-  redis.call('PUBLISH', keys.channel, message)
-  session.changed, session.touched = {}, {}
   return reply('ok', now, deleted and {} or state_for(session, call), call, event, patch)
 end

@@ -1,29 +1,47 @@
 -- A session that is not written yet.
 -- @include _session
 
--- Ids and first records of participants, in rotation order, as `static` fields: a flat list of names
--- and values that _commit writes once.
---   participants  a flat list of ids and budgets (ms)
-local function new_session(key, participants)
-  local session = {key = key, changed = {}, touched = {}, blocks = {}, records = {}, static = {}}
-  local static, records = session.static, {}
+-- Ids and first records of participants and groups, in rotation order, as `static` fields: a flat list
+-- of names and values that _commit writes once.
+--   participants  a flat list of ids, budgets (ms) and group indexes or ''
+--   groups        a flat list of ids and budgets (ms)
+local function new_session(key, participants, groups)
+  local session = {
+    key = key, changed = {}, touched = {p = {}, g = {}}, blocks = {}, records = {p = {}, g = {}}, static = {},
+    participant_count = #participants / 3, group_count = #groups / 2,
+  }
+  local static, members, blocks = session.static, {}, {}
   local function field(name, value)
     static[#static + 1] = name
     static[#static + 1] = value
   end
-  for i = 1, #participants, 2 do
+  local function first_record(kind, index, budget)
+    local name = place_of(kind, index)
+    blocks[name] = blocks[name] or {}
+    blocks[name][#blocks[name] + 1] = record_text({time_used_ms = 0, time_remaining_ms = tonumber(budget), count = 0})
+  end
+  for i = 1, #groups, 2 do
     local index = (i - 1) / 2
+    members[index] = {}
+    field('group_id:' .. int(index), groups[i])
+    field('group_index:' .. groups[i], int(index))
+    first_record('g', index, groups[i + 1])
+  end
+  for i = 1, #participants, 3 do
+    local index, group = (i - 1) / 3, tonumber(participants[i + 2])
     field('id:' .. int(index), participants[i])
     field('index:' .. participants[i], int(index))
-    records[index + 1] = record_text({
-      time_used_ms = 0, time_remaining_ms = tonumber(participants[i + 1]), cycle_count = 0,
-    })
+    first_record('p', index, participants[i + 1])
+    if group then
+      field('group_of:' .. int(index), int(group))
+      table.insert(members[group], int(index))
+    end
   end
-  if #records > BLOCK then session.block_tags = {} end
-  for number = 0, math.ceil(#records / BLOCK) - 1 do
-    local last = math.min((number + 1) * BLOCK, #records)
-    session.blocks[number] = table.concat(records, '', number * BLOCK + 1, last)
-    field('p:' .. int(number), session.blocks[number])
+  for index, places in pairs(members) do field('members:' .. int(index), table.concat(places, ' ')) end
+  for name, records in pairs(blocks) do
+    session.blocks[name] = table.concat(records)
+    field(name, session.blocks[name])
   end
+  if #block_names(session) > 1 then session.block_tags = {} end
   return session
 end

@@ -1,17 +1,35 @@
 -- The message that a commit stores and publishes: what changed, and why (docs/protocol.md).
--- @include _session
+-- @include _modes
 
-local EVENT = {'type', 'at_ms', 'participant_id', 'next_participant_id', 'remaining_ms', 'reason', 'action_on_timeout'}
+local EVENT = {
+  'type', 'at_ms', 'participant_id', 'group_id', 'next_participant_id', 'remaining_ms', 'threshold_ms',
+  'adjusted_ms', 'reason', 'action_on_timeout',
+}
+local CHANGES = {
+  'cycle_count', 'time_used_ms', 'time_remaining_ms', 'cycle_started_ms', 'session_started_ms', 'session_completed_ms',
+}
 local MESSAGE = '{"session_id":"%s","epoch":%d,"version":%d,"sync_mode":"%s","status":"%s","cycle_count":%d,'
   .. '"elapsed_ms":%s,"actor":"%s","request_id":"%s","event":%s,"patch":%s%s}'
-local PARTICIPANT = '"%s":{"time_used_ms":%d,"time_remaining_ms":%d,"cycle_count":%d,"is_active":%s,"has_expired":%s}'
+local PARTICIPANT = '"%s":{"time_used_ms":%d,"time_remaining_ms":%s,"cycle_count":%d,"is_active":%s,"has_expired":%s}'
+local GROUP = '"%s":{"time_used_ms":%d,"time_remaining_ms":%d,"has_expired":%s}'
 
 local function participants_patch(session)
   local parts = {}
-  for index in pairs(session.touched) do
-    local record = participant(session, index)
+  for index in pairs(session.touched.p) do
+    local record = record_of(session, 'p', index)
+    local remaining = session.sync_mode == 'per_participant' and record.time_remaining_ms or nil
     parts[#parts + 1] = string.format(PARTICIPANT, participant_id(session, index), record.time_used_ms,
-      record.time_remaining_ms, record.cycle_count, tostring(active(session) == index), tostring(record.has_expired))
+      int_or_null(remaining), record.count, tostring(active(session) == index), tostring(record.has_expired))
+  end
+  return table.concat(parts, ',')
+end
+
+local function groups_patch(session)
+  local parts = {}
+  for index in pairs(session.touched.g) do
+    local record = record_of(session, 'g', index)
+    parts[#parts + 1] = string.format(GROUP, group_id(session, index), record.time_used_ms, record.time_remaining_ms,
+      tostring(record.has_expired))
   end
   return table.concat(parts, ',')
 end
@@ -22,13 +40,14 @@ local function patch_of(session)
   local function member(name, text) parts[#parts + 1] = '"' .. name .. '":' .. text end
   member('version', int(session.version))
   member('updated_ms', int(session.updated_ms))
-  for _, name in ipairs({'cycle_count', 'cycle_started_ms', 'session_started_ms', 'session_completed_ms'}) do
+  for _, name in ipairs(CHANGES) do
     if changed[name] then member(name, int_or_null(session[name])) end
   end
   if changed.status then member('status', quote(session.status)) end
   if changed.status or changed.turn then member('active_participant_id', quote_or_null(active_id(session))) end
   if changed.metadata then member('metadata', session.metadata) end
-  if next(session.touched) then member('participants', '{' .. participants_patch(session) .. '}') end
+  if next(session.touched.p) then member('participants', '{' .. participants_patch(session) .. '}') end
+  if next(session.touched.g) then member('groups', '{' .. groups_patch(session) .. '}') end
   return '{' .. table.concat(parts, ',') .. '}'
 end
 
@@ -42,4 +61,11 @@ local function message_of(session, call, actor, elapsed, event, patch, snapshot)
   return string.format(MESSAGE, call.session_id, session.epoch, session.version, session.sync_mode, session.status,
     session.cycle_count, int_or_null(elapsed), actor, call.request_id, event, patch,
     snapshot and ',"snapshot":' .. snapshot or '')
+end
+
+-- Add who is active to what an event concerns.
+local function concerning(session, details)
+  local id = active_id(session)
+  details.participant_id = id and quote(id)
+  return details
 end

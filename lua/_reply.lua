@@ -4,7 +4,7 @@
 local DEFINITION = #SCALARS + 2  -- its place in a state reply, after the metadata
 local TAGS = DEFINITION + 1
 
--- The whole state as a flat list of strings: scalars, metadata, definition, tags, blocks of participants.
+-- The whole state as a flat list of strings: scalars, metadata, definition, tags, blocks.
 -- Left out, as '', is what the caller has: the definition when it knows the epoch, and then blocks
 -- whose tags it names. So a reply stays small with many participants.
 local function state_of(session, known_epoch, known_tags)
@@ -16,10 +16,9 @@ local function state_of(session, known_epoch, known_tags)
   local tags = session.block_tags or {}
   state[TAGS] = table.concat(tags, ' ')
   local same = known and split(known_tags) or {}
-  for number = 0, math.ceil(session.participant_count / BLOCK) - 1 do
-    local has_it = tags[number + 1] and tags[number + 1] == same[number + 1]
-    state[TAGS + 1 + number] = has_it and '' or session.blocks[number]
-      or redis.call('HGET', session.key, 'p:' .. int(number))
+  for number, name in ipairs(block_names(session)) do
+    local has_it = tags[number] and tags[number] == same[number]
+    state[TAGS + number] = has_it and '' or session.blocks[name] or redis.call('HGET', session.key, name)
   end
   return state
 end

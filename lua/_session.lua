@@ -3,25 +3,28 @@
 
 -- Scalar fields in the order of a state reply; syncapp/state.py reads them in this order.
 local SCALARS = {
-  'epoch', 'version', 'status', 'sync_mode', 'participant_count', 'increment_ms', 'on_timeout',
-  'idle_timeout_ms', 'turn', 'cycle_count', 'cycle_started_ms', 'session_started_ms',
-  'session_completed_ms', 'created_ms', 'updated_ms', 'idle_ms', 'metadata_version',
+  'epoch', 'version', 'status', 'sync_mode', 'participant_count', 'group_count', 'increment_ms',
+  'idle_timeout_ms', 'turn', 'cycle_count', 'time_used_ms', 'time_remaining_ms', 'cycle_started_ms',
+  'session_started_ms', 'session_completed_ms', 'created_ms', 'updated_ms', 'metadata_version',
 }
+-- What only scripts need: warned is a set of bits, one for each threshold of warn_at that has fired.
+local INNER = {'on_timeout', 'idle_ms', 'time_per_cycle_ms', 'max_cycles', 'warned', 'crossed'}
 local LIVE = {pending = true, running = true, paused = true}
 
--- Participants' totals stand in blocks of fixed-width records, so that a switch touches one or two
--- blocks, and a whole state reads few fields, however many participants there are.
+-- Totals of participants ('p') and groups ('g') stand in blocks of fixed-width records, so that a
+-- switch touches few fields, and a whole state reads few, however many participants there are.
 local BLOCK = 128
 local WIDTH = 32
 local RECORD = '%11d%11d%9d%1d'
 
 -- With more than one block, `block_tags` says which commit each was last written by, as version.instant:
 -- a caller that has blocks of the same tags is not sent them again.
--- One read brings all that most commands need: the scalars, the metadata, the first block.
-local LOADED = {unpack(SCALARS)}
-LOADED[#LOADED + 1] = 'metadata'
-LOADED[#LOADED + 1] = 'p:0'
-LOADED[#LOADED + 1] = 'block_tags'
+-- One read brings all that most commands need: scalars, texts, and the first block of each kind.
+local TEXTS = {'warn_at', 'block_tags', 'metadata', 'p:0', 'g:0'}
+local LOADED = {}
+for _, names in ipairs({SCALARS, INNER, TEXTS}) do
+  for _, name in ipairs(names) do LOADED[#LOADED + 1] = name end
+end
 
 -- A list of words; nil when there is no text.
 local function split(text)
@@ -34,15 +37,14 @@ end
 local function load_session(key)
   local values = redis.call('HMGET', key, unpack(LOADED))
   if not values[2] then return nil end
-  local session = {
-    key = key, changed = {}, touched = {}, records = {},
-    metadata = values[#SCALARS + 1], blocks = {[0] = values[#SCALARS + 2] or nil},
-  }
-  session.block_tags = split(values[#SCALARS + 3])
-  for i, name in ipairs(SCALARS) do
+  local session = {key = key, changed = {}, touched = {p = {}, g = {}}, records = {p = {}, g = {}}}
+  for i = 1, #SCALARS + #INNER do
     local text = values[i]
-    if text ~= '' then session[name] = tonumber(text) or text or nil end
+    if text ~= '' then session[LOADED[i]] = tonumber(text) or text or nil end
   end
+  local warn_at, tags, metadata, people, groups = unpack(values, #SCALARS + #INNER + 1)
+  session.warn_at, session.block_tags, session.metadata = split(warn_at), split(tags), metadata
+  session.blocks = {['p:0'] = people or nil, ['g:0'] = groups or nil}
   return session
 end
 
@@ -61,36 +63,73 @@ local function participant_id(session, index)
   return redis.call('HGET', session.key, 'id:' .. int(index))
 end
 
--- The place in the rotation of an id, or nil when there is none of this id.
+local function group_id(session, index)
+  return redis.call('HGET', session.key, 'group_id:' .. int(index))
+end
+
+-- Places by id; nil when there is none of this id.
 local function participant_index(session, id)
   return tonumber(redis.call('HGET', session.key, 'index:' .. id))
 end
 
-local function participant(session, index)
-  local record = session.records[index]
+local function group_index(session, id)
+  return tonumber(redis.call('HGET', session.key, 'group_index:' .. id))
+end
+
+-- The group of a participant; nil in sessions without groups.
+local function group_of(session, index)
+  if session.group_count == 0 or not index then return nil end
+  return tonumber(redis.call('HGET', session.key, 'group_of:' .. int(index)))
+end
+
+-- The places of a group's members, in rotation order, as texts.
+local function members_of(session, group)
+  return split(redis.call('HGET', session.key, 'members:' .. int(group)))
+end
+
+-- Blocks of participants, then blocks of groups: the order of a reply.
+local function block_names(session)
+  local names = {}
+  for number = 0, math.ceil(session.participant_count / BLOCK) - 1 do names[#names + 1] = 'p:' .. int(number) end
+  for number = 0, math.ceil(session.group_count / BLOCK) - 1 do names[#names + 1] = 'g:' .. int(number) end
+  return names
+end
+
+local function block_of(session, name)
+  local block = session.blocks[name] or redis.call('HGET', session.key, name)
+  session.blocks[name] = block
+  return block
+end
+
+-- A record's block, and where in it the record begins.
+local function place_of(kind, index)
+  return kind .. ':' .. int(math.floor(index / BLOCK)), (index % BLOCK) * WIDTH
+end
+
+-- count is a participant's cycle_count; for a group, the place of the member whose turn is next in it.
+local function record_of(session, kind, index)
+  local record = session.records[kind][index]
   if record then return record end
-  local number = math.floor(index / BLOCK)
-  local block = session.blocks[number] or redis.call('HGET', session.key, 'p:' .. int(number))
-  session.blocks[number] = block
-  local at = (index % BLOCK) * WIDTH
+  local name, at = place_of(kind, index)
+  local block = block_of(session, name)
   record = {
     time_used_ms = tonumber(string.sub(block, at + 1, at + 11)),
     time_remaining_ms = tonumber(string.sub(block, at + 12, at + 22)),
-    cycle_count = tonumber(string.sub(block, at + 23, at + 31)),
+    count = tonumber(string.sub(block, at + 23, at + 31)),
     has_expired = string.sub(block, at + 32, at + 32) == '1',
   }
-  session.records[index] = record
+  session.records[kind][index] = record
   return record
 end
 
--- Say that a participant's record or turn has changed; returns the record.
-local function touch(session, index)
-  session.touched[index] = true
-  return participant(session, index)
+-- Say that a record, or whether it is active, has changed; returns the record.
+local function touch(session, kind, index)
+  session.touched[kind][index] = true
+  return record_of(session, kind, index)
 end
 
 local function record_text(record)
-  return string.format(RECORD, record.time_used_ms, record.time_remaining_ms, record.cycle_count,
+  return string.format(RECORD, record.time_used_ms, record.time_remaining_ms, record.count,
     record.has_expired and 1 or 0)
 end
 

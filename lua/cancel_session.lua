@@ -5,7 +5,7 @@
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
 --       10 reason as JSON text, or ''
--- Replies  ok · not_found · version_conflict · idempotency_mismatch · invalid_transition
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
 -- Event  session_cancelled
 -- @include _command
 
@@ -29,7 +29,7 @@ local id = active_id(session)
 local elapsed = charge(session, now)
 finish(session, 'cancelled', now)
 
-return commit(session, keys, call, now, now, 'session_cancelled', {
+return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_cancelled', {
   participant_id = id and quote(id),
   reason = reason ~= '' and reason or nil,
-}, 'client', elapsed)
+}, 'client', elapsed))

@@ -4,7 +4,7 @@
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
--- Replies  ok · not_found · version_conflict · idempotency_mismatch · invalid_transition
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
 -- Event  session_completed
 -- @include _command
 
@@ -27,6 +27,6 @@ local id = active_id(session)
 local elapsed = charge(session, now)
 finish(session, 'completed', now)
 
-return commit(session, keys, call, now, now, 'session_completed', {
+return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_completed', {
   participant_id = id and quote(id),
-}, 'client', elapsed)
+}, 'client', elapsed))

@@ -4,8 +4,10 @@
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
---       10 mode  11 increment ms  12 word of action_on_timeout  13 idle timeout ms  14 action_on_timeout as JSON text
---       15 metadata as JSON text  16 definition as JSON text  17… participants' ids and budgets (ms), in turn
+--       10 mode  11 increment ms  12 word of action_on_timeout  13 idle timeout ms  14 session's budget ms or ''
+--       15 time per cycle ms or ''  16 most cycles or ''  17 warning thresholds (ms) from the largest, or ''
+--       18 action_on_timeout as JSON text  19 metadata as JSON text  20 definition as JSON text
+--       21 number of participants  22… id, budget (ms) and group index or '' of each; id and budget of each group
 -- Replies  ok · session_exists · idempotency_mismatch
 -- Event  session_created
 -- @include _command
@@ -21,11 +23,12 @@ local call = {
   session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]),
 }
 local mode, increment_ms, on_timeout, idle_timeout_ms = ARGV[10], tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13])
-local action_on_timeout, metadata, definition = ARGV[14], ARGV[15], ARGV[16]
-local participants = {unpack(ARGV, 17)}
+local budget_ms, time_per_cycle_ms, max_cycles = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
+local warn_at, action_on_timeout, metadata, definition = ARGV[17], ARGV[18], ARGV[19], ARGV[20]
+local people, rest = tonumber(ARGV[21]), {unpack(ARGV, 22)}
 
 check_call(keys, call)
-assert(mode and increment_ms and on_timeout and idle_timeout_ms and definition and #participants % 2 == 0)
+assert(mode and increment_ms and on_timeout and idle_timeout_ms and definition and people and #rest >= 3 * people)
 local now = server_now_ms()
 local replayed = replay(keys, call, now)
 if replayed then return replayed end
@@ -35,12 +38,14 @@ if existing then return refuse('session_exists', now, existing, call) end
 -- A deleted session leaves its epoch behind for a while: a new one is always later.
 local last = redis.call('HMGET', keys.session, 'epoch', 'updated_ms')
 now = math.max(now, (tonumber(last[1]) or 0) + 1, tonumber(last[2]) or 0)
-local session = new_session(keys.session, participants)
+local session = new_session(keys.session, {unpack(rest, 1, 3 * people)}, {unpack(rest, 3 * people + 1)})
 for name, value in pairs({
-  epoch = now, version = 0, status = 'pending', sync_mode = mode, participant_count = #participants / 2,
-  increment_ms = increment_ms, on_timeout = on_timeout, idle_timeout_ms = idle_timeout_ms,
-  cycle_count = 0, created_ms = now, metadata = metadata, metadata_version = 1,
-  action_on_timeout = action_on_timeout, definition = definition,
+  epoch = now, version = 0, status = 'pending', sync_mode = mode, increment_ms = increment_ms,
+  participant_count = session.participant_count, group_count = session.group_count, on_timeout = on_timeout,
+  idle_timeout_ms = idle_timeout_ms, time_remaining_ms = budget_ms, time_per_cycle_ms = time_per_cycle_ms,
+  time_used_ms = SESSION_BUDGET[mode] and 0 or nil, max_cycles = max_cycles, warned = 0, crossed = 0, cycle_count = 0,
+  created_ms = now, metadata = metadata, metadata_version = 1, action_on_timeout = action_on_timeout,
+  definition = definition, warn_at = warn_at ~= '' and warn_at or nil,
 }) do set(session, name, value) end
 
-return commit(session, keys, call, now, now, 'session_created', {}, 'client')
+return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_created', {}, 'client'))

@@ -4,7 +4,7 @@
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
--- Replies  ok · version_conflict · idempotency_mismatch
+-- Replies  ok · busy · version_conflict · idempotency_mismatch
 -- Event  session_deleted
 -- @include _command
 
@@ -26,4 +26,4 @@ end
 
 set(session, 'status', 'deleted')
 
-return commit(session, keys, call, now, now, 'session_deleted', {}, 'client')
+return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_deleted', {}, 'client'))

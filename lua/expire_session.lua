@@ -1,11 +1,13 @@
--- Apply what is due to a session, if anything is: commands do the same by themselves.
+-- Apply what is due to a session, if anything is: commands do the same by themselves. A stale entry among
+-- the deadlines is put right. In place of the state, the reply has the instants of what was applied.
 --
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
--- Replies  ok · not_found
--- Event  participant_expired, session_cancelled: what was due
+-- Replies  ok · not_found · busy
+-- Event  what was due: time_warning, participant_expired, group_expired, cycle_timed_out, session_expired,
+--        session_cancelled
 -- @include _command
 
 local keys = {
@@ -19,5 +21,12 @@ local call = {
 }
 
 local session, now = begin(keys, call)
-if not session then return now end
-return reply('ok', now, {}, call)
+if not session then
+  local refused = now
+  if refused[1] == 'not_found' then forget(keys, call) end
+  if refused[1] == 'busy' then refused[3] = call.instants end
+  return refused
+end
+if LIVE[session.status] then schedule(session, keys, call, now) else forget(keys, call) end
+
+return reply('ok', now, call.instants, call)

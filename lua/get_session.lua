@@ -4,8 +4,9 @@
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
--- Replies  ok · not_found
--- Event  participant_expired, session_cancelled: what was due
+-- Replies  ok · not_found · busy
+-- Event  what was due: time_warning, participant_expired, group_expired, cycle_timed_out, session_expired,
+--        session_cancelled
 -- @include _command
 
 local keys = {

@@ -4,7 +4,7 @@
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
--- Replies  ok · not_found · version_conflict · idempotency_mismatch · invalid_transition
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
 -- Event  session_paused
 -- @include _command
 
@@ -25,7 +25,6 @@ if session.status ~= 'running' then return refuse('invalid_transition', now, ses
 local elapsed = charge(session, now)
 halt(session, 'paused')
 
-return commit(session, keys, call, now, now, 'session_paused', {
-  participant_id = quote(active_id(session)),
-  remaining_ms = int(running_budget(session)),
-}, 'client', elapsed)
+return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_paused', concerning(session, {
+  remaining_ms = remaining_text(session),
+}), 'client', elapsed))

@@ -4,7 +4,7 @@
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
--- Replies  ok · not_found · version_conflict · idempotency_mismatch · invalid_transition
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
 -- Event  session_resumed
 -- @include _command
 
@@ -24,7 +24,6 @@ if session.status ~= 'paused' then return refuse('invalid_transition', now, sess
 
 run(session, now)
 
-return commit(session, keys, call, now, now, 'session_resumed', {
-  participant_id = quote(active_id(session)),
-  remaining_ms = int(running_budget(session)),
-}, 'client')
+return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_resumed', concerning(session, {
+  remaining_ms = remaining_text(session),
+}), 'client'))

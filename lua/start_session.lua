@@ -5,7 +5,7 @@
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
 --       10 participant who begins, or ''
--- Replies  ok · not_found · version_conflict · idempotency_mismatch · invalid_transition · unknown_participant
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition · unknown_participant
 -- Event  session_started
 -- @include _command
 
@@ -23,16 +23,17 @@ local participant_arg = ARGV[10]
 local session, now = begin(keys, call)
 if not session then return now end
 if session.status ~= 'pending' then return refuse('invalid_transition', now, session, call) end
-local first = 0
-if participant_arg ~= '' then first = participant_index(session, participant_arg) end
-if not first then return refuse('unknown_participant', now, session, call) end
+local first = session.participant_count > 0 and 0 or nil
+if participant_arg ~= '' then
+  first = participant_index(session, participant_arg)
+  if not first then return refuse('unknown_participant', now, session, call) end
+end
 
-set(session, 'turn', first)
 set(session, 'session_started_ms', now)
+give_turn(session, first)
 run(session, now)
-local record = touch(session, first)
+begin_warnings(session)
 
-return commit(session, keys, call, now, now, 'session_started', {
-  participant_id = quote(active_id(session)),
-  remaining_ms = int(record.time_remaining_ms),
-}, 'client')
+return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_started', concerning(session, {
+  remaining_ms = remaining_text(session),
+}), 'client'))

@@ -5,8 +5,9 @@
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
 --       10 next participant, or '' for the next in rotation  11 participant whose turn it must be, or ''
--- Replies  ok · not_found · version_conflict · idempotency_mismatch · invalid_transition
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
 --          unknown_participant · not_active_participant · unknown_next_participant
+--          expired_next_participant
 -- Event  cycle_switched
 -- @include _command
 
@@ -29,16 +30,19 @@ if mover_arg ~= '' and mover_arg ~= mover then
   local word = participant_index(session, mover_arg) and 'not_active_participant' or 'unknown_participant'
   return refuse(word, now, session, call)
 end
-local next
-if next_arg == '' then next = next_in_rotation(session) else next = participant_index(session, next_arg) end
-if not next then return refuse('unknown_next_participant', now, session, call) end
+local next = session.turn and next_in_rotation(session)
+if next_arg ~= '' then
+  next = participant_index(session, next_arg)
+  if not next then return refuse('unknown_next_participant', now, session, call) end
+  if out_of_time(session, next) then return refuse('expired_next_participant', now, session, call) end
+end
 
-local record = touch(session, session.turn)
 local elapsed = charge(session, now)
-hand_over(session, next, now)
+local remaining = credit_increment(session)
+local goes_on = hand_over(session, next, now)
 
-return commit(session, keys, call, now, now, 'cycle_switched', {
-  participant_id = quote(mover),
-  next_participant_id = quote(active_id(session)),
-  remaining_ms = int(record.time_remaining_ms),
-}, 'client', elapsed)
+return answer(session, keys, call, now, commit(session, keys, call, now, now, 'cycle_switched', {
+  participant_id = mover and quote(mover),
+  next_participant_id = goes_on and next and quote(participant_id(session, next)) or nil,
+  remaining_ms = remaining,
+}, 'client', elapsed))

@@ -5,7 +5,7 @@
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
 --       10 metadata version the document was made from, or '' to ask for it  11 metadata as JSON text
--- Replies  ok · not_found · version_conflict · idempotency_mismatch · metadata_changed
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · metadata_changed
 -- Event  metadata_updated
 -- @include _command
 
@@ -27,4 +27,4 @@ if based_on ~= int(session.metadata_version) then return refuse('metadata_change
 set(session, 'metadata', metadata)
 set(session, 'metadata_version', session.version + 1)
 
-return commit(session, keys, call, now, now, 'metadata_updated', {}, 'client')
+return answer(session, keys, call, now, commit(session, keys, call, now, now, 'metadata_updated', {}, 'client'))

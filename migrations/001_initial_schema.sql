@@ -75,7 +75,7 @@ CREATE TABLE sync_participants (
     epoch             bigint NOT NULL,
     version           bigint NOT NULL,   -- newest commit that touched this participant
     time_used_ms      bigint NOT NULL,   -- settled, as of that commit
-    time_remaining_ms bigint NOT NULL,
+    time_remaining_ms bigint,            -- null in modes whose participants have no budget of their own
     cycle_count       bigint NOT NULL,
     has_expired       boolean NOT NULL,
     participant_index integer,           -- place in the rotation

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from syncapp.config import Settings
     from syncapp.hub import Hub
     from syncapp.sessions import SessionStore
+    from syncapp.sweeper import Sweeper
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Services:
     settings: Settings
     store: SessionStore
     hub: Hub
+    sweeper: Sweeper
     checks: Mapping[str, Callable[[], str | None]]
 
 
@@ -43,12 +45,21 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.config import Settings
     from syncapp.hub import Hub
     from syncapp.sessions import SessionStore
+    from syncapp.sweeper import Sweeper
     from syncapp.tasks import Nudger
 
     settings = settings or Settings.from_env()
     logs.configure(settings)
     client = redis.connect(settings)
-    store = SessionStore(client, settings, on_nudge=Nudger().nudge, partials=partials)
+    nudge = Nudger().nudge
+    store = SessionStore(client, settings, on_nudge=nudge, partials=partials)
+    # A connection of its own: expiries wait for no request's, nor requests for an expiry's.
+    apart = redis.connect(settings)
+    sweeper = Sweeper(
+        apart,
+        SessionStore(apart, settings, on_nudge=nudge, partials=partials),
+        buckets=settings.sync_buckets,
+    )
     hub = Hub(settings, read=store.read)
 
     app = Flask(__name__, static_folder=None)
@@ -60,6 +71,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         settings,
         store,
         hub,
+        sweeper,
         checks={
             "redis": partial(redis.check, client),
             "postgresql": partial(db.check, settings.database_url),

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from syncapp.state import BLOCKS, DEFINITION, TAGS, Definition, Participant, Session, participants_of
+from syncapp.definitions import Definition
+from syncapp.state import BLOCKS, DEFINITION, TAGS, Participant, Session, participants_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,18 @@ class Result:
         if self.session is None:
             raise LookupError("this result has no session")
         return self.session
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What an expiry applied: the server's time in ms, and the instants (ms) at which it took effect.
+
+    more: more is due than one call applies.
+    """
+
+    now_ms: int
+    instants_ms: tuple[int, ...]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,8 +127,13 @@ BY_WORD: dict[str, type[SyncError]] = {
     "invalid_transition": InvalidTransition,
     "unknown_participant": ValidationFailed,
     "unknown_next_participant": ValidationFailed,
+    "expired_next_participant": ValidationFailed,
+    "unknown_group": ValidationFailed,
+    "no_budget": ValidationFailed,
+    "adjustment_too_large": ValidationFailed,
     "not_active_participant": NotActiveParticipant,
     "idempotency_mismatch": IdempotencyMismatch,
     "metadata_changed": Conflict,
+    "busy": StoreUnavailable,
 }
 """What each refusing word of a script becomes; `ok` is the only other word."""

@@ -47,6 +47,10 @@ class Keyspace:
         """String with a lifetime of a second: the bucket's drain was asked for."""
         return f"{_bucket_tag(bucket)}nudge"
 
+    def sweeper(self) -> str:
+        """String with a lifetime of a second, renewed: who sweeps the deadlines."""
+        return "sync:sweeper"
+
     def commit(self, session_id: str) -> list[str]:
         """Return the keys of every command script, in the order of their KEYS headers."""
         bucket = self.bucket(session_id)

@@ -31,6 +31,13 @@ WS_SKIPPED = Counter("syncapp_ws_versions_skipped_total", "Versions that slow cl
 WS_CLOSED = Counter("syncapp_ws_closed_total", "WebSockets closed by the server.", ("code",))
 WS_REFUSED = Counter("syncapp_ws_refused_total", "WebSocket handshakes refused.", ("reason",))
 HUB_RESYNCS = Counter("syncapp_hub_resyncs_total", "Whole states read because a version was missed.", ("reason",))
+EXPIRY_LATENESS = Histogram(
+    "syncapp_expiry_lateness_seconds",
+    "From the instant a warning, timeout or idle end took effect to its commit by the sweeper.",
+    buckets=_SECONDS,
+)
+EXPIRY_FAILURES = Counter("syncapp_expiry_failures_total", "Sessions the sweeper could not expire; it tries again.")
+SWEEPING = Gauge("syncapp_sweepers", "Web processes that hold the sweeper's lease.", multiprocess_mode="livesum")
 DRAINED = Counter("syncapp_audit_events_stored_total", "Events moved into PostgreSQL.")
 DRAIN_FAILURES = Counter("syncapp_audit_drain_failures_total", "Drains that failed and are tried again.")
 DEAD_LETTERS = Counter("syncapp_audit_dead_letters_total", "Events that PostgreSQL would not take.")

@@ -5,8 +5,34 @@ from __future__ import annotations
 from typing import Any
 
 from syncapp.commands import Claim
-from syncapp.errors import BY_WORD, InvalidTransition, StoreUnavailable, SyncError, ValidationFailed
+from syncapp.errors import (
+    BY_WORD,
+    Conflict,
+    InvalidTransition,
+    NotActiveParticipant,
+    SessionExists,
+    StoreUnavailable,
+    SyncError,
+    ValidationFailed,
+)
 from syncapp.state import Session
+
+_UNKNOWN = ("is not a participant of this session", "unknown_participant")
+_FIELDS = {
+    "unknown_participant": ("participant_id", *_UNKNOWN),
+    "unknown_next_participant": ("next_participant_id", *_UNKNOWN),
+    "expired_next_participant": ("next_participant_id", "has run out of time", "expired_participant"),
+    "unknown_group": ("group_id", "is not a group of this session", "unknown_group"),
+    "no_budget": ("op", "there is no such budget in this mode", "no_budget"),
+    "adjustment_too_large": ("ms", "would leave more than 9999999999 ms", "too_large"),
+}
+"""What each word says, and of which field."""
+_SENTENCES = {
+    "not_found": "there is no session of this id; it may have been deleted or have ended long ago",
+    "idempotency_mismatch": "this idempotency key was used for another command; use a new key for a new command",
+    "busy": "more time has passed than could be settled at once; try again",
+}
+"""What each word says that needs no state."""
 
 
 def unavailable(error: Exception) -> StoreUnavailable:
@@ -22,30 +48,25 @@ def refusal(
     word: str, command: str, claim: Claim, session: Session | None, now_ms: int, expired_id: str | None
 ) -> SyncError:
     """Return the error of a refusing word, with what the caller needs to go on: the current state, mostly."""
-    kind = BY_WORD[word]
-    current = session.state(now_ms) if session else None
-    if word == "not_found":
-        return kind("there is no session of this id; it may have been deleted or have ended long ago")
-    if word == "idempotency_mismatch":
-        return kind("this idempotency key was used for another command; use a new key for a new command")
-    if word == "session_exists":
-        return kind("a session of this id exists already", {"current": current})
-    if kind is ValidationFailed:
-        field = "next_participant_id" if word == "unknown_next_participant" else "participant_id"
-        return ValidationFailed.of(field, "is not a participant of this session", "unknown_participant")
+    if word in _FIELDS:
+        return ValidationFailed.of(*_FIELDS[word])
+    if word in _SENTENCES:
+        return BY_WORD[word](_SENTENCES[word], {"retry_after_s": 1} if word == "busy" else None)
     if session is None:
         raise LookupError(f"the word {word} came without a state")
+    current = session.state(now_ms)
+    if word == "session_exists":
+        return SessionExists("a session of this id exists already", {"current": current})
     if word == "not_active_participant":
-        message = f"it is not this participant's turn, but {session.active_participant_id}'s"
-        return kind(message, {"active_participant_id": session.active_participant_id, "current": current})
-    if kind is InvalidTransition:
-        message = f"cannot {command} a session that is {session.status}"
+        active_id = session.active_participant_id
+        message = f"it is not this participant's turn, but {active_id or 'nobody'}'s"
+        return NotActiveParticipant(message, {"active_participant_id": active_id, "current": current})
+    if word == "invalid_transition":
         details = {"status": session.status, "command": command, "current": current}
-        if expired_id:
-            details["expired_participant_id"] = expired_id
-        return kind(message, details)
+        expired = {"expired_participant_id": expired_id} if expired_id else {}
+        return InvalidTransition(f"cannot {command} a session that is {session.status}", details | expired)
     found = f"version {session.version}" if claim.expected_epoch is None else f"{session.epoch}-{session.version}"
     expected: dict[str, Any] = {"expected_version": claim.expected_version, "actual_version": session.version}
     if claim.expected_epoch is not None:
         expected |= {"expected_epoch": claim.expected_epoch, "actual_epoch": session.epoch}
-    return kind(f"the session is at {found}, not the expected one", expected | {"current": current})
+    return Conflict(f"the session is at {found}, not the expected one", expected | {"current": current})

@@ -64,3 +64,15 @@ class Scripts:
             return run("EVALSHA", self._hashes[name], len(keys), *keys, *args)
         except NoScriptError:
             return run("EVAL", self._texts[name], len(keys), *keys, *args)
+
+    def call_all(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[str | bytes | int]]]) -> list[Any]:
+        """Run a script for each of several keys and arguments, in one round trip; errors stand in their places."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for keys, args in calls:
+                run: Callable[..., Any] = pipe.execute_command  # redis-py leaves it untyped
+                run("EVALSHA", self._hashes[name], len(keys), *keys, *args)
+            replies: list[Any] = pipe.execute(raise_on_error=False)
+        return [
+            self.call(name, *call) if isinstance(reply, NoScriptError) else reply
+            for call, reply in zip(calls, replies, strict=True)
+        ]

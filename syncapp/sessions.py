@@ -13,29 +13,26 @@ and, but for `create` and `delete`, `SessionNotFound`.
 from __future__ import annotations
 
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
-from itertools import chain
 from typing import Any
 
 import orjson
 import redis
 from redis.exceptions import ResponseError
 
-from syncapp.commands import NO_CLAIM, Claim, Known, Result
+from syncapp.calls import Calls
+from syncapp.commands import NO_CLAIM, Claim, Result, Swept
 from syncapp.config import Settings
+from syncapp.definitions import define, session_budget_ms
 from syncapp.errors import Conflict, ValidationFailed
-from syncapp.keys import Keyspace
-from syncapp.models import MAX_METADATA_BYTES, CreateSession, merge_patch
+from syncapp.fields import MAX_METADATA_BYTES
+from syncapp.models import CreateSession, merge_patch
 from syncapp.redis import UNAVAILABLE
-from syncapp.refusals import refusal, unavailable
-from syncapp.scripts import Scripts
-from syncapp.state import Definition, Session
+from syncapp.refusals import unavailable
+from syncapp.state import Session
 
 KEY_NAMESPACE = uuid.UUID("6c2f6d63-8a0b-5b0e-9c39-0d0c4d1f4f57")
 """Makes a session's id from an idempotency key, when a create has no id of its own."""
-_MOST_KNOWN = 2048
 _UPDATE_ATTEMPTS = 64
 
 
@@ -56,46 +53,46 @@ class SessionStore:
     ) -> None:
         self._client = client
         self._settings = settings
-        self._keys = Keyspace(settings.sync_buckets)
-        self._scripts = Scripts(client, partials)
-        self._on_nudge = on_nudge
-        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._calls = Calls(client, settings, on_nudge, partials)
 
     def create(self, new: CreateSession, claim: Claim = NO_CLAIM) -> Result:
         """Create a session, `pending`. Raises `SessionExists`, `IdempotencyMismatch`.
 
         Without an id of its own, the id is made from the idempotency key, or else at random.
         """
-        session_id = new.session_id or self._new_id(claim)
-        people = new.in_rotation()
-        action = new.action_on_timeout.model_dump() if new.action_on_timeout else {"type": "end_session"}
-        definition = Definition(
-            participant_ids=tuple(person.participant_id for person in people),
-            budgets_ms=tuple(person.total_time_ms for person in people),
-            total_time_ms=sum(person.total_time_ms for person in people),
-            time_per_cycle_ms=None,
-            action_on_timeout=action,
-        )
-        text = definition.to_json()
+        session_id = new.session_id or _new_id(claim)
+        people, groups = new.in_rotation(), new.in_groups()
+        default = "skip_cycle" if new.sync_mode == "per_cycle" else "end_session"
+        action = new.action_on_timeout.model_dump() if new.action_on_timeout else {"type": default}
+        definition = define(new, action)
         idle_timeout_s = new.idle_timeout_s or self._settings.session_ttl_s
         args: list[str | bytes | int] = [
             new.sync_mode,
             new.increment_ms,
             action["type"],
             idle_timeout_s * 1000,
+            *(
+                "" if number is None else number
+                for number in (session_budget_ms(new), new.time_per_cycle_ms, new.max_cycles)
+            ),
+            " ".join(str(threshold) for threshold in definition.warn_at_ms),
             orjson.dumps(action),
             orjson.dumps(new.metadata),
-            text,
+            definition.to_json(),
+            len(people),
         ]
-        for person in people:
-            args += [person.participant_id, person.total_time_ms]
+        for place, person in enumerate(people):
+            budget = person.total_time_ms if new.sync_mode == "per_participant" else 0
+            args += [person.participant_id, budget or 0, definition.group_of[place] if groups else ""]
+        for group in groups:
+            args += [group.group_id, new.budget_of(group)]
         # The default idle timeout is a setting: it is no part of what the caller asked for.
         asked = new.model_dump(exclude={"session_id"})
-        return self._command("create", session_id, claim, args, asked)
+        return self._calls.run("create", session_id, claim, args, asked)
 
     def get(self, session_id: str) -> Result:
         """Return a session, settled: what was due has happened."""
-        return self._command("get", session_id, NO_CLAIM)
+        return self._calls.run("get", session_id, NO_CLAIM)
 
     def read(self, session_id: str) -> tuple[Session, int]:
         """Return a session and the server's time in ms it is shown at, for the hub."""
@@ -107,7 +104,7 @@ class SessionStore:
 
         Raises `InvalidTransition` unless pending, `ValidationFailed` for an unknown participant, `Conflict`.
         """
-        return self._command("start", session_id, claim, [participant_id or ""])
+        return self._calls.run("start", session_id, claim, [participant_id or ""])
 
     def switch(
         self,
@@ -122,29 +119,63 @@ class SessionStore:
         Raises `InvalidTransition` unless running, `NotActiveParticipant` when `participant_id` is given
         and not active, `ValidationFailed` for an unknown participant, `Conflict`.
         """
-        return self._command("switch", session_id, claim, [next_participant_id or "", participant_id or ""])
+        return self._calls.run("switch", session_id, claim, [next_participant_id or "", participant_id or ""])
 
     def pause(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
         """Stop the clock. Raises `InvalidTransition` unless running, `Conflict`."""
-        return self._command("pause", session_id, claim)
+        return self._calls.run("pause", session_id, claim)
 
     def resume(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
         """Go on with the cycle that was paused. Raises `InvalidTransition` unless paused, `Conflict`."""
-        return self._command("resume", session_id, claim)
+        return self._calls.run("resume", session_id, claim)
 
     def complete(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
         """End a live session as `completed`; a completed one stays as it is.
 
         Raises `InvalidTransition` when expired or cancelled, `Conflict`.
         """
-        return self._command("complete", session_id, claim)
+        return self._calls.run("complete", session_id, claim)
 
     def cancel(self, session_id: str, claim: Claim = NO_CLAIM, *, reason: str | None = None) -> Result:
         """End a live session as `cancelled`; a cancelled one stays as it is.
 
         Raises `InvalidTransition` when expired or completed, `Conflict`.
         """
-        return self._command("cancel", session_id, claim, [orjson.dumps(reason) if reason else ""])
+        return self._calls.run("cancel", session_id, claim, [orjson.dumps(reason) if reason else ""])
+
+    def adjust(
+        self,
+        session_id: str,
+        claim: Claim = NO_CLAIM,
+        *,
+        op: str,
+        ms: int,
+        participant_id: str | None = None,
+        group_id: str | None = None,
+        not_after_ms: int | None = None,
+        reason: str | None = None,
+    ) -> Result:
+        """Change what is left of one budget by `op` (`add`, `set`, `at_least`) and `ms`; docs/clock.md.
+
+        The budget is that of `participant_id` or `group_id`, or else the one that runs or would run.
+        Raises `InvalidTransition` when terminal, `ValidationFailed` for a budget that is not there, `Conflict`.
+        """
+        args: list[str | bytes | int] = [
+            op,
+            ms,
+            participant_id or "",
+            group_id or "",
+            "" if not_after_ms is None else not_after_ms,
+            orjson.dumps(reason) if reason else "",
+        ]
+        return self._calls.run("adjust", session_id, claim, args)
+
+    def expire(self, session_ids: Sequence[str]) -> list[Swept | ResponseError]:
+        """Apply what is due to sessions, in one round trip, for the sweeper.
+
+        What a session that fails raised stands in its place; one that is gone is taken off the deadlines.
+        """
+        return self._calls.expire(session_ids)
 
     def update(self, session_id: str, patch: Mapping[str, Any], claim: Claim = NO_CLAIM) -> Result:
         """Merge a patch (RFC 7396) into the metadata, in any status.
@@ -154,10 +185,10 @@ class SessionStore:
         """
         based_on, document = "", b""
         for _ in range(_UPDATE_ATTEMPTS):
-            known, reply = self._call("update", session_id, claim, [based_on, document], dict(patch))
+            known, reply = self._calls.reply("update", session_id, claim, [based_on, document], dict(patch))
             if reply[0] != "metadata_changed":
-                return self._result("update", session_id, claim, known, reply)
-            found = self._session(session_id, known, reply[2])
+                return self._calls.result("update", session_id, claim, known, reply)
+            found = self._calls.session(session_id, known, reply[2])
             merged = merge_patch(found.metadata, patch)
             based_on, document = str(found.metadata_version), orjson.dumps(merged)
             if len(document) > MAX_METADATA_BYTES:
@@ -167,7 +198,7 @@ class SessionStore:
 
     def delete(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
         """Remove a session; one that is not there is removed already. Raises `Conflict`."""
-        return self._command("delete", session_id, claim)
+        return self._calls.run("delete", session_id, claim)
 
     def time_ms(self) -> int:
         """Return the server's time in ms: the clock that every session runs by."""
@@ -177,91 +208,8 @@ class SessionStore:
             raise unavailable(error) from error
         return int(seconds) * 1000 + int(micros) // 1000
 
-    def _command(
-        self,
-        command: str,
-        session_id: str,
-        claim: Claim,
-        args: Sequence[str | bytes | int] = (),
-        asked: Mapping[str, Any] | None = None,
-    ) -> Result:
-        known, reply = self._call(command, session_id, claim, args, asked)
-        return self._result(command, session_id, claim, known, reply)
 
-    def _call(
-        self,
-        command: str,
-        session_id: str,
-        claim: Claim,
-        args: Sequence[str | bytes | int],
-        asked: Mapping[str, Any] | None,
-    ) -> tuple[Known | None, list[Any]]:
-        """Run the command's script and pass a nudge on; what it was told is known, and lua/_reply.lua's reply."""
-        keys = self._keys.commit(session_id)
-        fingerprint = ""
-        if claim.idempotency_key is not None:
-            keys.append(self._keys.idempotency(session_id, claim.idempotency_key))
-            fingerprint = _fingerprint(command, claim, asked if asked is not None else list(map(_text, args)))
-        known = self._known.get(session_id)
-        head: list[str | bytes | int] = [
-            session_id,
-            "" if claim.expected_epoch is None else claim.expected_epoch,
-            "" if claim.expected_version is None else claim.expected_version,
-            fingerprint,
-            claim.request_id,
-            known.epoch if known else "",
-            known.tags if known else "",
-            self._settings.session_ttl_s * 1000,
-            self._settings.idempotency_ttl_s * 1000,
-        ]
-        try:
-            reply: list[Any] = self._scripts.call(f"{command}_session", keys, [*head, *args])
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
-        except ResponseError as error:
-            # A full server, seen from within a script, comes as an error of the script.
-            if "OOM" in str(error) or "READONLY" in str(error) or "MISCONF" in str(error):
-                raise unavailable(error) from error
-            raise
-        if reply[5]:
-            self._on_nudge(self._keys.bucket(session_id))
-        return known, reply
-
-    def _result(self, command: str, session_id: str, claim: Claim, known: Known | None, reply: list[Any]) -> Result:
-        word, now_ms, state, event, patch, _, replayed, expired_id = reply
-        session = self._session(session_id, known, state) if state else None
-        if word != "ok":
-            raise refusal(word, command, claim, session, int(now_ms), expired_id or None)
-        return Result(
-            session=session,
-            now_ms=int(now_ms),
-            event=orjson.loads(event) if event else None,
-            patch=orjson.loads(patch) if patch else None,
-            replayed=bool(replayed),
-            expired_participant_id=expired_id or None,
-        )
-
-    def _session(self, session_id: str, known: Known | None, state: Sequence[str]) -> Session:
-        now_known = Known.from_reply(state, known)
-        self._known[session_id] = now_known
-        self._known.move_to_end(session_id)
-        while len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
-        people = tuple(chain.from_iterable(now_known.blocks))
-        return Session.from_reply(session_id, state, now_known.definition, people)
-
-    @staticmethod
-    def _new_id(claim: Claim) -> str:
-        if claim.idempotency_key is None:
-            return str(uuid.uuid4())
-        return str(uuid.uuid5(KEY_NAMESPACE, claim.idempotency_key))
-
-
-def _text(value: str | bytes | int) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _fingerprint(command: str, claim: Claim, asked: Any) -> str:
-    """Return what tells one command from another under the same idempotency key."""
-    named = [command, claim.expected_epoch, claim.expected_version, asked]
-    return sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()
+def _new_id(claim: Claim) -> str:
+    if claim.idempotency_key is None:
+        return str(uuid.uuid4())
+    return str(uuid.uuid5(KEY_NAMESPACE, claim.idempotency_key))

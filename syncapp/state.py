@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
 import orjson
+
+from syncapp.definitions import Definition
 
 # The order of lua/_session.lua's SCALARS; a contract test compares the two.
 SCALARS = (
@@ -22,17 +23,18 @@ SCALARS = (
     "status",
     "sync_mode",
     "participant_count",
+    "group_count",
     "increment_ms",
-    "on_timeout",
     "idle_timeout_ms",
     "turn",
     "cycle_count",
+    "time_used_ms",
+    "time_remaining_ms",
     "cycle_started_ms",
     "session_started_ms",
     "session_completed_ms",
     "created_ms",
     "updated_ms",
-    "idle_ms",
     "metadata_version",
 )
 # The places after the scalars and the metadata in a state reply.
@@ -42,6 +44,13 @@ BLOCKS = TAGS + 1
 RECORD_WIDTH = 32
 LIVE = frozenset({"pending", "running", "paused"})
 TERMINAL = frozenset({"completed", "expired", "cancelled"})
+SCOPES = {
+    "per_participant": "participant",
+    "per_cycle": "cycle",
+    "per_group": "group",
+    "global": "session",
+    "count_up": "session",
+}
 _INSTANTS = ("cycle_started", "session_started", "session_completed", "updated")
 
 
@@ -62,49 +71,12 @@ def public_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-@dataclass(frozen=True)
-class Definition:
-    """What a session is made with and never changes within its epoch."""
-
-    participant_ids: tuple[str, ...]
-    budgets_ms: tuple[int, ...]
-    total_time_ms: int | None
-    time_per_cycle_ms: int | None
-    action_on_timeout: Mapping[str, Any]
-
-    @cached_property
-    def index(self) -> dict[str, int]:
-        """Place in the rotation by participant id."""
-        return {name: place for place, name in enumerate(self.participant_ids)}
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Definition:
-        """Read the text that `to_json` made."""
-        raw = orjson.loads(text)
-        return cls(
-            participant_ids=tuple(raw["participant_ids"]),
-            budgets_ms=tuple(raw["budgets_ms"]),
-            total_time_ms=raw["total_time_ms"],
-            time_per_cycle_ms=raw["time_per_cycle_ms"],
-            action_on_timeout=raw["action_on_timeout"],
-        )
-
-    def to_json(self) -> bytes:
-        """Return the text that a session's hash holds; no script reads it."""
-        return orjson.dumps(
-            {
-                "participant_ids": self.participant_ids,
-                "budgets_ms": self.budgets_ms,
-                "total_time_ms": self.total_time_ms,
-                "time_per_cycle_ms": self.time_per_cycle_ms,
-                "action_on_timeout": self.action_on_timeout,
-            }
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """A participant's totals, settled: true as of the session's `cycle_started_ms`."""
+    """A participant's totals, settled: true as of the session's `cycle_started_ms`.
+
+    time_remaining_ms is 0 in modes whose participants have no budget of their own.
+    """
 
     time_used_ms: int
     time_remaining_ms: int
@@ -115,6 +87,15 @@ class Participant:
     def from_record(cls, record: str) -> Participant:
         """Read a fixed-width record of lua/_session.lua."""
         return cls(int(record[:11]), int(record[11:22]), int(record[22:31]), record[31] == "1")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group's totals, settled like a participant's."""
+
+    time_used_ms: int
+    time_remaining_ms: int
+    has_expired: bool
 
 
 def participants_of(block: str) -> tuple[Participant, ...]:
@@ -135,6 +116,8 @@ class Session:
     idle_timeout_ms: int
     turn: int | None
     cycle_count: int
+    time_used_ms: int | None
+    time_remaining_ms: int | None
     cycle_started_ms: int | None
     session_started_ms: int | None
     session_completed_ms: int | None
@@ -143,13 +126,14 @@ class Session:
     metadata_version: int
     metadata: Mapping[str, Any]
     participants: tuple[Participant, ...]
+    groups: tuple[Group, ...]
     definition: Definition
 
     @classmethod
     def from_reply(
-        cls, session_id: str, values: Sequence[str], definition: Definition, participants: tuple[Participant, ...]
+        cls, session_id: str, values: Sequence[str], definition: Definition, records: Sequence[Participant]
     ) -> Session:
-        """Read the scalars and the metadata of a script's state reply."""
+        """Read a script's state reply; records are its participants', then its groups'."""
         raw = dict(zip(SCALARS, values, strict=False))
         return cls(
             session_id=session_id,
@@ -161,6 +145,8 @@ class Session:
             idle_timeout_ms=int(raw["idle_timeout_ms"]),
             turn=_int(raw["turn"]),
             cycle_count=int(raw["cycle_count"]),
+            time_used_ms=_int(raw["time_used_ms"]),
+            time_remaining_ms=_int(raw["time_remaining_ms"]),
             cycle_started_ms=_int(raw["cycle_started_ms"]),
             session_started_ms=_int(raw["session_started_ms"]),
             session_completed_ms=_int(raw["session_completed_ms"]),
@@ -168,15 +154,19 @@ class Session:
             updated_ms=int(raw["updated_ms"]),
             metadata_version=int(raw["metadata_version"]),
             metadata=orjson.loads(values[len(SCALARS)]),
-            participants=participants,
+            participants=tuple(records[: len(definition.participant_ids)]),
+            groups=tuple(
+                Group(record.time_used_ms, record.time_remaining_ms, record.has_expired)
+                for record in records[len(definition.participant_ids) :]
+            ),
             definition=definition,
         )
 
     @classmethod
     def from_snapshot(cls, session_id: str, values: Sequence[str]) -> Session:
         """Read the `snapshot` of a message, which carries its definition."""
-        people = chain.from_iterable(map(participants_of, values[BLOCKS:]))
-        return cls.from_reply(session_id, values, Definition.from_json(values[DEFINITION]), tuple(people))
+        records = tuple(chain.from_iterable(map(participants_of, values[BLOCKS:])))
+        return cls.from_reply(session_id, values, Definition.from_json(values[DEFINITION]), records)
 
     @property
     def order(self) -> tuple[int, int]:
@@ -198,7 +188,9 @@ class Session:
     def fold(self, patch: Mapping[str, Any]) -> Session:
         """Return the session after the commit that carried this patch, as a fresh read would."""
         changes: dict[str, Any] = {
-            name: value for name, value in patch.items() if name not in ("active_participant_id", "participants")
+            name: value
+            for name, value in patch.items()
+            if name not in ("active_participant_id", "participants", "groups")
         }
         if patch.get("active_participant_id") is not None:
             changes["turn"] = self.definition.index[patch["active_participant_id"]]
@@ -208,51 +200,52 @@ class Session:
             people = list(self.participants)
             for name, new in patch["participants"].items():
                 people[self.definition.index[name]] = Participant(
-                    new["time_used_ms"], new["time_remaining_ms"], new["cycle_count"], new["has_expired"]
+                    new["time_used_ms"], new["time_remaining_ms"] or 0, new["cycle_count"], new["has_expired"]
                 )
             changes["participants"] = tuple(people)
+        if "groups" in patch:
+            groups = list(self.groups)
+            for name, new in patch["groups"].items():
+                groups[self.definition.group_index[name]] = Group(**new)
+            changes["groups"] = tuple(groups)
         return replace(self, **changes)
 
     def clock(self, now_ms: int) -> dict[str, Any]:
         """Return the clock that runs, or would run, as it shows at `now_ms` (DESIGN §3)."""
-        person = self.participants[self.turn or 0]
-        running = self.status == "running"
-        elapsed_ms = max(0, now_ms - self.cycle_started_ms) if running and self.cycle_started_ms is not None else 0
-        deadline_ms = self.cycle_started_ms + person.time_remaining_ms if running and self.cycle_started_ms else None
+        budget_ms = self._budget_ms()
+        started_ms = self.cycle_started_ms if self.status == "running" else None
+        elapsed_ms = 0 if started_ms is None else max(0, now_ms - started_ms)
+        remaining_ms = None if budget_ms is None else budget_ms - elapsed_ms
+        if remaining_ms is not None and self.definition.action_on_timeout["type"] != "notify":
+            # Between a deadline and the commit that notices it.
+            remaining_ms = max(0, remaining_ms)
         return {
-            "scope": "participant",
-            "direction": "down",
-            "running": running,
-            "remaining_ms": person.time_remaining_ms - elapsed_ms,
-            "elapsed_ms": elapsed_ms,
-            "deadline_ms": deadline_ms,
+            "scope": SCOPES[self.sync_mode],
+            "direction": "up" if self.sync_mode == "count_up" else "down",
+            "running": started_ms is not None,
+            "remaining_ms": remaining_ms,
+            "elapsed_ms": elapsed_ms + (self.time_used_ms or 0) if self.sync_mode == "count_up" else elapsed_ms,
+            "deadline_ms": None if started_ms is None or budget_ms is None else started_ms + budget_ms,
         }
+
+    def _budget_ms(self) -> int | None:
+        """What is left, settled, of the budget that runs or would run; None when nothing runs out."""
+        if self.sync_mode == "per_participant":
+            return self.participants[self.turn or 0].time_remaining_ms
+        if self.sync_mode == "per_group":
+            return self.groups[self.definition.group_of[self.turn or 0]].time_remaining_ms
+        return self.time_remaining_ms
 
     def state(self, now_ms: int) -> dict[str, Any]:
         """Return the state document of DESIGN §3, its clock computed for `now_ms` (server time)."""
-        active = self.turn if self.status in ("running", "paused") else None
         definition = self.definition
-        return {
+        shown: dict[str, Any] = {
             "session_id": self.session_id,
             "sync_mode": self.sync_mode,
             "status": self.status,
             "epoch": self.epoch,
             "version": self.version,
-            "participants": [
-                {
-                    "participant_id": name,
-                    "participant_index": place,
-                    "total_time_ms": budget,
-                    "time_used_ms": person.time_used_ms,
-                    "time_remaining_ms": person.time_remaining_ms,
-                    "cycle_count": person.cycle_count,
-                    "is_active": place == active,
-                    "has_expired": person.has_expired,
-                }
-                for place, (name, budget, person) in enumerate(
-                    zip(definition.participant_ids, definition.budgets_ms, self.participants, strict=True)
-                )
-            ],
+            "participants": self._participants(),
             "active_participant_id": self.active_participant_id,
             "cycle_count": self.cycle_count,
             "total_time_ms": definition.total_time_ms,
@@ -268,6 +261,43 @@ class Session:
             "server_time_ms": now_ms,
             "clock": self.clock(now_ms),
         }
+        if self.groups:
+            shown["groups"] = [
+                {"group_id": name, "total_time_ms": budget}
+                | {part: getattr(group, part) for part in ("time_used_ms", "time_remaining_ms", "has_expired")}
+                for name, budget, group in zip(
+                    definition.group_ids, definition.group_budgets_ms, self.groups, strict=True
+                )
+            ]
+        if self.time_used_ms is not None:
+            shown |= {"time_used_ms": self.time_used_ms, "time_remaining_ms": self.time_remaining_ms}
+        for name in ("max_time_ms", "max_cycles", "warn_at_ms"):
+            if getattr(definition, name):
+                shown[name] = getattr(definition, name)
+        return shown
+
+    def _participants(self) -> list[dict[str, Any]]:
+        active = self.turn if self.status in ("running", "paused") else None
+        definition = self.definition
+        own_budget = self.sync_mode == "per_participant"
+        people = []
+        for place, (name, budget, person) in enumerate(
+            zip(definition.participant_ids, definition.budgets_ms, self.participants, strict=True)
+        ):
+            shown = {
+                "participant_id": name,
+                "participant_index": place,
+                "total_time_ms": budget,
+                "time_used_ms": person.time_used_ms,
+                "time_remaining_ms": person.time_remaining_ms if own_budget else None,
+                "cycle_count": person.cycle_count,
+                "is_active": place == active,
+                "has_expired": person.has_expired,
+            }
+            if definition.group_of:
+                shown["group_id"] = definition.group_ids[definition.group_of[place]]
+            people.append(shown)
+        return people
 
 
 def _int(text: str) -> int | None:

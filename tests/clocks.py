@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import redis as redis_py
@@ -42,9 +43,11 @@ def settings(redis_url: str, **changes: Any) -> Settings:
     return Settings(redis_url=redis_url, **changes)
 
 
-def make_store(redis_url: str, *, set_clock: bool = True, **changes: Any) -> SessionStore:
+def make_store(
+    redis_url: str, *, set_clock: bool = True, on_nudge: Callable[[int], None] = lambda bucket: None, **changes: Any
+) -> SessionStore:
     chosen = settings(redis_url, **changes)
-    return SessionStore(connect(chosen), chosen, partials=PARTIALS if set_clock else None)
+    return SessionStore(connect(chosen), chosen, on_nudge=on_nudge, partials=PARTIALS if set_clock else None)
 
 
 def chess(budget_ms: int = 300_000, **more: Any) -> CreateSession:

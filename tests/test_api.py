@@ -154,9 +154,13 @@ def test_every_fault_is_named_at_once(client: FlaskClient) -> None:
         ({"participants": []}, "participants", "too_short"),
         ({"participants": None}, "participants", "list_type"),
         ({"sync_mode": "blitz"}, "sync_mode", "literal_error"),
-        ({"sync_mode": "per_cycle"}, "sync_mode", "unsupported_mode"),
-        ({"sync_mode": "global"}, "sync_mode", "unsupported_mode"),
-        ({"action_on_timeout": {"type": "skip_cycle"}}, "action_on_timeout.type", "unsupported_action"),
+        ({"time_per_cycle_ms": 1000}, "time_per_cycle_ms", "not_in_mode"),
+        ({"max_time_ms": 1000}, "max_time_ms", "not_in_mode"),
+        ({"groups": []}, "groups", "not_in_mode"),
+        ({"max_cycles": 0}, "max_cycles", "greater_than_equal"),
+        ({"warn_at_ms": []}, "warn_at_ms", "too_short"),
+        ({"warn_at_ms": [1000, 1000]}, "warn_at_ms", "duplicate"),
+        ({"warn_at_ms": list(range(1, 10))}, "warn_at_ms", "too_long"),
         ({"action_on_timeout": {"type": "explode"}}, "action_on_timeout.type", "literal_error"),
         ({"action_on_timeout": {"type": "end_session", "x": "\x00"}}, "action_on_timeout", "nul_character"),
         ({"action_on_timeout": {"type": "end_session", "x": "y" * 5000}}, "action_on_timeout", "too_large"),
@@ -173,6 +177,79 @@ def test_input_that_does_not_fit_is_refused_by_field(
     client: FlaskClient, change: dict[str, Any], field: str, code: str
 ) -> None:
     assert faults(client.post("/v1/sessions", json=CHESS | change)) == {field: code}
+
+
+MODES: dict[str, dict[str, Any]] = {
+    "per_participant": CHESS,
+    "per_cycle": {"sync_mode": "per_cycle", "time_per_cycle_ms": 30_000, "participants": [{"participant_id": "a"}]},
+    "per_group": {
+        "sync_mode": "per_group",
+        "participants": [
+            {"participant_id": name, "group_id": name[0], "total_time_ms": 60_000} for name in ("r1", "b1", "r2")
+        ],
+    },
+    "global": {"sync_mode": "global", "total_time_ms": 600_000},
+    "count_up": {"sync_mode": "count_up", "max_time_ms": 600_000, "warn_at_ms": [1000, 60_000], "max_cycles": 3},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_answers_with_a_state_that_fits_the_document(
+    client: FlaskClient, clock: SetClock, mode: str
+) -> None:
+    made = client.post("/v1/sessions", json=MODES[mode])
+    assert made.status_code == 201, made.text
+    url = made.headers["Location"]
+    for path in ("start", "switch", "pause", "resume", "adjust", "complete"):
+        clock.pass_ms(1000)
+        body = {"op": "add", "ms": 5000} if path == "adjust" else None
+        answer = client.post(f"{url}/{path}", json=body)
+        assert answer.status_code == 200, answer.text
+        StateAnswer.model_validate_json(answer.data)
+    state = answer.get_json()["data"]
+    assert state["sync_mode"] == mode
+    assert state["cycle_count"] == 1
+    assert state.get("warn_at_ms") == ([60_000, 1000] if mode == "count_up" else None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "change", "field", "code"),
+    [
+        ("per_participant", {"participants": [{"participant_id": "a"}]}, "participants.0.total_time_ms", "missing"),
+        ("per_cycle", {"time_per_cycle_ms": None}, "time_per_cycle_ms", "missing"),
+        ("per_cycle", {"increment_ms": 1}, "increment_ms", "not_in_mode"),
+        ("per_cycle", {"total_time_ms": 1000}, "total_time_ms", "not_in_mode"),
+        ("global", {"total_time_ms": None}, "total_time_ms", "missing"),
+        ("global", {"total_time_ms": 86_400_001}, "total_time_ms", "less_than_equal"),
+        ("global", {"participants": [{"participant_id": "a", "group_id": "g"}]},
+         "participants.0.group_id", "not_in_mode"),
+        ("per_group", {"participants": [{"participant_id": "a", "total_time_ms": 1000}]},
+         "participants.0.group_id", "missing"),
+        ("per_group", {"participants": [{"participant_id": "a", "group_id": "g"}]},
+         "participants.0.total_time_ms", "missing"),
+        ("per_group", {"groups": [{"group_id": "r"}]}, "participants.1.group_id", "unknown_group"),
+        ("per_group", {"groups": [{"group_id": name} for name in "rbx"]}, "groups.2.total_time_ms", "missing"),
+        ("per_group", {"groups": [{"group_id": name, "total_time_ms": 5000} for name in "rbxx"]},
+         "groups.2.group_id", "duplicate"),
+        ("per_group", {"total_time_ms": 1000}, "total_time_ms", "sum_mismatch"),
+    ],
+)  # fmt: skip
+def test_a_mode_names_what_it_lacks_and_what_is_not_its_own(
+    client: FlaskClient, mode: str, change: dict[str, Any], field: str, code: str
+) -> None:
+    assert faults(client.post("/v1/sessions", json=MODES[mode] | change)).get(field) == code
+
+
+def test_an_adjustment_names_its_faults(client: FlaskClient, url: str) -> None:
+    for body, found in (
+        ({}, {"op": "missing", "ms": "missing"}),
+        ({"op": "halve", "ms": 1}, {"op": "literal_error"}),
+        ({"op": "set", "ms": -1}, {"ms": "negative"}),
+        ({"op": "add", "ms": 1, "participant_id": "white", "group_id": "g"}, {"group_id": "contradiction"}),
+        ({"op": "add", "ms": 1, "participant_id": "x"}, {"participant_id": "unknown_participant"}),
+        ({"op": "add", "ms": 1, "group_id": "x"}, {"op": "no_budget"}),
+    ):
+        assert faults(client.post(f"{url}/adjust", json=body)) == found
 
 
 def test_limits_themselves_are_allowed(client: FlaskClient) -> None:
@@ -337,7 +414,7 @@ def test_the_patch_of_a_minimal_answer_folds_to_the_state(client: FlaskClient, c
         ("GET", f"/v1/sessions/{UNKNOWN}%0A", 400, "VALIDATION_ERROR"),
         ("GET", "/v1/sessions/%00%ff", 400, "VALIDATION_ERROR"),
         ("GET", "/v1/nothing", 404, "NOT_FOUND"),
-        ("POST", f"/v1/sessions/{UNKNOWN}/adjust", 404, "NOT_FOUND"),
+        ("POST", f"/v1/sessions/{UNKNOWN}/adjourn", 404, "NOT_FOUND"),
         ("PUT", "/v1/sessions", 405, "METHOD_NOT_ALLOWED"),
         ("GET", f"/v1/sessions/{UNKNOWN}/start", 405, "METHOD_NOT_ALLOWED"),
     ],
@@ -481,7 +558,7 @@ def test_the_openapi_document_states_the_limits_that_are_enforced(client: FlaskC
     schemas = client.get("/api-docs.json").get_json()["components"]["schemas"]
     assert schemas["CreateSession"]["properties"]["increment_ms"]["maximum"] == 60_000
     assert schemas["CreateSession"]["properties"]["participants"]["maxItems"] == 1000
-    assert schemas["NewParticipant"]["properties"]["total_time_ms"]["maximum"] == 86_400_000
+    assert schemas["NewParticipant"]["properties"]["total_time_ms"]["anyOf"][0]["maximum"] == 86_400_000
     assert schemas["CreateSession"]["additionalProperties"] is False
 
 
@@ -499,6 +576,8 @@ near_bodies = st.fixed_dictionaries(
     optional=dict.fromkeys((
         "session_id", "sync_mode", "participants", "total_time_ms", "increment_ms", "metadata", "action_on_timeout",
         "participant_id", "next_participant_id", "expected_version", "expected_epoch", "reason", "idle_timeout_s",
+        "groups", "group_id", "op", "ms", "warn_at_ms", "max_cycles", "time_per_cycle_ms", "max_time_ms",
+        "not_after_ms",
     ), json_values),
 )  # fmt: skip
 
@@ -506,7 +585,7 @@ near_bodies = st.fixed_dictionaries(
 @hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     method=st.sampled_from(["POST", "PATCH", "DELETE", "GET", "PUT"]),
-    path=st.sampled_from(["", "/start", "/switch", "/pause", "/resume", "/complete", "/cancel", "?create"])
+    path=st.sampled_from(["", "/start", "/switch", "/pause", "/resume", "/complete", "/cancel", "/adjust", "?create"])
     | st.text(max_size=5),
     body=st.one_of(near_bodies, json_values).map(
         lambda value: orjson.dumps(value, default=str) if _fits(value) else b"1e999"

@@ -15,7 +15,10 @@ LEAVES = {
     "config",
     "errors",
     "keys",
+    "fields",
     "models",
+    "rules",
+    "definitions",
     "state",
     "protocol",
     "clock",
@@ -27,9 +30,9 @@ LEAVES = {
     "commands",
     "refusals",
 }
-STORES = {"scripts", "db", "redis", "pubsub"}
-SERVICES = {"sessions", "hub", "sweeper", "outbox", "audit"}
-EDGES = {"api", "ws", "connection", "sockets", "tasks", "cli", "__init__"}
+STORES = {"scripts", "db", "redis", "pubsub", "totals"}
+SERVICES = {"sessions", "calls", "hub", "sweeper", "outbox", "audit", "drains"}
+EDGES = {"api", "ws", "connection", "sockets", "tasks", "broker", "cli", "__init__"}
 TOOLS = {"dev", "processes", "servers"}
 BELOW = {
     **dict.fromkeys(LEAVES, LEAVES),
@@ -37,7 +40,10 @@ BELOW = {
     **dict.fromkeys(SERVICES, LEAVES | STORES),
     **dict.fromkeys(EDGES, LEAVES | STORES | SERVICES | EDGES),
     **dict.fromkeys(TOOLS, LEAVES | STORES | TOOLS),
+    # A service made of others: the only ones that know them.
+    "sessions": LEAVES | STORES | {"calls"},
     "sweeper": LEAVES | STORES | {"sessions"},
+    "drains": LEAVES | STORES | {"outbox", "audit"},
 }
 FRAMEWORKS = {"flask", "flask_sock", "simple_websocket", "huey", "werkzeug", "spectree"}
 

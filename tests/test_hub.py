@@ -418,11 +418,11 @@ class Proxy:
                     threading.Thread(target=self._pass_on, args=(*pair, self._frozen[-1]), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, frozen: threading.Event) -> None:
-        with suppress(OSError):
+        with source, suppress(OSError):
             while data := source.recv(65536):
                 if not frozen.is_set():
                     target.sendall(data)
-            target.close()
+            target.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it, which closes it
 
 
 def test_a_connection_that_is_cut_half_way_is_noticed_and_repaired_within_5_s(

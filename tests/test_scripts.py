@@ -67,9 +67,8 @@ def bytecode_globals(chunk: bytes) -> Iterator[tuple[str, str]]:
         at += 4 + 4 + 4
         instructions = [number() for _ in range(number())]
         constants = [constant() for _ in range(number())]
-        for word in instructions:
-            if word & 0x3F in (5, 7):
-                yield ("get" if word & 0x3F == 5 else "set"), str(constants[word >> 14])
+        operations = {5: "get", 7: "set"}
+        yield from ((operations[w & 63], str(constants[w >> 14])) for w in instructions if w & 63 in operations)
         for _ in range(number()):
             yield from function()
         lines = number()
@@ -172,7 +171,7 @@ def test_a_malformed_call_fails_and_writes_nothing(
     session_id = store.create(chess()).found.session_id
     if name in ("switch_session", "pause_session"):
         store.start(session_id)
-    keys = store._keys.commit(session_id)
+    keys = store._calls._keys.commit(session_id)
     arguments: list[str | bytes | int] = [session_id, "", "", "", "", "", "", 3_600_000, 3_600_000]
     if missing == "no keys":
         keys = []
@@ -186,5 +185,5 @@ def test_a_malformed_call_fails_and_writes_nothing(
         keys.append("idempotency key without a fingerprint")
     before = dump(redis, session_id)
     with pytest.raises(redis_py.ResponseError):
-        store._scripts.call(name, keys, arguments)
+        store._calls._scripts.call(name, keys, arguments)
     assert dump(redis, session_id) == before

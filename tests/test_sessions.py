@@ -499,7 +499,7 @@ def test_a_full_server_refuses_before_anything_is_written(store: SessionStore, r
 def test_a_commit_asks_for_a_drain_at_most_once_a_second_and_bucket(redis_url: str, clock: SetClock) -> None:
     nudged: list[int] = []
     store = make_store(redis_url)
-    store._on_nudge = nudged.append
+    store._calls._on_nudge = nudged.append
     session_id = store.create(chess()).found.session_id
     store.start(session_id)
     for _ in range(20):

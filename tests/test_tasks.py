@@ -556,9 +556,7 @@ def test_when_all_is_well_an_event_is_stored_within_two_seconds(
     db: Db, workers: Callable[..., App], tasks: ModuleType, redis_url: str
 ) -> None:
     workers().spawn()
-    nudger = tasks.Nudger()
-    store = make_store(redis_url, set_clock=False)
-    store._on_nudge = nudger.nudge
+    store = make_store(redis_url, set_clock=False, on_nudge=tasks.Nudger().nudge)
     session_id = store.create(chess(3_600_000)).found.session_id
     store.start(session_id)
     eventually(lambda: count(db) == 2)
@@ -605,8 +603,7 @@ def test_events_of_an_outage_of_postgresql_all_arrive_after_it(
         assert all(delay - 0.1 < wait < delay + 2.5 for wait, delay in zip(waited, (1, 2, 4), strict=True)), waited
         assert left(redis) == 102
         postgres.start()
-        store._on_nudge = tasks.Nudger().nudge
-        store.switch(session_id)
+        make_store(redis_url, set_clock=False, sync_buckets=1, on_nudge=tasks.Nudger().nudge).switch(session_id)
         eventually(lambda: left(redis) == 0)
         with closing(psycopg2.connect(postgres.url)) as connection:
             assert count(connection) == 103

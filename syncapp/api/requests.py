@@ -11,7 +11,8 @@ from flask import g, request
 
 from syncapp.commands import Claim
 from syncapp.errors import InvalidJson, UnsupportedMediaType, ValidationFailed
-from syncapp.models import IDEMPOTENCY_KEY_PATTERN, CommandBody
+from syncapp.fields import IDEMPOTENCY_KEY_PATTERN
+from syncapp.models import CommandBody
 
 MAX_DEPTH = 32
 _JSON_TYPES = frozenset({"application/json", "application/merge-patch+json"})

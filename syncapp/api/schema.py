@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 from spectree import Response, SpecTree
 
-from syncapp.models import Mode
+from syncapp.fields import Mode
 
 Payload = TypeVar("Payload")
 Route = TypeVar("Route", bound=Callable[..., Any])
@@ -41,11 +41,22 @@ class ParticipantState(Answer):
 
     participant_id: str
     participant_index: int
+    total_time_ms: int | None
+    time_used_ms: int
+    time_remaining_ms: int | None = Field(description="Null in modes whose participants have no budget of their own.")
+    cycle_count: int
+    is_active: bool
+    has_expired: bool
+    group_id: str | None = Field(default=None, description="Only in per_group.")
+
+
+class GroupState(Answer):
+    """A group, in per_group; times are settled like a participant's."""
+
+    group_id: str
     total_time_ms: int
     time_used_ms: int
     time_remaining_ms: int
-    cycle_count: int
-    is_active: bool
     has_expired: bool
 
 
@@ -72,6 +83,16 @@ class State(Answer):
     metadata: dict[str, Any]
     server_time_ms: int
     clock: Clock
+    groups: list[GroupState] | None = Field(default=None, description="Only in per_group.")
+    time_used_ms: int | None = Field(
+        default=None, description="Only in per_cycle, global and count_up: settled running time."
+    )
+    time_remaining_ms: int | None = Field(
+        default=None, description="Only in these, too: what is left of the session's own budget."
+    )
+    max_time_ms: int | None = None
+    max_cycles: int | None = None
+    warn_at_ms: list[int] | None = None
     expired_participant_id: str | None = Field(
         default=None, description="Only after a switch that found someone out of time."
     )

@@ -19,7 +19,7 @@ from syncapp.api.schema import (
 )
 from syncapp.commands import Result
 from syncapp.errors import Conflict, PreconditionFailed
-from syncapp.models import Cancel, CommandBody, CreateSession, Start, Switch, Update, session_id
+from syncapp.models import Adjust, Cancel, CommandBody, CreateSession, Start, Switch, Update, session_id
 from syncapp.sessions import SessionStore
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/v1/sessions")
@@ -114,6 +114,15 @@ def pause(session: str) -> Response:
 def resume(session: str) -> Response:
     """Go on with the cycle that was paused."""
     return responses.result(command("resume", session, CommandBody.parse(requests.body())))
+
+
+@blueprint.post("/<session>/adjust")
+@documented(json=Adjust, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+def adjust(session: str) -> Response:
+    """Change what is left of one budget."""
+    asked = Adjust.parse(requests.body())
+    arguments = asked.model_dump(exclude={"expected_version", "expected_epoch"})
+    return responses.result(command("adjust", session, asked, **arguments))
 
 
 @blueprint.post("/<session>/complete")

@@ -1,0 +1,49 @@
+-- Which budget an adjustment changes, and to what (docs/clock.md).
+-- @include _modes
+
+local MOST_REMAINING = 9999999999  -- what a record has room for
+
+local ADJUST = {
+  add = function(shown, ms) return shown + ms end,
+  set = function(_, ms) return ms end,
+  at_least = function(shown, ms) return math.max(shown, ms) end,
+}
+
+-- Returns the kind and index of the named budget, or of the one that runs or would run; or a refusing word.
+local function adjusted_budget(session, participant_arg, group_arg)
+  local kind, index = budget_of(session)
+  if participant_arg ~= '' then
+    local named = participant_index(session, participant_arg)
+    if not named then return nil, nil, 'unknown_participant' end
+    index = kind == 'g' and group_of(session, named) or named
+    if kind ~= 'p' and kind ~= 'g' then kind = nil end
+  elseif group_arg ~= '' then
+    if session.sync_mode ~= 'per_group' then return nil, nil, 'no_budget' end
+    index = group_index(session, group_arg)
+    if not index then return nil, nil, 'unknown_group' end
+  end
+  if not kind then return nil, nil, 'no_budget' end
+  return kind, index
+end
+
+local function runs(session, kind, index)
+  local running, place = budget_of(session)
+  return session.status == 'running' and kind == running and index == place
+end
+
+-- What a budget shows at `now`.
+local function shown_by(session, kind, index, now)
+  local remaining = holder_of(session, kind, index).time_remaining_ms
+  return runs(session, kind, index) and remaining - (now - session.cycle_started_ms) or remaining
+end
+
+-- What a budget is to show: not below 0, or further below it, but for overtime; and never so much that its
+-- deadline moves past not_after_ms.
+local function adjusted_to(session, kind, index, now, target, not_after_ms)
+  local shown = shown_by(session, kind, index, now)
+  if not_after_ms and now + target > not_after_ms then
+    target = math.max(not_after_ms - now, math.min(target, shown))
+  end
+  if session.on_timeout == 'notify' and runs(session, kind, index) then return target end
+  return math.max(target, math.min(0, shown))
+end

@@ -1,0 +1,152 @@
+"""Calls of scripts: a command goes out with its claim, and its reply comes back as values."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from itertools import chain
+from typing import Any
+
+import orjson
+import redis
+from redis.exceptions import ResponseError
+
+from syncapp.commands import NO_CLAIM, Claim, Known, Result, Swept
+from syncapp.config import Settings
+from syncapp.keys import Keyspace
+from syncapp.redis import UNAVAILABLE
+from syncapp.refusals import refusal, unavailable
+from syncapp.scripts import Scripts
+from syncapp.state import Session
+
+_MOST_KNOWN = 2048
+# A call applies up to 64 of what is due; a week of one-second cycles is more than this many.
+_MOST_CALLS = 10_000
+
+
+class Calls:
+    """Calls the scripts of sessions, each in one round trip; what sessions' methods share."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        on_nudge: Callable[[int], None],
+        partials: Mapping[str, str] | None,
+    ) -> None:
+        self._settings = settings
+        self._keys = Keyspace(settings.sync_buckets)
+        self._scripts = Scripts(client, partials)
+        self._on_nudge = on_nudge
+        self._known: OrderedDict[str, Known] = OrderedDict()
+
+    def run(
+        self,
+        command: str,
+        session_id: str,
+        claim: Claim,
+        args: Sequence[str | bytes | int] = (),
+        asked: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Run a command; raises what its word means."""
+        known, reply = self.reply(command, session_id, claim, args, asked)
+        return self.result(command, session_id, claim, known, reply)
+
+    def reply(
+        self,
+        command: str,
+        session_id: str,
+        claim: Claim,
+        args: Sequence[str | bytes | int],
+        asked: Mapping[str, Any] | None,
+    ) -> tuple[Known | None, list[Any]]:
+        """Run the command's script and pass a nudge on; what it was told is known, and lua/_reply.lua's reply."""
+        keys = self._keys.commit(session_id)
+        fingerprint = ""
+        if claim.idempotency_key is not None:
+            keys.append(self._keys.idempotency(session_id, claim.idempotency_key))
+            fingerprint = _fingerprint(command, claim, asked if asked is not None else list(map(_text, args)))
+        known = self._known.get(session_id)
+        head = self._head(session_id, claim, fingerprint, known)
+        try:
+            for _ in range(_MOST_CALLS):
+                reply: list[Any] = self._scripts.call(f"{command}_session", keys, [*head, *args])
+                if reply[0] != "busy":
+                    break
+        except UNAVAILABLE as error:
+            raise unavailable(error) from error
+        except ResponseError as error:
+            # A full server, seen from within a script, comes as an error of the script.
+            if "OOM" in str(error) or "READONLY" in str(error) or "MISCONF" in str(error):
+                raise unavailable(error) from error
+            raise
+        if reply[5]:
+            self._on_nudge(self._keys.bucket(session_id))
+        return known, reply
+
+    def expire(self, session_ids: Sequence[str]) -> list[Swept | ResponseError]:
+        """Run the expiry of each session, all in one round trip."""
+        calls = [(self._keys.commit(each), self._head(each, NO_CLAIM, "", None)) for each in session_ids]
+        try:
+            replies = self._scripts.call_all("expire_session", calls)
+        except UNAVAILABLE as error:
+            raise unavailable(error) from error
+        swept: list[Swept | ResponseError] = []
+        for session_id, reply in zip(session_ids, replies, strict=True):
+            if isinstance(reply, ResponseError):
+                swept.append(reply)
+                continue
+            if reply[5]:
+                self._on_nudge(self._keys.bucket(session_id))
+            swept.append(Swept(int(reply[1]), tuple(map(int, reply[2])), reply[0] == "busy"))
+        return swept
+
+    def _head(self, session_id: str, claim: Claim, fingerprint: str, known: Known | None) -> list[str | bytes | int]:
+        """Return the arguments that every script begins with."""
+        return [
+            session_id,
+            "" if claim.expected_epoch is None else claim.expected_epoch,
+            "" if claim.expected_version is None else claim.expected_version,
+            fingerprint,
+            claim.request_id,
+            known.epoch if known else "",
+            known.tags if known else "",
+            self._settings.session_ttl_s * 1000,
+            self._settings.idempotency_ttl_s * 1000,
+        ]
+
+    def result(self, command: str, session_id: str, claim: Claim, known: Known | None, reply: list[Any]) -> Result:
+        """Return what a reply says; raises what its word means."""
+        word, now_ms, state, event, patch, _, replayed, expired_id = reply
+        session = self.session(session_id, known, state) if state else None
+        if word != "ok":
+            raise refusal(word, command, claim, session, int(now_ms), expired_id or None)
+        return Result(
+            session=session,
+            now_ms=int(now_ms),
+            event=orjson.loads(event) if event else None,
+            patch=orjson.loads(patch) if patch else None,
+            replayed=bool(replayed),
+            expired_participant_id=expired_id or None,
+        )
+
+    def session(self, session_id: str, known: Known | None, state: Sequence[str]) -> Session:
+        """Return the session of a state reply to a call that named `known`, and keep its parts."""
+        now_known = Known.from_reply(state, known)
+        self._known[session_id] = now_known
+        self._known.move_to_end(session_id)
+        while len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+        records = tuple(chain.from_iterable(now_known.blocks))
+        return Session.from_reply(session_id, state, now_known.definition, records)
+
+
+def _text(value: str | bytes | int) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _fingerprint(command: str, claim: Claim, asked: Any) -> str:
+    """Return what tells one command from another under the same idempotency key."""
+    named = [command, claim.expected_epoch, claim.expected_version, asked]
+    return sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()

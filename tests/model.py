@@ -1,0 +1,512 @@
+"""The clock of docs/clock.md as plain Python: slow, in memory, and meant to be obviously right.
+
+A `Model` is one session. Its commands take the server's time first, as the scripts read it; what is refused
+raises `Refused`. It is written from the documents, not from the scripts, so that the two can be compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+LIVE = ("pending", "running", "paused")
+WARNING, TIMEOUT, IDLE = range(3)
+SHARED = "*"
+"""Whose budget it is when it is everybody's: no id may be spelt so."""
+SCOPES = {"per_participant": "participant", "per_cycle": "cycle", "per_group": "group"}
+TIMEOUT_EVENTS = {
+    "per_participant": "participant_expired",
+    "per_group": "group_expired",
+    "per_cycle": "cycle_timed_out",
+    "global": "session_expired",
+    "count_up": "session_expired",
+}
+
+
+class Refused(Exception):
+    """A command that changes nothing; `word` says why."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(word)
+        self.word = word
+
+
+@dataclass
+class Budget:
+    """Time of one clock, in ms; `remaining` and `used` are as of the start of the run, or of its end."""
+
+    granted: int
+    remaining: int
+    used: int = 0
+    has_expired: bool = False
+
+
+@dataclass
+class Person:
+    """A participant; `granted` is None when it was given no time of its own."""
+
+    granted: int | None
+    group_id: str | None
+    used: int = 0
+    cycle_count: int = 0
+
+
+@dataclass(order=True)
+class Due:
+    """What a session must do by itself; the least is the first."""
+
+    at_ms: int
+    kind: int
+    above: int = 0
+    threshold_ms: int = 0
+
+
+class Model:
+    """One session, made from the body of a create request."""
+
+    def __init__(self, body: dict[str, Any], now_ms: int, *, default_idle_s: int = 3600) -> None:
+        self.mode: str = body["sync_mode"]
+        default_action = {"type": "skip_cycle" if self.mode == "per_cycle" else "end_session"}
+        self.action: dict[str, Any] = body.get("action_on_timeout") or default_action
+        self.body = body
+        self.people = {
+            p["participant_id"]: Person(p.get("total_time_ms"), p.get("group_id")) for p in body_people(body)
+        }
+        self.budgets = self._budgets()
+        self.idle_timeout_ms = 1000 * (body.get("idle_timeout_s") or default_idle_s)
+        self.metadata: dict[str, Any] = body.get("metadata") or {}
+        self.status = "pending"
+        self.turn: str | None = None
+        self.last_of_group: dict[str, str] = {}
+        self.cycle_count = 0
+        self.running_time = 0
+        self.run_started: int | None = None
+        self.session_started: int | None = None
+        self.session_completed: int | None = None
+        self.fired: set[int] = set()
+        self.crossed = False
+        self.version = 0
+        self.created = self.updated = self.now = now_ms
+        self.idle_at = 0
+        self.events: list[dict[str, Any]] = []
+        self._commit("session_created", now_ms)
+        self._touch()
+
+    def _budgets(self) -> dict[str, Budget]:
+        if self.mode == "per_participant":
+            granted = {name: person.granted for name, person in self.people.items()}
+        elif self.mode == "per_group":
+            granted = {group["group_id"]: group.get("total_time_ms") for group in body_groups(self.body)}
+            for name, given in granted.items():
+                if given is None:
+                    granted[name] = sum(p.granted or 0 for p in self.people.values() if p.group_id == name)
+        else:
+            field = {"per_cycle": "time_per_cycle_ms", "global": "total_time_ms", "count_up": "max_time_ms"}[self.mode]
+            granted = {SHARED: self.body.get(field)}
+        return {name: Budget(ms, ms) for name, ms in granted.items() if ms is not None}
+
+    # What is asked of it.
+
+    def start(self, now_ms: int, participant_id: str | None = None) -> dict[str, Any]:
+        """Begin, with `participant_id` or the first in rotation."""
+        self._begin(now_ms, "pending")
+        self._known(participant_id, "unknown_participant")
+        self.status = "running"
+        self.session_started = self.now
+        self._start_cycle(participant_id or next(iter(self.people), None), self.now)
+        return self._finish("session_started", participant_id=self.active, remaining_ms=self.shown())
+
+    def switch(
+        self, now_ms: int, participant_id: str | None = None, next_participant_id: str | None = None
+    ) -> dict[str, Any]:
+        """End the cycle."""
+        self._begin(now_ms, "running")
+        self._known(participant_id, "unknown_participant")
+        self._known(next_participant_id, "unknown_next_participant")
+        if participant_id not in (None, self.active):
+            raise Refused("not_active_participant")
+        if next_participant_id and self.has_expired(next_participant_id) and self.action["type"] != "notify":
+            raise Refused("expired_next_participant")
+        self._charge(self.now)
+        budget = self.budget()
+        if budget and self.mode in ("per_participant", "per_group") and not budget.has_expired:
+            budget.remaining += self.body.get("increment_ms", 0)
+        left = self.shown()
+        mover = self.active
+        following = self._end_cycle(next_participant_id or self._next_in_rotation(), self.now)
+        return self._finish("cycle_switched", participant_id=mover, next_participant_id=following, remaining_ms=left)
+
+    def pause(self, now_ms: int) -> dict[str, Any]:
+        """Stop."""
+        self._begin(now_ms, "running")
+        self._charge(self.now)
+        self.run_started = None
+        self.status = "paused"
+        return self._finish("session_paused", participant_id=self.active, remaining_ms=self.shown())
+
+    def resume(self, now_ms: int) -> dict[str, Any]:
+        """Go on with the cycle that was paused."""
+        self._begin(now_ms, "paused")
+        self.status = "running"
+        self.run_started = self.now
+        return self._finish("session_resumed", participant_id=self.active, remaining_ms=self.shown())
+
+    def adjust(
+        self,
+        now_ms: int,
+        op: str,
+        ms: int,
+        participant_id: str | None = None,
+        group_id: str | None = None,
+        not_after_ms: int | None = None,
+        reason: str | None = None,
+    ) -> dict[str, Any]:
+        """Change one budget."""
+        self._begin(now_ms, *LIVE)
+        owner = self._adjusted(participant_id, group_id)
+        runs = self.status == "running" and owner == self.owner()
+        shown = self.shown(owner)
+        assert shown is not None
+        target = {"add": shown + ms, "set": ms, "at_least": max(shown, ms)}[op]
+        if not (runs and self.action["type"] == "notify"):
+            target = max(min(0, shown), target)
+        if not_after_ms is not None and self.now + target > not_after_ms:
+            target = max(not_after_ms - self.now, min(target, shown))
+        budget = self.budgets[owner]
+        budget.remaining += target - shown
+        if target > 0:
+            budget.has_expired = False
+            if owner == self.owner():
+                self.crossed = False
+        named = {} if owner == SHARED else {f"{SCOPES[self.mode]}_id": owner}
+        return self._finish("time_adjusted", **named, remaining_ms=target, adjusted_ms=target - shown, reason=reason)
+
+    def complete(self, now_ms: int) -> dict[str, Any] | None:
+        """End it well."""
+        return self._close(now_ms, "completed", None)
+
+    def cancel(self, now_ms: int, reason: str | None = None) -> dict[str, Any] | None:
+        """Call it off."""
+        return self._close(now_ms, "cancelled", reason)
+
+    def update(self, now_ms: int, metadata: dict[str, Any]) -> dict[str, Any]:
+        """Merge into the metadata: flat values only, which is all that this model needs."""
+        self.settle(now_ms)
+        self.metadata = {**self.metadata, **metadata}
+        return self._finish("metadata_updated")
+
+    # What it does by itself.
+
+    def settle(self, now_ms: int) -> None:
+        """Do what is due, each at its own instant."""
+        self.now = max(now_ms, self.updated)
+        while (due := self.next_due()) and due.at_ms <= self.now:
+            if due.kind == WARNING:
+                self._warn(due.at_ms, due.threshold_ms)
+            elif due.kind == TIMEOUT:
+                self._time_out(due.at_ms)
+            else:
+                mover = self.active
+                self._end("cancelled", due.at_ms)
+                self._commit("session_cancelled", due.at_ms, participant_id=mover, reason="idle")
+
+    def next_due(self) -> Due | None:
+        """Return what comes next by itself; what the last commit made overdue is due at that commit's instant."""
+        if self.status not in LIVE:
+            return None
+        dues = [Due(self.idle_at, IDLE)]
+        zero_ms = self.deadline()
+        if zero_ms is not None:
+            unfired = [ms for ms in self.body.get("warn_at_ms") or [] if ms not in self.fired]
+            dues += [Due(max(zero_ms - ms, self.updated), WARNING, -ms, ms) for ms in unfired]
+            if not self.crossed:
+                dues.append(Due(max(zero_ms, self.updated), TIMEOUT))
+        return min(dues)
+
+    def _warn(self, at_ms: int, threshold_ms: int) -> None:
+        self.fired.add(threshold_ms)
+        group_id = self.owner() if self.mode == "per_group" else None
+        self._commit(
+            "time_warning",
+            at_ms,
+            participant_id=self.active,
+            group_id=group_id,
+            remaining_ms=threshold_ms,
+            threshold_ms=threshold_ms,
+        )
+
+    def _time_out(self, at_ms: int) -> None:
+        budget, mover, following = self.budget(), self.active, None
+        assert budget is not None
+        group_id = self.owner() if self.mode == "per_group" else None
+        budget.has_expired = True
+        left = 0
+        if self.action["type"] == "notify":
+            self.crossed = True
+            left = (self.deadline() or 0) - at_ms
+        else:
+            self._charge(at_ms)
+            if self.action["type"] == "skip_cycle" and self.mode in SCOPES and not self._all_expired():
+                following = self._end_cycle(self._next_in_rotation(), at_ms)
+            else:
+                self._end("expired", at_ms)
+        self._commit(
+            TIMEOUT_EVENTS[self.mode],
+            at_ms,
+            group_id=group_id,
+            participant_id=mover,
+            next_participant_id=following,
+            remaining_ms=left,
+            action_on_timeout=self.action,
+        )
+
+    # What it is.
+
+    @property
+    def active(self) -> str | None:
+        """Whose turn it is."""
+        return self.turn if self.status in ("running", "paused") else None
+
+    def owner(self) -> str | None:
+        """Return whose budget runs, or would run, or ran last."""
+        name = self.turn or next(iter(self.people), None)
+        if self.mode == "per_participant":
+            return name
+        if self.mode == "per_group":
+            assert name is not None
+            return self.people[name].group_id
+        return SHARED if SHARED in self.budgets else None
+
+    def budget(self) -> Budget | None:
+        """Return the budget of the owner."""
+        owner = self.owner()
+        return None if owner is None else self.budgets[owner]
+
+    def elapsed(self) -> int:
+        """Return how long the run has been going on."""
+        return 0 if self.run_started is None else self.now - self.run_started
+
+    def shown(self, owner: str | None = None) -> int | None:
+        """Return what the clock of an owner shows: without one, of the one that runs or would."""
+        owner = owner or self.owner()
+        if owner is None:
+            return None
+        return self.budgets[owner].remaining - (self.elapsed() if owner == self.owner() else 0)
+
+    def deadline(self) -> int | None:
+        """Return when the clock that runs shows 0."""
+        budget = self.budget()
+        return None if budget is None or self.run_started is None else self.run_started + budget.remaining
+
+    def has_expired(self, participant_id: str) -> bool:
+        """Return whether a participant is marked: by its own budget, or by its group's."""
+        if self.mode == "per_participant":
+            return self.budgets[participant_id].has_expired
+        return self.mode == "per_group" and self.budgets[self.people[participant_id].group_id or ""].has_expired
+
+    # How it changes.
+
+    def _begin(self, now_ms: int, *statuses: str) -> None:
+        self.settle(now_ms)
+        if self.status not in statuses:
+            raise Refused("invalid_transition")
+
+    def _known(self, participant_id: str | None, word: str) -> None:
+        if participant_id is not None and participant_id not in self.people:
+            raise Refused(word)
+
+    def _commit(self, kind: str, at_ms: int, **fields: Any) -> dict[str, Any]:
+        self.version += 1
+        self.updated = at_ms
+        event = {"type": kind, "at_ms": at_ms, **{name: value for name, value in fields.items() if value is not None}}
+        self.events.append(event)
+        return event
+
+    def _finish(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Commit a command, and do what it made due."""
+        event = self._commit(kind, self.now, **fields)
+        self._touch()
+        self.settle(self.now)
+        return event
+
+    def _touch(self) -> None:
+        self.idle_at = max(self.now, self.deadline() or 0) + self.idle_timeout_ms
+
+    def _charge(self, at_ms: int) -> None:
+        """Book what has elapsed; a new run starts."""
+        if self.run_started is None:
+            return
+        elapsed = at_ms - self.run_started
+        self.run_started = at_ms
+        self.running_time += elapsed
+        if budget := self.budget():
+            budget.remaining -= elapsed
+            budget.used += elapsed
+        if self.turn:
+            self.people[self.turn].used += elapsed
+
+    def _start_cycle(self, participant_id: str | None, at_ms: int) -> None:
+        self.turn = participant_id
+        self.run_started = at_ms
+        if participant_id and self.mode == "per_group":
+            self.last_of_group[self.people[participant_id].group_id or ""] = participant_id
+        budget = self.budget()
+        if budget:
+            self.fired = {ms for ms in self.body.get("warn_at_ms") or [] if ms >= budget.remaining}
+            self.crossed = self.action["type"] == "notify" and budget.remaining <= 0
+
+    def _end_cycle(self, following: str | None, at_ms: int) -> str | None:
+        """Count the cycle that was charged, and go on; return who goes on, if anybody does."""
+        self.cycle_count += 1
+        if self.turn:
+            self.people[self.turn].cycle_count += 1
+        if self.cycle_count == self.body.get("max_cycles"):
+            self._end("completed", at_ms)
+            return None
+        if self.mode == "per_cycle":
+            self.budgets = self._budgets()
+        self._start_cycle(following, at_ms)
+        return following
+
+    def _end(self, status: str, at_ms: int) -> None:
+        self._charge(at_ms)
+        self.status = status
+        self.run_started = None
+        self.session_completed = at_ms
+
+    def _close(self, now_ms: int, status: str, reason: str | None) -> dict[str, Any] | None:
+        self.settle(now_ms)
+        if self.status == status:
+            return None
+        if self.status not in LIVE:
+            raise Refused("invalid_transition")
+        mover = self.active
+        self._end(status, self.now)
+        return self._finish(f"session_{status}", participant_id=mover, reason=reason)
+
+    def _all_expired(self) -> bool:
+        """Tell whether nobody is left; a cycle's budget is full again at the next one."""
+        return bool(self.people) and all(map(self.has_expired, self.people))
+
+    def _next_in_rotation(self) -> str | None:
+        if self.turn is None:
+            return None
+        if self.mode != "per_group":
+            order = after(list(self.people), self.turn)
+            return next((name for name in order if not self.has_expired(name)), order[0])
+        members: dict[str, list[str]] = {name: [] for name in self.budgets}
+        for name, person in self.people.items():
+            members[person.group_id or ""].append(name)
+        own = self.people[self.turn].group_id or ""
+        groups = [name for name in after(list(self.budgets), own) if members[name]]
+        group = next((name for name in groups if not self.budgets[name].has_expired), groups[0])
+        last = self.last_of_group.get(group)
+        return after(members[group], last)[0] if last else members[group][0]
+
+    def _adjusted(self, participant_id: str | None, group_id: str | None) -> str:
+        """Return the owner of the budget that an adjustment names."""
+        if participant_id is not None:
+            self._known(participant_id, "unknown_participant")
+        if participant_id is not None and self.mode in ("per_participant", "per_group"):
+            return participant_id if self.mode == "per_participant" else self.people[participant_id].group_id or ""
+        if group_id is not None and self.mode == "per_group":
+            if group_id not in self.budgets:
+                raise Refused("unknown_group")
+            return group_id
+        owner = self.owner()
+        if participant_id is not None or group_id is not None or owner is None:
+            raise Refused("no_budget")
+        return owner
+
+    # What is shown of it.
+
+    def state(self) -> dict[str, Any]:
+        """Return the state document but for the session's id, as of the last settling."""
+        own = self.mode == "per_participant"
+        shown: dict[str, Any] = {
+            "sync_mode": self.mode,
+            "status": self.status,
+            "epoch": self.created,
+            "version": self.version,
+            "participants": [
+                {
+                    "participant_id": name,
+                    "participant_index": place,
+                    "total_time_ms": person.granted,
+                    "time_used_ms": person.used,
+                    "time_remaining_ms": self.budgets[name].remaining if own else None,
+                    "cycle_count": person.cycle_count,
+                    "is_active": name == self.active,
+                    "has_expired": self.has_expired(name),
+                    **({"group_id": person.group_id} if person.group_id else {}),
+                }
+                for place, (name, person) in enumerate(self.people.items())
+            ],
+            "active_participant_id": self.active,
+            "cycle_count": self.cycle_count,
+            "total_time_ms": None
+            if self.mode in ("per_cycle", "count_up")
+            else sum(budget.granted for budget in self.budgets.values()),
+            "time_per_cycle_ms": self.body.get("time_per_cycle_ms"),
+            "increment_ms": self.body.get("increment_ms", 0),
+            "cycle_started_at": iso(self.run_started),
+            "session_started_at": iso(self.session_started),
+            "session_completed_at": iso(self.session_completed),
+            "created_at": iso(self.created),
+            "updated_at": iso(self.updated),
+            "action_on_timeout": self.action,
+            "metadata": self.metadata,
+            "server_time_ms": self.now,
+            "clock": {
+                "scope": SCOPES.get(self.mode, "session"),
+                "direction": "up" if self.mode == "count_up" else "down",
+                "running": self.status == "running",
+                "remaining_ms": self.shown(),
+                "elapsed_ms": self.elapsed() + (self.running_time if self.mode == "count_up" else 0),
+                "deadline_ms": self.deadline(),
+            },
+        }
+        if self.mode == "per_group":
+            shown["groups"] = [
+                {
+                    "group_id": name,
+                    "total_time_ms": budget.granted,
+                    "time_used_ms": budget.used,
+                    "time_remaining_ms": budget.remaining,
+                    "has_expired": budget.has_expired,
+                }
+                for name, budget in self.budgets.items()
+            ]
+        if self.mode in ("per_cycle", "global", "count_up"):
+            budget = self.budget()
+            shown |= {"time_used_ms": self.running_time, "time_remaining_ms": budget.remaining if budget else None}
+        if self.body.get("warn_at_ms"):
+            shown["warn_at_ms"] = sorted(self.body["warn_at_ms"], reverse=True)
+        return shown | {name: self.body[name] for name in ("max_time_ms", "max_cycles") if self.body.get(name)}
+
+
+def body_people(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the participants of a create request."""
+    people: list[dict[str, Any]] = body.get("participants") or []
+    return people
+
+
+def body_groups(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the groups of a create request: those given, else those of the participants, in order."""
+    given: list[dict[str, Any]] = body.get("groups") or []
+    return given or [{"group_id": name} for name in dict.fromkeys(p["group_id"] for p in body_people(body))]
+
+
+def after(ring: list[str], name: str) -> list[str]:
+    """Return a ring from the one after `name` round to `name` itself."""
+    place = ring.index(name) + 1
+    return ring[place:] + ring[:place]
+
+
+def iso(ms: int | None) -> str | None:
+    """Return an instant as the documents write it."""
+    if ms is None:
+        return None
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
