@@ -74,6 +74,12 @@ local function schedule(session, keys, call, now)
   end
 end
 
+-- Chain the message to the next one; returns its hash.
+local function chain_on(session, message)
+  session.chain = redis.sha1hex(message)
+  return session.chain
+end
+
 -- Commit what was set and touched as one event that took effect at `at`; returns its event and patch.
 --   word, details   the event's type, and JSON texts of what it concerns
 --   actor           'client' for a command, 'system' for what a session does by itself
@@ -95,6 +101,7 @@ local function commit(session, keys, call, now, at, word, details, actor, elapse
     snapshot = cjson.encode(state_of(session, '', ''))
   end
   local message = message_of(session, call, actor, elapsed, event, patch, snapshot)
+  redis.call('HSET', session.key, 'chain', chain_on(session, message))
   redis.call('XADD', keys.outbox, '*', 'message', message)
   if redis.call('SET', keys.nudge, '1', 'NX', 'PX', NUDGE_MS) then call.nudge = 1 end
   redis.call('PUBLISH', keys.channel, message)

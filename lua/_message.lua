@@ -9,7 +9,7 @@ local CHANGES = {
   'cycle_count', 'time_used_ms', 'time_remaining_ms', 'cycle_started_ms', 'session_started_ms', 'session_completed_ms',
 }
 local MESSAGE = '{"session_id":"%s","epoch":%d,"version":%d,"sync_mode":"%s","status":"%s","cycle_count":%d,'
-  .. '"elapsed_ms":%s,"actor":"%s","request_id":"%s","event":%s,"patch":%s%s}'
+  .. '"elapsed_ms":%s,"actor":"%s","request_id":"%s","previous":"%s","event":%s,"patch":%s%s}'
 local PARTICIPANT = '"%s":{"time_used_ms":%d,"time_remaining_ms":%s,"cycle_count":%d,"is_active":%s,"has_expired":%s}'
 local GROUP = '"%s":{"time_used_ms":%d,"time_remaining_ms":%d,"has_expired":%s}'
 
@@ -57,15 +57,18 @@ local function event_of(word, at, details)
   return object(EVENT, details)
 end
 
+-- `previous` is the hash of the session's message before this one; an epoch's first may have none.
 local function message_of(session, call, actor, elapsed, event, patch, snapshot)
   return string.format(MESSAGE, call.session_id, session.epoch, session.version, session.sync_mode, session.status,
-    session.cycle_count, int_or_null(elapsed), actor, call.request_id, event, patch,
+    session.cycle_count, int_or_null(elapsed), actor, call.request_id, session.chain or '', event, patch,
     snapshot and ',"snapshot":' .. snapshot or '')
 end
 
--- Add who is active to what an event concerns.
+-- Add to what an event concerns who is active, and in which group.
 local function concerning(session, details)
-  local id = active_id(session)
-  details.participant_id = id and quote(id)
+  local index = active(session)
+  local group = group_of(session, index)
+  details.participant_id = index and quote(participant_id(session, index))
+  details.group_id = group and quote(group_id(session, group))
   return details
 end

@@ -20,7 +20,7 @@ local RECORD = '%11d%11d%9d%1d'
 -- With more than one block, `block_tags` says which commit each was last written by, as version.instant:
 -- a caller that has blocks of the same tags is not sent them again.
 -- One read brings all that most commands need: scalars, texts, and the first block of each kind.
-local TEXTS = {'warn_at', 'block_tags', 'metadata', 'p:0', 'g:0'}
+local TEXTS = {'warn_at', 'block_tags', 'metadata', 'chain', 'p:0', 'g:0'}
 local LOADED = {}
 for _, names in ipairs({SCALARS, INNER, TEXTS}) do
   for _, name in ipairs(names) do LOADED[#LOADED + 1] = name end
@@ -42,8 +42,9 @@ local function load_session(key)
     local text = values[i]
     if text ~= '' then session[LOADED[i]] = tonumber(text) or text or nil end
   end
-  local warn_at, tags, metadata, people, groups = unpack(values, #SCALARS + #INNER + 1)
+  local warn_at, tags, metadata, chain, people, groups = unpack(values, #SCALARS + #INNER + 1)
   session.warn_at, session.block_tags, session.metadata = split(warn_at), split(tags), metadata
+  session.chain = chain
   session.blocks = {['p:0'] = people or nil, ['g:0'] = groups or nil}
   return session
 end

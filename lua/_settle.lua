@@ -5,11 +5,9 @@ local MOST_DUE = 64
 local TIMEOUTS = {per_participant = 'participant_expired', per_group = 'group_expired', per_cycle = 'cycle_timed_out'}
 
 local function warn(session, keys, call, now, at, place)
-  local kind, index = budget_of(session)
   local threshold = session.warn_at[place]
   set(session, 'warned', session.warned + 2 ^ (place - 1))
   commit(session, keys, call, now, at, 'time_warning', concerning(session, {
-    group_id = kind == 'g' and quote(group_id(session, index)) or nil,
     remaining_ms = threshold,
     threshold_ms = threshold,
   }), 'system')
@@ -18,7 +16,6 @@ end
 local function time_out(session, keys, call, now, at)
   local kind, index = budget_of(session)
   local details = concerning(session, {
-    group_id = kind == 'g' and quote(group_id(session, index)) or nil,
     action_on_timeout = redis.call('HGET', session.key, 'action_on_timeout'),
   })
   if kind ~= 's' then call.expired_id = active_id(session) end

@@ -25,11 +25,9 @@ if not session then return now end
 if session.status == 'cancelled' then return unchanged(now, session, call) end
 if not LIVE[session.status] then return refuse('invalid_transition', now, session, call) end
 
-local id = active_id(session)
+local details = concerning(session, {reason = reason ~= '' and reason or nil})
 local elapsed = charge(session, now)
 finish(session, 'cancelled', now)
 
-return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_cancelled', {
-  participant_id = id and quote(id),
-  reason = reason ~= '' and reason or nil,
-}, 'client', elapsed))
+return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_cancelled', details,
+  'client', elapsed))

@@ -23,10 +23,9 @@ if not session then return now end
 if session.status == 'completed' then return unchanged(now, session, call) end
 if not LIVE[session.status] then return refuse('invalid_transition', now, session, call) end
 
-local id = active_id(session)
+local details = concerning(session, {})
 local elapsed = charge(session, now)
 finish(session, 'completed', now)
 
-return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_completed', {
-  participant_id = id and quote(id),
-}, 'client', elapsed))
+return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_completed', details,
+  'client', elapsed))

@@ -35,10 +35,11 @@ if replayed then return replayed end
 local existing = load_session(keys.session)
 if existing then return refuse('session_exists', now, existing, call) end
 
--- A deleted session leaves its epoch behind for a while: a new one is always later.
-local last = redis.call('HMGET', keys.session, 'epoch', 'updated_ms')
+-- A deleted session leaves its epoch behind for a while: a new one is always later, and chained to it.
+local last = redis.call('HMGET', keys.session, 'epoch', 'updated_ms', 'chain')
 now = math.max(now, (tonumber(last[1]) or 0) + 1, tonumber(last[2]) or 0)
 local session = new_session(keys.session, {unpack(rest, 1, 3 * people)}, {unpack(rest, 3 * people + 1)})
+session.chain = last[3]
 for name, value in pairs({
   epoch = now, version = 0, status = 'pending', sync_mode = mode, increment_ms = increment_ms,
   participant_count = session.participant_count, group_count = session.group_count, on_timeout = on_timeout,

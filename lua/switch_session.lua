@@ -25,8 +25,8 @@ local next_arg, mover_arg = ARGV[10], ARGV[11]
 local session, now = begin(keys, call)
 if not session then return now end
 if session.status ~= 'running' then return refuse('invalid_transition', now, session, call) end
-local mover = active_id(session)
-if mover_arg ~= '' and mover_arg ~= mover then
+local details = concerning(session, {})
+if mover_arg ~= '' and quote(mover_arg) ~= details.participant_id then
   local word = participant_index(session, mover_arg) and 'not_active_participant' or 'unknown_participant'
   return refuse(word, now, session, call)
 end
@@ -38,11 +38,8 @@ if next_arg ~= '' then
 end
 
 local elapsed = charge(session, now)
-local remaining = credit_increment(session)
-local goes_on = hand_over(session, next, now)
+details.remaining_ms = credit_increment(session)
+if hand_over(session, next, now) and next then details.next_participant_id = quote(participant_id(session, next)) end
 
-return answer(session, keys, call, now, commit(session, keys, call, now, now, 'cycle_switched', {
-  participant_id = mover and quote(mover),
-  next_participant_id = goes_on and next and quote(participant_id(session, next)) or nil,
-  remaining_ms = remaining,
-}, 'client', elapsed))
+return answer(session, keys, call, now, commit(session, keys, call, now, now, 'cycle_switched', details,
+  'client', elapsed))

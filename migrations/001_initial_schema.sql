@@ -18,6 +18,7 @@ CREATE TABLE sync_sessions (
     status            sync_status NOT NULL,  -- after that commit
     cycle_count       bigint NOT NULL,       -- cycles ended, as of that commit
     updated_at        timestamptz NOT NULL,  -- when that commit took effect
+    content_hash      bytea NOT NULL,        -- of that commit's row: the last row is watched from here
     -- The rest is null until the event that tells it has come.
     participant_count integer,
     total_time_ms     bigint,
@@ -31,7 +32,11 @@ CREATE TABLE sync_sessions (
 
 COMMENT ON TABLE sync_sessions IS 'One row a session: its latest known state; the newest (epoch, version) wins.';
 
--- The log: one row a commit, appended and never changed.
+-- The log: one row a commit, appended and never changed (a trigger refuses it).
+--
+-- `message` is what the primary store committed, byte for byte, and every other column is read from it. It names,
+-- as `previous`, the SHA-1 of the session's message before it: the chain is made at the source, where the order is
+-- total, so it holds in whatever order events arrive here. `flask audit verify` checks all of it.
 --
 -- Partitioned by the month of the epoch, so that the primary key is the event's key and nothing else: another
 -- event under a known key cannot slip in, whatever instant it carries. A session's events stay together, and
@@ -53,16 +58,35 @@ CREATE TABLE sync_events (
     actor               text NOT NULL,         -- client, or system for what a session does by itself
     request_id          text,
     metadata            jsonb,                 -- the session's metadata, where this commit set it
-    event               jsonb NOT NULL,        -- the event as clients saw it
     patch               jsonb NOT NULL,        -- what changed, under the names of the state document
     snapshot            jsonb,                 -- the whole state document: first, last and each 100th commit
-    record              jsonb,                 -- the same as the primary store keeps it, for a restore
-    content_hash        bytea NOT NULL,        -- SHA-256 of the message: tells a repeat from a divergence
+    record              jsonb,                 -- the same by the names of the primary store, for a restore
+    message             json NOT NULL,         -- as committed, byte for byte; message->'event' is what clients saw
+    previous_hash       bytea,                 -- SHA-1 of the session's message before this one, as message says it
+    content_hash        bytea NOT NULL,        -- SHA-256 of message: tells a repeat from a divergence
     stored_at           timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (session_id, epoch, version)
 ) PARTITION BY RANGE (epoch);
 
 COMMENT ON TABLE sync_events IS 'The log: one row a commit, append-only, partitioned by the month of the epoch (UTC).';
+
+-- Refuse to change what is stored. Partitions are dropped as a whole; rows move between them by sync_make_partitions.
+CREATE FUNCTION sync_refuse_change() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF current_setting('syncapp.allow_changes', true) = 'on' THEN
+        RETURN coalesce(NEW, OLD);
+    END IF;
+    RAISE EXCEPTION '% is append-only: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'insufficient_privilege';
+END
+$$;
+
+CREATE TRIGGER sync_events_append_only BEFORE UPDATE OR DELETE ON sync_events
+FOR EACH ROW EXECUTE FUNCTION sync_refuse_change();
+
+CREATE TRIGGER sync_events_no_truncate BEFORE TRUNCATE ON sync_events
+FOR EACH STATEMENT EXECUTE FUNCTION sync_refuse_change();
 
 -- Takes what no month's partition is there for, so that no event is ever refused for that.
 CREATE TABLE sync_events_default PARTITION OF sync_events DEFAULT;
@@ -97,6 +121,7 @@ CREATE TABLE sync_dead_letters (
     raw          bytea NOT NULL,
     content_hash bytea NOT NULL GENERATED ALWAYS AS (sha256(raw)) STORED,
     at           timestamptz NOT NULL DEFAULT now(),
+    redriven_at  timestamptz,       -- when it went through after all; null while it waits for somebody
     UNIQUE (bucket, stream_id, content_hash)
 );
 
@@ -111,6 +136,7 @@ CREATE FUNCTION sync_make_partitions(months_ahead integer) RETURNS SETOF text
 LANGUAGE plpgsql
 SET TimeZone = 'UTC'
 SET lock_timeout = '5s'
+SET syncapp.allow_changes = 'on'  -- for rows that leave the default partition
 AS $$
 DECLARE
     month timestamptz := date_trunc('month', now());
@@ -139,3 +165,47 @@ $$;
 
 COMMENT ON FUNCTION sync_make_partitions IS
     'Makes the monthly partitions of sync_events from this month on; run by db upgrade and daily by the worker.';
+
+-- Months that retention has dropped: what is missing of them was not taken by hand.
+CREATE TABLE sync_dropped_partitions (
+    name       text NOT NULL,
+    from_epoch bigint NOT NULL,  -- ms, inclusive
+    to_epoch   bigint NOT NULL,  -- ms, exclusive
+    dropped_at timestamptz NOT NULL DEFAULT now()
+);
+
+COMMENT ON TABLE sync_dropped_partitions IS 'Months of sync_events that flask audit retention has dropped.';
+
+-- Drop the partitions of months that ended at least the given number of months ago; returns their names.
+--
+-- A partition stays as long as any of its sessions, however old its epoch, has an event as recent as that.
+CREATE FUNCTION sync_drop_partitions(months_kept integer) RETURNS SETOF text
+LANGUAGE plpgsql
+SET TimeZone = 'UTC'
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    kept_from timestamptz := now() - make_interval(months => months_kept);
+    month timestamptz;
+    is_in_use boolean;
+    partition_name text;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('sync_make_partitions'));
+    FOR partition_name IN
+        SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+        WHERE inhparent = 'sync_events'::regclass AND relname ~ '^sync_events_[0-9]{4}_[0-9]{2}$' ORDER BY relname
+    LOOP
+        month := to_timestamp(right(partition_name, 7), 'YYYY_MM');
+        CONTINUE WHEN month + interval '1 month' > kept_from;
+        EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE at >= %L)', partition_name, kept_from) INTO is_in_use;
+        CONTINUE WHEN is_in_use;
+        INSERT INTO sync_dropped_partitions (name, from_epoch, to_epoch)
+        VALUES (partition_name, extract(epoch FROM month) * 1000,
+            extract(epoch FROM month + interval '1 month') * 1000);
+        EXECUTE format('DROP TABLE %I', partition_name);
+        RETURN NEXT partition_name;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION sync_drop_partitions IS 'Drops months of sync_events that are old and no longer written to.';

@@ -28,20 +28,20 @@ _T = TypeVar("_T")
 _INSERT_EVENTS = """
 INSERT INTO sync_events (
     session_id, epoch, version, event_type, at, sync_mode, status, cycle_count, participant_id,
-    next_participant_id, group_id, remaining_ms, elapsed_ms, actor, request_id, metadata, event, patch,
-    snapshot, record, content_hash
+    next_participant_id, group_id, remaining_ms, elapsed_ms, actor, request_id, metadata, patch,
+    snapshot, record, message, previous_hash, content_hash
 )
 SELECT
     session_id, epoch, version, event_type, at, sync_mode, status, cycle_count, participant_id,
-    next_participant_id, group_id, remaining_ms, elapsed_ms, actor, request_id, metadata, event, patch,
-    snapshot, record, content_hash
-FROM jsonb_populate_recordset(NULL::sync_events, %s)
+    next_participant_id, group_id, remaining_ms, elapsed_ms, actor, request_id, metadata, patch,
+    snapshot, record, message, previous_hash, content_hash
+FROM json_populate_recordset(NULL::sync_events, %s)
 ON CONFLICT DO NOTHING
 RETURNING session_id::text, epoch, version
 """
 _SELECT_HASHES = """
 SELECT session_id::text, epoch, version, stored.content_hash
-FROM jsonb_populate_recordset(NULL::sync_events, %s) JOIN sync_events AS stored USING (session_id, epoch, version)
+FROM json_populate_recordset(NULL::sync_events, %s) JOIN sync_events AS stored USING (session_id, epoch, version)
 """
 _INSERT_LETTER = """
 INSERT INTO sync_dead_letters (bucket, stream_id, kind, error, raw) VALUES (%s, %s, %s, %s, %s)

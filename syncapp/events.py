@@ -56,9 +56,14 @@ class Event:
         snapshot = message.get("snapshot")
         whole = Session.from_snapshot(key[0], snapshot) if snapshot else None
         common: Row = {"session_id": key[0], "epoch": key[1], "version": key[2]}
-        row = common | _event_columns(message, at, whole) | {"content_hash": rf"\x{content_hash.hex()}"}
-        session = common | {name: value for name, value in _session_columns(message, at, whole) if value is not None}
+        row = common | _event_columns(message, at, whole) | {"content_hash": _bytes(content_hash.hex())}
+        session = (
+            common
+            | {"content_hash": row["content_hash"]}
+            | {name: value for name, value in _session_columns(message, at, whole) if value is not None}
+        )
         people = tuple(common | columns for columns in _participant_columns(message, at, whole))
+        row |= {"message": orjson.Fragment(raw), "previous_hash": _bytes(message["previous"] or None)}
         return cls(entry, key, content_hash, orjson.dumps(row), session, people)
 
 
@@ -78,7 +83,6 @@ def _event_columns(message: Mapping[str, Any], at: str | None, whole: Session | 
         "actor": message["actor"],
         "request_id": message.get("request_id") or None,
         "metadata": patch.get("metadata"),
-        "event": event,
         "patch": public_patch(patch),
         "snapshot": whole.state(event["at_ms"]) if whole else None,
         "record": _record(message["snapshot"]) if whole else None,
@@ -125,6 +129,10 @@ def _record(snapshot: Sequence[str]) -> Row:
         "definition": snapshot[DEFINITION],
         "participants": "".join(snapshot[BLOCKS:]),
     }
+
+
+def _bytes(hexadecimal: str | None) -> str | None:
+    return None if hexadecimal is None else rf"\x{hexadecimal}"
 
 
 def _whole(number: Any) -> int:

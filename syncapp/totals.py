@@ -35,6 +35,7 @@ _SESSION_RULES = {
     "status": _NEWEST,
     "cycle_count": _NEWEST,
     "updated_at": _NEWEST,
+    "content_hash": _NEWEST,
     "participant_count": _TOLD,
     "total_time_ms": _TOLD,
     "created_at": _TOLD,

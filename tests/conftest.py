@@ -104,6 +104,7 @@ def db(database_url: str) -> Iterator[psycopg2.extensions.connection]:
     with closing(psycopg2.connect(database_url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
+            cursor.execute("SET syncapp.allow_changes = 'on'")  # tests may do what the log refuses
             cursor.execute(
                 r"SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables"
                 r" WHERE schemaname = current_schema AND tablename LIKE 'sync\_%'"

@@ -115,7 +115,7 @@ class Model:
         self.status = "running"
         self.session_started = self.now
         self._start_cycle(participant_id or next(iter(self.people), None), self.now)
-        return self._finish("session_started", participant_id=self.active, remaining_ms=self.shown())
+        return self._finish("session_started", **self._actors(), remaining_ms=self.shown())
 
     def switch(
         self, now_ms: int, participant_id: str | None = None, next_participant_id: str | None = None
@@ -133,9 +133,9 @@ class Model:
         if budget and self.mode in ("per_participant", "per_group") and not budget.has_expired:
             budget.remaining += self.body.get("increment_ms", 0)
         left = self.shown()
-        mover = self.active
+        actors = self._actors()
         following = self._end_cycle(next_participant_id or self._next_in_rotation(), self.now)
-        return self._finish("cycle_switched", participant_id=mover, next_participant_id=following, remaining_ms=left)
+        return self._finish("cycle_switched", **actors, next_participant_id=following, remaining_ms=left)
 
     def pause(self, now_ms: int) -> dict[str, Any]:
         """Stop."""
@@ -143,14 +143,14 @@ class Model:
         self._charge(self.now)
         self.run_started = None
         self.status = "paused"
-        return self._finish("session_paused", participant_id=self.active, remaining_ms=self.shown())
+        return self._finish("session_paused", **self._actors(), remaining_ms=self.shown())
 
     def resume(self, now_ms: int) -> dict[str, Any]:
         """Go on with the cycle that was paused."""
         self._begin(now_ms, "paused")
         self.status = "running"
         self.run_started = self.now
-        return self._finish("session_resumed", participant_id=self.active, remaining_ms=self.shown())
+        return self._finish("session_resumed", **self._actors(), remaining_ms=self.shown())
 
     def adjust(
         self,
@@ -207,9 +207,9 @@ class Model:
             elif due.kind == TIMEOUT:
                 self._time_out(due.at_ms)
             else:
-                mover = self.active
+                actors = self._actors()
                 self._end("cancelled", due.at_ms)
-                self._commit("session_cancelled", due.at_ms, participant_id=mover, reason="idle")
+                self._commit("session_cancelled", due.at_ms, **actors, reason="idle")
 
     def next_due(self) -> Due | None:
         """Return what comes next by itself; what the last commit made overdue is due at that commit's instant."""
@@ -224,22 +224,18 @@ class Model:
                 dues.append(Due(max(zero_ms, self.updated), TIMEOUT))
         return min(dues)
 
+    def _actors(self) -> dict[str, str | None]:
+        """Return whose turn it is, and in which group."""
+        group_id = self.people[self.active].group_id if self.active and self.mode == "per_group" else None
+        return {"participant_id": self.active, "group_id": group_id}
+
     def _warn(self, at_ms: int, threshold_ms: int) -> None:
         self.fired.add(threshold_ms)
-        group_id = self.owner() if self.mode == "per_group" else None
-        self._commit(
-            "time_warning",
-            at_ms,
-            participant_id=self.active,
-            group_id=group_id,
-            remaining_ms=threshold_ms,
-            threshold_ms=threshold_ms,
-        )
+        self._commit("time_warning", at_ms, **self._actors(), remaining_ms=threshold_ms, threshold_ms=threshold_ms)
 
     def _time_out(self, at_ms: int) -> None:
-        budget, mover, following = self.budget(), self.active, None
+        budget, actors, following = self.budget(), self._actors(), None
         assert budget is not None
-        group_id = self.owner() if self.mode == "per_group" else None
         budget.has_expired = True
         left = 0
         if self.action["type"] == "notify":
@@ -254,8 +250,7 @@ class Model:
         self._commit(
             TIMEOUT_EVENTS[self.mode],
             at_ms,
-            group_id=group_id,
-            participant_id=mover,
+            **actors,
             next_participant_id=following,
             remaining_ms=left,
             action_on_timeout=self.action,
@@ -381,9 +376,9 @@ class Model:
             return None
         if self.status not in LIVE:
             raise Refused("invalid_transition")
-        mover = self.active
+        actors = self._actors()
         self._end(status, self.now)
-        return self._finish(f"session_{status}", participant_id=mover, reason=reason)
+        return self._finish(f"session_{status}", **actors, reason=reason)
 
     def _all_expired(self) -> bool:
         """Tell whether nobody is left; a cycle's budget is full again at the next one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha1, sha256
 from typing import Any
 
 import orjson
@@ -141,7 +142,7 @@ def test_an_event_is_told_as_it_happened_to_the_millisecond(
     audit.store(entries_of(redis))
     columns = """to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), extract(epoch FROM at) * 1000,
         event_type, sync_mode, status, cycle_count, participant_id, next_participant_id, group_id, remaining_ms,
-        elapsed_ms, actor, request_id, metadata, event, patch, snapshot, record"""
+        elapsed_ms, actor, request_id, metadata, message->'event', patch, snapshot, record"""
     (created, _, found) = rows(db, f"SELECT {columns} FROM sync_events ORDER BY version")
     assert found == (
         iso(clock.now_ms),
@@ -156,6 +157,30 @@ def test_an_event_is_told_as_it_happened_to_the_millisecond(
     assert created[16] == made.state(made.created_ms)
     assert created[17]["idle_timeout_ms"] == "3600000"
     assert orjson.loads(created[17]["definition"])["participant_ids"] == ["white", "black"]
+
+
+def test_each_row_names_the_hash_of_the_sessions_message_before_it(
+    db: Db, audit: AuditLog, played: list[Entry]
+) -> None:
+    audit.store(played[::-1])
+    found = rows(db, "SELECT message::text, previous_hash FROM sync_events ORDER BY epoch, version")
+    assert [message.encode() for message, _ in found] == [entry.raw for entry in played]
+    hashes = [None, *(sha1(entry.raw or b"").digest() for entry in played[:-1])]
+    # Over the epochs, too: what was deleted leaves its hash to what is made anew.
+    assert [previous and bytes(previous) for _, previous in found] == hashes
+    last = sha256(played[-1].raw or b"").digest()
+    assert bytes(rows(db, "SELECT content_hash FROM sync_sessions")[0][0]) == last
+
+
+@pytest.mark.parametrize("change", ["UPDATE sync_events SET actor = 'me'", "DELETE FROM sync_events"])
+def test_the_log_is_append_only_in_every_partition(db: Db, audit: AuditLog, played: list[Entry], change: str) -> None:
+    audit.store(played)
+    rows(db, "SET syncapp.allow_changes = 'off'; SELECT 1")
+    (partition,) = rows(db, "SELECT DISTINCT tableoid::regclass::text FROM sync_events")[0]
+    for query in (change, change.replace("sync_events", partition), "TRUNCATE sync_events"):
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="append-only"):
+            rows(db, query)
+    assert rows(db, "SELECT count(*) FROM sync_events") == [(len(played),)]
 
 
 def test_totals_are_those_of_the_newest_state(
@@ -286,8 +311,8 @@ def test_two_events_of_one_key_in_one_batch_are_a_divergence_too(db: Db, audit: 
 
 
 def nested(entry: Entry) -> Entry:
-    deep = b'"event":{"x":' + b"[" * 600 + b"]" * 600 + b","
-    return Entry(1, "9-9", (changed(entry, version=99).raw or b"").replace(b'"event":{', deep))
+    deep = b'"patch":{"x":' + b"[" * 600 + b"]" * 600 + b","
+    return Entry(1, "9-9", (changed(entry, version=99).raw or b"").replace(b'"patch":{', deep))
 
 
 POISON = {

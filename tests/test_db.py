@@ -148,7 +148,7 @@ def test_the_sql_function_makes_each_month_once_also_when_two_ask(db: Db, databa
 def test_rows_that_the_default_partition_took_move_into_their_month(db: Db, database_url: str) -> None:
     insert = """
         INSERT INTO sync_events (session_id, epoch, version, event_type, at, sync_mode, status, cycle_count, actor,
-            event, patch, content_hash)
+            patch, message, content_hash)
         SELECT gen_random_uuid(), extract(epoch FROM date_trunc('month', now(), 'UTC') + interval %s) * 1000 + %s, 1,
             'session_created', now(), 'global', 'pending', 0, 'client', '{}', '{}', ''
         RETURNING tableoid::regclass::text
