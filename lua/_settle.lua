@@ -6,12 +6,11 @@ local TIMEOUTS = {per_participant = 'participant_expired', per_group = 'group_ex
 
 local function warn(session, keys, call, now, at, place)
   local kind, index = budget_of(session)
-  local threshold = session.warn_at[place]
   set(session, 'warned', session.warned + 2 ^ (place - 1))
   commit(session, keys, call, now, at, 'time_warning', concerning(session, {
     group_id = kind == 'g' and quote(group_id(session, index)) or nil,
-    remaining_ms = threshold,
-    threshold_ms = threshold,
+    remaining_ms = int(deadline_of(session) - at),
+    threshold_ms = session.warn_at[place],
   }), 'system')
 end
 

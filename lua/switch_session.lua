@@ -8,7 +8,7 @@
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
 --          unknown_participant · not_active_participant · unknown_next_participant
 --          expired_next_participant
--- Event  cycle_switched
+-- Event  cycle_switched, then what is due by it
 -- @include _command
 
 local keys = {
@@ -41,8 +41,11 @@ local elapsed = charge(session, now)
 local remaining = credit_increment(session)
 local goes_on = hand_over(session, next, now)
 
-return answer(session, keys, call, now, commit(session, keys, call, now, now, 'cycle_switched', {
+local event, patch = commit(session, keys, call, now, now, 'cycle_switched', {
   participant_id = mover and quote(mover),
   next_participant_id = goes_on and next and quote(participant_id(session, next)) or nil,
   remaining_ms = remaining,
-}, 'client', elapsed))
+}, 'client', elapsed)
+settle(session, keys, call, now)
+
+return answer(session, keys, call, now, event, patch)

@@ -232,7 +232,7 @@ class Model:
             at_ms,
             participant_id=self.active,
             group_id=group_id,
-            remaining_ms=threshold_ms,
+            remaining_ms=(self.deadline() or 0) - at_ms,
             threshold_ms=threshold_ms,
         )
 
@@ -354,7 +354,7 @@ class Model:
         budget = self.budget()
         if budget:
             self.fired = {ms for ms in self.body.get("warn_at_ms") or [] if ms >= budget.remaining}
-            self.crossed = self.action["type"] == "notify" and budget.remaining <= 0
+            self.crossed = budget.has_expired
 
     def _end_cycle(self, following: str | None, at_ms: int) -> str | None:
         """Count the cycle that was charged, and go on; return who goes on, if anybody does."""
