@@ -1,7 +1,7 @@
 -- Which budget an adjustment changes, and to what (docs/clock.md).
 -- @include _modes
 
-local MOST_REMAINING = 9999999999  -- what a record has room for
+local LEAST_REMAINING, MOST_REMAINING = -9999999999, 99999999999  -- what a record has room for, and some to spare
 
 local ADJUST = {
   add = function(shown, ms) return shown + ms end,

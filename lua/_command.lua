@@ -1,5 +1,6 @@
 -- What every command does before its own guards: idempotency, load, expected version, settle. With more
--- due than one call may apply, the command is not begun: `busy` asks to call again.
+-- due than one call may apply, the command is not begun: `busy` asks to call again, and names the version
+-- that is to be expected then.
 -- @include _settle
 -- @include _clock
 
@@ -42,6 +43,6 @@ local function begin(keys, call)
     or (call.expected_version ~= '' and call.expected_version ~= int(session.version)) then
     return nil, refuse('version_conflict', now, session, call)
   end
-  if not settle(session, keys, call, now) then return nil, refuse('busy', now, nil, call) end
+  if not settle(session, keys, call, now) then return nil, reply('busy', now, {int(session.version)}, call) end
   return session, now
 end

@@ -11,13 +11,20 @@ local MOST_ARGUMENTS = 1000
 local function renew_blocks(session)
   local renewed = {}
   for kind, touched in pairs(session.touched) do
-    for index in pairs(touched) do
+    local indexes = {}
+    for index in pairs(touched) do indexes[#indexes + 1] = index end
+    table.sort(indexes)
+    for _, index in ipairs(indexes) do
       local name, at = place_of(kind, index)
-      local block = session.blocks[name]
-      session.blocks[name] = string.sub(block, 1, at) .. record_text(session.records[kind][index])
-        .. string.sub(block, at + WIDTH + 1)
-      renewed[name] = true
+      local parts = renewed[name] or {from = 1}
+      parts[#parts + 1] = string.sub(session.blocks[name], parts.from, at)
+      parts[#parts + 1] = record_text(session.records[kind][index])
+      parts.from = at + WIDTH + 1
+      renewed[name] = parts
     end
+  end
+  for name, parts in pairs(renewed) do
+    session.blocks[name] = table.concat(parts) .. string.sub(session.blocks[name], parts.from)
   end
   return renewed
 end

@@ -8,7 +8,7 @@
 local function new_session(key, participants, groups)
   local session = {
     key = key, changed = {}, touched = {p = {}, g = {}}, blocks = {}, records = {p = {}, g = {}}, static = {},
-    participant_count = #participants / 3, group_count = #groups / 2,
+    membership = {}, participant_count = #participants / 3, group_count = #groups / 2,
   }
   local static, members, blocks = session.static, {}, {}
   local function field(name, value)
@@ -22,7 +22,7 @@ local function new_session(key, participants, groups)
   end
   for i = 1, #groups, 2 do
     local index = (i - 1) / 2
-    members[index] = {}
+    members[index] = 0
     field('group_id:' .. int(index), groups[i])
     field('group_index:' .. groups[i], int(index))
     first_record('g', index, groups[i + 1])
@@ -33,11 +33,12 @@ local function new_session(key, participants, groups)
     field('index:' .. participants[i], int(index))
     first_record('p', index, participants[i + 1])
     if group then
-      field('group_of:' .. int(index), int(group))
-      table.insert(members[group], int(index))
+      members[group] = members[group] + 1
+      field('group_of:' .. int(index), int(group) .. ' ' .. int(members[group]))
+      field('member:' .. int(group) .. ':' .. int(members[group]), int(index))
     end
   end
-  for index, places in pairs(members) do field('members:' .. int(index), table.concat(places, ' ')) end
+  for index, count in pairs(members) do field('members:' .. int(index), int(count)) end
   for name, records in pairs(blocks) do
     session.blocks[name] = table.concat(records)
     field(name, session.blocks[name])

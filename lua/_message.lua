@@ -14,11 +14,13 @@ local PARTICIPANT = '"%s":{"time_used_ms":%d,"time_remaining_ms":%s,"cycle_count
 local GROUP = '"%s":{"time_used_ms":%d,"time_remaining_ms":%d,"has_expired":%s}'
 
 local function participants_patch(session)
-  local parts = {}
-  for index in pairs(session.touched.p) do
+  local indexes, parts = {}, {}
+  for index in pairs(session.touched.p) do indexes[#indexes + 1] = index end
+  local ids = fields_of(session, 'id:', indexes)
+  for i, index in ipairs(indexes) do
     local record = record_of(session, 'p', index)
     local remaining = session.sync_mode == 'per_participant' and record.time_remaining_ms or nil
-    parts[#parts + 1] = string.format(PARTICIPANT, participant_id(session, index), record.time_used_ms,
+    parts[#parts + 1] = string.format(PARTICIPANT, ids[i], record.time_used_ms,
       int_or_null(remaining), record.count, tostring(active(session) == index), tostring(record.has_expired))
   end
   return table.concat(parts, ',')

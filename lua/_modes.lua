@@ -32,8 +32,11 @@ end
 local function set_crossed(session, kind, index, crossed)
   if kind == 's' then return set(session, 'crossed', crossed and 1 or 0) end
   touch(session, kind, index).has_expired = crossed
-  if kind == 'g' then
-    for _, member in ipairs(members_of(session, index)) do touch(session, 'p', tonumber(member)).has_expired = crossed end
+  if kind ~= 'g' then return end
+  local places = {}
+  for place = 1, member_count(session, index) do places[place] = place end
+  for _, member in ipairs(fields_of(session, 'member:' .. int(index) .. ':', places)) do
+    touch(session, 'p', tonumber(member)).has_expired = crossed
   end
 end
 
@@ -108,10 +111,8 @@ end
 local function next_group(session, from, even_expired)
   for step = 1, session.group_count do
     local group = (from + step) % session.group_count
-    local members = members_of(session, group)
-    if #members > 0 and (even_expired or not is_expired(session, 'g', group)) then
-      return tonumber(members[record_of(session, 'g', group).count % #members + 1])
-    end
+    local members = (even_expired or not is_expired(session, 'g', group)) and member_count(session, group) or 0
+    if members > 0 then return member_of(session, group, record_of(session, 'g', group).count % members + 1) end
   end
   return nil
 end
@@ -157,11 +158,8 @@ local function give_turn(session, index)
   if not index then return end
   set(session, 'turn', index)
   touch(session, 'p', index)
-  local group = group_of(session, index)
-  if not group then return end
-  for place, member in ipairs(members_of(session, group)) do
-    if tonumber(member) == index then touch(session, 'g', group).count = place end
-  end
+  local group, place = group_of(session, index)
+  if group then touch(session, 'g', group).count = place end
 end
 
 -- JSON text of what is left of the budget that runs or would run; nil when there is none.

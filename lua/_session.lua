@@ -14,8 +14,8 @@ local LIVE = {pending = true, running = true, paused = true}
 -- Totals of participants ('p') and groups ('g') stand in blocks of fixed-width records, so that a
 -- switch touches few fields, and a whole state reads few, however many participants there are.
 local BLOCK = 128
-local WIDTH = 32
-local RECORD = '%11d%11d%9d%1d'
+local WIDTH = 34
+local RECORD = '%12d%12d%9d%1d'
 
 -- With more than one block, `block_tags` says which commit each was last written by, as version.instant:
 -- a caller that has blocks of the same tags is not sent them again.
@@ -37,7 +37,7 @@ end
 local function load_session(key)
   local values = redis.call('HMGET', key, unpack(LOADED))
   if not values[2] then return nil end
-  local session = {key = key, changed = {}, touched = {p = {}, g = {}}, records = {p = {}, g = {}}}
+  local session = {key = key, changed = {}, touched = {p = {}, g = {}}, records = {p = {}, g = {}}, membership = {}}
   for i = 1, #SCALARS + #INNER do
     local text = values[i]
     if text ~= '' then session[LOADED[i]] = tonumber(text) or text or nil end
@@ -77,15 +77,31 @@ local function group_index(session, id)
   return tonumber(redis.call('HGET', session.key, 'group_index:' .. id))
 end
 
--- The group of a participant; nil in sessions without groups.
+-- The group of a participant, and its place among that group's members, from 1; nil in sessions without groups.
 local function group_of(session, index)
   if session.group_count == 0 or not index then return nil end
-  return tonumber(redis.call('HGET', session.key, 'group_of:' .. int(index)))
+  local known = session.membership[index]
+  if not known then
+    known = split(redis.call('HGET', session.key, 'group_of:' .. int(index)))
+    session.membership[index] = known
+  end
+  return tonumber(known[1]), tonumber(known[2])
 end
 
--- The places of a group's members, in rotation order, as texts.
-local function members_of(session, group)
-  return split(redis.call('HGET', session.key, 'members:' .. int(group)))
+local function member_count(session, group)
+  return tonumber(redis.call('HGET', session.key, 'members:' .. int(group)))
+end
+
+-- The index of a group's member by its place, from 1.
+local function member_of(session, group, place)
+  return tonumber(redis.call('HGET', session.key, 'member:' .. int(group) .. ':' .. int(place)))
+end
+
+-- Several fields, named by a prefix and each of a list of indexes.
+local function fields_of(session, prefix, indexes)
+  local names = {}
+  for i, index in ipairs(indexes) do names[i] = prefix .. int(index) end
+  return redis.call('HMGET', session.key, unpack(names))
 end
 
 -- Blocks of participants, then blocks of groups: the order of a reply.
@@ -107,17 +123,17 @@ local function place_of(kind, index)
   return kind .. ':' .. int(math.floor(index / BLOCK)), (index % BLOCK) * WIDTH
 end
 
--- count is a participant's cycle_count; for a group, the place of the member whose turn is next in it.
+-- count is a participant's cycle_count; for a group, the place of the member whose turn it was last, 0 at first.
 local function record_of(session, kind, index)
   local record = session.records[kind][index]
   if record then return record end
   local name, at = place_of(kind, index)
   local block = block_of(session, name)
   record = {
-    time_used_ms = tonumber(string.sub(block, at + 1, at + 11)),
-    time_remaining_ms = tonumber(string.sub(block, at + 12, at + 22)),
-    count = tonumber(string.sub(block, at + 23, at + 31)),
-    has_expired = string.sub(block, at + 32, at + 32) == '1',
+    time_used_ms = tonumber(string.sub(block, at + 1, at + 12)),
+    time_remaining_ms = tonumber(string.sub(block, at + 13, at + 24)),
+    count = tonumber(string.sub(block, at + 25, at + 33)),
+    has_expired = string.sub(block, at + 34, at + 34) == '1',
   }
   session.records[kind][index] = record
   return record

@@ -5,11 +5,10 @@ local MOST_DUE = 64
 local TIMEOUTS = {per_participant = 'participant_expired', per_group = 'group_expired', per_cycle = 'cycle_timed_out'}
 
 local function warn(session, keys, call, now, at, place)
-  local threshold = session.warn_at[place]
   set(session, 'warned', session.warned + 2 ^ (place - 1))
   commit(session, keys, call, now, at, 'time_warning', concerning(session, {
-    remaining_ms = threshold,
-    threshold_ms = threshold,
+    remaining_ms = int(deadline_of(session) - at),
+    threshold_ms = session.warn_at[place],
   }), 'system')
 end
 

@@ -32,7 +32,9 @@ local kind, index, word = adjusted_budget(session, participant_arg, group_arg)
 if word then return refuse(word, now, session, call) end
 local shown = shown_by(session, kind, index, now)
 local target = adjusted_to(session, kind, index, now, ADJUST[op](shown, ms), not_after_ms)
-if target > MOST_REMAINING then return refuse('adjustment_too_large', now, session, call) end
+if target < LEAST_REMAINING or target > MOST_REMAINING then
+  return refuse('adjustment_too_large', now, session, call)
+end
 
 set_remaining(session, kind, index, holder_of(session, kind, index).time_remaining_ms + target - shown)
 if target > 0 and has_crossed(session, kind, index) then set_crossed(session, kind, index, false) end

@@ -5,7 +5,7 @@
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
--- Event  session_resumed
+-- Event  session_resumed, then what is due by it
 -- @include _command
 
 local keys = {
@@ -24,6 +24,9 @@ if session.status ~= 'paused' then return refuse('invalid_transition', now, sess
 
 run(session, now)
 
-return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_resumed', concerning(session, {
+local event, patch = commit(session, keys, call, now, now, 'session_resumed', concerning(session, {
   remaining_ms = remaining_text(session),
-}), 'client'))
+}), 'client')
+settle(session, keys, call, now)
+
+return answer(session, keys, call, now, event, patch)

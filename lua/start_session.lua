@@ -6,7 +6,7 @@
 --       8 session ttl ms  9 idempotency ttl ms
 --       10 participant who begins, or ''
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition · unknown_participant
--- Event  session_started
+-- Event  session_started, then what is due by it
 -- @include _command
 
 local keys = {
@@ -34,6 +34,9 @@ give_turn(session, first)
 run(session, now)
 begin_warnings(session)
 
-return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_started', concerning(session, {
+local event, patch = commit(session, keys, call, now, now, 'session_started', concerning(session, {
   remaining_ms = remaining_text(session),
-}), 'client'))
+}), 'client')
+settle(session, keys, call, now)
+
+return answer(session, keys, call, now, event, patch)

@@ -8,7 +8,7 @@
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
 --          unknown_participant · not_active_participant · unknown_next_participant
 --          expired_next_participant
--- Event  cycle_switched
+-- Event  cycle_switched, then what is due by it
 -- @include _command
 
 local keys = {
@@ -41,5 +41,7 @@ local elapsed = charge(session, now)
 details.remaining_ms = credit_increment(session)
 if hand_over(session, next, now) and next then details.next_participant_id = quote(participant_id(session, next)) end
 
-return answer(session, keys, call, now, commit(session, keys, call, now, now, 'cycle_switched', details,
-  'client', elapsed))
+local event, patch = commit(session, keys, call, now, now, 'cycle_switched', details, 'client', elapsed)
+settle(session, keys, call, now)
+
+return answer(session, keys, call, now, event, patch)

@@ -23,6 +23,7 @@ from syncapp.state import Session
 _MOST_KNOWN = 2048
 # A call applies up to 64 of what is due; a week of one-second cycles is more than this many.
 _MOST_CALLS = 10_000
+_EXPECTED_VERSION = 2  # its place among the arguments
 
 
 class Calls:
@@ -74,6 +75,9 @@ class Calls:
                 reply: list[Any] = self._scripts.call(f"{command}_session", keys, [*head, *args])
                 if reply[0] != "busy":
                     break
+                (reached,), reply[2] = reply[2], []
+                if claim.expected_version is not None:
+                    head[_EXPECTED_VERSION] = reached  # the version was the expected one: nobody else may come between
         except UNAVAILABLE as error:
             raise unavailable(error) from error
         except ResponseError as error:

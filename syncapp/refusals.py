@@ -24,7 +24,7 @@ _FIELDS = {
     "expired_next_participant": ("next_participant_id", "has run out of time", "expired_participant"),
     "unknown_group": ("group_id", "is not a group of this session", "unknown_group"),
     "no_budget": ("op", "there is no such budget in this mode", "no_budget"),
-    "adjustment_too_large": ("ms", "would leave more than 9999999999 ms", "too_large"),
+    "adjustment_too_large": ("ms", "would leave more than 99999999999 ms, or 9999999999 ms of overtime", "too_large"),
 }
 """What each word says, and of which field."""
 _SENTENCES = {

@@ -41,7 +41,7 @@ SCALARS = (
 DEFINITION = len(SCALARS) + 1
 TAGS = DEFINITION + 1
 BLOCKS = TAGS + 1
-RECORD_WIDTH = 32
+RECORD_WIDTH = 34
 LIVE = frozenset({"pending", "running", "paused"})
 TERMINAL = frozenset({"completed", "expired", "cancelled"})
 SCOPES = {
@@ -86,7 +86,7 @@ class Participant:
     @classmethod
     def from_record(cls, record: str) -> Participant:
         """Read a fixed-width record of lua/_session.lua."""
-        return cls(int(record[:11]), int(record[11:22]), int(record[22:31]), record[31] == "1")
+        return cls(int(record[:12]), int(record[12:24]), int(record[24:33]), record[33] == "1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,8 @@ class Model:
 
     def _warn(self, at_ms: int, threshold_ms: int) -> None:
         self.fired.add(threshold_ms)
-        self._commit("time_warning", at_ms, **self._actors(), remaining_ms=threshold_ms, threshold_ms=threshold_ms)
+        remaining_ms = (self.deadline() or 0) - at_ms
+        self._commit("time_warning", at_ms, **self._actors(), remaining_ms=remaining_ms, threshold_ms=threshold_ms)
 
     def _time_out(self, at_ms: int) -> None:
         budget, actors, following = self.budget(), self._actors(), None
@@ -349,7 +350,7 @@ class Model:
         budget = self.budget()
         if budget:
             self.fired = {ms for ms in self.body.get("warn_at_ms") or [] if ms >= budget.remaining}
-            self.crossed = self.action["type"] == "notify" and budget.remaining <= 0
+            self.crossed = budget.has_expired
 
     def _end_cycle(self, following: str | None, at_ms: int) -> str | None:
         """Count the cycle that was charged, and go on; return who goes on, if anybody does."""

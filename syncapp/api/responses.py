@@ -37,11 +37,13 @@ def result(found: Result, status: int = 200, headers: dict[str, str] | None = No
     if found.replayed:
         headers["Idempotency-Replayed"] = "true"
     if requests.wants_minimal():
-        headers["Preference-Applied"] = "return=minimal"
+        # The patch's own: what the command made due may have been committed on top of it.
+        version = found.patch["version"] if found.patch else session.version
+        headers |= {"Preference-Applied": "return=minimal", "ETag": f'"{session.epoch}-{version}"'}
         document: dict[str, Any] = {
             "session_id": session.session_id,
             "epoch": session.epoch,
-            "version": session.version,
+            "version": version,
             "event": found.event,
             "patch": public_patch(found.patch or {}),
         }

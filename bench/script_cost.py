@@ -1,0 +1,165 @@
+"""What each command costs the server, at 2, 10, 100 and 1,000 participants, in every mode.
+
+    .venv/bin/python bench/script_cost.py [mode ...]
+
+Starts a private Valkey. A number is the median time in µs that the server spent in one call of the script, as
+`INFO commandstats` has it: no network, no Python. The clock is set, so that a timeout can be had when it is
+wanted; one GET takes the place of TIME. Calls come from a process that knows the session, as they mostly do;
+`get, unknown` comes from one that does not, and is sent all of it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis as redis_py
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from anywhere
+
+from syncapp.config import Settings
+from syncapp.models import CreateSession
+from syncapp.redis import connect
+from syncapp.servers import Valkey
+from syncapp.sessions import SessionStore
+
+COUNTS = (2, 10, 100, 1000)
+CALLS = 100
+NOON_MS = 4_102_488_000_000
+CLOCK = {"_clock": "local function server_now_ms() return tonumber(redis.call('GET', 'bench:now_ms')) end"}
+MODES: dict[str, dict[str, Any]] = {
+    "per_participant": {"sync_mode": "per_participant", "increment_ms": 1000},
+    "per_cycle": {"sync_mode": "per_cycle", "time_per_cycle_ms": 60_000},
+    "per_group of two": {"sync_mode": "per_group", "increment_ms": 1000},
+    "per_group in two": {"sync_mode": "per_group", "increment_ms": 1000},
+    "global": {"sync_mode": "global", "total_time_ms": 60_000},
+    "count_up": {"sync_mode": "count_up", "max_time_ms": 60_000},
+}
+
+
+def body(mode: str, count: int) -> dict[str, Any]:
+    """Return a create request of a mode with so many participants."""
+    people: list[dict[str, Any]] = [{"participant_id": f"participant-{i}"} for i in range(count)]
+    if mode.startswith(("per_participant", "per_group")):
+        people = [person | {"total_time_ms": 60_000} for person in people]
+    if mode.startswith("per_group"):
+        groups = 2 if mode == "per_group in two" else count // 2
+        people = [person | {"group_id": f"group-{i % groups}"} for i, person in enumerate(people)]
+    return MODES[mode] | {"participants": people}
+
+
+class Bench:
+    """One session after another of a mode and size; `session` is the present one."""
+
+    def __init__(self, client: redis_py.Redis, url: str, mode: str, count: int) -> None:
+        client.flushdb()
+        self.client, self.url = client, url
+        self.store = self.new_store()
+        self.stranger = self.new_store()
+        self.body = body(mode, count)
+        self.now_ms = NOON_MS
+        self.pass_ms(0)
+        self.session = ""
+
+    def new_store(self) -> SessionStore:
+        """Return a store that knows no session."""
+        settings = Settings(redis_url=self.url)
+        return SessionStore(connect(settings), settings, partials=CLOCK)
+
+    def pass_ms(self, ms: int) -> None:
+        """Set the clock forward."""
+        self.now_ms += ms
+        self.client.set("bench:now_ms", self.now_ms)
+
+    def create(self, **more: Any) -> None:
+        """Make another session."""
+        self.session = self.store.create(CreateSession.parse(self.body | more)).found.session_id
+
+    def run(self, **more: Any) -> None:
+        """Make another session, and start it."""
+        self.create(**more)
+        self.store.start(self.session)
+
+    def due(self, after_ms: int = 60_000, **more: Any) -> None:
+        """Make another session, and let so much time pass after its start."""
+        self.run(**more)
+        self.store.get(self.session)
+        if self.body["sync_mode"] == "per_group":  # a group's budget is the sum of its members'
+            after_ms = self.store.get(self.session).found.groups[0].time_remaining_ms - 60_000 + after_ms
+        self.pass_ms(after_ms)
+
+    def forget(self) -> None:
+        """Let the stranger know no session again."""
+        self.stranger._calls._known.clear()
+
+    def cost_us(self, prepare: Callable[[], object], call: Callable[[], object]) -> float:
+        """Return the median of the server's time for a call of a script, in µs; what prepares it does not count."""
+        spent = []
+        for _ in range(CALLS):
+            prepare()
+            self.client.config_resetstat()
+            call()
+            stats: Any = self.client.info("commandstats")
+            spent.append(stats["cmdstat_evalsha"]["usec"])
+        return statistics.median(spent)
+
+    def costs_us(self) -> dict[str, float]:
+        """Return what each command costs."""
+        store, last = self.store, self.body["participants"][-1]["participant_id"]
+
+        def times_out(action: str) -> Callable[[], None]:
+            return lambda: self.due(action_on_timeout={"type": action})
+
+        def expire() -> None:
+            assert store.expire([self.session])[0].instants_ms  # type: ignore[union-attr]  # no error is expected
+
+        self.run()
+        steps: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+            "get": (int, lambda: store.get(self.session)),
+            "get, unknown": (self.forget, lambda: self.stranger.get(self.session)),
+            "switch": (int, lambda: store.switch(self.session)),
+            "switch to the last": (int, lambda: store.switch(self.session, next_participant_id=last)),
+            "adjust": (int, lambda: store.adjust(self.session, op="add", ms=1)),
+            "update": (int, lambda: store.update(self.session, {"a": 1})),
+            "pause": (lambda: self._be("running"), lambda: store.pause(self.session)),
+            "resume": (lambda: self._be("paused"), lambda: store.resume(self.session)),
+            "create": (int, self.create),
+            "start": (self.create, lambda: store.start(self.session)),
+            "warning": (lambda: self.due(30_000, warn_at_ms=[30_000]), expire),
+            "timeout, notify": (times_out("notify"), expire),
+            "timeout, skip_cycle": (times_out("skip_cycle"), expire),
+            "timeout, end_session": (times_out("end_session"), expire),
+            "complete": (self.run, lambda: store.complete(self.session)),
+            "cancel": (self.run, lambda: store.cancel(self.session)),
+            "delete": (self.run, lambda: store.delete(self.session)),
+        }
+        return {name: self.cost_us(*step) for name, step in steps.items()}
+
+    def _be(self, status: str) -> None:
+        if self.store.get(self.session).found.status != status:
+            (self.store.pause if status == "paused" else self.store.resume)(self.session)
+
+
+def main() -> None:
+    """Print a table for each mode."""
+    with tempfile.TemporaryDirectory(prefix="syncapp-bench-") as directory:
+        valkey = Valkey(Path(directory), Path(directory) / "valkey")
+        valkey.spawn()
+        try:
+            valkey.wait_ready()
+            with redis_py.Redis.from_url(valkey.url) as client:
+                for mode in sys.argv[1:] or MODES:
+                    found = {count: Bench(client, valkey.url, mode, count).costs_us() for count in COUNTS}
+                    print(f"\n{mode:22}" + "".join(f"{count:8,}" for count in COUNTS))
+                    for name in found[2]:
+                        print(f"{name:22}" + "".join(f"{found[count][name]:8.0f}" for count in COUNTS), flush=True)
+        finally:
+            valkey.stop()
+
+
+if __name__ == "__main__":
+    main()
