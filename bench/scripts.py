@@ -40,8 +40,8 @@ def run(rig: Rig) -> Part:
         figures,
         [
             "Server time is `usec_per_call` of INFO commandstats, the mean of a block of calls: medians are of blocks.",
-            "Memory of a session is that of its hash and its share of the deadlines. Events in the outbox and "
-            "idempotency records are there for a while only.",
+            "Memory of a session is that of its hash and its share of the deadlines.",
+            "Events in the outbox and idempotency records are there for a while only.",
         ],
     )
 
