@@ -10,7 +10,7 @@ CORE := sessions scripts outbox audit tasks
 $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>/dev/null || rm -f $(INSTALLED))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types fmt clean
+.PHONY: help run test check lint types fmt bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,11 @@ types: $(INSTALLED) ## Check types
 fmt: $(INSTALLED) ## Mend style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## Measure everything, 8 minutes, into bench/results/ (ONLY="store rest" runs parts)
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null \
+	|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@$(BIN)/python -m bench $(ONLY)
 
 clean: ## Remove the virtualenv and every cache; data stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov

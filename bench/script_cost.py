@@ -105,7 +105,7 @@ class Bench:
             call()
             stats: Any = self.client.info("commandstats")
             spent.append(stats["cmdstat_evalsha"]["usec"])
-        return statistics.median(spent)
+        return float(statistics.median(spent))
 
     def costs_us(self) -> dict[str, float]:
         """Return what each command costs."""

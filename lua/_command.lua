@@ -21,10 +21,12 @@ local function replay(keys, call, now)
   if first[1] ~= call.fingerprint then return refuse('idempotency_mismatch', now, nil, call) end
   local state = {}
   for i = 6, #first do state[i - 5] = first[i] end
-  if #state > 0 and state[1] ~= call.known_epoch then
-    local stored = redis.call('HMGET', keys.session, 'epoch', 'definition')
-    if stored[1] ~= state[1] then return refuse('not_found', now, nil, call) end
-    state[DEFINITION] = stored[2]
+  local epoch = epoch_of(state[1])
+  if epoch and epoch ~= call.known_epoch then
+    -- Of a deleted session there are an epoch and a definition, but no scalars.
+    local scalars, last, definition = unpack(redis.call('HMGET', keys.session, 'scalars', 'epoch', 'definition'))
+    if epoch ~= (epoch_of(scalars) or last) then return refuse('not_found', now, nil, call) end
+    state[DEFINITION] = definition
   end
   call.expired_id = first[3]
   return reply('ok', tonumber(first[2]), state, call, first[4], first[5], 1)

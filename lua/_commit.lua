@@ -29,7 +29,7 @@ local function renew_blocks(session)
   return renewed
 end
 
--- Write the changed scalars and blocks; session.static holds what only a new session writes.
+-- Write the scalars and what else has changed; session.static holds what only a new session writes.
 local function write_fields(session)
   local fields = session.static or {}
   if session.static then redis.call('DEL', session.key) end
@@ -37,7 +37,9 @@ local function write_fields(session)
     fields[#fields + 1] = name
     fields[#fields + 1] = value
   end
-  for name in pairs(session.changed) do field(name, text_of(session[name])) end
+  renew_scalars(session)
+  field('scalars', session.scalars)
+  if session.changed.metadata then field('metadata', session.metadata) end
   local renewed = renew_blocks(session)
   for name in pairs(renewed) do field(name, session.blocks[name]) end
   if session.block_tags then
@@ -62,17 +64,32 @@ local function write_tombstone(session, call, now)
   redis.call('PEXPIREAT', session.key, int(now + call.session_ttl_ms))
 end
 
+-- The whole state as a list of strings, each scalar one of its own.
+local function snapshot_of(session)
+  local snapshot = {unpack(session.texts)}
+  for i, text in ipairs(state_of(session, '', '')) do
+    if i > 1 then snapshot[#snapshot + 1] = text end
+  end
+  return snapshot
+end
+
 -- Take a session that is not there off the deadlines.
 local function forget(keys, call)
   redis.call('ZREM', keys.deadlines, call.session_id)
 end
 
+-- The next instant to look at a session, or nil: what is finished does nothing by itself.
+local function look_at(session)
+  if not LIVE[session.status] then return nil end
+  local look = session.idle_ms
+  look = math.min(look, timeout_at(session) or look)
+  return session.warn_at and math.min(look, (warning_at(session)) or look) or look
+end
+
 -- Set the next instant to look at a live session; let a finished one go when its time has come.
 local function schedule(session, keys, call, now)
-  if LIVE[session.status] then
-    local look = session.idle_ms
-    look = math.min(look, timeout_at(session) or look, (warning_at(session)) or look)
-    redis.call('ZADD', keys.deadlines, int(look), call.session_id)
+  if session.look_ms then
+    redis.call('ZADD', keys.deadlines, int(session.look_ms), call.session_id)
   elseif session.changed.status then
     redis.call('ZREM', keys.deadlines, call.session_id)
     if session.status ~= 'deleted' then
@@ -97,6 +114,7 @@ local function commit(session, keys, call, now, at, word, details, actor, elapse
   if actor == 'client' and LIVE[session.status] then
     set(session, 'idle_ms', math.max(at, deadline_of(session) or at) + session.idle_timeout_ms)
   end
+  set(session, 'look_ms', look_at(session))
   local deleted = session.status == 'deleted'
   local ended = session.changed.status and not LIVE[session.status] and not deleted
   local event = event_of(word, at, details)
@@ -105,7 +123,7 @@ local function commit(session, keys, call, now, at, word, details, actor, elapse
   schedule(session, keys, call, now)
   local snapshot
   if ended or session.version == 1 or (session.version % SNAPSHOT_EVERY == 0 and not deleted) then
-    snapshot = cjson.encode(state_of(session, '', ''))
+    snapshot = cjson.encode(snapshot_of(session))
   end
   local message = message_of(session, call, actor, elapsed, event, patch, snapshot)
   redis.call('HSET', session.key, 'chain', chain_on(session, message))

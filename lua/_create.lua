@@ -5,12 +5,14 @@
 -- of names and values that _commit writes once.
 --   participants  a flat list of ids, budgets (ms) and group indexes or ''
 --   groups        a flat list of ids and budgets (ms)
-local function new_session(key, participants, groups)
+--   static        a flat list of further names and values
+local function new_session(key, participants, groups, static)
   local session = {
-    key = key, changed = {}, touched = {p = {}, g = {}}, blocks = {}, records = {p = {}, g = {}}, static = {},
-    membership = {}, participant_count = #participants / 3, group_count = #groups / 2,
+    key = key, changed = {}, touched = {p = {}, g = {}}, blocks = {}, records = {p = {}, g = {}}, static = static,
+    ids = {}, membership = {}, texts = {}, participant_count = #participants / 3, group_count = #groups / 2,
   }
-  local static, members, blocks = session.static, {}, {}
+  for i = 1, #SCALARS do session.texts[i] = '' end
+  local members, blocks = {}, {}
   local function field(name, value)
     static[#static + 1] = name
     static[#static + 1] = value

@@ -1,23 +1,21 @@
 -- Replies: a word first, then data. syncapp/errors.py maps each word to what a client sees.
 -- @include _session
 
-local DEFINITION = #SCALARS + 2  -- its place in a state reply, after the metadata
-local TAGS = DEFINITION + 1
+local DEFINITION = 3  -- its place in a state, after scalars and metadata
+local TAGS = 4
 
--- The whole state as a flat list of strings: scalars, metadata, definition, tags, blocks.
+-- The whole state as a list of strings: scalars, metadata, definition, tags, blocks.
 -- Left out, as '', is what the caller has: the definition when it knows the epoch, and then blocks
 -- whose tags it names. So a reply stays small with many participants.
 local function state_of(session, known_epoch, known_tags)
-  local state = {}
-  for i, name in ipairs(SCALARS) do state[i] = text_of(session[name]) end
-  local known = known_epoch == state[1]
-  state[#state + 1] = session.metadata
-  state[DEFINITION] = known and '' or redis.call('HGET', session.key, 'definition')
-  local tags = session.block_tags or {}
-  state[TAGS] = table.concat(tags, ' ')
-  local same = known and split(known_tags) or {}
+  local known = known_epoch == int(session.epoch)
+  local definition = known and '' or redis.call('HGET', session.key, 'definition')
+  local state = {session.scalars, session.metadata, definition, ''}
+  local tags = session.block_tags
+  if tags then state[TAGS] = table.concat(tags, ' ') end
+  local same = tags and known and split(known_tags) or {}
   for number, name in ipairs(block_names(session)) do
-    local has_it = tags[number] and tags[number] == same[number]
+    local has_it = tags and tags[number] == same[number]
     state[TAGS + number] = has_it and '' or session.blocks[name] or redis.call('HGET', session.key, name)
   end
   return state

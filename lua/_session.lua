@@ -1,14 +1,16 @@
 -- A session in memory: loaded from its hash, changed here, written by _commit alone.
 -- @include _json
 
--- Scalar fields in the order of a state reply; syncapp/state.py reads them in this order.
+-- What is small and changes, in the order of the text `scalars`; syncapp/state.py reads them in this order.
+--   look_ms  when something is due by itself, as among the deadlines
+--   warned   a set of bits, one for each threshold of warn_at that has fired
 local SCALARS = {
   'epoch', 'version', 'status', 'sync_mode', 'participant_count', 'group_count', 'increment_ms',
   'idle_timeout_ms', 'turn', 'cycle_count', 'time_used_ms', 'time_remaining_ms', 'cycle_started_ms',
   'session_started_ms', 'session_completed_ms', 'created_ms', 'updated_ms', 'metadata_version',
+  'on_timeout', 'idle_ms', 'look_ms', 'time_per_cycle_ms', 'max_cycles', 'warned', 'crossed',
 }
--- What only scripts need: warned is a set of bits, one for each threshold of warn_at that has fired.
-local INNER = {'on_timeout', 'idle_ms', 'time_per_cycle_ms', 'max_cycles', 'warned', 'crossed'}
+local SCALAR = '([^ ]*) '
 local LIVE = {pending = true, running = true, paused = true}
 
 -- Totals of participants ('p') and groups ('g') stand in blocks of fixed-width records, so that a
@@ -16,15 +18,6 @@ local LIVE = {pending = true, running = true, paused = true}
 local BLOCK = 128
 local WIDTH = 34
 local RECORD = '%12d%12d%9d%1d'
-
--- With more than one block, `block_tags` says which commit each was last written by, as version.instant:
--- a caller that has blocks of the same tags is not sent them again.
--- One read brings all that most commands need: scalars, texts, and the first block of each kind.
-local TEXTS = {'warn_at', 'block_tags', 'metadata', 'chain', 'p:0', 'g:0'}
-local LOADED = {}
-for _, names in ipairs({SCALARS, INNER, TEXTS}) do
-  for _, name in ipairs(names) do LOADED[#LOADED + 1] = name end
-end
 
 -- A list of words; nil when there is no text.
 local function split(text)
@@ -34,22 +27,31 @@ local function split(text)
   return words
 end
 
+-- The epoch, as text, that scalars begin with.
+local function epoch_of(scalars)
+  return scalars and string.match(scalars, '^%d+')
+end
+
+-- One read brings all that most commands need. With more than one block, `block_tags` says which commit each
+-- was last written by, as version.instant: a caller that has blocks of the same tags is not sent them again.
 local function load_session(key)
-  local values = redis.call('HMGET', key, unpack(LOADED))
-  if not values[2] then return nil end
-  local session = {key = key, changed = {}, touched = {p = {}, g = {}}, records = {p = {}, g = {}}, membership = {}}
-  for i = 1, #SCALARS + #INNER do
-    local text = values[i]
-    if text ~= '' then session[LOADED[i]] = tonumber(text) or text or nil end
+  local scalars, warn_at, tags, metadata, chain, people, groups =
+    unpack(redis.call('HMGET', key, 'scalars', 'warn_at', 'block_tags', 'metadata', 'chain', 'p:0', 'g:0'))
+  if not scalars then return nil end
+  local session = {
+    key = key, scalars = scalars, metadata = metadata, chain = chain, warn_at = split(warn_at),
+    block_tags = split(tags), blocks = {['p:0'] = people or nil, ['g:0'] = groups or nil}, changed = {},
+    touched = {p = {}, g = {}}, records = {p = {}, g = {}}, ids = {}, membership = {},
+    -- Padded, because an earlier release may have known fewer.
+    texts = {string.match(scalars .. string.rep(' ', #SCALARS), string.rep(SCALAR, #SCALARS))},
+  }
+  for i, text in ipairs(session.texts) do
+    if text ~= '' then session[SCALARS[i]] = tonumber(text) or text end
   end
-  local warn_at, tags, metadata, chain, people, groups = unpack(values, #SCALARS + #INNER + 1)
-  session.warn_at, session.block_tags, session.metadata = split(warn_at), split(tags), metadata
-  session.chain = chain
-  session.blocks = {['p:0'] = people or nil, ['g:0'] = groups or nil}
   return session
 end
 
--- Change one field; the hash holds '' for nil.
+-- Change one field; `scalars` holds '' for nil.
 local function set(session, name, value)
   session[name] = value
   session.changed[name] = true
@@ -60,8 +62,19 @@ local function text_of(value)
   return value or ''
 end
 
+-- Put what was changed into `scalars`.
+local function renew_scalars(session)
+  local texts, changed = session.texts, session.changed
+  for i, name in ipairs(SCALARS) do
+    if changed[name] then texts[i] = text_of(session[name]) end
+  end
+  session.scalars = table.concat(texts, ' ')
+end
+
 local function participant_id(session, index)
-  return redis.call('HGET', session.key, 'id:' .. int(index))
+  local id = session.ids[index] or redis.call('HGET', session.key, 'id:' .. int(index))
+  session.ids[index] = id
+  return id
 end
 
 local function group_id(session, index)
@@ -104,11 +117,17 @@ local function fields_of(session, prefix, indexes)
   return redis.call('HMGET', session.key, unpack(names))
 end
 
+-- The name of a kind's block; most sessions have no other than the first.
+local function block_name(kind, number)
+  if number == 0 then return kind == 'p' and 'p:0' or 'g:0' end
+  return kind .. ':' .. int(number)
+end
+
 -- Blocks of participants, then blocks of groups: the order of a reply.
 local function block_names(session)
   local names = {}
-  for number = 0, math.ceil(session.participant_count / BLOCK) - 1 do names[#names + 1] = 'p:' .. int(number) end
-  for number = 0, math.ceil(session.group_count / BLOCK) - 1 do names[#names + 1] = 'g:' .. int(number) end
+  for number = 0, math.ceil(session.participant_count / BLOCK) - 1 do names[#names + 1] = block_name('p', number) end
+  for number = 0, math.ceil(session.group_count / BLOCK) - 1 do names[#names + 1] = block_name('g', number) end
   return names
 end
 
@@ -120,7 +139,7 @@ end
 
 -- A record's block, and where in it the record begins.
 local function place_of(kind, index)
-  return kind .. ':' .. int(math.floor(index / BLOCK)), (index % BLOCK) * WIDTH
+  return block_name(kind, math.floor(index / BLOCK)), (index % BLOCK) * WIDTH
 end
 
 -- count is a participant's cycle_count; for a group, the place of the member whose turn it was last, 0 at first.

@@ -2,75 +2,14 @@
 -- @include _commit
 
 local MOST_DUE = 64
-local TIMEOUTS = {per_participant = 'participant_expired', per_group = 'group_expired', per_cycle = 'cycle_timed_out'}
-
-local function warn(session, keys, call, now, at, place)
-  set(session, 'warned', session.warned + 2 ^ (place - 1))
-  commit(session, keys, call, now, at, 'time_warning', concerning(session, {
-    remaining_ms = int(deadline_of(session) - at),
-    threshold_ms = session.warn_at[place],
-  }), 'system')
-end
-
-local function time_out(session, keys, call, now, at)
-  local kind, index = budget_of(session)
-  local details = concerning(session, {
-    action_on_timeout = redis.call('HGET', session.key, 'action_on_timeout'),
-  })
-  if kind ~= 's' then call.expired_id = active_id(session) end
-  local elapsed
-  if session.on_timeout == 'notify' then
-    set_crossed(session, kind, index, true)
-    details.remaining_ms = int(deadline_of(session) - at)
-  else
-    elapsed = charge(session, at)
-    set_crossed(session, kind, index, true)
-    details.remaining_ms = remaining_text(session)
-    local goes_on = session.on_timeout == 'skip_cycle' and SKIPS[session.sync_mode]
-    local next = goes_on and session.turn and next_in_rotation(session)
-    if goes_on and (next or not session.turn) then
-      if hand_over(session, next, at) and next then
-        details.next_participant_id = quote(participant_id(session, next))
-      end
-    else
-      finish(session, 'expired', at)
-    end
-  end
-  local word = TIMEOUTS[session.sync_mode] or 'session_expired'
-  commit(session, keys, call, now, at, word, details, 'system', elapsed)
-end
-
-local function cancel_idle(session, keys, call, now, at)
-  local details = concerning(session, {reason = quote('idle')})
-  local elapsed = charge(session, at)
-  finish(session, 'cancelled', at)
-  commit(session, keys, call, now, at, 'session_cancelled', details, 'system', elapsed)
-end
-
--- Apply the first of what is due at `now`; returns whether anything was.
-local function settle_one(session, keys, call, now)
-  if not LIVE[session.status] then return false end
-  local warning, place = warning_at(session)
-  local timeout, idle = timeout_at(session), session.idle_ms
-  if warning and warning <= now and warning <= math.min(timeout or warning, idle) then
-    warn(session, keys, call, now, warning, place)
-    call.instants[#call.instants + 1] = int(warning)
-  elseif timeout and timeout <= now and timeout <= idle then
-    time_out(session, keys, call, now, timeout)
-    call.instants[#call.instants + 1] = int(timeout)
-  elseif idle <= now then
-    cancel_idle(session, keys, call, now, idle)
-    call.instants[#call.instants + 1] = int(idle)
-  else
-    return false
-  end
-  return true
-end
 
 -- Apply what is due at `now`; returns whether that was all. Sets call.expired_id when someone is found
 -- out of time; call.instants lists when what was applied took effect.
 local function settle(session, keys, call, now)
   call.instants = call.instants or {}
+  if not session.look_ms or session.look_ms > now then return true end
+  -- Most calls find nothing due: what applies it is defined here, for those that do.
+  -- @include _due
   for _ = 1, MOST_DUE do
     if not settle_one(session, keys, call, now) then return true end
   end

@@ -38,15 +38,16 @@ if existing then return refuse('session_exists', now, existing, call) end
 -- A deleted session leaves its epoch behind for a while: a new one is always later, and chained to it.
 local last = redis.call('HMGET', keys.session, 'epoch', 'updated_ms', 'chain')
 now = math.max(now, (tonumber(last[1]) or 0) + 1, tonumber(last[2]) or 0)
-local session = new_session(keys.session, {unpack(rest, 1, 3 * people)}, {unpack(rest, 3 * people + 1)})
+local static = {'definition', definition, 'action_on_timeout', action_on_timeout}
+if warn_at ~= '' then static = {'warn_at', warn_at, unpack(static)} end
+local session = new_session(keys.session, {unpack(rest, 1, 3 * people)}, {unpack(rest, 3 * people + 1)}, static)
 session.chain = last[3]
 for name, value in pairs({
   epoch = now, version = 0, status = 'pending', sync_mode = mode, increment_ms = increment_ms,
   participant_count = session.participant_count, group_count = session.group_count, on_timeout = on_timeout,
   idle_timeout_ms = idle_timeout_ms, time_remaining_ms = budget_ms, time_per_cycle_ms = time_per_cycle_ms,
   time_used_ms = SESSION_BUDGET[mode] and 0 or nil, max_cycles = max_cycles, warned = 0, crossed = 0, cycle_count = 0,
-  created_ms = now, metadata = metadata, metadata_version = 1, action_on_timeout = action_on_timeout,
-  definition = definition, warn_at = warn_at ~= '' and warn_at or nil,
+  created_ms = now, metadata = metadata, metadata_version = 1,
 }) do set(session, name, value) end
 
 return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_created', {}, 'client'))

@@ -18,7 +18,7 @@ from syncapp.keys import Keyspace
 from syncapp.redis import UNAVAILABLE
 from syncapp.refusals import refusal, unavailable
 from syncapp.scripts import Scripts
-from syncapp.state import Session
+from syncapp.state import Session, values_of
 
 _MOST_KNOWN = 2048
 # A call applies up to 64 of what is due; a week of one-second cycles is more than this many.
@@ -137,6 +137,7 @@ class Calls:
 
     def session(self, session_id: str, known: Known | None, state: Sequence[str]) -> Session:
         """Return the session of a state reply to a call that named `known`, and keep its parts."""
+        state = values_of(state)
         now_known = Known.from_reply(state, known)
         self._known[session_id] = now_known
         self._known.move_to_end(session_id)

@@ -48,8 +48,11 @@ class Definition:
         return cls(**values)
 
     def to_json(self) -> bytes:
-        """Return the text that a session's hash holds; no script reads it."""
-        return orjson.dumps({item.name: getattr(self, item.name) for item in fields(self)})
+        """Return the text that a session's hash holds; no script reads it. What is as by default is left out."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return orjson.dumps(
+            {item.name: values[item.name] for item in fields(self) if values[item.name] != item.default}
+        )
 
 
 def define(new: CreateSession, action: Mapping[str, Any]) -> Definition:

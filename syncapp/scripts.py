@@ -1,7 +1,8 @@
 """The Lua scripts: read from `lua/`, their includes spliced in, called by hash.
 
 `-- @include _name` on a line of its own is replaced by `lua/_name.lua`, once per script however
-often it is asked for, so that a partial can name what it stands on.
+often it is asked for, so that a partial can name what it stands on. Within a function its definitions are made
+when that function comes there: making them is a good part of what a short script costs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import redis
 from redis.exceptions import NoScriptError
 
 LUA_DIR = Path(__file__).resolve().parent.parent / "lua"
-_INCLUDE = re.compile(r"^-- @include (_\w+)[ \t]*$", re.MULTILINE)
+_INCLUDE = re.compile(r"^ *-- @include (_\w+)[ \t]*$", re.MULTILINE)
 
 
 def names() -> list[str]:

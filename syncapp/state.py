@@ -36,7 +36,15 @@ SCALARS = (
     "created_ms",
     "updated_ms",
     "metadata_version",
+    "on_timeout",
+    "idle_ms",
+    "look_ms",
+    "time_per_cycle_ms",
+    "max_cycles",
+    "warned",
+    "crossed",
 )
+_PADDING = " " * len(SCALARS)
 # The places after the scalars and the metadata in a state reply.
 DEFINITION = len(SCALARS) + 1
 TAGS = DEFINITION + 1
@@ -52,6 +60,12 @@ SCOPES = {
     "count_up": "session",
 }
 _INSTANTS = ("cycle_started", "session_started", "session_completed", "updated")
+
+
+def values_of(reply: Sequence[str]) -> list[str]:
+    """Return a state with each scalar apart, as snapshots have it; a reply begins with one text of them all."""
+    # Padded, because an earlier release may have known fewer.
+    return [*(reply[0] + _PADDING).split(" ")[: len(SCALARS)], *reply[1:]]
 
 
 def iso(ms: int | None) -> str | None:

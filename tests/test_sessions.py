@@ -535,3 +535,17 @@ def test_participants_may_be_given_their_places(store: SessionStore) -> None:
     ]
     new = CreateSession.parse({"sync_mode": "per_participant", "participants": people})
     assert store.create(new).found.definition.participant_ids == ("a", "b")
+
+
+def test_a_session_written_by_a_release_that_knew_fewer_scalars_is_read_and_goes_on(
+    redis: redis_py.Redis, redis_url: str
+) -> None:
+    store = make_store(redis_url, set_clock=False)
+    session_id = store.create(chess()).found.session_id
+    store.start(session_id)
+    key = store._calls._keys.session(session_id)
+    scalars = redis.hget(key, "scalars")
+    assert isinstance(scalars, bytes)
+    redis.hset(key, "scalars", scalars.rsplit(b" ", 1)[0])
+    assert make_store(redis_url, set_clock=False).get(session_id).found.version == 2
+    assert store.switch(session_id).found.version == 3

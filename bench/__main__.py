@@ -1,0 +1,62 @@
+"""`make bench`: runs the parts, and writes what they found to bench/results/."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench import report
+from bench.figures import Part
+from bench.rig import Rig
+from bench.targets import verdicts
+from syncapp.processes import end_leftovers
+
+PARTS = ("store", "scripts", "rest")
+
+
+def run(names: list[str]) -> dict[str, Part]:
+    """Run parts, one after another, on servers of their own; return what they found, by name."""
+    directory = Path(tempfile.mkdtemp(prefix="syncapp-bench-"))
+    found: dict[str, Part] = {}
+    try:
+        with Rig(directory) as rig:
+            for name in names:
+                began_s = time.monotonic()
+                print(f"{name} ...", flush=True)
+                rig.flush()
+                found[name] = importlib.import_module(f"bench.{name}").run(rig)
+                print(f"{name}: {time.monotonic() - began_s:.0f} s", flush=True)
+    finally:
+        end_leftovers(directory)
+        shutil.rmtree(directory, ignore_errors=True)
+    return found
+
+
+def main() -> int:
+    """Run what is asked for; return the exit code: 0 also when a target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="part", help=f"one of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where results go")
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    began_s = time.monotonic()
+    before = os.getloadavg()
+    found = run(asked.names or list(PARTS))
+    paths = report.write(found, asked.out, load_before=before, took_s=time.monotonic() - began_s)
+    print(report.summary(found, verdicts(found)))
+    print("Written:", ", ".join(str(path) for path in paths))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

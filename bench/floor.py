@@ -1,0 +1,30 @@
+"""The floor of REST: a Flask route with one EVALSHA, for the same gunicorn settings."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import redis
+from flask import Flask
+
+from bench.rig import BARE
+
+app = Flask(__name__, static_folder=None)
+app.extensions["syncapp"] = SimpleNamespace(sweeper=SimpleNamespace(start=lambda: None, stop=lambda: None))
+client = redis.Redis.from_url(os.environ["REDIS_URL"])
+sha = client.script_load(BARE)
+client.close()
+
+
+@app.route("/bare/<name>", methods=["GET", "POST"])
+def bare(name: str) -> str:
+    """Answer with what the script replied."""
+    reply: list[bytes] = client.evalsha(sha, 1, name, "x")
+    return reply[1].decode()
+
+
+@app.get("/ready")
+def ready() -> str:
+    """Tell that it runs."""
+    return "ok"

@@ -1,0 +1,78 @@
+"""REST `GET` and `switch`, against a bare Flask route with one EVALSHA under the same gunicorn settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psutil
+
+from bench.figures import Figure, Part, Rounds, figure
+from bench.load import Generator, Load, request
+from bench.rig import Rig, cpu_s
+from syncapp.dev import Web
+
+CONNECTIONS = (1, 16, 64)
+PROCESSES = (1, 2)
+ROUNDS = 4
+SECONDS = 1.0
+SESSIONS = 1000
+HEADERS = "Accept: application/json\r\nUser-Agent: bench\r\n"
+
+
+def run(rig: Rig) -> Part:
+    """Measure requests a second, latency and CPU a request, floor and subject by turns."""
+    sessions = [rig.session() for _ in range(SESSIONS)]
+    requests = {
+        "bare route": [request("POST", f"/bare/{each}", HEADERS) for each in sessions],
+        "GET": [request("GET", f"/v1/sessions/{each}", HEADERS) for each in sessions],
+        "switch": [request("POST", f"/v1/sessions/{each}/switch", HEADERS) for each in sessions],
+    }
+    figures: list[Figure] = []
+    with Generator() as generator:
+        for processes in PROCESSES:
+            with rig.floor(processes) as floor, rig.web(processes) as web:
+                servers = {"bare route": floor, "GET": web, "switch": web}
+                for name, server in servers.items():  # processes warm, sessions known
+                    generator.load(server.port, requests[name], 16, 1.0)
+                for connections in CONNECTIONS:
+                    label = f"{connections} × {processes}"
+                    loads: dict[str, list[Load]] = {name: [] for name in servers}
+                    busy: dict[str, Rounds] = {name: [] for name in servers}
+                    for number in range(ROUNDS):
+                        for name in servers if number % 2 == 0 else reversed(servers):
+                            load, cpu_us = burst(rig, generator, servers[name], requests[name], connections)
+                            loads[name].append(load)
+                            busy[name].append([cpu_us])
+                        rig.forget_outbox()
+                    figures += compared(label, loads, busy)
+    return Part(
+        "REST",
+        figures,
+        [
+            f"{SESSIONS:,} live sessions, each request on another one; validation, metrics and logging on, no worker.",
+            "`GET, 64 × 2` is over 64 connections to 2 web processes, whose CPU is counted for each answer.",
+            "Client and servers share the machine's cores.",
+        ],
+    )
+
+
+def burst(rig: Rig, generator: Generator, web: Web, requests: Sequence[bytes], connections: int) -> tuple[Load, float]:
+    """Load a server for a moment; return what came of it, and µs of CPU an answer."""
+    tree = psutil.Process(web.pid).children(recursive=True)
+    before = cpu_s(tree)
+    load = generator.load(web.port, requests, connections, SECONDS)
+    if load.failures:
+        raise RuntimeError(f"{load.failures} answers were no success")
+    return load, (cpu_s(tree) - before) / len(load.latencies_us) * 1e6
+
+
+def compared(label: str, loads: dict[str, list[Load]], busy: dict[str, Rounds]) -> list[Figure]:
+    """Return the figures of one number of connections and processes."""
+    rates = {name: [[load.rate] for load in each] for name, each in loads.items()}
+    waits = {name: [load.latencies_us for load in each] for name, each in loads.items()}
+    figures: list[Figure] = []
+    for unit, found in (("requests/s", rates), ("µs", waits), ("CPU µs", busy)):
+        floor = (f"bare route, {label}", found["bare route"])
+        figures.append(figure(f"bare route, {label}", unit, found["bare route"]))
+        figures += [figure(f"{name}, {label}", unit, found[name], floor) for name in ("GET", "switch")]
+    return figures

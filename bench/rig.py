@@ -1,0 +1,135 @@
+"""The rig: private servers of one run, and the processes that parts ask for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import redis as redis_py
+
+from syncapp.commands import Result
+from syncapp.config import Settings
+from syncapp.db import upgrade
+from syncapp.dev import App, Web, app_env
+from syncapp.keys import Keyspace
+from syncapp.models import CreateSession
+from syncapp.processes import free_port
+from syncapp.redis import connect
+from syncapp.servers import Servers
+from syncapp.sessions import SessionStore
+
+BARE = "return {'ok', ARGV[1]}"
+"""The floor of every script: it only replies."""
+
+
+class Rig:
+    """Servers of their own, as `make run` starts them, for one run of the benchmark; a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.servers = Servers(directory)
+        self.keys = Keyspace()
+
+    def __enter__(self) -> Rig:
+        self.servers.__enter__()
+        upgrade(self.servers.database_url)
+        self.settings = Settings.from_env(
+            {"REDIS_URL": self.servers.redis_url, "DATABASE_URL": self.servers.database_url}
+        )
+        self.redis: redis_py.Redis = redis_py.Redis.from_url(self.servers.redis_url)
+        self.store = self.new_store()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.redis.close()
+        self.servers.__exit__(*exc)
+
+    @property
+    def valkey(self) -> psutil.Process:
+        """The Valkey of this run."""
+        if self.servers.valkey is None:
+            raise LookupError("the benchmark starts its own Valkey")
+        return psutil.Process(self.servers.valkey.pid)
+
+    def new_store(self) -> SessionStore:
+        """Return a store with connections and a memory of its own."""
+        return SessionStore(connect(self.settings), self.settings)
+
+    def flush(self) -> None:
+        """Empty Redis; scripts stay loaded."""
+        self.redis.flushdb()
+
+    def session(self, participants: int = 2, *, start: bool = True, **fields: object) -> str:
+        """Make a running session with a day for each participant; return its id."""
+        made = self.create(participants, **fields).found.session_id
+        if start:
+            self.store.start(made)
+        return made
+
+    def create(self, participants: int = 2, **fields: object) -> Result:
+        """Create a session with a day for each participant."""
+        return self.store.create(new_session(participants, **fields))
+
+    def memory(self, key: str) -> int:
+        """Return the bytes a key takes, all of its elements counted; 0 when there is none."""
+        return self.redis.memory_usage(key, samples=0) or 0
+
+    def forget_outbox(self) -> None:
+        """Throw the outboxes away: parts without a worker do not measure a server that fills up."""
+        self.redis.delete(*(self.keys.outbox(bucket) for bucket in range(self.settings.sync_buckets)))
+
+    @contextmanager
+    def web(self, processes: int = 1, **env: str) -> Iterator[Web]:
+        """Start the Procfile's web process with this many workers."""
+        web = Web(self._env(WEB_CONCURRENCY=str(processes), **env), directory=self.directory, output=self._log("web"))
+        with _running(web):
+            yield web
+
+    @contextmanager
+    def floor(self, processes: int = 1) -> Iterator[Web]:
+        """Start a bare Flask app under the same gunicorn settings."""
+        web = Web(self._env(WEB_CONCURRENCY=str(processes)), directory=self.directory, output=self._log("floor"))
+        web.argv = [arg.replace("wsgi:app", "bench.floor:app") for arg in web.argv]
+        with _running(web):
+            yield web
+
+    @contextmanager
+    def worker(self) -> Iterator[App]:
+        """Start the Procfile's worker process."""
+        worker = App("worker", self._env(), directory=self.directory, output=self._log("worker"))
+        with _running(worker):
+            yield worker
+
+    def _env(self, **values: str) -> dict[str, str]:
+        return app_env(
+            os.environ, self.servers, HOST="127.0.0.1", PORT=str(free_port()), TMPDIR=str(self.directory), **values
+        )
+
+    def _log(self, name: str) -> Path:
+        handle, path = tempfile.mkstemp(prefix=f"{name}-", suffix=".log", dir=self.directory)
+        os.close(handle)
+        return Path(path)
+
+
+def new_session(participants: int = 2, **fields: object) -> CreateSession:
+    """Return what makes a session with a day for each participant, unless told otherwise."""
+    people = [{"participant_id": f"p{place}", "total_time_ms": 86_400_000} for place in range(participants)]
+    return CreateSession.parse({"sync_mode": "per_participant", "increment_ms": 1000, "participants": people} | fields)
+
+
+def cpu_s(tree: list[psutil.Process]) -> float:
+    """Return the CPU time that processes have used, in s."""
+    return sum(sum(process.cpu_times()[:2]) for process in tree)
+
+
+@contextmanager
+def _running(process: App) -> Iterator[None]:
+    process.start()
+    try:
+        yield
+    finally:
+        process.stop()

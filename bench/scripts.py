@@ -1,0 +1,163 @@
+"""What scripts cost the server: its own time for each, its rate when saturated, and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import cycle
+
+from bench.figures import Figure, Part, Rounds, figure, interleave, value
+from bench.raw import Raw, packed
+from bench.rig import BARE, Rig
+from syncapp import scripts
+from syncapp.commands import Claim
+
+SIZES = (2, 10, 100, 1000)
+ROUNDS = 8
+CALLS = 200
+BATCH = 50
+
+
+def run(rig: Rig) -> Part:
+    """Measure every script at each number of participants."""
+    figures: list[Figure] = []
+    by_size = {size: server_times(rig, size) for size in SIZES}
+    for size, times in by_size.items():
+        bare = ("bare script", times["bare"])
+        if size == SIZES[0]:
+            figures.append(figure("bare script", "µs", times["bare"]))
+        figures += [
+            figure(f"{name}, {size} participants", "µs", times[name], bare)
+            for name in ("get", "switch", "switch, idempotency key", "pause and resume")
+        ]
+    least, most = SIZES[0], SIZES[-1]
+    ratios = [many[0] / few[0] for few, many in zip(by_size[least]["switch"], by_size[most]["switch"], strict=True)]
+    figures.append(figure(f"switch, {most} to {least} participants", "×", [[each] for each in ratios]))
+    figures += saturated(rig)
+    figures += memory(rig)
+    return Part(
+        "Scripts",
+        figures,
+        [
+            "Server time is `usec_per_call` of INFO commandstats, the mean of a block of calls: medians are of blocks.",
+            "Memory of a session is that of its hash and its share of the deadlines.",
+            "Events in the outbox and idempotency records are there for a while only.",
+        ],
+    )
+
+
+class Calls:
+    """Packed calls of scripts on one session, the way the store makes them."""
+
+    def __init__(self, rig: Rig, participants: int) -> None:
+        self._rig = rig
+        self.session_id = rig.session(participants)
+        self.keys = rig.keys.commit(self.session_id)
+        found = rig.store.get(self.session_id).found
+        known = rig.store._calls._known[self.session_id]
+        self._known: tuple[int, str] = (found.epoch, known.tags)
+        self._hashes = {name: rig.redis.script_load(scripts.expand(name)) for name in scripts.names()}
+        self._number = 0
+
+    def packed(self, name: str, *args: str, key: bool = False) -> bytes:
+        """Return a call's bytes; key: with a new idempotency key."""
+        keys, fingerprint = list(self.keys), ""
+        if key:
+            self._number += 1
+            keys.append(self._rig.keys.idempotency(self.session_id, f"bench-{self._number}"))
+            fingerprint = "f" * 64
+        head = [self.session_id, "", "", fingerprint, "bench", *map(str, self._known), "3600000", "3600000"]
+        return packed("EVALSHA", self._hashes[f"{name}_session"], len(keys), *keys, *head, *args)
+
+
+def server_times(rig: Rig, participants: int) -> dict[str, Rounds]:
+    """Return the server's own time for each script, in µs."""
+    calls = Calls(rig, participants)
+    sha = rig.redis.script_load(BARE)
+    bare = packed("EVALSHA", sha, 1, "k", "x")
+    switch = calls.packed("switch", "", "")
+    pause, resume = calls.packed("pause"), calls.packed("resume")
+    raw = Raw(rig.settings.redis_url)
+    found = interleave(
+        {
+            "bare": lambda: [_server_time(rig, raw, lambda: bare)],
+            "get": lambda: [_server_time(rig, raw, lambda: calls.packed("get"))],
+            "switch": lambda: [_server_time(rig, raw, lambda: switch)],
+            "switch, idempotency key": lambda: [
+                _server_time(rig, raw, lambda: calls.packed("switch", "", "", key=True))
+            ],
+            "pause and resume": lambda: [_server_time(rig, raw, cycle((pause, resume)).__next__)],
+        },
+        ROUNDS,
+    )
+    raw.close()
+    rig.forget_outbox()
+    return found
+
+
+def saturated(rig: Rig) -> list[Figure]:
+    """Return how many scripts a second the server runs when it never waits for anybody."""
+    calls = [Calls(rig, 2) for _ in range(100)]
+    bare = packed("EVALSHA", rig.redis.script_load(BARE), 1, "k", "x")
+    raw = Raw(rig.settings.redis_url)
+    batches = {
+        "bare": bare * BATCH,
+        "get": b"".join(each.packed("get") for each in calls[:BATCH]),
+        "switch": b"".join(each.packed("switch", "", "") for each in calls[:BATCH]),
+    }
+
+    def rate(name: str) -> list[float]:
+        before = _busy_s(rig)
+        for _ in range(20):
+            raw.send(batches[name])
+            for _ in range(BATCH):
+                raw.next()
+        return [20 * BATCH / (_busy_s(rig) - before)]
+
+    found = interleave({name: partial(rate, name) for name in batches}, ROUNDS)
+    raw.close()
+    rig.forget_outbox()
+    floor = ("bare script, saturated", found["bare"])
+    return [
+        figure("bare script, saturated", "calls/CPU s", found["bare"]),
+        figure("get, saturated", "calls/CPU s", found["get"], floor),
+        figure("switch, saturated", "calls/CPU s", found["switch"], floor),
+    ]
+
+
+def memory(rig: Rig, count: int = 500) -> list[Figure]:
+    """Return bytes a session, at each number of participants."""
+    figures: list[Figure] = []
+    for size in SIZES:
+        rig.flush()
+        many = count if size < 1000 else 50
+        ids = [rig.session(size) for _ in range(many)]
+        for each in ids:
+            rig.store.switch(each)
+        hashes = sum(rig.memory(rig.keys.session(each)) for each in ids)
+        deadlines = sum(rig.memory(rig.keys.deadlines(bucket)) for bucket in range(rig.settings.sync_buckets))
+        entries = rig.redis.xinfo_stream(rig.keys.outbox(rig.keys.bucket(ids[0])))["length"]
+        outbox = rig.memory(rig.keys.outbox(rig.keys.bucket(ids[0]))) / entries
+        figures.append(value(f"memory of a session, {size} participants", "bytes", (hashes + deadlines) / many))
+        if size == SIZES[0]:
+            figures.append(value("of it, deadlines", "bytes", deadlines / many))
+            figures.append(value("an event in the outbox, until drained", "bytes", outbox))
+            rig.store.switch(ids[0], Claim(idempotency_key="bench"))
+            record = rig.keys.idempotency(ids[0], "bench")
+            figures.append(value("an idempotency record", "bytes", rig.memory(record)))
+    rig.flush()
+    return figures
+
+
+def _server_time(rig: Rig, raw: Raw, call: Callable[[], bytes]) -> float:
+    """Return the mean server time of a block of calls, in µs."""
+    rig.redis.config_resetstat()
+    for _ in range(CALLS):
+        raw.call(call())
+    return float(rig.redis.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
+
+
+def _busy_s(rig: Rig) -> float:
+    """Return the CPU time that the server's main thread has used, in s."""
+    cpu = rig.redis.info("cpu")
+    return float(cpu["used_cpu_user_main_thread"]) + float(cpu["used_cpu_sys_main_thread"])

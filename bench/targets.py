@@ -1,0 +1,85 @@
+"""What the figures are to be: a table that the runner and the reports compare them with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from operator import ge, le
+
+from bench.figures import Figure, Part
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound on one property of a figure; `least` tells that it is a lower one."""
+
+    part: str
+    figure: str
+    unit: str
+    of: str
+    bound: float
+    text: str
+    least: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A target beside what was measured; measured is None when that could not be."""
+
+    target: Target
+    measured: float | None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None when it was not measured."""
+        if self.measured is None:
+            return None
+        within = ge if self.target.least else le
+        return bool(within(self.measured, self.target.bound))
+
+
+_RATE = "≥ 85 % of the bare route's requests a second"
+_TAIL = "p99 ≤ 1.3 × the bare route's"
+
+TARGETS = (
+    Target("store", "get", "µs", "ratio", 1.3, "`get` ≤ 1.3 × a bare EVALSHA round trip"),
+    Target(
+        "store", "switch, idempotency key", "µs", "ratio", 1.8, "`switch` with a key ≤ 1.8 × a bare EVALSHA round trip"
+    ),
+    Target("store", "switch", "µs", "ratio", 1.8, "`switch` without a key ≤ 1.8 × a bare EVALSHA round trip"),
+    Target("scripts", "switch, 2 participants", "µs", "median", 25, "server time of a `switch` ≤ 25 µs"),
+    Target(
+        "scripts",
+        "switch, 1000 to 2 participants",
+        "×",
+        "median",
+        1.5,
+        "`switch` at 1,000 participants ≤ 1.5 × that at 2",
+    ),
+    Target("scripts", "memory of a session, 2 participants", "bytes", "median", 1000, "a session of 2 ≤ 1,000 bytes"),
+    *(
+        Target("rest", f"{name}, {load}", "requests/s", "ratio", 0.85, f"REST `{name}`, {load}: {_RATE}", least=True)
+        for name in ("GET", "switch")
+        for load in ("1 × 1", "16 × 1", "64 × 1", "1 × 2", "16 × 2", "64 × 2")
+    ),
+    *(
+        Target("rest", f"{name}, {load}", "µs", "p99_ratio", 1.3, f"REST `{name}`, {load}: {_TAIL}")
+        for name in ("GET", "switch")
+        for load in ("64 × 1", "64 × 2")
+    ),
+)
+
+
+def verdicts(parts: Mapping[str, Part]) -> list[Verdict]:
+    """Return every target of the parts that were run, beside what was measured."""
+    return [
+        Verdict(target, _measured(parts[target.part].figures, target)) for target in TARGETS if target.part in parts
+    ]
+
+
+def _measured(figures: Iterable[Figure], target: Target) -> float | None:
+    for each in figures:
+        if each.name == target.figure and each.unit == target.unit:
+            found: float | None = getattr(each, target.of)
+            return found
+    return None
