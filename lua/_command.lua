@@ -1,6 +1,5 @@
--- What every command does before its own guards: idempotency, load, expected version, settle. With more
--- due than one call may apply, the command is not begun: `busy` asks to call again, and names the version
--- that is to be expected then.
+-- What every command does before its own guards: idempotency, load, settle, expected version. With more
+-- due than one call may apply, the command is not begun: `busy` asks to call again.
 -- @include _settle
 -- @include _clock
 
@@ -13,7 +12,8 @@ local function check_call(keys, call)
 end
 
 -- The first result of this idempotency key, if it has one; 'idempotency_mismatch' if it was another
--- command's. The definition is not in the record: the session's own hash still has it.
+-- command's. The definition is not in the record: the session's own hash has it, or its tombstone, unless
+-- another session of this id was made since.
 local function replay(keys, call, now)
   local record = keys.idempotency and redis.call('GET', keys.idempotency)
   if not record then return nil end
@@ -22,11 +22,11 @@ local function replay(keys, call, now)
   local state = {}
   for i = 6, #first do state[i - 5] = first[i] end
   local epoch = epoch_of(state[1])
-  if epoch and epoch ~= call.known_epoch then
+  if epoch then
     -- Of a deleted session there are an epoch and a definition, but no scalars.
     local scalars, last, definition = unpack(redis.call('HMGET', keys.session, 'scalars', 'epoch', 'definition'))
     if epoch ~= (epoch_of(scalars) or last) then return refuse('not_found', now, nil, call) end
-    state[DEFINITION] = definition
+    if epoch ~= call.known_epoch then state[DEFINITION] = definition end
   end
   call.expired_id = first[3]
   return reply('ok', tonumber(first[2]), state, call, first[4], first[5], 1)
@@ -41,10 +41,12 @@ local function begin(keys, call)
   local session = load_session(keys.session)
   if not session then return nil, refuse('not_found', now, nil, call) end
   now = math.max(now, session.updated_ms)
+  local settled = settle(session, keys, call, now)
+  publish(keys, call)
+  if not settled then return nil, refuse('busy', now, nil, call) end
   if (call.expected_epoch ~= '' and call.expected_epoch ~= int(session.epoch))
     or (call.expected_version ~= '' and call.expected_version ~= int(session.version)) then
     return nil, refuse('version_conflict', now, session, call)
   end
-  if not settle(session, keys, call, now) then return nil, reply('busy', now, {int(session.version)}, call) end
   return session, now
 end

@@ -29,10 +29,10 @@ local function renew_blocks(session)
   return renewed
 end
 
--- Write the scalars and what else has changed; session.static holds what only a new session writes.
+-- Write the scalars and what else has changed; session.static holds what only a new session writes. The first
+-- write is an HSET, which a server without memory refuses: after it nothing is.
 local function write_fields(session)
   local fields = session.static or {}
-  if session.static then redis.call('DEL', session.key) end
   local function field(name, value)
     fields[#fields + 1] = name
     fields[#fields + 1] = value
@@ -49,9 +49,13 @@ local function write_fields(session)
     end
     field('block_tags', table.concat(session.block_tags, ' '))
   end
-  session.static = nil
   for first = 1, #fields, MOST_ARGUMENTS do
     redis.call('HSET', session.key, unpack(fields, first, math.min(first + MOST_ARGUMENTS - 1, #fields)))
+  end
+  if session.static then  -- what a tombstone had
+    redis.call('HDEL', session.key, 'epoch', 'updated_ms')
+    redis.call('PERSIST', session.key)
+    session.static = nil
   end
 end
 
@@ -104,7 +108,14 @@ local function chain_on(session, message)
   return session.chain
 end
 
--- Commit what was set and touched as one event that took effect at `at`; returns its event and patch.
+-- Publish the messages of this call's commits: the last thing a call does.
+local function publish(keys, call)
+  for _, message in ipairs(call.messages or {}) do redis.call('PUBLISH', keys.channel, message) end
+  call.messages = nil
+end
+
+-- Commit what was set and touched as one event that took effect at `at`; returns its event and patch. Whoever
+-- calls it publishes, when there is nothing left to write.
 --   word, details   the event's type, and JSON texts of what it concerns
 --   actor           'client' for a command, 'system' for what a session does by itself
 --   elapsed         ms charged by this commit, or nil
@@ -129,18 +140,21 @@ local function commit(session, keys, call, now, at, word, details, actor, elapse
   redis.call('HSET', session.key, 'chain', chain_on(session, message))
   redis.call('XADD', keys.outbox, '*', 'message', message)
   if redis.call('SET', keys.nudge, '1', 'NX', 'PX', NUDGE_MS) then call.nudge = 1 end
-  redis.call('PUBLISH', keys.channel, message)
+  call.messages = call.messages or {}
+  table.insert(call.messages, message)
   session.changed, session.touched = {}, {p = {}, g = {}}
   return event, patch
 end
 
--- Answer a command that was committed, and keep the answer for its idempotency key.
+-- Answer a command, keep the answer for its idempotency key, and publish. No session: it is deleted; no event: there
+-- was nothing to change.
 local function answer(session, keys, call, now, event, patch)
-  local deleted = session.status == 'deleted'
+  local gone = not session or session.status == 'deleted'
   if keys.idempotency then
-    local state = deleted and {} or state_of(session, int(session.epoch), '')
-    local first = {call.fingerprint, int(now), call.expired_id or '', event, patch, unpack(state)}
+    local state = gone and {} or state_of(session, int(session.epoch), '')
+    local first = {call.fingerprint, int(now), call.expired_id or '', event or '', patch or '', unpack(state)}
     redis.call('SET', keys.idempotency, cjson.encode(first), 'PX', int(call.idempotency_ttl_ms))
   end
-  return reply('ok', now, deleted and {} or state_for(session, call), call, event, patch)
+  publish(keys, call)
+  return reply('ok', now, gone and {} or state_for(session, call), call, event, patch)
 end

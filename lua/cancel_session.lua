@@ -22,7 +22,7 @@ local reason = ARGV[10]
 
 local session, now = begin(keys, call)
 if not session then return now end
-if session.status == 'cancelled' then return unchanged(now, session, call) end
+if session.status == 'cancelled' then return answer(session, keys, call, now) end
 if not LIVE[session.status] then return refuse('invalid_transition', now, session, call) end
 
 local details = concerning(session, {reason = reason ~= '' and reason or nil})

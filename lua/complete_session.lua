@@ -20,7 +20,7 @@ local call = {
 
 local session, now = begin(keys, call)
 if not session then return now end
-if session.status == 'completed' then return unchanged(now, session, call) end
+if session.status == 'completed' then return answer(session, keys, call, now) end
 if not LIVE[session.status] then return refuse('invalid_transition', now, session, call) end
 
 local details = concerning(session, {})

@@ -20,8 +20,9 @@ local call = {
 
 local session, now = begin(keys, call)
 if not session then
-  if now[1] == 'not_found' then now[1] = 'ok' end
-  return now
+  local refused = now
+  if refused[1] ~= 'not_found' then return refused end
+  return answer(nil, keys, call, refused[2])
 end
 
 set(session, 'status', 'deleted')

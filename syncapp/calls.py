@@ -15,15 +15,15 @@ from redis.exceptions import ResponseError
 from syncapp.commands import NO_CLAIM, Claim, Known, Result, Swept
 from syncapp.config import Settings
 from syncapp.keys import Keyspace
-from syncapp.redis import UNAVAILABLE
-from syncapp.refusals import refusal, unavailable
+from syncapp.redis import TRANSLATION
+from syncapp.refusals import refusal
 from syncapp.scripts import Scripts
 from syncapp.state import Session, values_of
 
 _MOST_KNOWN = 2048
+_MOST_KNOWN_PARTICIPANTS = 50_000  # some 12 MB
 # A call applies up to 64 of what is due; a week of one-second cycles is more than this many.
 _MOST_CALLS = 10_000
-_EXPECTED_VERSION = 2  # its place among the arguments
 
 
 class Calls:
@@ -41,6 +41,7 @@ class Calls:
         self._scripts = Scripts(client, partials)
         self._on_nudge = on_nudge
         self._known: OrderedDict[str, Known] = OrderedDict()
+        self._known_participants = 0
 
     def run(
         self,
@@ -70,32 +71,20 @@ class Calls:
             fingerprint = _fingerprint(command, claim, asked if asked is not None else list(map(_text, args)))
         known = self._known.get(session_id)
         head = self._head(session_id, claim, fingerprint, known)
-        try:
+        with TRANSLATION:
             for _ in range(_MOST_CALLS):
                 reply: list[Any] = self._scripts.call(f"{command}_session", keys, [*head, *args])
+                if reply[5]:
+                    self._on_nudge(self._keys.bucket(session_id))
                 if reply[0] != "busy":
                     break
-                (reached,), reply[2] = reply[2], []
-                if claim.expected_version is not None:
-                    head[_EXPECTED_VERSION] = reached  # the version was the expected one: nobody else may come between
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
-        except ResponseError as error:
-            # A full server, seen from within a script, comes as an error of the script.
-            if "OOM" in str(error) or "READONLY" in str(error) or "MISCONF" in str(error):
-                raise unavailable(error) from error
-            raise
-        if reply[5]:
-            self._on_nudge(self._keys.bucket(session_id))
         return known, reply
 
     def expire(self, session_ids: Sequence[str]) -> list[Swept | ResponseError]:
         """Run the expiry of each session, all in one round trip."""
         calls = [(self._keys.commit(each), self._head(each, NO_CLAIM, "", None)) for each in session_ids]
-        try:
+        with TRANSLATION:
             replies = self._scripts.call_all("expire_session", calls)
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
         swept: list[Swept | ResponseError] = []
         for session_id, reply in zip(session_ids, replies, strict=True):
             if isinstance(reply, ResponseError):
@@ -117,7 +106,8 @@ class Calls:
             known.epoch if known else "",
             known.tags if known else "",
             self._settings.session_ttl_s * 1000,
-            self._settings.idempotency_ttl_s * 1000,
+            # What a record does not have, the session or its tombstone has: it must not be gone before.
+            min(self._settings.idempotency_ttl_s, self._settings.session_ttl_s) * 1000,
         ]
 
     def result(self, command: str, session_id: str, claim: Claim, known: Known | None, reply: list[Any]) -> Result:
@@ -139,10 +129,11 @@ class Calls:
         """Return the session of a state reply to a call that named `known`, and keep its parts."""
         state = values_of(state)
         now_known = Known.from_reply(state, known)
+        before = self._known.pop(session_id, None)
         self._known[session_id] = now_known
-        self._known.move_to_end(session_id)
-        while len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
+        self._known_participants += now_known.size - (before.size if before else 0)
+        while len(self._known) > _MOST_KNOWN or self._known_participants > _MOST_KNOWN_PARTICIPANTS:
+            self._known_participants -= self._known.popitem(last=False)[1].size
         records = tuple(chain.from_iterable(now_known.blocks))
         return Session.from_reply(session_id, state, now_known.definition, records)
 

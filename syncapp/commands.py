@@ -77,6 +77,11 @@ class Known:
     tags: str
     blocks: tuple[tuple[Participant, ...], ...]
 
+    @property
+    def size(self) -> int:
+        """How many participants it is about."""
+        return len(self.definition.participant_ids)
+
     @classmethod
     def from_reply(cls, state: Sequence[str], known: Known | None) -> Known:
         """Read a state reply to a call that named `known`."""

@@ -37,7 +37,9 @@ class Settings:
     session_ttl_s: int = _setting(
         3600, "How long a terminal session stays readable; the default `idle_timeout_s`.", 1, 604_800
     )
-    idempotency_ttl_s: int = _setting(3600, "How long the first result of an idempotency key is kept.", 1, 604_800)
+    idempotency_ttl_s: int = _setting(
+        3600, "How long the first result of an idempotency key is kept; not longer than `SESSION_TTL_S`.", 1, 604_800
+    )
     audit_retries: int = _setting(5, "How often a failed drain is tried again before an alert.", 0, 100)
     audit_retry_delay_s: int = _setting(2, "Wait before the first retry of a failed drain.", 1, 3600)
     audit_retry_backoff: float = _setting(2.0, "What the wait is multiplied by after each retry.", 1, 10)

@@ -7,6 +7,7 @@ kill a greenlet inside one: the next caller on that connection would read somebo
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import Any
 
 import redis
@@ -14,17 +15,50 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from syncapp import refusals
 from syncapp.config import Settings
+from syncapp.errors import StoreUnavailable
 
-UNAVAILABLE = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
+_GONE = (exceptions.ConnectionError, exceptions.TimeoutError)
+_NOT_NOW = (
     exceptions.BusyLoadingError,
+    exceptions.MaxConnectionsError,
+    exceptions.AuthenticationError,
     exceptions.ReadOnlyError,
     exceptions.OutOfMemoryError,
-    exceptions.MaxConnectionsError,
+    exceptions.NoPermissionError,
+    exceptions.ClusterDownError,
+    exceptions.TryAgainError,
 )
-"""What a client library raises when the server is away, loading, full or a replica."""
+# Errors that the client library knows no class for, or not when they come from within a script.
+_NOT_NOW_WORDS = ("BUSY ", "MISCONF ", "NOREPLICAS ", "OOM ", "READONLY ")
+
+
+class _Translation:
+    """Makes what the client library raises `StoreUnavailable`, where that is what it means."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        away = _unavailable(error) if error else None
+        if away:
+            raise away from error
+
+
+TRANSLATION = _Translation()
+"""A context for calls of a client: `with TRANSLATION: client.time()`."""
+
+
+def _unavailable(error: BaseException) -> StoreUnavailable | None:
+    """Return the error of a server that is away, or not able to take commands now; None for any other error."""
+    text = str(error) if isinstance(error, exceptions.ResponseError) else ""
+    if isinstance(error, _NOT_NOW) or text.startswith(_NOT_NOW_WORDS):
+        return refusals.not_now(error)
+    # A script that may not publish has written before: its effect is as unknown as when no answer came.
+    if isinstance(error, _GONE) or text.startswith("ACL failure in script"):
+        return refusals.no_answer(error)
+    return None
 
 
 def connect(settings: Settings, *, decode: bool = True) -> redis.Redis:

@@ -35,7 +35,15 @@ _SENTENCES = {
 """What each word says that needs no state."""
 
 
-def unavailable(error: Exception) -> StoreUnavailable:
+def not_now(error: BaseException) -> StoreUnavailable:
+    """Return the error of a server that answers that it takes no commands now, being full or loading or a replica."""
+    reason = type(error).__name__ if type(error).__name__ != "ResponseError" else str(error).split(" ", 1)[0]
+    return StoreUnavailable(
+        "the store takes no commands now; nothing was changed", {"retry_after_s": 1, "reason": reason}
+    )
+
+
+def no_answer(error: BaseException) -> StoreUnavailable:
     """Return the error of a server that did not answer."""
     return StoreUnavailable(
         "the store does not answer; whether a command took effect is unknown: "

@@ -27,8 +27,7 @@ from syncapp.definitions import define, session_budget_ms
 from syncapp.errors import Conflict, ValidationFailed
 from syncapp.fields import MAX_METADATA_BYTES
 from syncapp.models import CreateSession, merge_patch
-from syncapp.redis import UNAVAILABLE
-from syncapp.refusals import unavailable
+from syncapp.redis import TRANSLATION
 from syncapp.state import Session
 
 KEY_NAMESPACE = uuid.UUID("6c2f6d63-8a0b-5b0e-9c39-0d0c4d1f4f57")
@@ -202,10 +201,8 @@ class SessionStore:
 
     def time_ms(self) -> int:
         """Return the server's time in ms: the clock that every session runs by."""
-        try:
+        with TRANSLATION:
             seconds, micros = self._client.time()
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
         return int(seconds) * 1000 + int(micros) // 1000
 
 

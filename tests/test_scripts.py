@@ -20,7 +20,7 @@ KNOWN_GLOBALS = {"redis", "cjson", "KEYS", "ARGV", "string", "table", "math"} | 
     "assert", "ipairs", "next", "pairs", "tonumber", "tostring", "type", "unpack",
 }  # fmt: skip
 READING = {"GET", "HGET", "HMGET", "TIME"}
-WRITING = {"DEL", "HSET", "PEXPIREAT", "SET", "XADD", "ZADD", "ZREM", "PUBLISH"}
+WRITING = {"DEL", "HDEL", "HSET", "PERSIST", "PEXPIREAT", "SET", "XADD", "ZADD", "ZREM", "PUBLISH"}
 RETURNED = re.compile(r"(?:refuse|reply)\('(\w+)'|'(\w+)' (?:and|or) '(\w+)'|or '(unknown\w+)'|\[1\] = '(\w+)'")
 
 

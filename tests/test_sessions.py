@@ -485,15 +485,76 @@ def test_a_server_that_is_away_is_an_error_with_a_reason(redis_url: str) -> None
         store.time_ms()
 
 
-def test_a_full_server_refuses_before_anything_is_written(store: SessionStore, redis: Redis, running: str) -> None:
-    before = dump(redis, running)
-    redis.config_set("maxmemory", 1)
+@pytest.mark.parametrize("config", [("maxmemory", 1, 0), ("min-replicas-to-write", 1, 0)], ids=lambda each: each[0])
+def test_a_server_that_takes_no_writes_refuses_every_command_before_anything_is_written(
+    store: SessionStore, redis: Redis, running: str, config: tuple[str, int, int]
+) -> None:
+    deleted = store.create(chess()).found.session_id
+    store.delete(deleted)
+    commands: list[Callable[[], Result]] = [
+        lambda: store.create(chess()),
+        lambda: store.create(chess(session_id=deleted)),
+        lambda: store.switch(running),
+        lambda: store.pause(running, Claim(idempotency_key="k")),
+        lambda: store.update(running, {"a": 1}),
+        lambda: store.cancel(running),
+    ]
+    before = dump(redis, running), dump(redis, deleted), redis.dbsize()
+    redis.config_set(config[0], config[1])
+    try:
+        for command in commands:
+            with pytest.raises(StoreUnavailable, match="nothing was changed"):
+                command()
+    finally:
+        redis.config_set(config[0], config[2])
+    assert (dump(redis, running), dump(redis, deleted), redis.dbsize()) == before
+
+
+def test_a_server_that_lets_nobody_publish_is_unavailable_and_a_retry_is_still_a_replay(
+    redis: Redis, redis_url: str, store: SessionStore, running: str
+) -> None:
+    redis.acl_setuser("mute", enabled=True, nopass=True, keys=["*"], commands=["+@all"], reset_channels=True)
+    mute = make_store(redis_url.replace("redis://", "redis://mute:x@"))
+    claim = Claim(idempotency_key="k")
     try:
         with pytest.raises(StoreUnavailable):
-            store.switch(running)
+            mute.switch(running, claim)
     finally:
-        redis.config_set("maxmemory", 0)
-    assert dump(redis, running) == before
+        redis.acl_deluser("mute")
+    again = store.switch(running, claim)
+    assert (again.replayed, again.found.version) == (True, 3)
+    assert store.get(running).found.version == 3
+
+
+@pytest.mark.parametrize("command", ["complete", "cancel", "delete"])
+def test_a_command_that_found_nothing_to_do_keeps_its_key(store: SessionStore, running: str, command: str) -> None:
+    claim = Claim(idempotency_key="k")
+    getattr(store, command)(running)
+    assert getattr(store, command)(running, claim).event is None
+    with pytest.raises(IdempotencyMismatch):
+        store.update(running, {"a": 1}, claim)
+    assert getattr(store, command)(running, claim).replayed
+
+
+def test_deleting_what_is_gone_with_a_key_does_not_delete_what_comes_later(store: SessionStore, running: str) -> None:
+    claim = Claim(idempotency_key="k")
+    store.delete(running)
+    store.delete(running, claim)
+    store.create(chess(session_id=running))
+    assert store.delete(running, claim).replayed
+    assert store.get(running).found.version == 1
+
+
+def test_a_replay_for_a_session_that_was_made_again_is_not_found_in_every_process(
+    store: SessionStore, redis_url: str
+) -> None:
+    claim = Claim(idempotency_key="k")
+    session_id = store.create(chess(), claim).found.session_id
+    store.delete(session_id)
+    store.create(chess(session_id=session_id))
+    for each in (store, make_store(redis_url)):
+        with pytest.raises(SessionNotFound):
+            each.create(chess(), claim)
 
 
 def test_a_commit_asks_for_a_drain_at_most_once_a_second_and_bucket(redis_url: str, clock: SetClock) -> None:
@@ -505,6 +566,27 @@ def test_a_commit_asks_for_a_drain_at_most_once_a_second_and_bucket(redis_url: s
     for _ in range(20):
         store.switch(session_id)
     assert nudged == [Keyspace().bucket(session_id)]
+
+
+def test_what_is_applied_in_many_calls_is_drained_too(redis_url: str, clock: SetClock) -> None:
+    nudged: list[int] = []
+    store = make_store(redis_url, on_nudge=nudged.append)
+    session_id = store.create(
+        CreateSession.parse({"sync_mode": "per_cycle", "time_per_cycle_ms": 1000})
+    ).found.session_id
+    store.start(session_id)
+    nudged.clear()
+    clock.pass_ms(100_000)
+    Redis.from_url(redis_url).delete(Keyspace().nudge(Keyspace().bucket(session_id)))
+    store.get(session_id)
+    assert nudged == [Keyspace().bucket(session_id)]
+
+
+def test_what_a_process_remembers_is_bounded_by_participants(redis_url: str, clock: SetClock) -> None:
+    store = make_store(redis_url)
+    for _ in range(60):
+        store.create(crowd(1000))
+    assert store._calls._known_participants == sum(known.size for known in store._calls._known.values()) == 50_000
 
 
 documents = st.recursive(
