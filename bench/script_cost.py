@@ -31,8 +31,7 @@ from syncapp.servers import Valkey
 from syncapp.sessions import SessionStore
 
 COUNTS = (2, 10, 100, 1000)
-CALLS = 100
-GARBAGE = 1000
+ROUNDS, CALLS, GARBAGE = 5, 20, 200
 NOON_MS = 4_102_488_000_000
 CLOCK = {"_clock": "local function server_now_ms() return tonumber(redis.call('GET', 'bench:now_ms')) end"}
 MODES: dict[str, dict[str, Any]] = {
@@ -57,10 +56,9 @@ def body(mode: str, count: int) -> dict[str, Any]:
 
 
 class Bench:
-    """One session after another of a mode and size; `session` is the present one."""
+    """Sessions of a mode and size; `session` is the present one, `lasting` one that many commands are sent to."""
 
     def __init__(self, client: redis_py.Redis, url: str, mode: str, count: int) -> None:
-        client.flushdb()
         self.client, self.url = client, url
         self.store = self.new_store()
         self.stranger = self.new_store()
@@ -68,7 +66,8 @@ class Bench:
         self.now_ms = NOON_MS
         self.pass_ms(0)
         self.little = self.store.create(CreateSession.parse({"sync_mode": "count_up"})).found.session_id
-        self.session = ""
+        self.run()
+        self.lasting = self.session
 
     def new_store(self) -> SessionStore:
         """Return a store that knows no session."""
@@ -101,30 +100,30 @@ class Bench:
             after_ms = self.store.get(self.session).found.groups[0].time_remaining_ms - 60_000 + after_ms
         self.pass_ms(after_ms)
 
-    def cost_us(self, made: Callable[[], object] | None, call: Callable[[], object]) -> float:
-        """Return the server's time for a call of a script, in µs: each on a session of its own, if `made` makes one.
+    def spent_us(self, made: Callable[[], object] | None, call: Callable[[], object]) -> list[int]:
+        """Return the server's time for each of some calls, in µs: each on a session of its own, if `made` makes one.
 
         What makes the sessions does not count, nor does taking its garbage away.
         """
         sessions, start_ms = [], self.now_ms
-        for _ in range(CALLS if made else 1):
+        for _ in range(CALLS if made else 0):
             self.pass_ms(start_ms - self.now_ms)
             if made:
                 made()
             sessions.append(self.session)
-        for _ in range(GARBAGE):
+        for _ in range(GARBAGE if made else 0):
             self.store.get(self.little)
         spent = []
-        for place in range(CALLS):
-            self.session = sessions[place % len(sessions)]
+        for session in sessions or [self.lasting] * CALLS:
+            self.session = session
             self.client.config_resetstat()
             call()
             stats: Any = self.client.info("commandstats")
             spent.append(stats["cmdstat_evalsha"]["usec"])
-        return statistics.quantiles(spent)[0]
+        return spent
 
-    def costs_us(self) -> dict[str, float]:
-        """Return what each command costs."""
+    def steps(self) -> dict[str, tuple[Callable[[], object] | None, Callable[[], object]]]:
+        """Return what makes a session for each command, or None for the lasting one, and the command."""
         store, last = self.store, self.body["participants"][-1]["participant_id"]
 
         def times_out(action: str) -> Callable[[], None]:
@@ -137,8 +136,7 @@ class Bench:
             self.stranger._calls._known.clear()
             self.stranger.get(self.session)
 
-        self.run()
-        steps: dict[str, tuple[Callable[[], object] | None, Callable[[], object]]] = {
+        return {
             "get": (None, lambda: store.get(self.session)),
             "get, unknown": (None, stranger),
             "switch": (None, lambda: store.switch(self.session)),
@@ -157,7 +155,6 @@ class Bench:
             "delete": (self.run, lambda: store.delete(self.session)),
             "create": (None, self.create),
         }
-        return {name: self.cost_us(*step) for name, step in steps.items()}
 
 
 def main() -> None:
@@ -169,10 +166,16 @@ def main() -> None:
             valkey.wait_ready()
             with redis_py.Redis.from_url(valkey.url) as client:
                 for mode in sys.argv[1:] or MODES:
-                    found = {count: Bench(client, valkey.url, mode, count).costs_us() for count in COUNTS}
+                    client.flushdb()
+                    benches = [Bench(client, valkey.url, mode, count) for count in COUNTS]
                     print(f"\n{mode:22}" + "".join(f"{count:8,}" for count in COUNTS))
-                    for name in found[2]:
-                        print(f"{name:22}" + "".join(f"{found[count][name]:8.0f}" for count in COUNTS), flush=True)
+                    for name in benches[0].steps():
+                        spent: list[list[int]] = [[] for _ in COUNTS]
+                        for _ in range(ROUNDS):  # in turn, so that other load of the machine meets all alike
+                            for bench, found in zip(benches, spent, strict=True):
+                                found.extend(bench.spent_us(*bench.steps()[name]))
+                        costs = [statistics.quantiles(found)[0] for found in spent]
+                        print(f"{name:22}" + "".join(f"{cost:8.0f}" for cost in costs), flush=True)
         finally:
             valkey.stop()
 
