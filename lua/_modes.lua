@@ -135,9 +135,7 @@ end
 
 -- Whether a participant cannot be given the turn, having no time to run on.
 local function out_of_time(session, index)
-  if session.on_timeout == 'notify' then return false end
-  local group = group_of(session, index)
-  return is_expired(session, 'p', index) or (group ~= nil and is_expired(session, 'g', group))
+  return session.on_timeout ~= 'notify' and is_expired(session, 'p', index)
 end
 
 -- Stop the clock without ending the cycle.

@@ -1,10 +1,11 @@
 """Mutation check: small faults put into the scripts, each of which the tests must notice.
 
-    make mutants            every mutation, one after the other; ends with 1 when one survives
-    make mutants ONLY=7     one of them
+    make mutants               every mutation, one after the other; ends with 1 when one survives
+    make mutants ONLY="7 12"   some of them
 
 A mutation is a file, a text that occurs in it exactly once, and what takes its place. For each, the tests of
-the scripts run against a copy of `lua/` with that one change; a mutation is killed when they fail.
+the scripts run against a copy of `lua/` with that one change, on servers that all share; a mutation is killed
+when they fail. MODEL_EXAMPLES (here 15) is how long test_model.py searches.
 """
 
 from __future__ import annotations
@@ -17,39 +18,62 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-SUITES = ["tests/test_sessions.py", "tests/test_clock.py", "tests/test_model.py"]
+from redis import Redis
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that it runs from anywhere
+
+from syncapp import scripts  # noqa: E402
+from syncapp.servers import Servers  # noqa: E402
+
+# The fast and pointed ones first: most mutants do not come to the last.
+SUITES = ["tests/test_clock.py", "tests/test_sessions.py", "tests/test_model.py"]
+TEST_S = 30
 
 MUTATIONS: list[tuple[str, str, str]] = [
     # When a clock ends.
-    ("_settle", "timeout <= now and", "timeout < now and"),
-    ("_settle", "elseif idle <= now then", "elseif idle < now then"),
-    ("_settle", "warning <= now and", "warning < now and"),
-    ("_settle", "warning <= math.min(timeout or warning, idle)", "warning < math.min(timeout or warning, idle)"),
-    ("_settle", "timeout <= idle then", "timeout < idle then"),
-    ("_settle", "elapsed = charge(session, at)\n    set_crossed", "elapsed = charge(session, now)\n    set_crossed"),
-    ("_settle", "finish(session, 'expired', at)", "finish(session, 'expired', now)"),
-    ("_settle", "set_crossed(session, kind, index, true)\n    details.remaining_ms = int(deadline_of", "details.remaining_ms = int(deadline_of"),
-    ("_settle", "set_crossed(session, kind, index, true)\n    details.remaining_ms = remaining_text", "details.remaining_ms = remaining_text"),
-    ("_settle", "hand_over(session, next, at) and next", "hand_over(session, next, now) and next"),
-    ("_settle", "session.warned + 2 ^ (place - 1)", "session.warned"),
-    ("_settle", "if kind ~= 's' then call.expired_id", "if kind == 's' then call.expired_id"),
-    ("_settle", "if not LIVE[session.status] then return false end", ""),
-    ("_settle", "local elapsed = charge(session, at)\n  finish(session, 'cancelled', at)", "local elapsed\n  finish(session, 'cancelled', at)"),
+    ("_due", "timeout <= now and", "timeout < now and"),
+    ("_due", "elseif idle <= now then", "elseif idle < now then"),
+    ("_due", "warning <= now and", "warning < now and"),
+    ("_due", "warning <= math.min(timeout or warning, idle)", "warning < math.min(timeout or warning, idle)"),
+    ("_due", "timeout <= idle then", "timeout < idle then"),
+    ("_due", "elapsed = charge(session, at)\n    set_crossed", "elapsed = charge(session, now)\n    set_crossed"),
+    ("_due", "finish(session, 'expired', at)", "finish(session, 'expired', now)"),
+    ("_due", "set_crossed(session, kind, index, true)\n    details.remaining_ms = int(deadline_of", "details.remaining_ms = int(deadline_of"),
+    ("_due", "set_crossed(session, kind, index, true)\n    details.remaining_ms = remaining_text", "details.remaining_ms = remaining_text"),
+    ("_due", "details.remaining_ms = int(deadline_of(session) - at)", "details.remaining_ms = '0'"),
+    ("_due", "hand_over(session, next, at) and next", "hand_over(session, next, now) and next"),
+    ("_due", "if goes_on and (next or not session.turn) then", "if goes_on and next then"),
+    ("_due", "session.on_timeout == 'skip_cycle' and SKIPS[session.sync_mode]", "session.on_timeout == 'skip_cycle'"),
+    ("_due", "session.warned + 2 ^ (place - 1)", "session.warned"),
+    ("_due", "remaining_ms = int(deadline_of(session) - at),", "remaining_ms = session.warn_at[place],"),
+    ("_due", "commit(session, keys, call, now, at, 'time_warning'", "commit(session, keys, call, now, now, 'time_warning'"),
+    ("_due", "if kind ~= 's' then call.expired_id", "if kind == 's' then call.expired_id"),
+    ("_due", "if not LIVE[session.status] then return false end", ""),
+    ("_due", "local elapsed = charge(session, at)\n  finish(session, 'cancelled', at)", "local elapsed\n  finish(session, 'cancelled', at)"),
+    ("_due", "action_on_timeout = redis.call('HGET', session.key, 'action_on_timeout'),", ""),
+    ("_settle", "    if not settle_one(session, keys, call, now) then return true end\n  end\n  return false", "    if not settle_one(session, keys, call, now) then return true end\n  end\n  return true"),
+    ("_settle", "session.look_ms > now", "session.look_ms >= now"),
+    ("_settle", "if not session.look_ms or", "if session.look_ms and"),
     # What runs and what a switch does.
     ("_modes", "time_remaining_ms - elapsed) end", "time_remaining_ms) end"),
+    ("_modes", "local elapsed = at - session.cycle_started_ms", "local elapsed = at - session.cycle_started_ms + 1"),
     ("_modes", "record.time_used_ms = record.time_used_ms + elapsed", "record.time_used_ms = elapsed"),
     ("_modes", "set(session, 'time_used_ms', session.time_used_ms + elapsed)", "set(session, 'time_used_ms', elapsed)"),
+    ("_modes", "pairs({p = session.turn, g = group})", "pairs({p = session.turn})"),
     ("_modes", "return math.max(deadline, session.updated_ms)", "return deadline"),
+    ("_modes", "if not deadline or has_crossed(session, budget_of(session)) then", "if not deadline then"),
     ("_modes", "math.max(deadline - tonumber(threshold), session.updated_ms)", "deadline - tonumber(threshold)"),
     ("_modes", "tonumber(threshold) >= holder_of", "tonumber(threshold) > holder_of"),
     ("_modes", "or at < soonest) then", "or at <= soonest) then"),
     ("_modes", "if session.increment_ms > 0 and not has_crossed(session, kind, index) then", "if session.increment_ms > 0 then"),
     ("_modes", "time_remaining_ms + session.increment_ms)", "time_remaining_ms + 1)"),
     ("_modes", "local index = (session.turn + step) % session.participant_count", "local index = (session.turn + step - 1) % session.participant_count"),
+    ("_modes", "if even_expired or not is_expired(session, 'p', index) then", "if true then"),
     ("_modes", "local group = (from + step) % session.group_count", "local group = (from + step - 1) % session.group_count"),
-    ("_modes", "if #members > 0 and (even_expired", "if (even_expired"),
-    ("_modes", ".count % #members + 1])", ".count % #members])"),
+    ("_modes", "(even_expired or not is_expired(session, 'g', group)) and member_count", "member_count"),
+    ("_modes", "if members > 0 then return", "if members >= 0 then return"),
+    ("_modes", ".count % members + 1) end", ".count % members) end"),
     ("_modes", "touch(session, 'g', group).count = place", "touch(session, 'g', group).count = place - 1"),
     ("_modes", "session.cycle_count == session.max_cycles", "session.cycle_count + 1 == session.max_cycles"),
     ("_modes", "record.count = record.count + 1", "record.count = record.count"),
@@ -58,41 +82,67 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_modes", "set(session, 'crossed', 0)", ""),
     ("_modes", "  begin_warnings(session)\n  return true", "  return true"),
     ("_modes", "or (session.on_timeout == 'notify' and next_in_order(session, true)) or nil", "or nil"),
-    ("_modes", "if session.on_timeout == 'notify' then return false end", ""),
+    ("_modes", "session.on_timeout ~= 'notify' and is_expired(session, 'p', index)", "is_expired(session, 'p', index)"),
     ("_modes", "touch(session, 'p', tonumber(member)).has_expired = crossed", "touch(session, 'p', tonumber(member))"),
+    ("_modes", "touch(session, kind, index).has_expired = crossed", "record_of(session, kind, index).has_expired = crossed"),
     ("_modes", "  set(session, 'cycle_started_ms', nil)\nend", "end"),
     ("_modes", "  set(session, 'session_completed_ms', at)\nend", "end"),
+    ("_modes", "if session.turn then touch(session, 'p', session.turn) end\n  halt", "halt"),
     # Adjustments.
     ("_adjust", "math.max(not_after_ms - now, math.min(target, shown))", "not_after_ms - now"),
-    ("_adjust", "now + target > not_after_ms", "now + target >= not_after_ms + 1000"),
+    ("_adjust", "now + target > not_after_ms", "now + target > not_after_ms + 1"),
     ("_adjust", "return math.max(target, math.min(0, shown))", "return target"),
-    ("_adjust", "remaining - (now - session.cycle_started_ms) or remaining", "remaining or remaining"),
+    ("_adjust", "math.max(target, math.min(0, shown))", "math.max(target, 0)"),
+    ("_adjust", "if session.on_timeout == 'notify' and runs(session, kind, index) then", "if session.on_timeout == 'notify' then"),
+    ("_adjust", "session.status == 'running' and kind == running", "kind == running"),
+    ("_adjust", "kind == running and index == place", "kind == running"),
     ("_adjust", "at_least = function(shown, ms) return math.max(shown, ms) end", "at_least = function(shown, ms) return ms end"),
+    ("_adjust", "if kind ~= 'p' and kind ~= 'g' then kind = nil end", ""),
     ("adjust_session", "if target > 0 and has_crossed", "if false and has_crossed"),
+    ("adjust_session", "if target > 0 and has_crossed", "if target >= 0 and has_crossed"),
     ("adjust_session", "\nsettle(session, keys, call, now)\n", "\n"),
-    ("adjust_session", "if target > MOST_REMAINING then", "if false then"),
+    ("adjust_session", "target < LEAST_REMAINING or target > MOST_REMAINING", "target > MOST_REMAINING"),
+    ("adjust_session", "target < LEAST_REMAINING or target > MOST_REMAINING", "target < LEAST_REMAINING"),
+    ("adjust_session", "  reason = reason ~= '' and reason or nil,\n", ""),
     # The commit, and what comes before it.
     ("_commit", "math.max(at, deadline_of(session) or at) + session.idle_timeout_ms", "at + session.idle_timeout_ms"),
     ("_commit", "if actor == 'client' and LIVE[session.status] then", "if LIVE[session.status] then"),
     ("_commit", "redis.call('ZREM', keys.deadlines, call.session_id)\n    if session.status", "if session.status"),
-    ("_commit", "math.min(look, timeout_at(session) or look, (warning_at(session)) or look)", "math.min(look, timeout_at(session) or look)"),
+    ("_commit", "redis.call('PEXPIREAT', session.key, int(now + call.session_ttl_ms))\n    end", "end"),
+    ("_commit", "elseif session.changed.status then", "else"),
+    ("_commit", "look = math.min(look, timeout_at(session) or look)", ""),
+    ("_commit", "math.min(look, (warning_at(session)) or look)", "look"),
+    ("_commit", "set(session, 'look_ms', look_at(session))", "if actor == 'client' then set(session, 'look_ms', look_at(session)) end"),
     ("_commit", "if session.static or renewed[name] then session.block_tags[number] = tag end", "if session.static then session.block_tags[number] = tag end"),
+    ("_commit", "parts.from = at + WIDTH + 1", "parts.from = at + WIDTH"),
+    ("_commit", "    table.sort(indexes)\n", ""),
+    ("_commit", "session.version % SNAPSHOT_EVERY == 0", "session.version % SNAPSHOT_EVERY == 1"),
     ("_command", "now = math.max(now, session.updated_ms)", ""),
     ("_command", "if first[1] ~= call.fingerprint then", "if false then"),
     ("_command", "call.expected_version ~= int(session.version))", "false)"),
     ("_command", "(call.expected_epoch ~= '' and call.expected_epoch ~= int(session.epoch))", "false"),
+    ("_command", "{int(session.version)}", "{int(session.version - 1)}"),
     ("_message", "tostring(active(session) == index)", "tostring(session.turn == index)"),
     ("_message", "if changed.status or changed.turn then", "if changed.turn then"),
     ("_message", "for index in pairs(session.touched.g) do", "for index in pairs({}) do"),
+    ("_message", "details.group_id = group and quote(group_id(session, group))", ""),
+    ("_session", "'turn', 'cycle_count', 'time_used_ms'", "'cycle_count', 'turn', 'time_used_ms'"),
     # Guards of the commands.
     ("start_session", "if session.status ~= 'pending' then", "if false then"),
-    ("switch_session", "if mover_arg ~= '' and mover_arg ~= mover then", "if false then"),
+    ("start_session", "begin_warnings(session)\n", "\n"),
+    ("start_session", "\nsettle(session, keys, call, now)\n", "\n"),
+    ("switch_session", "if session.status ~= 'running' then", "if not LIVE[session.status] then"),
+    ("switch_session", "if mover_arg ~= '' and quote(mover_arg) ~= details.participant_id then", "if false then"),
     ("switch_session", "if out_of_time(session, next) then", "if false then"),
-    ("switch_session", "local elapsed = charge(session, now)\nlocal remaining = credit_increment(session)", "local remaining = credit_increment(session)\nlocal elapsed = charge(session, now)"),
+    ("switch_session", "if hand_over(session, next, now) and next then", "hand_over(session, next, now) if next then"),
+    ("switch_session", "\nsettle(session, keys, call, now)\n", "\n"),
     ("pause_session", "local elapsed = charge(session, now)", "local elapsed"),
+    ("pause_session", "if session.status ~= 'running' then", "if not LIVE[session.status] then"),
     ("resume_session", "if session.status ~= 'paused' then", "if false then"),
+    ("resume_session", "\nsettle(session, keys, call, now)\n", "\n"),
     ("complete_session", "if session.status == 'completed' then return unchanged(now, session, call) end", ""),
     ("cancel_session", "local elapsed = charge(session, now)", "local elapsed"),
+    ("expire_session", "if LIVE[session.status] then schedule(session, keys, call, now) else forget(keys, call) end", ""),
     ("create_session", "(tonumber(last[1]) or 0) + 1", "0"),
     ("update_session", "if based_on ~= int(session.metadata_version) then", "if based_on == '' then"),
 ]  # fmt: skip
@@ -100,40 +150,51 @@ MUTATIONS: list[tuple[str, str, str]] = [
 
 def pytest_configure() -> None:
     """Let the tests of a mutant read its scripts: this module is their plugin then."""
-    from syncapp import scripts
-
     scripts.LUA_DIR = Path(os.environ["MUTANT_LUA_DIR"])
 
 
-def survives(mutation: tuple[str, str, str]) -> bool:
+def survives(mutation: tuple[str, str, str], environment: dict[str, str]) -> bool:
     """Tell whether the tests pass in spite of a mutation."""
     name, old, new = mutation
     with tempfile.TemporaryDirectory(prefix="syncapp-mutant-") as directory:
         lua = Path(directory) / "lua"
         shutil.copytree(ROOT / "lua", lua)
         script = lua / f"{name}.lua"
-        text = script.read_text()
-        if text.count(old) != 1:
-            raise SystemExit(f"{name}: {old!r} occurs {text.count(old)} times, not once")
-        script.write_text(text.replace(old, new))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "mutants", "-p", "no:cacheprovider", *SUITES]
-        # A mutant needs no long search: what is wrong with it shows soon, or not at all.
-        environment = os.environ | {"MUTANT_LUA_DIR": str(lua), "PYTHONPATH": str(ROOT / "tests")}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=600, check=False)
+        script.write_text(script.read_text().replace(old, new))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "mutants", "-p", "no:cacheprovider"]
+        # A mutant may never come to an end of what is due.
+        command += ["-o", f"timeout={TEST_S}", *SUITES]
+        with Redis.from_url(environment["REDIS_URL"]) as client:
+            client.flushall()
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment | {"MUTANT_LUA_DIR": str(lua)}, capture_output=True, check=False
+        )
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"the tests did not run:\n{done.stdout.decode()}{done.stderr.decode()}")
         return done.returncode == 0
 
 
 def main() -> None:
-    """Try every mutation, or the one that is named by its number."""
-    chosen = [int(number) for number in sys.argv[1:]] or range(1, len(MUTATIONS) + 1)
+    """Try every mutation, or those that are named by their numbers."""
+    for name, old, _ in MUTATIONS:
+        if (count := (ROOT / "lua" / f"{name}.lua").read_text().count(old)) != 1:
+            raise SystemExit(f"{name}: {old!r} occurs {count} times, not once")
+    chosen = [int(number) for number in sys.argv[1:]] or list(range(1, len(MUTATIONS) + 1))
     survivors = []
-    for number in chosen:
-        began_s = time.monotonic()
-        name, old, new = MUTATIONS[number - 1]
-        survived = survives(MUTATIONS[number - 1])
-        verdict = "SURVIVED" if survived else "killed"
-        print(f"{number:3} {verdict:8} {time.monotonic() - began_s:4.0f} s  {name}: {old!r} -> {new!r}", flush=True)
-        survivors += [number] if survived else []
+    with tempfile.TemporaryDirectory(prefix="syncapp-mutants-") as directory, Servers(Path(directory)) as servers:
+        environment = os.environ | {
+            "REDIS_URL": servers.redis_url,
+            "DATABASE_URL": servers.database_url,
+            "MODEL_EXAMPLES": os.environ.get("MODEL_EXAMPLES", "15"),
+            "PYTHONPATH": str(ROOT / "tests"),
+        }
+        for number in chosen:
+            began_s = time.monotonic()
+            name, old, new = MUTATIONS[number - 1]
+            survived = survives(MUTATIONS[number - 1], environment)
+            verdict = "SURVIVED" if survived else "killed"
+            print(f"{number:3} {verdict:8} {time.monotonic() - began_s:4.0f} s  {name}: {old!r} -> {new!r}", flush=True)
+            survivors += [number] if survived else []
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} killed; survivors: {survivors or 'none'}")
     sys.exit(bool(survivors))
 

@@ -389,6 +389,19 @@ def test_who_prefers_it_gets_the_event_and_the_patch_only(client: FlaskClient, c
     assert data["patch"]["active_participant_id"] == "black"
 
 
+def test_a_minimal_answer_has_the_version_of_its_patch_though_the_command_made_more_due(
+    client: FlaskClient, clock: SetClock, url: str
+) -> None:
+    client.post(f"{url}/adjust", json={"op": "set", "ms": 0, "participant_id": "black"})
+    answer = client.post(f"{url}/switch", headers={"Prefer": "return=minimal"})
+    data = answer.get_json()["data"]
+    assert data["event"]["type"] == "cycle_switched"
+    assert data["expired_participant_id"] == "black"
+    assert answer.headers["ETag"] == f'"{data["epoch"]}-{data["version"]}"'
+    after = client.get(url).get_json()["data"]
+    assert (after["status"], after["version"]) == ("expired", data["version"] + 1)
+
+
 def test_the_patch_of_a_minimal_answer_folds_to_the_state(client: FlaskClient, clock: SetClock, url: str) -> None:
     state = client.get(url).get_json()["data"]
     for path in ("switch", "pause", "resume", "switch", "complete"):

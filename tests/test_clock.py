@@ -13,6 +13,7 @@ from syncapp.errors import Conflict, InvalidTransition, NotActiveParticipant, Se
 from syncapp.keys import Keyspace
 from syncapp.models import CreateSession
 from syncapp.sessions import SessionStore
+from syncapp.state import public_patch
 
 Redis = redis_py.Redis
 
@@ -1108,3 +1109,90 @@ def test_a_deleted_session_stops_its_clock(store: SessionStore, clock: SetClock,
     with pytest.raises(SessionNotFound):
         store.get(session_id)
     assert told(redis, session_id) == [("session_deleted", 0)]
+
+
+def test_at_one_instant_a_timeout_comes_before_the_idle_end(store: SessionStore, clock: SetClock, redis: Redis) -> None:
+    session_id = running(store, "per_cycle", idle_timeout_s=20)
+    clock.pass_ms(60_000)
+    store.get(session_id)
+    assert told(redis, session_id) == [
+        ("cycle_timed_out", 10_000),
+        ("cycle_timed_out", 20_000),
+        ("cycle_timed_out", 30_000),
+        ("session_cancelled", 30_000),
+    ]
+
+
+FROM = {
+    "start": {"pending"},
+    "switch": {"running"},
+    "pause": {"running"},
+    "resume": {"paused"},
+    "adjust": {"pending", "running", "paused"},
+    "complete": {"pending", "running", "paused", "completed"},
+    "cancel": {"pending", "running", "paused", "cancelled"},
+}
+
+
+@pytest.mark.parametrize("status", ["pending", "running", "paused", "completed", "expired", "cancelled"])
+@pytest.mark.parametrize("command", FROM)
+def test_a_command_out_of_place_is_refused_and_changes_nothing(
+    store: SessionStore, clock: SetClock, redis: Redis, command: str, status: str
+) -> None:
+    session_id = pending(store)
+    for step in {"pending": [], "running": ["start"], "paused": ["start", "pause"]}.get(status, ["start"]):
+        getattr(store, step)(session_id)
+    if status in ("completed", "cancelled"):
+        getattr(store, {"completed": "complete", "cancelled": "cancel"}[status])(session_id)
+    if status == "expired":
+        clock.pass_ms(10_000)
+    assert store.get(session_id).found.status == status
+    before = dump(redis, session_id)
+    args = {"op": "add", "ms": 1} if command == "adjust" else {}
+    if status in FROM[command]:
+        getattr(store, command)(session_id, **args)
+        assert (dump(redis, session_id) == before) == (status in ("completed", "cancelled"))
+        return
+    with pytest.raises(InvalidTransition, match=f"cannot {command} a session that is {status}") as refused:
+        getattr(store, command)(session_id, **args)
+    assert refused.value.details["status"] == status
+    assert dump(redis, session_id) == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_public_patches_over_a_public_state_give_every_later_one(
+    store: SessionStore, clock: SetClock, redis: Redis, mode: str
+) -> None:
+    session_id = pending(store, mode, people="abc", action_on_timeout=SKIP, max_cycles=6)
+    document, version = now(store, session_id), 1
+    steps = ["start", "switch", "pause", "adjust", "resume", "get", "switch", "update", "switch", "complete"]
+    for step in steps:
+        clock.pass_ms(10_000 if step == "get" and mode not in ("global", "count_up") else 500)
+        args = {"op": "add", "ms": -100} if step == "adjust" else {"patch": {"a": 1}} if step == "update" else {}
+        shown = state(getattr(store, step)(session_id, **args))
+        for message in messages(redis, session_id)[version:]:
+            patch = public_patch(message["patch"])
+            for holders, key in (("participants", "participant_id"), ("groups", "group_id")):
+                changed = patch.pop(holders, {})
+                for holder in document.get(holders, []):
+                    holder.update(changed.get(holder[key], {}))
+            document |= patch
+            version += 1
+            assert document["version"] == version
+        assert document | {"clock": shown["clock"], "server_time_ms": shown["server_time_ms"]} == shown
+    assert shown["status"] == "completed"
+
+
+@pytest.mark.parametrize("count", [100, 129, 300])
+def test_the_members_of_a_large_group_are_marked_together_and_unmarked(
+    store: SessionStore, clock: SetClock, redis_url: str, count: int
+) -> None:
+    people = [{"participant_id": f"p{i}", "group_id": "GH"[i % 2], "total_time_ms": 1000} for i in range(count)]
+    new = {"sync_mode": "per_group", "participants": people, "action_on_timeout": SKIP}
+    session_id = running(store, new)
+    clock.pass_ms(1000 * ((count + 1) // 2))
+    for reader in (store, make_store(redis_url)):
+        assert expired(now(reader, session_id)) == [f"p{i}" for i in range(0, count, 2)]
+    shown = state(store.adjust(session_id, op="set", ms=1000, group_id="G"))
+    assert expired(shown) == expired(now(make_store(redis_url), session_id)) == []
+    assert sum(person["time_used_ms"] for person in shown["participants"]) == 1000 * ((count + 1) // 2)

@@ -12,7 +12,10 @@ import redis as redis_py
 from clocks import SetClock, chess, dump, make_store
 
 from syncapp import errors, scripts, state
+from syncapp.keys import Keyspace
+from syncapp.models import CreateSession
 
+DOCS = scripts.LUA_DIR.parent / "docs"
 COMMANDS = scripts.names()
 PARTIALS = sorted(path.stem for path in scripts.LUA_DIR.glob("_*.lua"))
 # What Redis gives a script, and what of Lua's own library the scripts may use.
@@ -187,3 +190,32 @@ def test_a_malformed_call_fails_and_writes_nothing(
     with pytest.raises(redis_py.ResponseError):
         store._calls._scripts.call(name, keys, arguments)
     assert dump(redis, session_id) == before
+
+
+def table(document: str, heading: str) -> set[str]:
+    """Names in the first cells of the table that comes next after a text."""
+    rows = (DOCS / document).read_text().split(heading, 1)[1].split("\n\n|", 1)[1].split("\n\n", 1)[0]
+    first_cells = (row.strip("|").split("|")[0] for row in rows.splitlines())
+    return {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_every_event_is_documented() -> None:
+    text = "".join(code(source(name)) for name in [*COMMANDS, *PARTIALS])
+    made = set(re.findall(r"commit\(session, keys, call, now, \w+, '(\w+)'", text))
+    made |= set(re.findall(r"= '(\w+_(?:expired|timed_out))'", text)) | set(re.findall(r"or '(\w+_expired)'", text))
+    assert len(made) == 15
+    assert table("protocol.md", "## Events") == made
+
+
+def test_every_field_of_a_sessions_hash_is_documented(redis: redis_py.Redis, redis_url: str) -> None:
+    people = [{"participant_id": f"p{i}", "group_id": f"g{i % 2}", "total_time_ms": 1000} for i in range(129)]
+    new = {"sync_mode": "per_group", "participants": people, "warn_at_ms": [500], "metadata": {"a": 1}}
+    session_id = make_store(redis_url, set_clock=False).create(CreateSession.parse(new)).found.session_id
+    fields: dict[bytes, bytes] = redis.hgetall(Keyspace().session(session_id))  # type: ignore[assignment]  # its types cover every protocol
+    documented = table("keys.md", "## The session's hash")
+    patterns = {re.sub(r"<\w+>", "[^:]+", name) for name in documented}
+    for field in map(bytes.decode, fields):
+        assert any(re.fullmatch(pattern, field) for pattern in patterns), field
+    for pattern in patterns:
+        assert any(re.fullmatch(pattern, field) for field in map(bytes.decode, fields)), pattern
+    assert table("keys.md", "snapshots have the same order.") == set(state.SCALARS)

@@ -94,7 +94,7 @@ class State(Answer):
     max_cycles: int | None = None
     warn_at_ms: list[int] | None = None
     expired_participant_id: str | None = Field(
-        default=None, description="Only after a switch that found someone out of time."
+        default=None, description="Only after a command that found someone out of time, or made it so."
     )
 
 
