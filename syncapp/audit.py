@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TypeVar
 
 import orjson
@@ -14,7 +15,7 @@ import structlog
 
 from syncapp import metrics
 from syncapp.db import Cursor, Database, one_line
-from syncapp.events import Entry, Event
+from syncapp.events import COLUMNS, Entry, Event
 from syncapp.totals import Totals
 
 log = structlog.get_logger(__name__)
@@ -25,20 +26,13 @@ _REFUSALS = ("22", "23", "54")  # classes of SQLSTATE that blame the data: value
 _MOST_NAMED = 10
 _T = TypeVar("_T")
 
-_INSERT_EVENTS = """
-INSERT INTO sync_events (
-    session_id, epoch, version, event_type, at, sync_mode, status, cycle_count, participant_id,
-    next_participant_id, group_id, remaining_ms, elapsed_ms, actor, request_id, metadata, patch,
-    snapshot, record, message, previous_hash, content_hash
-)
-SELECT
-    session_id, epoch, version, event_type, at, sync_mode, status, cycle_count, participant_id,
-    next_participant_id, group_id, remaining_ms, elapsed_ms, actor, request_id, metadata, patch,
-    snapshot, record, message, previous_hash, content_hash
-FROM json_populate_recordset(NULL::sync_events, %s)
-ON CONFLICT DO NOTHING
-RETURNING session_id::text, epoch, version
-"""
+_COPY = f"COPY sync_events ({', '.join(COLUMNS)}) FROM STDIN"
+# Beside the log first, for events of which some are there already.
+_MAKE_INCOMING = "CREATE TEMPORARY TABLE incoming (LIKE sync_events INCLUDING DEFAULTS) ON COMMIT DROP"
+_INSERT_INCOMING = f"""
+INSERT INTO sync_events ({", ".join(COLUMNS)}) SELECT {", ".join(COLUMNS)} FROM incoming
+ORDER BY session_id, epoch, version ON CONFLICT DO NOTHING RETURNING session_id::text, epoch, version
+"""  # noqa: S608 made of the constants above
 _SELECT_HASHES = """
 SELECT session_id::text, epoch, version, stored.content_hash
 FROM json_populate_recordset(NULL::sync_events, %s) JOIN sync_events AS stored USING (session_id, epoch, version)
@@ -109,7 +103,10 @@ class AuditLog:
         if not events:
             return
         try:
-            done.append(self._write(lambda cursor: _insert(cursor, events)))
+            try:
+                done.append(self._write(lambda cursor: _append(cursor, events)))
+            except psycopg2.errors.UniqueViolation:
+                done.append(self._write(lambda cursor: _merge(cursor, events)))
         except psycopg2.Error as error:
             if not (error.pgcode or "").startswith(_REFUSALS):
                 raise
@@ -137,9 +134,18 @@ class AuditLog:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _insert(cursor: Cursor, events: Sequence[Event]) -> Stored:
-    """Append events to the log, and what is new to the totals; tell repeats from divergences."""
-    cursor.execute(_INSERT_EVENTS, [f"[{b','.join(event.row for event in events).decode()}]"])
+def _append(cursor: Cursor, events: Sequence[Event]) -> Stored:
+    """Append events to the log and to the totals. Raises `UniqueViolation` when one of them is there."""
+    cursor.copy_expert(_COPY, BytesIO(b"".join(event.line for event in events)))
+    Totals(events).write(cursor)
+    return Stored(len(events))
+
+
+def _merge(cursor: Cursor, events: Sequence[Event]) -> Stored:
+    """Append to the log those events that are not there, and these to the totals; tell repeats from divergences."""
+    cursor.execute(_MAKE_INCOMING)
+    cursor.copy_expert(_COPY.replace("sync_events", "incoming", 1), BytesIO(b"".join(event.line for event in events)))
+    cursor.execute(_INSERT_INCOMING)
     inserted = set(cursor.fetchall())
     new, known = [], []
     for event in events:

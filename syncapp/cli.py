@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from uuid import UUID
+
 import click
 import psycopg2
 from flask import Flask
@@ -13,6 +16,9 @@ from syncapp.config import Settings
 from syncapp.drains import Drain
 from syncapp.keys import Keyspace
 from syncapp.outbox import Outbox
+from syncapp.parity import Parity
+from syncapp.verifier import Checked
+from syncapp.verifier import verify as verify_log
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -72,7 +78,35 @@ def _audit_commands(settings: Settings) -> click.Group:
             database.close()
         click.echo(f"Moved {moved} events.")
 
+    group.add_command(_verify_command(settings))
     return group
+
+
+def _verify_command(settings: Settings) -> click.Command:
+    @click.command("verify")
+    @click.argument("session", type=click.UUID, required=False)
+    def verify(session: UUID | None) -> None:
+        """Check that the log is as committed: all of it, or of one SESSION; exit code 1 names what is not.
+
+        Every row against its hash and its message, every chain, gap and total, every snapshot against the
+        patches, and the newest commits against the store.
+        """
+        parity = Parity(redis.connect(settings), Keyspace(settings.sync_buckets), settings.database_url)
+        checked, name = Checked(), str(session) if session else None
+        bad: set[str] = set()
+        try:
+            for fault in chain(verify_log(settings.database_url, checked, name), parity.compare(name)):
+                if fault.session_id not in bad:
+                    click.echo(str(fault))
+                bad.add(fault.session_id)
+        except (RedisError, psycopg2.Error) as error:
+            raise click.ClickException(f"not everything was checked: {db.one_line(error)}") from error
+        click.echo(f"Read {checked.events} events of {checked.sessions} sessions.")
+        if bad:
+            raise click.ClickException(f"sessions that are not as they were committed: {len(bad)}")
+        click.echo("All is as committed.")
+
+    return verify
 
 
 def _outbox(settings: Settings) -> Outbox:

@@ -31,7 +31,7 @@ LEAVES = {
     "refusals",
 }
 STORES = {"scripts", "db", "redis", "pubsub", "totals"}
-SERVICES = {"sessions", "calls", "hub", "sweeper", "outbox", "audit", "drains"}
+SERVICES = {"sessions", "calls", "hub", "sweeper", "outbox", "audit", "drains", "verifier", "parity"}
 EDGES = {"api", "ws", "connection", "sockets", "tasks", "broker", "cli", "__init__"}
 TOOLS = {"dev", "processes", "servers"}
 BELOW = {
@@ -44,6 +44,7 @@ BELOW = {
     "sessions": LEAVES | STORES | {"calls"},
     "sweeper": LEAVES | STORES | {"sessions"},
     "drains": LEAVES | STORES | {"outbox", "audit"},
+    "parity": LEAVES | STORES | {"verifier"},
 }
 FRAMEWORKS = {"flask", "flask_sock", "simple_websocket", "huey", "werkzeug", "spectree"}
 
