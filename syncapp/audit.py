@@ -24,6 +24,7 @@ _CONFLICTS = frozenset({"40001", "40P01"})  # serialization failure, deadlock: t
 _CONFLICT_ATTEMPTS = 5
 _REFUSALS = ("22", "23", "54")  # classes of SQLSTATE that blame the data: values, constraints, limits
 _MOST_NAMED = 10
+_MOST_SHOWN = 2000
 _T = TypeVar("_T")
 
 _COPY = f"COPY sync_events ({', '.join(COLUMNS)}) FROM STDIN"
@@ -65,10 +66,14 @@ class Stored:
 
 
 class AuditLog:
-    """Stores entries of outboxes; any number of threads and processes may do so at once."""
+    """Stores entries of outboxes; any number of threads and processes may do so at once.
 
-    def __init__(self, database: Database) -> None:
+    alert(kind, **context) is told of dead letters and divergences, once a batch; without it, the log is.
+    """
+
+    def __init__(self, database: Database, alert: Callable[..., None] | None = None) -> None:
         self._database = database
+        self._alert = alert or log.critical
 
     def store(self, entries: Iterable[Entry]) -> Stored:
         """Store entries in one transaction; afterwards each is in the log or among the dead letters.
@@ -95,7 +100,7 @@ class AuditLog:
             # What was committed before PostgreSQL went away is told now: it will not be new again.
             stored = sum(done, Stored())
             metrics.DRAINED.inc(stored.new)
-            _report(stored.letters)
+            self._report(stored.letters)
         return stored
 
     def _store(self, events: Sequence[Event], done: list[Stored]) -> None:
@@ -120,6 +125,21 @@ class AuditLog:
     def _keep(self, letters: Sequence[Letter], done: list[Stored]) -> None:
         if letters:
             done.append(Stored(letters=self._write(lambda cursor: _bury(cursor, letters))))
+
+    def _report(self, letters: Sequence[Letter]) -> None:
+        """Count dead letters, and alert once for all of a kind."""
+        for kind, counter in (("refused", metrics.DEAD_LETTERS), ("divergent", metrics.DIVERGENCES)):
+            some = [letter for letter in letters if letter.kind == kind]
+            if some:
+                counter.inc(len(some))
+                self._alert(
+                    "dead_letters" if kind == "refused" else "divergences",
+                    count=len(some),
+                    bucket=some[0].entry.bucket,
+                    stream_ids=[letter.entry.stream_id for letter in some[:_MOST_NAMED]],
+                    error=some[0].error,
+                    message=(some[0].entry.raw or b"")[:_MOST_SHOWN].decode(errors="replace"),
+                )
 
     def _write(self, write: Callable[[Cursor], _T]) -> _T:
         """Write in one transaction, again when it conflicts with another one."""
@@ -156,8 +176,8 @@ def _merge(cursor: Cursor, events: Sequence[Event]) -> Stored:
             known.append(event)
     if new:
         Totals(new).write(cursor)
-    letters = _bury(cursor, _divergent(cursor, known)) if known else ()
-    return Stored(len(new), len(known) - len(letters), letters)
+    divergent = _divergent(cursor, known) if known else []
+    return Stored(len(new), len(known) - len(divergent), _bury(cursor, divergent))
 
 
 def _divergent(cursor: Cursor, known: Sequence[Event]) -> list[Letter]:
@@ -182,19 +202,3 @@ def _bury(cursor: Cursor, letters: Iterable[Letter]) -> tuple[Letter, ...]:
         if cursor.rowcount:
             kept.append(letter)
     return tuple(kept)
-
-
-def _report(letters: Sequence[Letter]) -> None:
-    """Count dead letters, and alert once for all of a kind."""
-    for kind, counter in (("refused", metrics.DEAD_LETTERS), ("divergent", metrics.DIVERGENCES)):
-        some = [letter for letter in letters if letter.kind == kind]
-        if some:
-            counter.inc(len(some))
-            log.critical(
-                "audit_dead_letters",
-                kind=kind,
-                count=len(some),
-                bucket=some[0].entry.bucket,
-                stream_ids=[letter.entry.stream_id for letter in some[:_MOST_NAMED]],
-                error=some[0].error,
-            )
