@@ -29,7 +29,8 @@ local warn_at, action_on_timeout, metadata, definition = ARGV[17], ARGV[18], ARG
 local most_waiting, people, rest = tonumber(ARGV[21]), tonumber(ARGV[22]), {unpack(ARGV, 23)}
 
 check_call(keys, call)
-assert(mode and increment_ms and on_timeout and idle_timeout_ms and definition and most_waiting and people and #rest >= 3 * people)
+assert(mode and increment_ms and on_timeout and idle_timeout_ms and definition)
+assert(most_waiting and people and #rest >= 3 * people)
 local now = server_now_ms()
 local replayed = replay(keys, call, now)
 if replayed then return replayed end

@@ -83,12 +83,9 @@ class Parity:
         """Return epoch, version and chain of each session as the store has them; 0, 0 and '' for what it has not."""
         with self._client.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.hmget(self._keys.session(name), "epoch", "version", "chain")
+                pipe.hmget(self._keys.session(name), "scalars", "chain")
             answers = pipe.execute()
-        return {
-            name: (int(epoch), int(version), _text(newest)) if version else (*_NOWHERE, "")
-            for name, (epoch, version, newest) in zip(names, answers, strict=True)
-        }
+        return {name: _order(scalars, newest) for name, (scalars, newest) in zip(names, answers, strict=True)}
 
     def _waits(self, names: list[str]) -> dict[str, bool]:
         """Tell of each session whether its bucket's outbox holds anything."""
@@ -104,6 +101,14 @@ def _live(connection: Connection) -> Iterator[str]:
         cursor.itersize = _AT_ONCE
         cursor.execute(_LIVE)
         yield from (name for (name,) in cursor)
+
+
+def _order(scalars: bytes | str | None, newest: bytes | str) -> tuple[int, int, str]:
+    """Return epoch and version, which the scalars begin with, and the newest hash."""
+    if not scalars:
+        return (*_NOWHERE, "")
+    epoch, version, _ = _text(scalars).split(" ", 2)
+    return int(epoch), int(version), _text(newest)
 
 
 def _text(value: bytes | str) -> str:
