@@ -14,19 +14,22 @@ if TYPE_CHECKING:
     from syncapp.hub import Hub
     from syncapp.sessions import SessionStore
     from syncapp.sweeper import Sweeper
+    from syncapp.tally import Queue
 
 
 @dataclass(frozen=True)
 class Services:
     """What routes use; kept as `app.extensions["syncapp"]`.
 
-    checks: by name, what `/ready` asks; each answers None, or says in a few words what is wrong.
+    queue: reads how the audit queue is, without PostgreSQL. checks: by name, what `/ready` asks; each answers None,
+    or says in a few words what is wrong.
     """
 
     settings: Settings
     store: SessionStore
     hub: Hub
     sweeper: Sweeper
+    queue: Callable[[], Queue]
     checks: Mapping[str, Callable[[], str | None]]
 
 
@@ -40,12 +43,14 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from syncapp import cli, db, logs, redis, ws
+    from syncapp import broker, cli, db, logs, redis, ws
     from syncapp.api import hooks, responses, sessions, system
     from syncapp.config import Settings
     from syncapp.hub import Hub
+    from syncapp.keys import Keyspace
     from syncapp.sessions import SessionStore
     from syncapp.sweeper import Sweeper
+    from syncapp.tally import Tally
     from syncapp.tasks import Nudger
 
     settings = settings or Settings.from_env()
@@ -72,6 +77,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         store,
         hub,
         sweeper,
+        queue=Tally(apart, Keyspace(settings.sync_buckets), broker.connect(settings).scheduled_count).read,
         checks={
             "redis": partial(redis.check, client),
             "postgresql": partial(db.check, settings.database_url),

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TypeVar
 
 import orjson
@@ -14,7 +15,7 @@ import structlog
 
 from syncapp import metrics
 from syncapp.db import Cursor, Database, one_line
-from syncapp.events import Entry, Event
+from syncapp.events import COLUMNS, Entry, Event
 from syncapp.totals import Totals
 
 log = structlog.get_logger(__name__)
@@ -23,22 +24,16 @@ _CONFLICTS = frozenset({"40001", "40P01"})  # serialization failure, deadlock: t
 _CONFLICT_ATTEMPTS = 5
 _REFUSALS = ("22", "23", "54")  # classes of SQLSTATE that blame the data: values, constraints, limits
 _MOST_NAMED = 10
+_MOST_SHOWN = 2000
 _T = TypeVar("_T")
 
-_INSERT_EVENTS = """
-INSERT INTO sync_events (
-    session_id, epoch, version, event_type, at, sync_mode, status, cycle_count, participant_id,
-    next_participant_id, group_id, remaining_ms, elapsed_ms, actor, request_id, metadata, patch,
-    snapshot, record, message, previous_hash, content_hash
-)
-SELECT
-    session_id, epoch, version, event_type, at, sync_mode, status, cycle_count, participant_id,
-    next_participant_id, group_id, remaining_ms, elapsed_ms, actor, request_id, metadata, patch,
-    snapshot, record, message, previous_hash, content_hash
-FROM json_populate_recordset(NULL::sync_events, %s)
-ON CONFLICT DO NOTHING
-RETURNING session_id::text, epoch, version
-"""
+_COPY = f"COPY sync_events ({', '.join(COLUMNS)}) FROM STDIN"
+# Beside the log first, for events of which some are there already.
+_MAKE_INCOMING = "CREATE TEMPORARY TABLE incoming (LIKE sync_events INCLUDING DEFAULTS) ON COMMIT DROP"
+_INSERT_INCOMING = f"""
+INSERT INTO sync_events ({", ".join(COLUMNS)}) SELECT {", ".join(COLUMNS)} FROM incoming
+ORDER BY session_id, epoch, version ON CONFLICT DO NOTHING RETURNING session_id::text, epoch, version
+"""  # noqa: S608 made of the constants above
 _SELECT_HASHES = """
 SELECT session_id::text, epoch, version, stored.content_hash
 FROM json_populate_recordset(NULL::sync_events, %s) JOIN sync_events AS stored USING (session_id, epoch, version)
@@ -71,10 +66,14 @@ class Stored:
 
 
 class AuditLog:
-    """Stores entries of outboxes; any number of threads and processes may do so at once."""
+    """Stores entries of outboxes; any number of threads and processes may do so at once.
 
-    def __init__(self, database: Database) -> None:
+    alert(kind, **context) is told of dead letters and divergences, once a batch; without it, the log is.
+    """
+
+    def __init__(self, database: Database, alert: Callable[..., None] | None = None) -> None:
         self._database = database
+        self._alert = alert or log.critical
 
     def store(self, entries: Iterable[Entry]) -> Stored:
         """Store entries in one transaction; afterwards each is in the log or among the dead letters.
@@ -101,7 +100,7 @@ class AuditLog:
             # What was committed before PostgreSQL went away is told now: it will not be new again.
             stored = sum(done, Stored())
             metrics.DRAINED.inc(stored.new)
-            _report(stored.letters)
+            self._report(stored.letters)
         return stored
 
     def _store(self, events: Sequence[Event], done: list[Stored]) -> None:
@@ -109,7 +108,10 @@ class AuditLog:
         if not events:
             return
         try:
-            done.append(self._write(lambda cursor: _insert(cursor, events)))
+            try:
+                done.append(self._write(lambda cursor: _append(cursor, events)))
+            except psycopg2.errors.UniqueViolation:
+                done.append(self._write(lambda cursor: _merge(cursor, events)))
         except psycopg2.Error as error:
             if not (error.pgcode or "").startswith(_REFUSALS):
                 raise
@@ -124,6 +126,21 @@ class AuditLog:
         if letters:
             done.append(Stored(letters=self._write(lambda cursor: _bury(cursor, letters))))
 
+    def _report(self, letters: Sequence[Letter]) -> None:
+        """Count dead letters, and alert once for all of a kind."""
+        for kind, counter in (("refused", metrics.DEAD_LETTERS), ("divergent", metrics.DIVERGENCES)):
+            some = [letter for letter in letters if letter.kind == kind]
+            if some:
+                counter.inc(len(some))
+                self._alert(
+                    "dead_letters" if kind == "refused" else "divergences",
+                    count=len(some),
+                    bucket=some[0].entry.bucket,
+                    stream_ids=[letter.entry.stream_id for letter in some[:_MOST_NAMED]],
+                    error=some[0].error,
+                    message=(some[0].entry.raw or b"")[:_MOST_SHOWN].decode(errors="replace"),
+                )
+
     def _write(self, write: Callable[[Cursor], _T]) -> _T:
         """Write in one transaction, again when it conflicts with another one."""
         for attempt in range(_CONFLICT_ATTEMPTS):
@@ -137,9 +154,18 @@ class AuditLog:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _insert(cursor: Cursor, events: Sequence[Event]) -> Stored:
-    """Append events to the log, and what is new to the totals; tell repeats from divergences."""
-    cursor.execute(_INSERT_EVENTS, [f"[{b','.join(event.row for event in events).decode()}]"])
+def _append(cursor: Cursor, events: Sequence[Event]) -> Stored:
+    """Append events to the log and to the totals. Raises `UniqueViolation` when one of them is there."""
+    cursor.copy_expert(_COPY, BytesIO(b"".join(event.line for event in events)))
+    Totals(events).write(cursor)
+    return Stored(len(events))
+
+
+def _merge(cursor: Cursor, events: Sequence[Event]) -> Stored:
+    """Append to the log those events that are not there, and these to the totals; tell repeats from divergences."""
+    cursor.execute(_MAKE_INCOMING)
+    cursor.copy_expert(_COPY.replace("sync_events", "incoming", 1), BytesIO(b"".join(event.line for event in events)))
+    cursor.execute(_INSERT_INCOMING)
     inserted = set(cursor.fetchall())
     new, known = [], []
     for event in events:
@@ -150,8 +176,8 @@ def _insert(cursor: Cursor, events: Sequence[Event]) -> Stored:
             known.append(event)
     if new:
         Totals(new).write(cursor)
-    letters = _bury(cursor, _divergent(cursor, known)) if known else ()
-    return Stored(len(new), len(known) - len(letters), letters)
+    divergent = _divergent(cursor, known) if known else []
+    return Stored(len(new), len(known) - len(divergent), _bury(cursor, divergent))
 
 
 def _divergent(cursor: Cursor, known: Sequence[Event]) -> list[Letter]:
@@ -176,19 +202,3 @@ def _bury(cursor: Cursor, letters: Iterable[Letter]) -> tuple[Letter, ...]:
         if cursor.rowcount:
             kept.append(letter)
     return tuple(kept)
-
-
-def _report(letters: Sequence[Letter]) -> None:
-    """Count dead letters, and alert once for all of a kind."""
-    for kind, counter in (("refused", metrics.DEAD_LETTERS), ("divergent", metrics.DIVERGENCES)):
-        some = [letter for letter in letters if letter.kind == kind]
-        if some:
-            counter.inc(len(some))
-            log.critical(
-                "audit_dead_letters",
-                kind=kind,
-                count=len(some),
-                bucket=some[0].entry.bucket,
-                stream_ids=[letter.entry.stream_id for letter in some[:_MOST_NAMED]],
-                error=some[0].error,
-            )

@@ -47,6 +47,13 @@ class Settings:
     audit_claim_idle_s: float = _setting(
         30.0, "How long a delivered event may stay unacknowledged before another drain takes it over.", 0.1, 86_400
     )
+    audit_backlog_limit: int = _setting(
+        100_000, "Events of one bucket not yet in PostgreSQL that new sessions are refused at; 0 for no limit.", 0
+    )
+    audit_lag_alert_s: int = _setting(300, "Age of the oldest event not yet in PostgreSQL that is an alert.", 1)
+    alert_webhook_url: str = _setting("", "Where alerts are posted as JSON (`http://`, `https://`).")
+    alert_interval_s: int = _setting(60, "Between two alerts of one kind; those in between are counted.", 0, 86_400)
+    sentry_dsn: str = _setting("", "Where Sentry takes alerts.")
     audit_partition_months: int = _setting(3, "Months of `sync_events` partitions made ahead.", 1, 60)
     max_body_bytes: int = _setting(1_048_576, "Largest request body.", 1024, 67_108_864)
     rate_limit_per_s: float = _setting(
@@ -119,6 +126,11 @@ def _unfit(values: dict[str, Any]) -> list[str]:
     faults = []
     if not values.get("redis_url", "redis://").startswith(("redis://", "rediss://", "unix://")):
         faults.append("REDIS_URL must start with redis://, rediss:// or unix://")
+    faults.extend(
+        f"{name.upper()} must start with http:// or https://"
+        for name in ("alert_webhook_url", "sentry_dsn")
+        if not values.get(name, "http://").startswith(("http://", "https://"))
+    )
     url = values.get("database_url", "postgresql://")
     if not url.startswith(("postgres://", "postgresql://")):
         faults.append("DATABASE_URL must start with postgres:// or postgresql://")

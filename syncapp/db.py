@@ -140,6 +140,12 @@ def make_partitions(cursor: Cursor, months_ahead: int) -> list[str]:
     return [name for (name,) in cursor.fetchall()]
 
 
+def drop_partitions(cursor: Cursor, months_kept: int) -> list[str]:
+    """Drop the monthly partitions of `sync_events` that are older and no longer written to; return their names."""
+    cursor.execute("SET LOCAL statement_timeout = 0; SELECT sync_drop_partitions(%s)", [months_kept])
+    return [name for (name,) in cursor.fetchall()]
+
+
 def check(database_url: str, timeout_s: float = 1.5) -> str | None:
     """Return None when PostgreSQL is reachable and migrated, or what is wrong with it.
 

@@ -21,14 +21,24 @@ class Drained:
 
 
 class Drain:
-    """Drains buckets, each by one thread at a time; any number of processes may do so at once."""
+    """Drains buckets, each by one thread at a time; any number of processes may do so at once.
+
+    count(completed, failed) is told, of each batch, how many events are in the log and how many are new dead letters.
+    """
 
     def __init__(
-        self, outbox: Outbox, audit: AuditLog, *, batch: int, clock: Callable[[], float] = time.monotonic
+        self,
+        outbox: Outbox,
+        audit: AuditLog,
+        *,
+        batch: int,
+        count: Callable[[int, int], None] = lambda completed, failed: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._outbox = outbox
         self._audit = audit
         self._batch = batch
+        self._count = count
         self._clock = clock
         self._lock = threading.Lock()
         self._busy: set[int] = set()
@@ -72,6 +82,7 @@ class Drain:
         """Move one batch: read, store, and only then acknowledge; return its size."""
         entries = read(bucket, self._batch)
         if entries:
-            self._audit.store(entries)
+            stored = self._audit.store(entries)
             self._outbox.acknowledge(bucket, entries)
+            self._count(stored.new + stored.repeated, len(stored.letters))
         return len(entries)

@@ -120,6 +120,12 @@ class StoreUnavailable(SyncError):
     status, code = 503, "STORE_UNAVAILABLE"
 
 
+class AuditBacklog(StoreUnavailable):
+    """No new sessions while the audit trail is too far behind; details: retry_after_s."""
+
+    code = "AUDIT_BACKLOG"
+
+
 BY_WORD: dict[str, type[SyncError]] = {
     "not_found": SessionNotFound,
     "session_exists": SessionExists,
@@ -135,5 +141,6 @@ BY_WORD: dict[str, type[SyncError]] = {
     "idempotency_mismatch": IdempotencyMismatch,
     "metadata_changed": Conflict,
     "busy": StoreUnavailable,
+    "audit_backlog": AuditBacklog,
 }
 """What each refusing word of a script becomes; `ok` is the only other word."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Self
 from uuid import UUID
@@ -17,6 +18,12 @@ from syncapp.state import BLOCKS, DEFINITION, SCALARS, Session, iso, public_patc
 
 Row = dict[str, Any]
 """Column values by name, as JSON; instants are ISO 8601 text, exact to the millisecond."""
+COLUMNS = (
+    *("session_id", "epoch", "version", "event_type", "at", "sync_mode", "status", "cycle_count", "participant_id"),
+    *("next_participant_id", "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "metadata", "patch"),
+    *("snapshot", "record", "previous_hash", "content_hash", "message"),
+)
+"""What a row of `sync_events` is written with, in this order."""
 _SETTLED = ("time_used_ms", "time_remaining_ms", "cycle_count", "has_expired")
 _GRANTED = ("participant_index", "total_time_ms")
 
@@ -34,14 +41,15 @@ class Entry:
 class Event:
     """What a message tells; one commit of one session.
 
-    row: its row of `sync_events`, as JSON text. session, participants: what it tells of the rows of its session and of
-    participants; what it does not tell is absent.
+    row: its row of `sync_events`, but for the message itself. line: the whole of that row as COPY reads it. session,
+    participants: what it tells of the rows of its session and of participants; what it does not tell is absent.
     """
 
     entry: Entry
     key: tuple[str, int, int]
     content_hash: bytes
-    row: bytes
+    row: Row
+    line: bytes
     session: Row
     participants: tuple[Row, ...]
 
@@ -50,21 +58,21 @@ class Event:
         """Read an entry's message. A message that is none raises whatever it trips over."""
         raw = entry.raw or b""
         message = orjson.loads(raw)
-        key = (str(UUID(message["session_id"])), _whole(message["epoch"]), _whole(message["version"]))
+        key = (_uuid(message["session_id"]), _whole(message["epoch"]), _whole(message["version"]))
         at = iso(_whole(message["event"]["at_ms"]))
         content_hash = sha256(raw).digest()
         snapshot = message.get("snapshot")
         whole = Session.from_snapshot(key[0], snapshot) if snapshot else None
         common: Row = {"session_id": key[0], "epoch": key[1], "version": key[2]}
-        row = common | _event_columns(message, at, whole) | {"content_hash": _bytes(content_hash.hex())}
+        row = common | _event_columns(message, at, whole)
+        row |= {"previous_hash": _bytes(message["previous"] or None), "content_hash": _bytes(content_hash.hex())}
         session = (
             common
             | {"content_hash": row["content_hash"]}
             | {name: value for name, value in _session_columns(message, at, whole) if value is not None}
         )
         people = tuple(common | columns for columns in _participant_columns(message, at, whole))
-        row |= {"message": orjson.Fragment(raw), "previous_hash": _bytes(message["previous"] or None)}
-        return cls(entry, key, content_hash, orjson.dumps(row), session, people)
+        return cls(entry, key, content_hash, row, _line(row, raw), session, people)
 
 
 def _event_columns(message: Mapping[str, Any], at: str | None, whole: Session | None) -> Row:
@@ -133,6 +141,29 @@ def _record(snapshot: Sequence[str]) -> Row:
 
 def _bytes(hexadecimal: str | None) -> str | None:
     return None if hexadecimal is None else rf"\x{hexadecimal}"
+
+
+def _line(row: Row, raw: bytes) -> bytes:
+    """Return a row of `sync_events` in the text format of COPY, its columns in the order of `COLUMNS`."""
+    return b"\t".join([*(_field(row[name]) for name in COLUMNS[:-1]), _escaped(raw)]) + b"\n"
+
+
+def _field(value: Any) -> bytes:
+    if value is None:
+        return rb"\N"
+    if isinstance(value, str):
+        return _escaped(value.encode())
+    return b"%d" % value if type(value) is int else _escaped(orjson.dumps(value))
+
+
+def _escaped(text: bytes) -> bytes:
+    text = text.replace(b"\\", rb"\\")
+    return text.replace(b"\t", rb"\t").replace(b"\n", rb"\n").replace(b"\r", rb"\r")
+
+
+@lru_cache(4096)
+def _uuid(text: str) -> str:
+    return str(UUID(text))
 
 
 def _whole(number: Any) -> int:

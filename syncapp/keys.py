@@ -47,6 +47,14 @@ class Keyspace:
         """String with a lifetime of a second: the bucket's drain was asked for."""
         return f"{_bucket_tag(bucket)}nudge"
 
+    def tally(self) -> str:
+        """Hash: how many audit events were stored, how many dead letters there are."""
+        return "sync:audit"
+
+    def drained(self, slot: int) -> str:
+        """String with a lifetime of a minute: how many events were stored within ten seconds."""
+        return f"sync:audit:{slot}"
+
     def sweeper(self) -> str:
         """String with a lifetime of a second, renewed: who sweeps the deadlines."""
         return "sync:sweeper"

@@ -43,6 +43,28 @@ DRAIN_FAILURES = Counter("syncapp_audit_drain_failures_total", "Drains that fail
 DEAD_LETTERS = Counter("syncapp_audit_dead_letters_total", "Events that PostgreSQL would not take.")
 DIVERGENCES = Counter("syncapp_audit_divergences_total", "Other events under a known key.")
 
+AUDIT_QUEUE = Gauge(
+    "syncapp_audit_queue",
+    "Audit events by state: waiting, active, completed, failed; and delayed drains.",
+    ("state",),
+    multiprocess_mode="mostrecent",
+)
+AUDIT_OLDEST = Gauge(
+    "syncapp_audit_oldest_age_seconds", "Age of the oldest event not in PostgreSQL.", multiprocess_mode="mostrecent"
+)
+AUDIT_RATE = Gauge(
+    "syncapp_audit_rate_per_second", "Events stored a second, last minute.", multiprocess_mode="mostrecent"
+)
+ALERTS = Counter("syncapp_alerts_total", "Alerts, those that were held back in a storm included.", ("kind",))
+
+
+def show_queue(*, oldest_age_ms: int | None, rate_per_s: float, **by_state: int) -> None:
+    """Set the gauges of the audit queue."""
+    for state, count in by_state.items():
+        AUDIT_QUEUE.labels(state).set(count)
+    AUDIT_OLDEST.set((oldest_age_ms or 0) / 1000)
+    AUDIT_RATE.set(rate_per_s)
+
 
 def render() -> tuple[bytes, str]:
     """Return all metrics as Prometheus text, and its content type."""

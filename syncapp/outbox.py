@@ -51,6 +51,11 @@ class Outbox:
         self._taken_over: set[int] = set()
 
     @property
+    def keyspace(self) -> Keyspace:
+        """Where the streams are."""
+        return self._keys
+
+    @property
     def buckets(self) -> range:
         """Every bucket."""
         return range(self._keys.buckets)

@@ -30,9 +30,11 @@ _FIELDS = {
 _SENTENCES = {
     "not_found": "there is no session of this id; it may have been deleted or have ended long ago",
     "idempotency_mismatch": "this idempotency key was used for another command; use a new key for a new command",
+    "audit_backlog": "the audit trail is too far behind for new sessions; those that are there go on",
     "busy": "more time has passed than could be settled at once; try again",
 }
 """What each word says that needs no state."""
+_DETAILS = {"busy": {"retry_after_s": 1}, "audit_backlog": {"retry_after_s": 30}}
 
 
 def not_now(error: BaseException) -> StoreUnavailable:
@@ -59,7 +61,7 @@ def refusal(
     if word in _FIELDS:
         return ValidationFailed.of(*_FIELDS[word])
     if word in _SENTENCES:
-        return BY_WORD[word](_SENTENCES[word], {"retry_after_s": 1} if word == "busy" else None)
+        return BY_WORD[word](_SENTENCES[word], _DETAILS.get(word))
     if session is None:
         raise LookupError(f"the word {word} came without a state")
     current = session.state(now_ms)

@@ -55,7 +55,7 @@ class SessionStore:
         self._calls = Calls(client, settings, on_nudge, partials)
 
     def create(self, new: CreateSession, claim: Claim = NO_CLAIM) -> Result:
-        """Create a session, `pending`. Raises `SessionExists`, `IdempotencyMismatch`.
+        """Create a session, `pending`. Raises `SessionExists`, `IdempotencyMismatch`, `AuditBacklog`.
 
         Without an id of its own, the id is made from the idempotency key, or else at random.
         """
@@ -78,6 +78,7 @@ class SessionStore:
             orjson.dumps(action),
             orjson.dumps(new.metadata),
             definition.to_json(),
+            self._settings.audit_backlog_limit,
             len(people),
         ]
         for place, person in enumerate(people):

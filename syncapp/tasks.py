@@ -21,11 +21,14 @@ from huey.exceptions import CancelExecution
 from redis.exceptions import RedisError
 
 from syncapp import broker, db, logs, metrics, redis
+from syncapp.alerts import Alerts
 from syncapp.audit import AuditLog
 from syncapp.config import Settings
 from syncapp.drains import Drain
 from syncapp.keys import Keyspace
+from syncapp.letters import DeadLetters
 from syncapp.outbox import Outbox
+from syncapp.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -96,7 +99,11 @@ class Worker:
             claim_idle_s=settings.audit_claim_idle_s,
         )
         self.database = db.Database(settings.database_url)
-        self._drain = Drain(self.outbox, AuditLog(self.database), batch=settings.audit_batch)
+        self._alert = Alerts(settings)
+        self._tally = Tally(redis.connect(settings, decode=False), self.outbox.keyspace)
+        self._drain = Drain(
+            self.outbox, AuditLog(self.database, self._alert), batch=settings.audit_batch, count=self._tally.add
+        )
         self._nudger = Nudger()
         self._started = threading.Lock()
 
@@ -136,13 +143,27 @@ class Worker:
             self._nudger.nudge(bucket, 0 if drained.more else _TRAILING_S)
 
     def sweep(self) -> None:
-        """Have every bucket drained that holds anything."""
+        """Have every bucket drained that holds anything; alert when one holds anything for too long."""
         try:
-            for bucket, backlog in self.outbox.backlogs().items():
+            backlogs = self.outbox.backlogs()
+            for bucket, backlog in backlogs.items():
                 if backlog.waiting or backlog.active:
                     enqueue_drain(bucket)
         except RedisError as error:
             log.warning("sweep_failed", error=db.one_line(error))
+            return
+        ages_ms = {bucket: backlog.oldest_age_ms or 0 for bucket, backlog in backlogs.items()}
+        late = {bucket: age for bucket, age in ages_ms.items() if age > self.settings.audit_lag_alert_s * 1000}
+        if late:
+            waiting = sum(backlog.waiting + backlog.active for backlog in backlogs.values())
+            self._alert("audit_lag", oldest_age_ms=max(late.values()), buckets=sorted(late), events=waiting)
+
+    def count_letters(self) -> None:
+        """Put the count of dead letters right, which are driven again or deleted by hand."""
+        try:
+            self._tally.set_failed(DeadLetters(self.database).count())
+        except (*db.AWAY, RedisError) as error:
+            log.warning("count_letters_failed", error=db.one_line(error))
 
     def make_partitions(self) -> None:
         """Make the partitions of the months to come."""
@@ -159,16 +180,17 @@ class Worker:
     def _tell(self, bucket: int, task: Any, error: Exception) -> None:
         """Log a failed drain, and hold the bucket for the retry."""
         expected = isinstance(error, (*db.AWAY, RedisError))
-        what: dict[str, Any] = {"bucket": bucket, "error": db.one_line(error), "exc_info": not expected}
+        what: dict[str, Any] = {"bucket": bucket, "error": db.one_line(error)}
         hold_s = task.retry_delay + _RETRY_SLACK_S if task.retries else self.settings.audit_retry_delay_s
         with contextlib.suppress(RedisError):
             huey.put(_hold(bucket), time.time() + hold_s)
             backlog = self.outbox.backlogs()[bucket]
             what |= {"waiting": backlog.waiting, "active": backlog.active, "oldest_age_ms": backlog.oldest_age_ms}
         if task.retries:
-            log.warning("drain_failed", retries_left=task.retries, retry_in_s=task.retry_delay, **what)
+            retry = {"retries_left": task.retries, "retry_in_s": task.retry_delay}
+            log.warning("drain_failed", exc_info=not expected, **retry, **what)
         else:
-            log.critical("drain_gave_up", retries=self.settings.audit_retries, **what)
+            self._alert("drain_gave_up", retries=self.settings.audit_retries, **what)
 
 
 def _hold(bucket: int) -> str:
@@ -188,5 +210,6 @@ drain_bucket: Any = huey.task(
     context=True,
 )(worker.drain)
 huey.periodic_task(crontab(), name="sweep")(worker.sweep)
+huey.periodic_task(crontab(minute="*/10"), name="count_letters")(worker.count_letters)
 huey.periodic_task(crontab(hour="3", minute="17"), name="make_partitions")(worker.make_partitions)
 huey.on_startup(name="start")(worker.start)

@@ -77,17 +77,21 @@ _UPSERT_PARTICIPANTS = _upsert("sync_participants", ("session_id", "participant_
 class Totals:
     """Rows of sessions and of participants, by key; what no event told is absent."""
 
-    def __init__(self, events: Iterable[Event]) -> None:
+    def __init__(self, events: Iterable[Event] = ()) -> None:
         """Fold events that come in order of (epoch, version)."""
         self.sessions: dict[str, Row] = {}
         self.participants: dict[tuple[str, str], Row] = {}
         for event in events:
-            session_id = event.key[0]
-            self.sessions[session_id] = _after(self.sessions.get(session_id), event.session)
-            for row in event.participants:
-                key = (session_id, row["participant_id"])
-                known = self.participants.get(key)
-                self.participants[key] = _after(known, row) | _active(known, row)
+            self.add(event)
+
+    def add(self, event: Event) -> None:
+        """Fold one more event, later in its session than those before."""
+        session_id = event.key[0]
+        self.sessions[session_id] = _after(self.sessions.get(session_id), event.session)
+        for row in event.participants:
+            key = (session_id, row["participant_id"])
+            known = self.participants.get(key)
+            self.participants[key] = _after(known, row) | _active(known, row)
 
     def write(self, cursor: Cursor) -> None:
         """Merge the rows into `sync_sessions` and `sync_participants`."""

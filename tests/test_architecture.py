@@ -31,8 +31,12 @@ LEAVES = {
     "refusals",
 }
 STORES = {"scripts", "db", "redis", "pubsub", "totals"}
-SERVICES = {"sessions", "calls", "hub", "sweeper", "outbox", "audit", "drains"}
-EDGES = {"api", "ws", "connection", "sockets", "tasks", "broker", "cli", "__init__"}
+SERVICES = {"sessions", "calls", "hub", "sweeper", "outbox", "audit", "drains", "verifier", "parity"} | {
+    "alerts",
+    "tally",
+    "letters",
+}
+EDGES = {"api", "ws", "connection", "sockets", "tasks", "broker", "cli", "cli_audit", "__init__"}
 TOOLS = {"dev", "processes", "servers"}
 BELOW = {
     **dict.fromkeys(LEAVES, LEAVES),
@@ -44,6 +48,9 @@ BELOW = {
     "sessions": LEAVES | STORES | {"calls"},
     "sweeper": LEAVES | STORES | {"sessions"},
     "drains": LEAVES | STORES | {"outbox", "audit"},
+    "letters": LEAVES | STORES | {"audit"},
+    "tally": LEAVES | STORES | {"outbox"},
+    "parity": LEAVES | STORES | {"verifier"},
 }
 FRAMEWORKS = {"flask", "flask_sock", "simple_websocket", "huey", "werkzeug", "spectree"}
 

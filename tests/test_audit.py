@@ -295,7 +295,7 @@ def test_another_event_under_a_known_key_is_kept_and_told_and_stops_nothing(
         stored += audit.store([other, *rest, other])
     assert stored.new == len(rest)
     assert [(letter.entry, letter.kind) for letter in stored.letters] == [(other, "divergent")]
-    assert [(line["log_level"], line["kind"], line["count"]) for line in logs] == [("critical", "divergent", 1)]
+    assert [(line["log_level"], line["event"], line["count"]) for line in logs] == [("critical", "divergences", 1)]
     assert counted(metrics.DIVERGENCES) - before == 1
     ((bucket, stream_id, kind, error, raw),) = rows(
         db, "SELECT bucket, stream_id, kind, error, raw FROM sync_dead_letters"

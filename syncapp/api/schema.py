@@ -132,6 +132,20 @@ class Health(Answer):
     status: Literal["ok"]
 
 
+class AuditQueue(Answer):
+    """Events on their way into PostgreSQL."""
+
+    waiting: int = Field(description="Events that nobody has read yet.")
+    active: int = Field(description="Events that are being stored.")
+    completed: int = Field(description="Events that were stored.")
+    failed: int = Field(description="Dead letters: events that could not be stored.")
+    delayed: int = Field(description="Retries that are scheduled.")
+    oldest_age_ms: int | None = Field(
+        description="Age of the oldest event that is not stored; null when there is none."
+    )
+    rate_per_s: float = Field(description="Events stored a second, over the last minute.")
+
+
 class Readiness(Answer):
     """What a process needs, each `ok`."""
 
@@ -181,6 +195,10 @@ class TimeAnswer(Data[Time]):
 
 class HealthAnswer(Data[Health]):
     """Liveness."""
+
+
+class AuditQueueAnswer(Data[AuditQueue]):
+    """The audit queue."""
 
 
 class ReadyAnswer(Data[Readiness]):

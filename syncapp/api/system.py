@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from dataclasses import asdict
 
 from flask import Blueprint, Flask, Response, current_app
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from syncapp import metrics
 from syncapp.api import responses
-from syncapp.api.schema import VERSION, HealthAnswer, ReadyAnswer, TimeAnswer, answers, documented, spec
+from syncapp.api.schema import (
+    VERSION,
+    AuditQueueAnswer,
+    HealthAnswer,
+    ReadyAnswer,
+    TimeAnswer,
+    answers,
+    documented,
+    spec,
+)
 from syncapp.errors import StoreUnavailable
+from syncapp.redis import TRANSLATION
 
 blueprint = Blueprint("system", __name__)
 
@@ -37,9 +49,19 @@ def ready() -> Response:
     return responses.data(shown)
 
 
+@blueprint.get("/v1/audit/queue")
+@documented(resp=answers(HTTP_200=AuditQueueAnswer), tags=["system"])
+def audit_queue() -> Response:
+    """Tell how many audit events wait, were stored, and could not be."""
+    with TRANSLATION:
+        return responses.data(asdict(current_app.extensions["syncapp"].queue()))
+
+
 @blueprint.get("/metrics")
 def show_metrics() -> Response:
-    """Return all metrics as Prometheus text."""
+    """Return all metrics as Prometheus text; of the audit queue what it was when Redis last answered."""
+    with contextlib.suppress(StoreUnavailable), TRANSLATION:
+        metrics.show_queue(**asdict(current_app.extensions["syncapp"].queue()))
     text, content_type = metrics.render()
     return Response(text, content_type=content_type)
 

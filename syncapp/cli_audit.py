@@ -1,0 +1,146 @@
+"""`flask audit`: events on their way into PostgreSQL, and the log they end up in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from itertools import chain
+from uuid import UUID
+
+import click
+import psycopg2
+from redis.exceptions import RedisError
+
+from syncapp import broker, db, redis
+from syncapp.alerts import Alerts
+from syncapp.audit import AuditLog
+from syncapp.config import Settings
+from syncapp.drains import Drain
+from syncapp.keys import Keyspace
+from syncapp.letters import DeadLetters
+from syncapp.outbox import Outbox
+from syncapp.parity import Parity
+from syncapp.tally import Tally
+from syncapp.verifier import Checked, verify
+
+
+def commands(settings: Settings) -> click.Group:
+    """Return the group of commands."""
+    group = click.Group("audit", help="Events on their way into PostgreSQL, and the log they end up in.")
+    for command in (_status, _drain, _redrive, _retention, _verify):
+        group.add_command(command(settings))
+    return group
+
+
+def _status(settings: Settings) -> click.Command:
+    @click.command("status")
+    def status() -> None:
+        """Show how many events wait, by bucket, and the counts of the queue."""
+        outbox, tally = _outbox(settings), _tally(settings)
+        with _failing_in_one_line("the queue could not be read"):
+            backlogs, queue = outbox.backlogs(), tally.read()
+        click.echo("bucket  waiting  active  oldest")
+        for bucket, found in backlogs.items():
+            if found.oldest_age_ms is not None:
+                click.echo(f"{bucket:6}  {found.waiting:7}  {found.active:6}  {found.oldest_age_ms / 1000:.1f} s")
+        click.echo(f" total  {queue.waiting:7}  {queue.active:6}  {(queue.oldest_age_ms or 0) / 1000:.1f} s")
+        click.echo(
+            f"completed {queue.completed}, failed {queue.failed}, delayed {queue.delayed}, {queue.rate_per_s} a second"
+        )
+
+    return status
+
+
+def _drain(settings: Settings) -> click.Command:
+    @click.command("drain")
+    def drain() -> None:
+        """Move all events into PostgreSQL now, without a worker."""
+        outbox = _outbox(settings)
+        with _failing_in_one_line("the drain failed, nothing is lost"), _log(settings) as (_, audit):
+            work = Drain(outbox, audit, batch=settings.audit_batch, count=_tally(settings).add)
+            moved = sum(work.run(bucket).moved for bucket in outbox.buckets)
+        click.echo(f"Moved {moved} events.")
+
+    return drain
+
+
+def _redrive(settings: Settings) -> click.Command:
+    @click.command("redrive")
+    def redrive() -> None:
+        """Store dead letters once more, on the path of all events; what went through is marked, and kept."""
+        with _failing_in_one_line("not every dead letter was driven"), _log(settings) as (database, audit):
+            letters = DeadLetters(database)
+            done, left = letters.redrive(audit)
+            _tally(settings).set_failed(letters.count())
+        click.echo(f"{done} dead letters went through, {left} did not.")
+
+    return redrive
+
+
+def _retention(settings: Settings) -> click.Command:
+    @click.command("retention")
+    @click.option("--months", type=click.IntRange(1, 1200), required=True, help="Months that are kept.")
+    def retention(months: int) -> None:
+        """Drop months of the log that ended longer ago, unless one of their sessions is still written to."""
+        with (
+            _failing_in_one_line("nothing was dropped"),
+            contextlib.closing(db.Database(settings.database_url)) as database,
+            database.transaction() as cursor,
+        ):
+            dropped = db.drop_partitions(cursor, months)
+        click.echo(f"Dropped {', '.join(dropped)}." if dropped else "There is nothing to drop.")
+
+    return retention
+
+
+def _verify(settings: Settings) -> click.Command:
+    @click.command("verify")
+    @click.argument("session", type=click.UUID, required=False)
+    def check(session: UUID | None) -> None:
+        """Check that the log is as committed: all of it, or of one SESSION; exit code 1 names what is not.
+
+        Every row against its hash and its message, every chain, gap and total, every snapshot against the
+        patches, and the newest commits against the store.
+        """
+        parity = Parity(redis.connect(settings), Keyspace(settings.sync_buckets), settings.database_url)
+        checked, name = Checked(), str(session) if session else None
+        bad: set[str] = set()
+        with _failing_in_one_line("not everything was checked"):
+            for fault in chain(verify(settings.database_url, checked, name), parity.compare(name)):
+                if fault.session_id not in bad:
+                    click.echo(str(fault))
+                bad.add(fault.session_id)
+        click.echo(f"Read {checked.events} events of {checked.sessions} sessions.")
+        if bad:
+            raise click.ClickException(f"sessions that are not as they were committed: {len(bad)}")
+        click.echo("All is as committed.")
+
+    return check
+
+
+@contextlib.contextmanager
+def _failing_in_one_line(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, psycopg2.Error) as error:
+        raise click.ClickException(f"{what}: {db.one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _log(settings: Settings) -> Iterator[tuple[db.Database, AuditLog]]:
+    alerts, database = Alerts(settings), db.Database(settings.database_url)
+    try:
+        yield database, AuditLog(database, alerts)
+    finally:
+        database.close()
+        alerts.close()
+
+
+def _outbox(settings: Settings) -> Outbox:
+    client = redis.connect(settings, decode=False)
+    return Outbox(client, Keyspace(settings.sync_buckets), claim_idle_s=settings.audit_claim_idle_s)
+
+
+def _tally(settings: Settings) -> Tally:
+    client = redis.connect(settings, decode=False)
+    return Tally(client, Keyspace(settings.sync_buckets), broker.connect(settings).scheduled_count)

@@ -1,0 +1,81 @@
+"""The tally of the audit queue: what is on its way into PostgreSQL, what arrived, and what did not.
+
+Web processes show it without asking PostgreSQL: whoever drains keeps the counts in Redis.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from syncapp.keys import Keyspace
+from syncapp.outbox import Outbox
+
+_SLOT_S = 10
+_SLOTS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The audit queue at an instant.
+
+    waiting: events nobody has read; active: read and not acknowledged; completed: stored since the store was made;
+    failed: dead letters that were not re-driven; delayed: retries of drains that are scheduled. oldest_age_ms: of
+    the oldest event that is waiting or active, None when there is none. rate_per_s: stored a second, last minute.
+    """
+
+    waiting: int
+    active: int
+    completed: int
+    failed: int
+    delayed: int
+    oldest_age_ms: int | None
+    rate_per_s: float
+
+
+class Tally:
+    """Counts, and reads the counts; delayed() tells how many retries are scheduled."""
+
+    def __init__(self, client: redis.Redis, keyspace: Keyspace, delayed: Callable[[], int] = lambda: 0) -> None:
+        self._client = client
+        self._keys = keyspace
+        self._outbox = Outbox(client, keyspace)
+        self._delayed = delayed
+
+    def add(self, completed: int, failed: int) -> None:
+        """Count events that were stored and dead letters that were kept. Raises what redis raises."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hincrby(self._keys.tally(), "completed", completed)
+            if failed:
+                pipe.hincrby(self._keys.tally(), "failed", failed)
+            slot = self._keys.drained(self._now_slot())
+            pipe.incrby(slot, completed)
+            pipe.expire(slot, _SLOT_S * (_SLOTS + 2))
+            pipe.execute()
+
+    def set_failed(self, failed: int) -> None:
+        """Set how many dead letters there are, as PostgreSQL counts them. Raises what redis raises."""
+        self._client.hset(self._keys.tally(), "failed", str(failed))
+
+    def read(self) -> Queue:
+        """Return the queue now. Raises what redis raises."""
+        backlogs = self._outbox.backlogs().values()
+        slot = self._now_slot()
+        completed, failed = self._client.hmget(self._keys.tally(), ["completed", "failed"])
+        recent: Any = self._client.mget([self._keys.drained(slot - back) for back in range(1, _SLOTS + 1)])
+        return Queue(
+            waiting=sum(backlog.waiting for backlog in backlogs),
+            active=sum(backlog.active for backlog in backlogs),
+            completed=int(completed or 0),
+            failed=int(failed or 0),
+            delayed=self._delayed(),
+            oldest_age_ms=max((b.oldest_age_ms for b in backlogs if b.oldest_age_ms is not None), default=None),
+            rate_per_s=round(sum(int(count or 0) for count in recent) / (_SLOT_S * _SLOTS), 1),
+        )
+
+    def _now_slot(self) -> int:
+        return int(time.time()) // _SLOT_S
