@@ -28,11 +28,15 @@ LEAVES = {
     "logs",
     "events",
     "commands",
+    "dispatch",
     "refusals",
 }
-STORES = {"scripts", "db", "redis", "pubsub", "totals"}
-SERVICES = {"sessions", "calls", "hub", "sweeper", "outbox", "audit", "drains"}
-EDGES = {"api", "ws", "connection", "sockets", "tasks", "broker", "cli", "__init__"}
+STORES = {"scripts", "db", "redis", "pubsub", "inspection", "totals"}
+SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit", "drains"}
+EDGES = {"api", "ws", "tasks", "broker", "cli", "__init__"} | {
+    # What a client of a WebSocket or a stream is served with.
+    "admission", "connection", "inbox", "outlet", "sockets", "wire",
+}  # fmt: skip
 TOOLS = {"dev", "processes", "servers"}
 BELOW = {
     **dict.fromkeys(LEAVES, LEAVES),
