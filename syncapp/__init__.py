@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flask import Flask
 
+    from syncapp.admission import Guards
     from syncapp.config import Settings
     from syncapp.hub import Hub
     from syncapp.sessions import SessionStore
@@ -29,6 +30,7 @@ class Services:
     store: SessionStore
     hub: Hub
     sweeper: Sweeper
+    guards: Guards
     queue: Callable[[], Queue]
     checks: Mapping[str, Callable[[], str | None]]
 
@@ -44,9 +46,12 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from werkzeug.middleware.proxy_fix import ProxyFix
 
     from syncapp import broker, cli, db, logs, redis, ws
+    from syncapp.admission import Guards
     from syncapp.api import hooks, responses, sessions, system
     from syncapp.config import Settings
+    from syncapp.connection import Backend
     from syncapp.hub import Hub
+    from syncapp.inbox import Crew
     from syncapp.keys import Keyspace
     from syncapp.sessions import SessionStore
     from syncapp.sweeper import Sweeper
@@ -66,6 +71,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         buckets=settings.sync_buckets,
     )
     hub = Hub(settings, read=store.read)
+    guards = Guards(settings)
 
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
@@ -77,6 +83,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         store,
         hub,
         sweeper,
+        guards,
         queue=Tally(apart, Keyspace(settings.sync_buckets), broker.connect(settings).scheduled_count).read,
         checks={
             "redis": partial(redis.check, client),
@@ -87,6 +94,6 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     responses.register(app)
     app.register_blueprint(sessions.blueprint)
     system.register(app)
-    ws.register(app, hub, settings)
+    ws.register(app, Backend(settings, store, hub, Crew(settings.redis_max_connections // 2 or 1)), guards)
     cli.register(app, settings)
     return app

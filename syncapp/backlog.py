@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from syncapp.errors import SessionNotFound
+from syncapp.errors import SessionNotFound, StoreUnavailable
 from syncapp.protocol import Told
 from syncapp.topics import NEVER, Order, Update
 
 MOST_BYTES = 262_144
 MOST_FRAMES = 64
-_STATES = (Told.STATE_UPDATE, Told.STATE_SYNC)
+_STATES = (Told.STATE_UPDATE, Told.STATE_PATCH, Told.STATE_SYNC)
 
 
 class Item(NamedTuple):
@@ -28,16 +28,18 @@ class Item(NamedTuple):
 class Backlog:
     """Bounded: when too much waits, all states that wait give way to the newest one. Not locked.
 
-    The client waits to be told where it stands, at first and after each `expect`. is_ended: the session was
-    deleted, and nothing comes after what is in here. skipped: how many versions were left out.
+    The client waits to be told where it stands, at first and after each `expect`: a claim is what it says that
+    it knows. patches: it wants patches instead of states. is_ended: the session was deleted, and nothing comes
+    after what is in here. skipped: how many versions were left out.
     """
 
-    __slots__ = ("_claim", "_items", "_last", "_told", "is_ended", "skipped")
+    __slots__ = ("_claim", "_items", "_last", "_patches", "_told", "is_ended", "skipped")
 
-    def __init__(self) -> None:
+    def __init__(self, claim: Order = NEVER, *, patches: bool = False) -> None:
         self._items: list[Item] = []  # an empty deque is 0.7 kB, for each connection
-        self._claim: Order | None = NEVER
+        self._claim: Order | None = claim
         self._last = NEVER
+        self._patches = patches
         self._told = ""
         self.is_ended = False
         self.skipped = 0
@@ -59,13 +61,22 @@ class Backlog:
                 self._items.append(Item(Told.ERROR, update))
             if isinstance(update.error, SessionNotFound):
                 self._claim = None  # that was the answer
+            elif isinstance(update.error, StoreUnavailable) and self._claim is None:
+                self._claim = self._last  # it is told when that is over
         elif update.session is None:
             self._items.append(Item(Told.SESSION_DELETED, update))
             self.is_ended = True
         elif self._claim is not None:
-            self._put_answer(update, self._claim)
+            # Who knows of more than this process does waits until the store was asked.
+            if update.order >= self._claim or update.went_back:
+                self._put_answer(update, self._claim)
         elif update.order > self._last or update.went_back:
             self._put_state(update)
+
+    @property
+    def first(self) -> Item | None:
+        """The next message."""
+        return self._items[0] if self._items else None
 
     def take(self) -> Item | None:
         """Take the next message, None when there is nothing to tell."""
@@ -83,11 +94,15 @@ class Backlog:
         self._last, self._claim, self._told = update.order, None, ""
 
     def _put_state(self, update: Update) -> None:
-        """Add a state: as an update if it follows on the one before, else as a whole."""
-        epoch, version = self._last
-        follows = update.order == (epoch, version + 1) or update.order[1] == 1
-        is_update = update.kind is Told.STATE_UPDATE and follows
-        self._items.append(Item(Told.STATE_UPDATE if is_update else Told.STATE_SYNC, update))
+        """Add a state: as a patch or an update if it follows on the one before, else as a whole."""
+        kind = Told.STATE_SYNC
+        if update.event:
+            epoch, version = self._last
+            if update.order == (epoch, version + 1):
+                kind = Told.STATE_PATCH if self._patches and update.patch else Told.STATE_UPDATE
+            elif update.order[1] == 1:
+                kind = Told.STATE_UPDATE  # there is nothing that it could patch
+        self._items.append(Item(kind, update))
         self._last, self._told = update.order, ""
         if len(self._items) > 1 and self._is_full():
             self.skipped += self._drop_states() - 1

@@ -78,6 +78,9 @@ class Settings:
     ws_slow_close_s: float = _setting(
         30.0, "How long a client may take to accept one message before it is closed (1013).", 0.1, 3600
     )
+    ws_drain_s: float = _setting(
+        4.0, "Longest time over which a process that ends closes its WebSockets (1012), one after the other.", 0, 3600
+    )
     worker_threads: int = _setting(4, "Threads of the worker process.", 1, 64)
     log_level: str = _setting("INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL.")
     log_format: str = _setting("console", "`console` for people, `json` for machines.")

@@ -1,63 +1,85 @@
 """One WebSocket: what its client asks, and what it is told, in order, never more than it can take.
 
-The handler's own thread writes; whoever has news leaves it in the backlog and wakes the thread.
+The handler's own thread reads messages and writes what has to wait for the socket; commands run on the crew's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-import threading
 import time
+import uuid
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from syncapp import protocol
-from syncapp.backlog import Backlog
+from syncapp import dispatch, protocol
 from syncapp.config import Settings
-from syncapp.errors import SyncError, ValidationFailed
+from syncapp.errors import InternalError, SyncError, ValidationFailed
 from syncapp.hub import Hub
-from syncapp.metrics import WS_CLOSED, WS_RECEIVED, WS_SENT, WS_SKIPPED
-from syncapp.protocol import Asked, Close, Command, Ping, Told
-from syncapp.sockets import Bucket, Inspected, Wire
-from syncapp.topics import Update
+from syncapp.inbox import MOST_IN_FLIGHT, Crew, Inbox
+from syncapp.metrics import WS_CLOSED, WS_COMMANDS, WS_RECEIVED, WS_SKIPPED
+from syncapp.outlet import Outlet
+from syncapp.protocol import Close, Command, Ping, Told
+from syncapp.sessions import SessionStore
+from syncapp.sockets import Bucket, Inspected
+from syncapp.topics import NEVER, Order, Update
+from syncapp.wire import Wire
 
 log = structlog.get_logger(__name__)
 
 _ABNORMAL = 1006
+_HURRY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What connections are served with."""
+
+    settings: Settings
+    store: SessionStore
+    hub: Hub
+    crew: Crew
 
 
 class Connection:
-    """Serves a client until either side ends it. A watcher of the hub."""
+    """Serves a client until either side ends it. A watcher of the hub.
+
+    claim: the order that the client says it knows. patches: it wants patches instead of states.
+    """
 
     __slots__ = (
-        "_answers", "_backlog", "_close", "_hub", "_inspected", "_lock", "_ping_s", "_received", "_sent",
-        "_session_id", "_settings", "_wire", "_ws",
+        "_backend", "_close", "_commands", "_id", "_inbox", "_inspected", "_leaves", "_outlet", "_ping_s",
+        "_received", "_session_id", "_wire", "_ws",
     )  # fmt: skip
 
-    def __init__(self, ws: Any, wire: Wire, hub: Hub, settings: Settings, session_id: str) -> None:
+    def __init__(
+        self, ws: Any, wire: Wire, backend: Backend, session_id: str, claim: Order = NEVER, *, patches: bool = False
+    ) -> None:
+        settings = backend.settings
         self._ws = ws
         self._wire = wire
-        self._hub = hub
-        self._settings = settings
+        self._backend = backend
         self._session_id = session_id
-        self._lock = threading.Lock()
-        self._backlog = Backlog()
-        self._answers: list[tuple[Told, bytes]] = []
+        self._id = uuid.uuid4().hex[:12]
+        self._outlet = Outlet(wire, claim, patches=patches)
+        self._inbox: Inbox | None = None
         self._close: tuple[Close, str] | None = None
-        self._sent = self._received = 0
+        self._leaves = False
+        self._received = self._commands = 0
         # Connections that came together are pinged apart.
         self._ping_s = wire.heard_s + settings.ws_ping_interval_s * random.uniform(0.5, 1)
         bucket = Bucket(settings.ws_messages_per_s, settings.ws_messages_burst)
         self._inspected = ws.ws = Inspected(ws, wire, bucket, 4 * settings.ws_max_message_bytes)
         wire.wake = ws.event.set
 
-    def run(self) -> None:
+    def run(self, address: str, claim: Order = NEVER) -> None:
         """Serve until the end; raises nothing."""
         began_s = time.monotonic()
+        log.info("websocket opened", session_id=self._session_id, address=address, connection=self._id)
         try:
-            self._hub.watch(self._session_id, self)
+            self._backend.hub.watch(self._session_id, self, claim)
             while not (self._wire.ended or self._close):
                 self._step()
         except OSError:
@@ -66,53 +88,54 @@ class Connection:
             log.exception("a WebSocket failed", session_id=self._session_id)
             self._end(Close.FAULT, "something went wrong on our side")
         finally:
-            self._hub.unwatch(self._session_id, self)
+            self._backend.hub.unwatch(self._session_id, self)
             code, by = self._finish()
             log.info(
                 "websocket closed",
                 session_id=self._session_id,
+                connection=self._id,
                 code=code,
                 by=by,
                 duration_s=round(time.monotonic() - began_s, 1),
                 received=self._received,
-                sent=self._sent,
-                skipped=self._backlog.skipped,
+                sent=self._outlet.sent,
+                skipped=self._outlet.skipped,
             )
 
-    # On the hub's threads.
+    # On any thread.
 
     def offer(self, update: Update) -> None:
-        """Note what the client is to be told."""
-        with self._lock:
-            self._backlog.put(update)
+        """Tell the client of an update."""
+        self._outlet.offer(update)
+
+    def leave(self) -> None:
+        """Close, because this process ends; what has begun is still answered, to a client that is not slow."""
+        self._leaves = True
+        self._wire.hurry(_HURRY_S)
         self._ws.event.set()
 
     # On the handler's thread.
 
     def _step(self) -> None:
-        """Take one message and write one frame, answers before news; wait when there is neither."""
-        if self._ws.input_buffer:
+        """Take a message, or write one; wait when there is neither."""
+        if self._ws.input_buffer and self._may_take:
             self._take(self._ws.receive(timeout=0))
-        if self._answers:
-            self._write(*self._answers.pop(0))
-            return
-        with self._lock:
-            item = self._backlog.take()
-        if item:
-            self._write(item.kind, item.frame)
-        elif self._backlog.is_ended:
-            self._end(Close.DONE, "the session was deleted")
-        elif not self._ws.input_buffer:
+        elif self._outlet.write_next():
+            if self._inbox:
+                self._inbox.proceed()  # it may have been held up by what is written now
+        elif (self._leaves or self._outlet.is_done) and not self._inbox:
+            restart = (Close.RESTART, "the server restarts; come back with jitter")
+            self._end(*(restart if self._leaves else (Close.DONE, "the session was deleted")))
+        else:
             self._wait()
 
-    def _write(self, kind: Told, frame: bytes) -> None:
-        self._wire.write(frame)
-        self._sent += 1
-        WS_SENT.labels(kind).inc()
+    @property
+    def _may_take(self) -> bool:
+        return not (self._leaves or self._outlet.is_full) and (self._inbox is None or len(self._inbox) < MOST_IN_FLIGHT)
 
     def _wait(self) -> None:
         """Wait for something to do; ping a client that has not been heard of, and give up on a silent one."""
-        event, interval_s = self._ws.event, self._settings.ws_ping_interval_s
+        event, interval_s = self._ws.event, self._backend.settings.ws_ping_interval_s
         now_s = time.monotonic()
         if now_s >= self._ping_s:
             if self._wire.heard_s < self._ping_s - interval_s:  # not since the last ping
@@ -130,36 +153,76 @@ class Connection:
             self._end(Close.NOT_TEXT, "send text frames")
             return
         # simple_websocket counts characters.
-        if not message.isascii() and len(message.encode()) > self._settings.ws_max_message_bytes:
+        if not message.isascii() and len(message.encode()) > self._backend.settings.ws_max_message_bytes:
             self._end(Close.TOO_BIG, "the message is too big")
             return
         try:
             self._obey(message)
         except SyncError as fault:
             WS_RECEIVED.labels("refused").inc()
-            echo = protocol.echo_of(message)
-            self._answers.append((Told.ERROR, protocol.error(self._session_id, self._now_ms(), fault, echo)))
+            self._answer_error(fault, protocol.echo_of(message))
 
     def _obey(self, text: str) -> None:
         asked = protocol.parse(text)
+        WS_RECEIVED.labels(asked.type).inc()
         if isinstance(asked, Ping):
-            WS_RECEIVED.labels(Asked.PING).inc()
             fields = {} if asked.t0 is None else {"t0": asked.t0}
-            self._answers.append((Told.PONG, protocol.message(Told.PONG, self._session_id, self._now_ms(), fields)))
+            pong = protocol.message(Told.PONG, self._session_id, self._now_ms(), fields)
+            self._outlet.answer(Told.PONG, protocol.text_frame(pong), first=True)
         elif isinstance(asked, Command):
-            raise protocol.CommandUnavailable("commands are not taken over the socket yet; send them to /v1/sessions")
+            if self._inbox is None:
+                self._inbox = Inbox(self._backend.crew, self._backend.settings.redis_timeout_s, self)
+            self._inbox.put(asked)
         else:
-            WS_RECEIVED.labels(Asked.RECONNECT).inc()
             if (asked.epoch is None) != (asked.version is None):
                 name = "epoch" if asked.epoch is None else "version"
                 raise ValidationFailed.of(name, "is required beside the other of epoch and version", "missing")
             claim = (asked.epoch or 0, asked.version or 0)
-            with self._lock:
-                self._backlog.expect(claim)
-            self._hub.ask(self._session_id, self, claim)
+            self._outlet.expect(claim)
+            self._backend.hub.ask(self._session_id, self, claim)
 
     def _now_ms(self) -> int:
-        return self._hub.clock.now_ms()
+        return self._backend.hub.clock.now_ms()
+
+    # On the crew's threads.
+
+    @property
+    def takes_answers(self) -> bool:
+        """Whether the client takes answers."""
+        return not self._outlet.is_full
+
+    def obey(self, command: Command) -> SyncError | None:
+        """Run a command and answer it; returns why it was refused, if it was."""
+        self._commands += 1
+        request_id = f"{self._id}.{self._commands}"
+        try:
+            asked = command.asked(self._session_id)
+            store, claim = self._backend.store, command.claim(request_id)
+            result = dispatch.call(store, command.command, self._session_id, asked, claim)
+        except SyncError as fault:
+            self.refuse(command, fault)
+            return fault
+        except Exception:
+            log.exception("a command failed", request_id=request_id, command=command.command)
+            self.refuse(command, InternalError("something went wrong on our side", {"request_id": request_id}))
+        else:
+            WS_COMMANDS.labels(command.command, Told.ACK).inc()
+            ack = protocol.ack(self._session_id, self._now_ms(), command.id, result)
+            self._outlet.answer(Told.ACK, protocol.text_frame(ack))
+        return None
+
+    def refuse(self, command: Command, fault: SyncError) -> None:
+        """Answer a command that did not happen, or of which that is not known."""
+        WS_COMMANDS.labels(command.command, fault.code).inc()
+        self._answer_error(fault, command.id)
+
+    def obeyed(self) -> None:
+        """Let the handler take another command, or end."""
+        self._ws.event.set()
+
+    def _answer_error(self, fault: SyncError, echo: str | int | None) -> None:
+        error = protocol.error(self._session_id, self._now_ms(), fault, echo)
+        self._outlet.answer(Told.ERROR, protocol.text_frame(error))
 
     # The end.
 
@@ -176,7 +239,7 @@ class Connection:
             code, by = Close.TOO_SLOW, "server"
         elif self._inspected.refused:
             code, by = self._inspected.refused, "server"
-        elif self._ws.incoming_message_len > self._settings.ws_max_message_bytes:
+        elif self._ws.incoming_message_len > self._backend.settings.ws_max_message_bytes:
             code, by = Close.TOO_BIG, "server"  # simple_websocket has sent the close frame
         elif self._close and not self._inspected.closed:
             code, by = self._close[0], "server"
@@ -186,6 +249,6 @@ class Connection:
             code = _ABNORMAL
         if by == "server":
             WS_CLOSED.labels(int(code)).inc()
-        WS_SKIPPED.inc(self._backlog.skipped)
+        WS_SKIPPED.inc(self._outlet.skipped)
         self._wire.finish(self._ws.thread)
         return int(code), by

@@ -126,6 +126,12 @@ class AuditBacklog(StoreUnavailable):
     code = "AUDIT_BACKLOG"
 
 
+class ServerStopping(SyncError):
+    """This process is about to end, and begins nothing new; details: retry_after_s."""
+
+    status, code = 503, "SERVER_STOPPING"
+
+
 BY_WORD: dict[str, type[SyncError]] = {
     "not_found": SessionNotFound,
     "session_exists": SessionExists,

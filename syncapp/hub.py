@@ -10,7 +10,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import orjson
 import redis
@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from syncapp.clock import ServerClock
 from syncapp.config import Settings
 from syncapp.errors import InternalError, SessionNotFound, StoreUnavailable, SyncError
+from syncapp.inspection import Inspection
 from syncapp.keys import Keyspace
 from syncapp.metrics import HUB_RESYNCS, WATCHED
 from syncapp.pubsub import PubSub
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 READERS = 4
 CLOCK_S = 5.0
+OUTAGE_S = 1.0
+"""A store that is away for less is nobody's business."""
 _TEND_S = 0.1
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
@@ -53,12 +56,13 @@ class Hub:
         self._by_channel: dict[str, Topic] = {}
         self._to_read: queue.SimpleQueue[Topic | None] = queue.SimpleQueue()
         self._later: list[tuple[float, Topic]] = []
+        self._tell_outage_s = float("inf")
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
         self._pubsub = PubSub(settings, on_subscribed=self._subscribed, on_message=self._message, on_lost=self._lost)
 
-    def watch(self, session_id: str, watcher: Watcher) -> None:
-        """Tell a watcher what is now, as soon as that is known, and then of every change."""
+    def watch(self, session_id: str, watcher: Watcher, known: Order = NEVER) -> None:
+        """Tell a watcher what is now, as soon as that is known, and then of every change; known: as of `ask`."""
         with self._lock:
             if not self._threads:
                 self._start()
@@ -69,7 +73,7 @@ class Hub:
                 WATCHED.inc()
                 self._pubsub.add(topic.channel)
             topic.watchers[watcher] = None
-            self._answer(topic, watcher, NEVER)
+            self._answer(topic, watcher, known)
 
     def ask(self, session_id: str, watcher: Watcher, known: Order) -> None:
         """Tell a watcher once more what is now; when it knows of a later version than the hub, read anew first."""
@@ -127,7 +131,7 @@ class Hub:
         elif self._pubsub.is_down:
             self._offer(topic, [watcher], topic.failure(now_ms, _unavailable()))
 
-    def _offer(self, topic: Topic, watchers: list[Watcher], update: Update) -> None:
+    def _offer(self, topic: Topic, watchers: Iterable[Watcher], update: Update) -> None:
         for watcher in watchers:
             try:
                 watcher.offer(update)
@@ -148,11 +152,14 @@ class Hub:
         news = topic.found(session, before, now_ms)
         if news:
             self._offer(topic, list(topic.watchers), news)
-        answered = [watcher for watcher, known in topic.waiting.items() if known <= topic.order or watcher in asked]
+        answered = {watcher for watcher, known in topic.waiting.items() if known <= topic.order or watcher in asked}
+        doubters = [watcher for watcher in answered if topic.waiting[watcher] > topic.order]
         for watcher in answered:
             del topic.waiting[watcher]
+        if doubters:
+            self._offer(topic, doubters, topic.shown_to_doubters(now_ms))
         if not news:
-            self._offer(topic, answered, topic.shown(now_ms))
+            self._offer(topic, answered.difference(doubters), topic.shown(now_ms))
         for update in topic.take_early(now_ms):
             self._offer(topic, list(topic.watchers), update)
         if topic.subscribed and (topic.waiting or not topic.current):
@@ -192,6 +199,7 @@ class Hub:
 
     def _lost(self) -> None:
         with self._lock:
+            self._tell_outage_s = time.monotonic() + OUTAGE_S
             now_ms = self.clock.now_ms()
             for topic in self._topics.values():
                 topic.lost()
@@ -236,10 +244,15 @@ class Hub:
 
     def _tend_for_ever(self) -> None:
         client, due_s = connect(self._settings), time.monotonic()
+        inspection = Inspection(client, self._keys, step_s=_TEND_S)
         while not self._stopped.is_set():
-            if time.monotonic() >= due_s and not self._pubsub.is_down:
-                due_s = time.monotonic() + (CLOCK_S if self.clock.is_settled else _TEND_S)
-                self._ask_time(client)
+            if self._pubsub.is_down:
+                self._tell_outage()
+            else:
+                if time.monotonic() >= due_s:
+                    due_s = time.monotonic() + (CLOCK_S if self.clock.is_settled else _TEND_S)
+                    self._ask_time(client)
+                self._inspect(inspection)
             with self._lock:
                 now_s = time.monotonic()
                 due = [topic for when_s, topic in self._later if when_s <= now_s]
@@ -248,6 +261,32 @@ class Hub:
                 self._to_read.put(topic)
             self._stopped.wait(_TEND_S)
         client.close()
+
+    def _tell_outage(self) -> None:
+        """Tell everybody that the store is away, once; and let everybody be told when it is back."""
+        with self._lock:
+            if time.monotonic() < self._tell_outage_s or not self._pubsub.is_down:
+                return
+            self._tell_outage_s = float("inf")
+            now_ms = self.clock.now_ms()
+            for topic in self._topics.values():
+                topic.waiting = dict.fromkeys(topic.watchers, NEVER) | topic.waiting
+                self._offer(topic, list(topic.watchers), topic.failure(now_ms, _unavailable()))
+
+    def _inspect(self, inspection: Inspection) -> None:
+        """Read what was missed without anything that followed to show it."""
+        with self._lock:
+            chosen = inspection.choose(self._topics.values())
+        try:
+            looks = inspection.look(chosen)
+        except RedisError:
+            log.debug("watched sessions could not be inspected")
+            return
+        with self._lock:
+            for topic in inspection.missed(looks):
+                log.warning("a message was lost", session_id=topic.session_id, known=topic.order)
+                topic.current = False
+                self._want(topic, "inspection")
 
     def _ask_time(self, client: redis.Redis) -> None:
         sent_s = time.monotonic()

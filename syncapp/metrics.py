@@ -27,6 +27,7 @@ SOCKETS = Gauge("syncapp_ws_connections", "Open WebSockets.", multiprocess_mode=
 WATCHED = Gauge("syncapp_hub_sessions", "Sessions watched by web processes.", multiprocess_mode="livesum")
 WS_SENT = Counter("syncapp_ws_messages_sent_total", "Messages written to WebSockets.", ("type",))
 WS_RECEIVED = Counter("syncapp_ws_messages_received_total", "Messages read from WebSockets.", ("type",))
+WS_COMMANDS = Counter("syncapp_ws_commands_total", "Commands over WebSockets.", ("command", "answer"))
 WS_SKIPPED = Counter("syncapp_ws_versions_skipped_total", "Versions that slow clients were not sent.")
 WS_CLOSED = Counter("syncapp_ws_closed_total", "WebSockets closed by the server.", ("code",))
 WS_REFUSED = Counter("syncapp_ws_refused_total", "WebSocket handshakes refused.", ("reason",))

@@ -17,6 +17,7 @@ import redis
 
 from syncapp.db import Connection, connect
 from syncapp.keys import Keyspace
+from syncapp.state import order_of
 from syncapp.verifier import Fault
 
 _AT_ONCE = 500
@@ -107,8 +108,7 @@ def _order(scalars: bytes | str | None, newest: bytes | str) -> tuple[int, int, 
     """Return epoch and version, which the scalars begin with, and the newest hash."""
     if not scalars:
         return (*_NOWHERE, "")
-    epoch, version, _ = _text(scalars).split(" ", 2)
-    return int(epoch), int(version), _text(newest)
+    return (*order_of(_text(scalars)), _text(newest))
 
 
 def _text(value: bytes | str) -> str:

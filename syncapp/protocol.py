@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from syncapp.commands import Claim, Result
+from syncapp.dispatch import COMMANDS
 from syncapp.errors import InvalidJson, SyncError, ValidationFailed
-from syncapp.models import Request
+from syncapp.fields import IDEMPOTENCY_KEY_PATTERN, MAX_DEPTH, is_too_deep
+from syncapp.models import CommandBody, Request
 
 _MOST_DETAILS = 20
 _LONGEST_ECHO = 128
@@ -24,7 +26,9 @@ class Told(StrEnum):
     CONNECTED = "CONNECTED"
     STATE_SYNC = "STATE_SYNC"
     STATE_UPDATE = "STATE_UPDATE"
+    STATE_PATCH = "STATE_PATCH"
     SESSION_DELETED = "SESSION_DELETED"
+    ACK = "ACK"
     PONG = "PONG"
     ERROR = "ERROR"
 
@@ -47,14 +51,9 @@ class Close(IntEnum):
     ABUSE = 1008
     TOO_BIG = 1009
     FAULT = 1011
+    RESTART = 1012
     TOO_SLOW = 1013
     SILENT = 4408
-
-
-class CommandUnavailable(SyncError):
-    """A command over the socket, which is not taken yet."""
-
-    status, code = 501, "NOT_IMPLEMENTED"
 
 
 def _number(value: Any) -> int | float:
@@ -64,14 +63,34 @@ def _number(value: Any) -> int | float:
     return number
 
 
+def _id(value: Any) -> str | int:
+    if not (type(value) is int or (isinstance(value, str) and 1 <= len(value) <= _LONGEST_ECHO)):
+        raise PydanticCustomError("id", f"must be a whole number, or 1 to {_LONGEST_ECHO} characters")
+    found: str | int = value
+    return found
+
+
+def _command(name: str) -> str:
+    if name not in COMMANDS:
+        raise PydanticCustomError("unknown_command", f"must be one of {', '.join(COMMANDS)}")
+    return name
+
+
+Number = Annotated[Any, AfterValidator(_number), WithJsonSchema({"type": "number"})]
+Echo = Annotated[
+    Any,
+    AfterValidator(_id),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "minLength": 1, "maxLength": _LONGEST_ECHO}]}),
+]
 Ordinal = Annotated[int, Field(ge=0, le=2**53)]
+CommandName = Annotated[str, AfterValidator(_command), Field(json_schema_extra={"enum": list(COMMANDS)})]
 
 
 class Ping(Request):
     """Heartbeat, and measure of the clock's offset; `t0` is the client's own time and comes back as it was."""
 
     type: Literal[Asked.PING]
-    t0: Annotated[Any, AfterValidator(_number)] = None
+    t0: Number = None
 
 
 class Reconnect(Request):
@@ -82,11 +101,33 @@ class Reconnect(Request):
     version: Ordinal | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command; `id` comes back with its answer."""
+class Command(Request):
+    """Act on the session, as over REST; `id` comes back with the answer.
 
-    id: str | int | None
+    `args` is what REST takes as the body, without what the caller expects: that stands beside it.
+    """
+
+    type: Literal[Asked.COMMAND]
+    id: Echo
+    command: CommandName
+    args: dict[str, Any] = Field(default_factory=dict)
+    expected_version: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    expected_epoch: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    idempotency_key: Annotated[str, Field(pattern=IDEMPOTENCY_KEY_PATTERN)] | None = None
+
+    def asked(self, session_id: str) -> Request:
+        """Return the command's arguments by its own model. Raises `ValidationFailed` as REST does."""
+        if misplaced := self.args.keys() & CommandBody.model_fields.keys():
+            raise ValidationFailed.of(f"args.{min(misplaced)}", "stands beside args, not in it", "misplaced")
+        if self.command == "create":
+            if self.args.get("session_id", session_id) != session_id:
+                raise ValidationFailed.of("session_id", "must be that of the connection", "contradiction")
+            return COMMANDS["create"].parse(self.args | {"session_id": session_id})
+        return COMMANDS[self.command].parse(self.args)
+
+    def claim(self, request_id: str) -> Claim:
+        """Return what the caller claims."""
+        return Claim(self.expected_epoch, self.expected_version, self.idempotency_key, request_id)
 
 
 def parse(text: str) -> Ping | Reconnect | Command:
@@ -103,7 +144,9 @@ def parse(text: str) -> Ping | Reconnect | Command:
     if kind == Asked.RECONNECT:
         return Reconnect.parse(raw)
     if kind == Asked.COMMAND:
-        return Command(_echo(raw))
+        if is_too_deep(text, raw):
+            raise InvalidJson(f"the message is nested deeper than {MAX_DEPTH} levels")
+        return Command.parse(raw)
     code = "missing" if kind is None else "unknown_type"
     raise ValidationFailed.of("type", f"must be one of {', '.join(Asked)}", code)
 
@@ -118,13 +161,25 @@ def echo_of(text: str) -> str | int | None:
 
 
 def message(kind: Told, session_id: str, timestamp: int, fields: Mapping[str, Any]) -> bytes:
-    """Return a text frame with a server's message; timestamp: server time in ms."""
+    """Return a server's message as JSON; timestamp: server time in ms."""
     head: dict[str, Any] = {"type": kind, "sessionId": session_id, "timestamp": timestamp}
-    return text_frame(orjson.dumps({**head, **fields}))
+    return orjson.dumps({**head, **fields})
+
+
+def ack(session_id: str, timestamp: int, echo: str | int, result: Result) -> bytes:
+    """Return the `ACK` of a command; that of a delete has no version."""
+    fields: dict[str, Any] = {"id": echo}
+    if result.session:
+        fields |= {"epoch": result.session.epoch, "version": result.session.version}
+    if result.expired_participant_id:
+        fields["expired_participant_id"] = result.expired_participant_id
+    if result.replayed:
+        fields["replayed"] = True
+    return message(Told.ACK, session_id, timestamp, fields)
 
 
 def error(session_id: str, timestamp: int, fault: SyncError, echo: str | int | None = None) -> bytes:
-    """Return a text frame with an `ERROR`; of very many details only the first ones."""
+    """Return an `ERROR`; of very many details only the first ones."""
     fields: dict[str, Any] = {} if echo is None else {"id": echo}
     fields |= {"code": fault.code, "message": fault.message[:1000]}
     if fault.details is not None:

@@ -177,19 +177,19 @@ class SessionStore:
         """
         return self._calls.expire(session_ids)
 
-    def update(self, session_id: str, patch: Mapping[str, Any], claim: Claim = NO_CLAIM) -> Result:
-        """Merge a patch (RFC 7396) into the metadata, in any status.
+    def update(self, session_id: str, metadata: Mapping[str, Any], claim: Claim = NO_CLAIM) -> Result:
+        """Merge a patch (RFC 7396), `metadata`, into the metadata, in any status.
 
         The document is merged here, because no script may take a caller's JSON apart, and written only
         if it is still what it was made from. Raises `ValidationFailed` when it grows too large, `Conflict`.
         """
         based_on, document = "", b""
         for _ in range(_UPDATE_ATTEMPTS):
-            known, reply = self._calls.reply("update", session_id, claim, [based_on, document], dict(patch))
+            known, reply = self._calls.reply("update", session_id, claim, [based_on, document], dict(metadata))
             if reply[0] != "metadata_changed":
                 return self._calls.result("update", session_id, claim, known, reply)
             found = self._calls.session(session_id, known, reply[2])
-            merged = merge_patch(found.metadata, patch)
+            merged = merge_patch(found.metadata, metadata)
             based_on, document = str(found.metadata_version), orjson.dumps(merged)
             if len(document) > MAX_METADATA_BYTES:
                 message = f"would be {len(document)} bytes as JSON, more than {MAX_METADATA_BYTES}"

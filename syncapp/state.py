@@ -68,6 +68,12 @@ def values_of(reply: Sequence[str]) -> list[str]:
     return [*(reply[0] + _PADDING).split(" ")[: len(SCALARS)], *reply[1:]]
 
 
+def order_of(scalars: str) -> tuple[int, int]:
+    """Return the (epoch, version) that the text of a session's scalars begins with."""
+    epoch, version, _ = scalars.split(" ", 2)
+    return int(epoch), int(version)
+
+
 def iso(ms: int | None) -> str | None:
     """Return an instant as ISO 8601 UTC with milliseconds and `Z`."""
     if ms is None:

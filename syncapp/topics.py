@@ -15,7 +15,7 @@ import structlog
 from syncapp import protocol
 from syncapp.errors import SessionNotFound, SyncError
 from syncapp.protocol import Told
-from syncapp.state import TERMINAL, Session
+from syncapp.state import TERMINAL, Session, public_patch
 
 log = structlog.get_logger(__name__)
 
@@ -28,11 +28,15 @@ _EARLY = 128
 class Update:
     """What a watcher is told: a state, with the event that led to it; a session's end; or why there is no state.
 
-    order: (epoch, version) it is about. went_back: the store has lost commits, and this older state is the true
-    one. frame: a message about it as a WebSocket frame, encoded once for all watchers.
+    order: (epoch, version) it is about. patch: what its commit changed, as published. went_back: it is older than
+    what was known, or said to be, and yet true: the store has lost commits. payload, frame: a message about it as
+    JSON and as a WebSocket frame, encoded once for all watchers.
     """
 
-    __slots__ = ("_frames", "_state", "at_ms", "error", "event", "order", "session", "session_id", "went_back")
+    __slots__ = (
+        "_frames", "_payloads", "_state", "at_ms", "error", "event", "order", "patch", "session", "session_id",
+        "went_back",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class Update:
         order: Order = NEVER,
         session: Session | None = None,
         event: Mapping[str, Any] | None = None,
+        patch: Mapping[str, Any] | None = None,
         error: SyncError | None = None,
         went_back: bool = False,
     ) -> None:
@@ -50,9 +55,11 @@ class Update:
         self.order = session.order if session else order
         self.session = session
         self.event = event
+        self.patch = patch
         self.error = error
         self.went_back = went_back
         self._state: orjson.Fragment | None = None
+        self._payloads: dict[Told, bytes] = {}
         self._frames: dict[Told, bytes] = {}
 
     @property
@@ -68,7 +75,14 @@ class Update:
         """Return the message of a kind as a frame."""
         found = self._frames.get(kind)
         if found is None:
-            found = self._frames[kind] = self._encode(kind)
+            found = self._frames[kind] = protocol.text_frame(self.payload(kind))
+        return found
+
+    def payload(self, kind: Told) -> bytes:
+        """Return the message of a kind as JSON."""
+        found = self._payloads.get(kind)
+        if found is None:
+            found = self._payloads[kind] = self._encode(kind)
         return found
 
     def _encode(self, kind: Told) -> bytes:
@@ -77,8 +91,10 @@ class Update:
         fields: dict[str, Any] = {}
         if kind is not Told.STATE_SYNC:
             fields |= {"epoch": self.order[0], "version": self.order[1]}
-        if kind in (Told.STATE_UPDATE, Told.SESSION_DELETED):
+        if kind in (Told.STATE_UPDATE, Told.STATE_PATCH, Told.SESSION_DELETED):
             fields["event"] = self.event
+        if self.session and kind is Told.STATE_PATCH:
+            fields |= {"patch": public_patch(self.patch or {}), "clock": self.session.clock(self.at_ms)}
         if self.session and kind in (Told.STATE_SYNC, Told.STATE_UPDATE):
             if self._state is None:
                 self._state = orjson.Fragment(orjson.dumps(self.session.state(self.at_ms)))
@@ -140,6 +156,17 @@ class Topic:
         deadline_ms: int | None = self._held.clock(now_ms)["deadline_ms"]
         return deadline_ms is not None and now_ms >= deadline_ms
 
+    def contradicts(self, before: Order, found: Order | None) -> bool:
+        """Tell whether the store's order, None for no session, shows that something was missed.
+
+        before: the order known when the store was asked.
+        """
+        if not self.current:
+            return False
+        if found is None:
+            return self._held is not None and self.order == before
+        return found > self.order or found < before == self.order
+
     def shown(self, now_ms: int) -> Update:
         """Return what is now; those who come within moments of each other are shown the same bytes."""
         if self._held is None:
@@ -147,6 +174,12 @@ class Topic:
         if self._shown is None or self._shown.order != self.order or now_ms - self._shown.at_ms > _FRESH_MS:
             self._shown = Update(self.session_id, now_ms, session=self._held)
         return self._shown
+
+    def shown_to_doubters(self, now_ms: int) -> Update:
+        """Return what is now for those who say that they know of something later, when the store does not."""
+        if self._held is None:
+            return self.shown(now_ms)
+        return Update(self.session_id, now_ms, session=self._held, went_back=True)
 
     def failure(self, now_ms: int, error: SyncError) -> Update:
         """Return the update that tells of an error."""
@@ -168,7 +201,7 @@ class Topic:
             session = self._after(message, order)
             if session:
                 self._hold(session, order)
-                return Update(self.session_id, now_ms, session=session, event=event)
+                return Update(self.session_id, now_ms, session=session, event=event, patch=message["patch"])
             self.current = False
         self._early.append(message)
         return None

@@ -28,15 +28,19 @@ LEAVES = {
     "logs",
     "events",
     "commands",
+    "dispatch",
     "refusals",
 }
-STORES = {"scripts", "db", "redis", "pubsub", "totals"}
-SERVICES = {"sessions", "calls", "hub", "sweeper", "outbox", "audit", "drains", "verifier", "parity"} | {
+STORES = {"scripts", "db", "redis", "pubsub", "inspection", "totals"}
+SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit", "drains", "verifier", "parity"} | {
     "alerts",
     "tally",
     "letters",
 }
-EDGES = {"api", "ws", "connection", "sockets", "tasks", "broker", "cli", "cli_audit", "__init__"}
+EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "__init__"} | {
+    # What a client of a WebSocket or a stream is served with.
+    "admission", "connection", "inbox", "outlet", "sockets", "wire",
+}  # fmt: skip
 TOOLS = {"dev", "processes", "servers"}
 BELOW = {
     **dict.fromkeys(LEAVES, LEAVES),

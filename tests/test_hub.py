@@ -587,3 +587,99 @@ def test_an_error_is_told_once_for_each_outage_and_a_delete_is_the_last_word(man
     kinds = [item.kind for item in iter(backlog.take, None)]
     assert kinds == ["ERROR", "CONNECTED", "STATE_SYNC", "STATE_UPDATE", "STATE_UPDATE", "SESSION_DELETED"]
     assert backlog.is_ended
+
+
+# What no message tells.
+
+
+@pytest.fixture
+def unheard(redis: Redis, store: SessionStore, running: Session) -> Callable[[], Session]:
+    """What makes a commit of which no message comes: the session is put back, and then forward again."""
+    key = Keyspace().session(running.session_id)
+    old = redis.dump(key)
+    newer = store.switch(running.session_id).found
+    new = redis.dump(key)
+    assert old
+    assert new
+    redis.restore(key, 0, old, replace=True)
+
+    def commit() -> Session:
+        redis.restore(key, 0, new, replace=True)
+        return newer
+
+    return commit
+
+
+def test_a_message_that_is_lost_with_none_after_it_is_noticed_within_5_s(
+    hub: Hub, running: Session, unheard: Callable[[], Session]
+) -> None:
+    watcher = Recorder()
+    hub.watch(running.session_id, watcher)
+    watcher.wait_for_order(running.order)
+    newest = unheard()
+    assert watcher.wait_for_order(newest.order, 5).kind is Told.STATE_SYNC
+    assert watcher.orders == [running.order, newest.order]
+
+
+def test_an_end_that_nobody_tells_of_is_noticed_within_5_s(hub: Hub, redis: Redis, running: Session) -> None:
+    watcher = Recorder()
+    hub.watch(running.session_id, watcher)
+    watcher.wait_for_order(running.order)
+    redis.delete(Keyspace().session(running.session_id))
+    watcher.wait(lambda: "SESSION_NOT_FOUND" in watcher.kinds, 5)
+
+
+def test_who_knows_of_a_version_that_the_hub_has_not_heard_of_is_never_shown_the_older_one(
+    hub: Hub, running: Session, unheard: Callable[[], Session]
+) -> None:
+    first = Recorder()
+    hub.watch(running.session_id, first)
+    first.wait_for_order(running.order)
+    newest = unheard()
+    second = Recorder()
+    hub.watch(running.session_id, second, newest.order)
+    second.wait_for_order(newest.order)
+    assert second.orders == [newest.order]
+    first.wait_for_order(newest.order)
+
+
+def test_who_claims_what_the_store_does_not_know_is_told_what_is_so(hub: Hub, running: Session) -> None:
+    first, second = Recorder(), Recorder()
+    hub.watch(running.session_id, first)
+    first.wait_for_order(running.order)
+    hub.watch(running.session_id, second, (running.epoch, 99))
+    assert second.wait_for_order(running.order).went_back
+    assert len(first.updates) == 1
+
+
+def test_many_watched_sessions_are_inspected_in_small_steps_and_sessions_in_use_are_not_suspected(
+    hub: Hub, read: Counting, store: SessionStore
+) -> None:
+    sessions = [store.create(chess()).found for _ in range(300)]
+    watcher = Recorder()
+    for session in sessions:
+        hub.watch(session.session_id, watcher)
+    watcher.wait(lambda: len(watcher.updates) == len(sessions))
+    count, end_s = read.count, time.monotonic() + 3
+    busy = store.start(sessions[0].session_id).found
+    while time.monotonic() < end_s:
+        busy = store.switch(busy.session_id).found
+    watcher.wait_for_order(busy.order)
+    assert read.count == count
+
+
+def test_everybody_is_told_when_the_store_is_away_for_more_than_a_moment_and_when_it_is_back(
+    hub: Hub, redis: Redis, running: Session, valkey: Valkey
+) -> None:
+    watcher = Recorder()
+    hub.watch(running.session_id, watcher)
+    watcher.wait_for_order(running.order)
+    redis.client_kill_filter(_type="pubsub")
+    eventually(lambda: not hub._pubsub.is_down)
+    time.sleep(0.5)
+    assert watcher.kinds == [Told.STATE_SYNC]
+    valkey.stop()
+    watcher.wait(lambda: watcher.kinds[1:] == ["STORE_UNAVAILABLE"], 5)
+    valkey.start()
+    watcher.wait(lambda: watcher.kinds[2:] == [Told.STATE_SYNC], 5)
+    assert watcher.updates[-1].order == running.order

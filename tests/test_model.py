@@ -13,6 +13,7 @@ import orjson
 import pytest
 import redis as redis_py
 from clocks import NOON_MS, SetClock, make_store
+from folding import fold
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -29,8 +30,10 @@ from syncapp.commands import Result, Swept
 from syncapp.errors import InvalidTransition, NotActiveParticipant, SyncError, ValidationFailed
 from syncapp.keys import Keyspace
 from syncapp.models import CreateSession
+from syncapp.protocol import Told
 from syncapp.sessions import SessionStore
 from syncapp.state import Session
+from syncapp.topics import Update
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 STEPS = 40
@@ -254,6 +257,7 @@ class ClockMachine(RuleBasedStateMachine):
         self.seen = "-"
         self.known = 0
         self.folded: Session | None = None
+        self.client_state: dict[str, Any] = {}
         self.body = body
         assert made.event == self.model.events[0]
         self._check()
@@ -338,8 +342,12 @@ class ClockMachine(RuleBasedStateMachine):
             if self.folded is None:
                 self.folded = Session.from_snapshot(self.session_id, message["snapshot"])
                 self.ledger = Ledger(self.body, self.folded)
+                self.client_state = orjson.loads(orjson.dumps(self.folded.state(0)))
                 continue
             self.folded = self.folded.fold(message["patch"])
+            update = Update(self.session_id, 0, session=self.folded, event=message["event"], patch=message["patch"])
+            self.client_state = fold(self.client_state, orjson.loads(update.payload(Told.STATE_PATCH)))
+            assert self.client_state == orjson.loads(orjson.dumps(self.folded.state(update.at_ms)))
             if "snapshot" in message:
                 assert Session.from_snapshot(self.session_id, message["snapshot"]) == self.folded
             self.ledger.enter(message["event"], self.folded)

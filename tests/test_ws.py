@@ -20,8 +20,8 @@ from clocks import settings
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from peers import Api, Client, errors_in, eventually, metric
+from websockets.sync.client import connect
 from wire import BINARY, CLOSE, PING, PONG, TEXT, Raw, frame
 
 from syncapp import create_app, protocol
@@ -31,10 +31,6 @@ from syncapp.servers import Valkey
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 
-CHESS: dict[str, Any] = {
-    "sync_mode": "per_participant",
-    "participants": [{"participant_id": name, "total_time_ms": 3_600_000} for name in ("white", "black")],
-}
 DOCUMENT = Path(__file__).parent.parent / "docs" / "protocol.md"
 STRICT = {
     "WS_ALLOWED_ORIGINS": "https://play.example, https://admin.example",
@@ -47,71 +43,6 @@ STRICT = {
     "WS_PING_INTERVAL_S": "0.5",
     "PROXY_HOPS": "1",
 }
-
-
-class Api:
-    """REST at one web process."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._http = requests.Session()
-
-    def create(self, **more: Any) -> str:
-        made = self._http.post(f"{self.url}/v1/sessions", json=CHESS | more, timeout=10)
-        assert made.status_code == 201, made.text
-        session_id: str = made.json()["data"]["session_id"]
-        return session_id
-
-    def running(self, **more: Any) -> str:
-        session_id = self.create(**more)
-        self.command(session_id, "start")
-        return session_id
-
-    def command(self, session_id: str, name: str, **body: Any) -> dict[str, Any]:
-        answer = self._http.post(f"{self.url}/v1/sessions/{session_id}/{name}", json=body, timeout=10)
-        assert answer.status_code == 200, answer.text
-        state: dict[str, Any] = answer.json()["data"]
-        return state
-
-    def state(self, session_id: str) -> dict[str, Any]:
-        state: dict[str, Any] = self._http.get(f"{self.url}/v1/sessions/{session_id}", timeout=10).json()["data"]
-        return state
-
-    def delete(self, session_id: str) -> None:
-        assert self._http.delete(f"{self.url}/v1/sessions/{session_id}", timeout=10).status_code == 204
-
-
-class Client:
-    """An independent WebSocket client."""
-
-    def __init__(self, connection: ClientConnection) -> None:
-        self.connection = connection
-
-    def next(self, kind: str = "", within_s: float = 10) -> dict[str, Any]:
-        end_s = time.monotonic() + within_s
-        while True:
-            message: dict[str, Any] = json.loads(self.connection.recv(timeout=max(0.01, end_s - time.monotonic())))
-            if kind in ("", message["type"]):
-                return message
-
-    def send(self, **message: Any) -> None:
-        self.connection.send(json.dumps(message))
-
-    def ask(self, **message: Any) -> dict[str, Any]:
-        self.send(**message)
-        return self.next()
-
-    def silent(self, for_s: float = 0.3) -> bool:
-        with suppress(TimeoutError):
-            self.next(within_s=for_s)
-            return False
-        return True
-
-    def close_code(self) -> int | None:
-        with suppress(ConnectionClosed):
-            while True:
-                self.connection.recv(timeout=10)
-        return self.connection.close_code
 
 
 Open = Callable[..., Client]
@@ -146,12 +77,6 @@ def client() -> Iterator[Open]:
             return Client(stack.enter_context(connect(address, max_size=None, **options)))
 
         yield open_connection
-
-
-def errors_in(cluster: Cluster) -> list[str]:
-    """Lines of trouble in what web processes print; what is said of a store that is away is none."""
-    lines = [line for process in cluster.web for line in process.output().splitlines()]
-    return [line for line in lines if re.search(r"Traceback|\[error|\[critical|\[ERROR\]|Exception", line)]
 
 
 @pytest.fixture(autouse=True)
@@ -283,7 +208,32 @@ def test_a_delete_is_told_and_ends_the_connection(apis: list[Api], client: Open)
         ('{"type":"PING","more":1}', "VALIDATION_ERROR", "more"),
         ('{"type":"RECONNECT","epoch":1}', "VALIDATION_ERROR", "version"),
         ('{"type":"RECONNECT","version":-1,"epoch":1}', "VALIDATION_ERROR", "version"),
-        ('{"type":"COMMAND","id":"a","command":"switch"}', "NOT_IMPLEMENTED", None),
+        ('{"type":"COMMAND","command":"switch"}', "VALIDATION_ERROR", "id"),
+        ('{"type":"COMMAND","id":"","command":"switch"}', "VALIDATION_ERROR", "id"),
+        ('{"type":"COMMAND","id":"a"}', "VALIDATION_ERROR", "command"),
+        ('{"type":"COMMAND","id":"a","command":"sweep"}', "VALIDATION_ERROR", "command"),
+        ('{"type":"COMMAND","id":"a","command":["switch"]}', "VALIDATION_ERROR", "command"),
+        ('{"type":"COMMAND","id":"a","command":"switch","args":[]}', "VALIDATION_ERROR", "args"),
+        ('{"type":"COMMAND","id":"a","command":"switch","args":{"more":1}}', "VALIDATION_ERROR", "more"),
+        ('{"type":"COMMAND","id":"a","command":"switch","expected_version":0}', "VALIDATION_ERROR", "expected_version"),
+        ('{"type":"COMMAND","id":"a","command":"switch","idempotency_key":" "}', "VALIDATION_ERROR", "idempotency_key"),
+        (
+            '{"type":"COMMAND","id":"a","command":"switch","args":{"expected_version":1}}',
+            "VALIDATION_ERROR",
+            "args.expected_version",
+        ),
+        (
+            json.dumps(
+                {"type": "COMMAND", "id": 1, "command": "create", "args": {"session_id": str(uuid.UUID(int=1))}}
+            ),
+            "VALIDATION_ERROR",
+            "session_id",
+        ),
+        (
+            '{"type":"COMMAND","id":"a","command":"update","args":{"metadata":' + "[" * 40 + "]" * 40 + "}}",
+            "INVALID_JSON",
+            None,
+        ),
     ],
 )
 def test_what_is_not_a_message_is_answered_with_an_error(
@@ -430,19 +380,7 @@ def test_quotas_refuse_before_the_upgrade_and_give_back_what_was_taken(strict: C
             assert [raw.status for raw in opened(2, other, "10.0.0.2")] == [101] * 2
             status, code, _ = refusal(api, str(uuid.uuid4()), {"X-Forwarded-For": "10.0.0.3"})
             assert (status, code) == (503, "TOO_MANY_CONNECTIONS")
-        eventually(lambda: metric(api, "syncapp_ws_connections") == 0)
-
-
-def metric(api: Api, name: str) -> float:
-    text = requests.get(f"{api.url}/metrics", timeout=10).text
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
-
-
-def eventually(check: Callable[[], bool], within_s: float = 10.0) -> None:
-    end_s = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < end_s, "it did not become true in time"
-        time.sleep(0.05)
+        eventually(lambda: metric(api.url, "syncapp_ws_connections") == 0)
 
 
 # What a client may not do.
@@ -552,8 +490,8 @@ def test_a_client_that_goes_without_a_word_is_let_go(strict: Cluster) -> None:
     for _ in range(4):
         with Raw(api.url, session_id):
             pass
-    eventually(lambda: metric(api, "syncapp_ws_connections") == 0)
-    eventually(lambda: metric(api, "syncapp_hub_sessions") == 0)
+    eventually(lambda: metric(api.url, "syncapp_ws_connections") == 0)
+    eventually(lambda: metric(api.url, "syncapp_hub_sessions") == 0)
 
 
 def test_a_client_that_answers_pings_stays_and_one_that_does_not_is_closed(strict: Cluster, client: Open) -> None:
@@ -602,7 +540,7 @@ def test_fuzz_never_hurts_anybody_else(strict: Cluster, client: Open) -> None:
                 for received in fuzzed.until_end(5):
                     assert b"Traceback" not in received.payload, f"seed {seed}"
     assert well_behaved.ask(type="PING", t0=1)["t0"] == 1
-    eventually(lambda: metric(Api(url), "syncapp_ws_connections") == 1)
+    eventually(lambda: metric(url, "syncapp_ws_connections") == 1)
     assert not [line for line in strict.web[0].output().splitlines() if "WebSocket" in line and "failed" in line], (
         f"seed {seed}"
     )
@@ -626,7 +564,7 @@ def test_whatever_text_comes_is_a_message_or_an_error_a_client_may_see(text: str
     try:
         protocol.parse(text)
     except SyncError as fault:
-        sent = protocol.error("s", 0, fault, protocol.echo_of(text))
+        sent = protocol.text_frame(protocol.error("s", 0, fault, protocol.echo_of(text)))
         size = int.from_bytes(sent[2:4]) if sent[1] == 126 else sent[1]
         document = json.loads(sent[4 if sent[1] == 126 else 2 :])
         assert len(sent) - (4 if sent[1] == 126 else 2) == size
@@ -706,7 +644,7 @@ def test_a_connection_is_one_line_at_its_begin_and_one_at_its_end(pair: Cluster,
     eventually(lambda: len([line for line in pair.web[0].output().splitlines() if session_id in line]) == 2)
     opened, closed = [line for line in pair.web[0].output().splitlines() if session_id in line]
     assert "websocket opened" in opened
-    assert re.search(r"websocket closed .*by=client code=1000 duration_s=\d", closed)
+    assert re.search(r"websocket closed .*by=client code=1000 .*duration_s=\d", closed)
 
 
 def test_requests_for_websockets_are_counted_as_what_they_were_answered(strict: Cluster) -> None:
@@ -715,7 +653,7 @@ def test_requests_for_websockets_are_counted_as_what_they_were_answered(strict: 
     with Raw(api.url, str(uuid.uuid4())) as raw:
         raw.message()
     counted = [f'syncapp_http_requests_total{{method="GET",route="/ws",status="{status}"}}' for status in (101, 426)]
-    eventually(lambda: all(metric(api, name) for name in counted))
+    eventually(lambda: all(metric(api.url, name) for name in counted))
 
 
 def table(heading: str) -> dict[str, str]:
@@ -729,7 +667,7 @@ def test_the_document_names_every_message_and_close_code() -> None:
     assert table("What the server sends").keys() == set(Told)
     assert table("What a client may send").keys() == set(Asked)
     codes = table("Close codes")
-    assert {int(code) for code in codes} == {*Close, 1001, 1006, 1012}
+    assert {int(code) for code in codes} == {*Close, 1001, 1006}
     for text in codes.values():
         assert re.search(r"\b(yes|no)\b", text.split("|")[-1])
 

@@ -11,10 +11,9 @@ from flask import g, request
 
 from syncapp.commands import Claim
 from syncapp.errors import InvalidJson, UnsupportedMediaType, ValidationFailed
-from syncapp.fields import IDEMPOTENCY_KEY_PATTERN
-from syncapp.models import CommandBody
+from syncapp.fields import IDEMPOTENCY_KEY_PATTERN, MAX_DEPTH, is_too_deep
+from syncapp.models import CommandBody, Request
 
-MAX_DEPTH = 32
 _JSON_TYPES = frozenset({"application/json", "application/merge-patch+json"})
 _ETAG = re.compile(r'"(\d{1,16})-(\d{1,16})"\Z')
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -44,18 +43,17 @@ def body() -> Any:
         decoded = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidJson(f"the body is not valid JSON: {error}") from None
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _deeper_than(decoded, MAX_DEPTH):
+    if is_too_deep(raw, decoded):
         raise InvalidJson(f"the body is nested deeper than {MAX_DEPTH} levels")
     return decoded
 
 
-def claim(asked: CommandBody | None = None) -> Claim:
+def claim(asked: Request) -> Claim:
     """Return what the caller claims, from `If-Match`, `Idempotency-Key` and the body.
 
     Raises `ValidationFailed` naming the header that does not fit.
     """
-    version = asked.expected_version if asked else None
-    epoch = asked.expected_epoch if asked else None
+    version, epoch = (asked.expected_version, asked.expected_epoch) if isinstance(asked, CommandBody) else (None, None)
     tag = request.headers.get("If-Match")
     if tag is not None and tag.strip() != "*":
         match = _ETAG.match(tag.strip())
@@ -90,18 +88,3 @@ def _key() -> str | None:
     if key is not None and not _KEY.match(key):
         raise ValidationFailed.of("Idempotency-Key", "must be 1 to 128 visible ASCII characters", "idempotency_key")
     return key
-
-
-def _deeper_than(document: Any, limit: int) -> bool:
-    """Tell whether a document is nested deeper than `limit`, level by level: recursion has limits of its own."""
-    level = [document]
-    for _ in range(limit + 1):
-        level = [
-            item
-            for outer in level
-            if isinstance(outer, dict | list)
-            for item in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return True

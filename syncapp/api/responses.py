@@ -17,6 +17,7 @@ from syncapp.errors import (
     NotFound,
     PayloadTooLarge,
     RateLimited,
+    ServerStopping,
     StoreUnavailable,
     SyncError,
 )
@@ -65,7 +66,7 @@ def error(fault: SyncError) -> Response:
     """Return a failure as clients see it."""
     document = {"error": {"code": fault.code, "message": fault.message, "details": fault.details}}
     headers = {}
-    if isinstance(fault, RateLimited | StoreUnavailable):
+    if isinstance(fault, RateLimited | StoreUnavailable | ServerStopping):
         headers["Retry-After"] = str((fault.details or {}).get("retry_after_s", 1))
     return _json(document, fault.status, headers)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import Blueprint, Response, current_app
 
+from syncapp import dispatch
 from syncapp.api import requests, responses
 from syncapp.api.schema import (
     CommandAnswer,
@@ -18,8 +17,9 @@ from syncapp.api.schema import (
     documented,
 )
 from syncapp.commands import Result
+from syncapp.dispatch import COMMANDS
 from syncapp.errors import Conflict, PreconditionFailed
-from syncapp.models import Adjust, Cancel, CommandBody, CreateSession, Start, Switch, Update, session_id
+from syncapp.models import CreateSession, session_id
 from syncapp.sessions import SessionStore
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/v1/sessions")
@@ -41,15 +41,15 @@ def store() -> SessionStore:
     return found
 
 
-def command(name: str, session: str, asked: CommandBody, **arguments: Any) -> Result:
-    """Call one command of the store as this request claims."""
+def run(name: str, session: str) -> Result:
+    """Run a command as this request asks and claims."""
+    asked = COMMANDS[name].parse(requests.body())
     try:
-        result: Result = getattr(store(), name)(session_id(session), claim=requests.claim(asked), **arguments)
+        return dispatch.call(store(), name, session_id(session), asked, requests.claim(asked))
     except Conflict as conflict:
         if requests.claims_by_header():
             raise PreconditionFailed(conflict.message, conflict.details) from None
         raise
-    return result
 
 
 @blueprint.post("")
@@ -67,7 +67,8 @@ def command(name: str, session: str, asked: CommandBody, **arguments: Any) -> Re
 )
 def create() -> Response:
     """Create a session."""
-    result = store().create(CreateSession.parse(requests.body()), requests.claim())
+    asked = CreateSession.parse(requests.body())
+    result = store().create(asked, requests.claim(asked))
     return responses.result(result, 201, {"Location": f"/v1/sessions/{result.found.session_id}"})
 
 
@@ -86,66 +87,59 @@ def read(session: str) -> Response:
 
 
 @blueprint.post("/<session>/start")
-@documented(json=Start, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=COMMANDS["start"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def start(session: str) -> Response:
     """Start the clock of a pending session."""
-    asked = Start.parse(requests.body())
-    return responses.result(command("start", session, asked, participant_id=asked.participant_id))
+    return responses.result(run("start", session))
 
 
 @blueprint.post("/<session>/switch")
-@documented(json=Switch, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=COMMANDS["switch"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def switch(session: str) -> Response:
     """End the active participant's cycle and hand the turn on."""
-    asked = Switch.parse(requests.body())
-    arguments = {"participant_id": asked.participant_id, "next_participant_id": asked.next_participant_id}
-    return responses.result(command("switch", session, asked, **arguments))
+    return responses.result(run("switch", session))
 
 
 @blueprint.post("/<session>/pause")
-@documented(json=CommandBody, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=COMMANDS["pause"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def pause(session: str) -> Response:
     """Stop the clock."""
-    return responses.result(command("pause", session, CommandBody.parse(requests.body())))
+    return responses.result(run("pause", session))
 
 
 @blueprint.post("/<session>/resume")
-@documented(json=CommandBody, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=COMMANDS["resume"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def resume(session: str) -> Response:
     """Go on with the cycle that was paused."""
-    return responses.result(command("resume", session, CommandBody.parse(requests.body())))
+    return responses.result(run("resume", session))
 
 
 @blueprint.post("/<session>/adjust")
-@documented(json=Adjust, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=COMMANDS["adjust"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def adjust(session: str) -> Response:
     """Change what is left of one budget."""
-    asked = Adjust.parse(requests.body())
-    arguments = asked.model_dump(exclude={"expected_version", "expected_epoch"})
-    return responses.result(command("adjust", session, asked, **arguments))
+    return responses.result(run("adjust", session))
 
 
 @blueprint.post("/<session>/complete")
-@documented(json=CommandBody, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=COMMANDS["complete"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def complete(session: str) -> Response:
     """End a session as intended."""
-    return responses.result(command("complete", session, CommandBody.parse(requests.body())))
+    return responses.result(run("complete", session))
 
 
 @blueprint.post("/<session>/cancel")
-@documented(json=Cancel, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=COMMANDS["cancel"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def cancel(session: str) -> Response:
     """Call a session off."""
-    asked = Cancel.parse(requests.body())
-    return responses.result(command("cancel", session, asked, reason=asked.reason))
+    return responses.result(run("cancel", session))
 
 
 @blueprint.patch("/<session>")
-@documented(json=Update, headers=CommandHeaders, resp=COMMAND, tags=["sessions"])
+@documented(json=COMMANDS["update"], headers=CommandHeaders, resp=COMMAND, tags=["sessions"])
 def update(session: str) -> Response:
     """Merge a patch (RFC 7396) into the metadata."""
-    asked = Update.parse(requests.body())
-    return responses.result(command("update", session, asked, patch=asked.metadata))
+    return responses.result(run("update", session))
 
 
 @blueprint.delete("/<session>")
@@ -156,5 +150,5 @@ def update(session: str) -> Response:
 )
 def delete(session: str) -> Response:
     """Remove a session; one that is not there is removed already."""
-    result = command("delete", session, CommandBody.parse(requests.body()))
+    result = run("delete", session)
     return responses.empty({"Idempotency-Replayed": "true"} if result.replayed else {})

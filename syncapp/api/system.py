@@ -39,8 +39,10 @@ def health() -> Response:
 @blueprint.get("/ready")
 @documented(resp=answers(HTTP_200=ReadyAnswer), tags=["system"])
 def ready() -> Response:
-    """Tell whether Redis and PostgreSQL are reachable and fit; 503 names what is not."""
-    found = {name: check() for name, check in current_app.extensions["syncapp"].checks.items()}
+    """Tell whether Redis and PostgreSQL are reachable and fit; 503 names what is not, or that this process ends."""
+    services = current_app.extensions["syncapp"]
+    services.guards.draining.check()
+    found = {name: check() for name, check in services.checks.items()}
     shown = {name: reason or "ok" for name, reason in found.items()}
     bad = [f"{name}: {reason}" for name, reason in found.items() if reason]
     if bad:

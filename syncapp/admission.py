@@ -1,0 +1,165 @@
+"""Who may watch a session, and from where: what is checked before a WebSocket, a stream or a long poll begins."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import ClassVar, NamedTuple
+
+from flask import request
+
+from syncapp import models
+from syncapp.config import Settings
+from syncapp.draining import Draining
+from syncapp.errors import RateLimited, SyncError, ValidationFailed
+from syncapp.metrics import SOCKETS, WS_REFUSED
+from syncapp.topics import NEVER, Order
+
+RETRY_AFTER_S = 5
+FORMATS = ("state", "patch")
+
+
+class Refused(SyncError):
+    """A request to watch that is refused with headers of its own."""
+
+    headers: ClassVar[Mapping[str, str]] = {}
+
+
+class OriginRefused(Refused):
+    """An origin that may not watch."""
+
+    status, code = 403, "ORIGIN_NOT_ALLOWED"
+
+
+class TooManyConnections(Refused):
+    """No room for another connection; details: limit, retry_after_s."""
+
+    status, code = 503, "TOO_MANY_CONNECTIONS"
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": str(RETRY_AFTER_S)}
+
+
+class Wish(NamedTuple):
+    """What a client wants to watch; claim: the order that it says it knows."""
+
+    session_id: str
+    claim: Order
+    patches: bool
+
+
+class Quotas:
+    """Counts the connections of this process, by session and by address."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._open: Counter[tuple[str, str]] = Counter()
+
+    @contextmanager
+    def hold(self, session: str, address: str) -> Iterator[None]:
+        """Count a connection in while it lasts. Raises `TooManyConnections`, `RateLimited`."""
+        keys = [("process", ""), ("session", session), ("address", address)]
+        with self._lock:
+            self._check(keys)
+            self._open.update(keys)
+        SOCKETS.inc()
+        try:
+            yield
+        finally:
+            SOCKETS.dec()
+            with self._lock:
+                for key in keys:
+                    self._open[key] -= 1
+                    if not self._open[key]:
+                        del self._open[key]
+
+    def _check(self, keys: list[tuple[str, str]]) -> None:
+        limits = {
+            "process": self._settings.ws_max_connections,
+            "session": self._settings.ws_max_connections_per_session,
+            "address": self._settings.ws_max_connections_per_address,
+        }
+        for key in keys:
+            scope, limit = key[0], limits[key[0]]
+            if self._open[key] < limit:
+                continue
+            details = {"limit": limit, "retry_after_s": RETRY_AFTER_S}
+            message = f"this {scope} has {limit} connections, as many as it may"
+            fault = (RateLimited if scope == "address" else TooManyConnections)(message, details)
+            raise counted(f"{scope}_quota", fault)
+
+
+class Origins:
+    """The pages that may watch. What is no browser names no origin, and is let in."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._allowed = {origin.strip().lower().rstrip("/") for origin in settings.ws_allowed_origins.split(",")}
+
+    def check(self) -> None:
+        """Refuse a browser's page of another origin."""
+        origin = request.environ.get("HTTP_ORIGIN")
+        if origin is not None and "*" not in self._allowed and origin.lower() not in self._allowed:
+            raise counted("origin", OriginRefused("this origin may not watch sessions"))
+
+    def headers(self) -> dict[str, str]:
+        """Return what lets a page of an allowed origin read the answer."""
+        origin = request.headers.get("Origin")
+        return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if origin else {}
+
+
+class Guards:
+    """What every request to watch passes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.origins = Origins(settings)
+        self.quotas = Quotas(settings)
+        self.draining = Draining(settings.ws_drain_s)
+
+
+def session_of_query() -> str:
+    """Return the `sessionId` of the query."""
+    given = _once("sessionId")
+    if given is None:
+        raise counted("session_id", ValidationFailed.of("sessionId", "must be given once", "missing"))
+    try:
+        return models.session_id(given)
+    except ValidationFailed as fault:
+        detail = fault.details[0]
+        raise counted("session_id", ValidationFailed.of("sessionId", detail["message"], detail["code"])) from None
+
+
+def wish(session_id: str) -> Wish:
+    """Return what the query says beside the session: `epoch` and `version`, both or none, and `format`."""
+    numbers = {name: _number(name) for name in ("epoch", "version")}
+    known = [number for number in numbers.values() if number is not None]
+    if len(known) == 1:
+        name = next(name for name, number in numbers.items() if number is None)
+        fault = ValidationFailed.of(name, "is required beside the other of epoch and version", "missing")
+        raise counted("claim", fault)
+    form = _once("format")
+    if form not in (None, *FORMATS):
+        raise counted("format", ValidationFailed.of("format", f"must be one of {', '.join(FORMATS)}", "unknown"))
+    return Wish(session_id, (known[0], known[1]) if known else NEVER, form == "patch")
+
+
+def counted(reason: str, fault: SyncError) -> SyncError:
+    """Count a refusal, and return it."""
+    WS_REFUSED.labels(reason).inc()
+    return fault
+
+
+def _once(name: str) -> str | None:
+    given = request.args.getlist(name)
+    if len(given) > 1:
+        raise counted("query", ValidationFailed.of(name, "must be given once", "repeated"))
+    return given[0] if given else None
+
+
+def _number(name: str) -> int | None:
+    text = _once(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+        raise counted("claim", ValidationFailed.of(name, "must be a whole number of up to 16 digits", "number"))
+    return int(text)

@@ -1,0 +1,108 @@
+"""What one client is sent: answers before news, at once when its socket has room, and else when it has."""
+
+from __future__ import annotations
+
+import threading
+
+from syncapp.backlog import Backlog
+from syncapp.metrics import WS_SENT
+from syncapp.protocol import Told
+from syncapp.topics import Order, Update
+from syncapp.wire import Wire
+
+MOST_ANSWERS = 32
+MOST_ANSWER_BYTES = 262_144
+_SENT = {kind: WS_SENT.labels(kind) for kind in Told}
+
+
+class Outlet:
+    """Takes messages from any thread, and writes what the socket takes without waiting.
+
+    The handler's thread writes the rest, with `write_next`; `wire.wake` calls it. sent: how many messages.
+    """
+
+    __slots__ = ("_answers", "_backlog", "_lock", "_wire", "_writing", "sent")
+
+    def __init__(self, wire: Wire, claim: Order, *, patches: bool) -> None:
+        self._wire = wire
+        self._lock = threading.Lock()
+        self._backlog = Backlog(claim, patches=patches)
+        self._answers: list[tuple[Told, bytes]] = []
+        self._writing = False
+        self.sent = 0
+
+    @property
+    def skipped(self) -> int:
+        """How many versions were left out."""
+        return self._backlog.skipped
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many answers wait as may."""
+        answers = self._answers
+        return len(answers) >= MOST_ANSWERS or sum(len(frame) for _, frame in answers) > MOST_ANSWER_BYTES
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the session was deleted, and everything is written."""
+        return self._backlog.is_ended and not (self._answers or len(self._backlog) or self._wire.has_rest)
+
+    def expect(self, claim: Order) -> None:
+        """Tell the client where it stands, with the next update."""
+        with self._lock:
+            self._backlog.expect(claim)
+
+    def offer(self, update: Update) -> None:
+        """Tell the client of an update."""
+        with self._lock:
+            self._backlog.put(update)
+            self._write_through()
+
+    def answer(self, kind: Told, frame: bytes, *, first: bool = False) -> None:
+        """Answer the client; `first`: before all else that waits."""
+        with self._lock:
+            self._answers.insert(0 if first else len(self._answers), (kind, frame))
+            self._write_through()
+
+    def write_next(self) -> bool:
+        """Write a message, however long it takes; False when there is none. Raises `OSError` as `Wire.write` does."""
+        with self._lock:
+            has_rest = self._wire.has_rest
+            found = None if has_rest else self._first()
+            if not (found or has_rest):
+                return False
+            if found:
+                self._drop_first(found[0])
+            self._writing = True
+        try:
+            self._wire.write(found[1] if found else b"")
+        finally:
+            self._writing = False
+        return True
+
+    # The lock is held.
+
+    def _write_through(self) -> None:
+        if self._writing:
+            return  # it goes on with what is there
+        while found := self._first():
+            if not self._wire.try_write(found[1]):
+                self._wire.wake()
+                return
+            self._drop_first(found[0])
+        if self._backlog.is_ended:
+            self._wire.wake()
+
+    def _first(self) -> tuple[Told, bytes] | None:
+        if self._answers:
+            return self._answers[0]
+        item = self._backlog.first
+        return (item.kind, item.frame) if item else None
+
+    def _drop_first(self, kind: Told) -> None:
+        if self._answers:
+            self._answers.pop(0)
+        else:
+            self._backlog.take()
+        self.sent += 1
+        _SENT[kind].inc()
