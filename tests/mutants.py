@@ -54,7 +54,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_due", "action_on_timeout = redis.call('HGET', session.key, 'action_on_timeout'),", ""),
     ("_settle", "    if not settle_one(session, keys, call, now) then return true end\n  end\n  return false", "    if not settle_one(session, keys, call, now) then return true end\n  end\n  return true"),
     ("_settle", "session.look_ms > now", "session.look_ms >= now"),
-    ("_settle", "if not session.look_ms or", "if session.look_ms and"),
+    ("_settle", "local MOST_DUE = 64", "local MOST_DUE = 63"),
     # What runs and what a switch does.
     ("_modes", "time_remaining_ms - elapsed) end", "time_remaining_ms) end"),
     ("_modes", "local elapsed = at - session.cycle_started_ms", "local elapsed = at - session.cycle_started_ms + 1"),
