@@ -573,6 +573,10 @@ def test_the_openapi_document_states_the_limits_that_are_enforced(client: FlaskC
     assert schemas["CreateSession"]["properties"]["participants"]["maxItems"] == 1000
     assert schemas["NewParticipant"]["properties"]["total_time_ms"]["anyOf"][0]["maximum"] == 86_400_000
     assert schemas["CreateSession"]["additionalProperties"] is False
+    assert schemas["CreateSession"]["properties"]["sync_mode"]["enum"] == list(MODES)
+    assert {"groups", "warn_at_ms", "max_cycles"} <= set(schemas["CreateSession"]["properties"])
+    assert schemas["Adjust"]["properties"]["op"]["enum"] == ["add", "set", "at_least"]
+    assert {"participant_id", "group_id", "not_after_ms", "reason"} <= set(schemas["Adjust"]["properties"])
 
 
 json_values = st.recursive(

@@ -1196,3 +1196,14 @@ def test_the_members_of_a_large_group_are_marked_together_and_unmarked(
     shown = state(store.adjust(session_id, op="set", ms=1000, group_id="G"))
     assert expired(shown) == expired(now(make_store(redis_url), session_id)) == []
     assert sum(person["time_used_ms"] for person in shown["participants"]) == 1000 * ((count + 1) // 2)
+
+
+def test_a_nudge_of_a_call_that_did_not_come_to_the_end_is_passed_on(redis_url: str, clock: SetClock) -> None:
+    nudged: list[int] = []
+    store = make_store(redis_url, on_nudge=nudged.append)
+    session_id = running(store, "per_cycle", budget_ms=1000)
+    store._client.delete(Keyspace().nudge(Keyspace().bucket(session_id)))
+    nudged.clear()
+    clock.pass_ms(100_000)
+    store.switch(session_id)
+    assert nudged == [Keyspace().bucket(session_id)]
