@@ -4,7 +4,7 @@
 -- @include _message
 
 local SNAPSHOT_EVERY = 100
-local NUDGE_MS = 1000
+local NUDGE_MS = 500
 local MOST_ARGUMENTS = 1000
 
 -- Put the touched records into their blocks; returns the names of the blocks that changed.

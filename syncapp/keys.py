@@ -44,7 +44,7 @@ class Keyspace:
         return f"{_bucket_tag(bucket)}outbox"
 
     def nudge(self, bucket: int) -> str:
-        """String with a lifetime of a second: the bucket's drain was asked for."""
+        """String with a lifetime of half a second: the bucket's drain was asked for."""
         return f"{_bucket_tag(bucket)}nudge"
 
     def tally(self) -> str:

@@ -38,7 +38,7 @@ _UPDATE_ATTEMPTS = 64
 class SessionStore:
     """Creates, reads and changes sessions.
 
-    on_nudge(bucket) is called when a bucket's outbox wants draining, at most about once a second and
+    on_nudge(bucket) is called when a bucket's outbox wants draining, at most about twice a second and
     bucket; it must not block.
     """
 

@@ -1,7 +1,7 @@
 """The tasks of the worker process, and what asks for them.
 
 A task carries nothing but a bucket's number: Huey forgets a task whose worker dies, the streams do not
-forget an event. A bucket is drained when a commit nudges, at most once a second; again a second after a
+forget an event. A bucket is drained when a commit nudges, at most twice a second; again half a second after a
 drain that moved something; and by a sweep of all buckets each minute and at a worker's start.
 """
 
@@ -33,7 +33,7 @@ from syncapp.tally import Tally
 log = structlog.get_logger(__name__)
 
 _DRAIN_AT_MOST_S = 5.0  # then other buckets have their turn, and a worker that is to stop can
-_TRAILING_S = 1.0  # as long as a bucket's nudges are held back: the last commits of a burst come without one
+_TRAILING_S = 0.5  # as long as a bucket's nudges are held back: the last commits of a burst come without one
 _RETRY_SLACK_S = 10.0  # a retry that is due waits for the scheduler and for a free thread
 
 

@@ -323,7 +323,7 @@ def run_next(tasks: ModuleType) -> Any:
     return task
 
 
-def test_a_drain_task_moves_its_bucket_and_asks_for_one_more_a_second_later(
+def test_a_drain_task_moves_its_bucket_and_asks_for_one_more_shortly_after(
     tasks: ModuleType, db: Db, redis: redis_py.Redis, redis_url: str
 ) -> None:
     commits = play(redis_url, 1, 10)
@@ -335,7 +335,7 @@ def test_a_drain_task_moves_its_bucket_and_asks_for_one_more_a_second_later(
     assert tasks.huey.pending_count() == 0
     began = time.monotonic()
     eventually(lambda: tasks.huey.pending_count() == 1)
-    assert 0.5 < time.monotonic() - began < 1.5
+    assert 0.2 < time.monotonic() - began < 1.5
     assert tasks.huey.pending()[0].args == (bucket,)
     run_next(tasks)  # moves nothing
     time.sleep(1.2)
@@ -629,7 +629,7 @@ def test_a_worker_that_is_killed_while_it_drains_leaves_every_event_to_be_stored
     assert count(db, "SELECT count(*) FROM sync_dead_letters") == 0
 
 
-def test_when_all_is_well_an_event_is_stored_within_two_seconds(
+def test_when_all_is_well_an_event_is_stored_within_a_second(
     db: Db, workers: Callable[..., App], tasks: ModuleType, redis_url: str
 ) -> None:
     workers().spawn()
@@ -637,15 +637,19 @@ def test_when_all_is_well_an_event_is_stored_within_two_seconds(
     session_id = store.create(chess(3_600_000)).found.session_id
     store.start(session_id)
     eventually(lambda: count(db) == 2)
-    for _ in range(100):
+    for number in range(100):
         store.switch(session_id)
-        time.sleep(0.04)
-    time.sleep(2)
-    late = "SELECT coalesce(max(extract(epoch FROM stored_at - at)), 99) FROM sync_events WHERE version > 2"
-    assert count(db) == 102
+        time.sleep(0.04 if number % 20 else 0.9)  # bursts, and pauses as long as the nudges are held back
+    eventually(lambda: count(db) == 102, within_s=3)
     with db.cursor() as cursor:
-        cursor.execute(late)
-        assert cursor.fetchone()[0] < 2  # type: ignore[index]
+        cursor.execute(
+            "SELECT percentile_disc(array[0.5, 0.95, 1]) WITHIN GROUP (ORDER BY extract(epoch FROM stored_at - at))"
+            " FROM sync_events WHERE version > 2"
+        )
+        median_s, p95_s, slowest_s = cursor.fetchone()[0]  # type: ignore[index]
+    print(f"from commit to row: median {median_s:.3f} s, p95 {p95_s:.3f} s, slowest {slowest_s:.3f} s")
+    assert p95_s < 1
+    assert slowest_s < 3
 
 
 def test_events_of_an_outage_of_postgresql_all_arrive_after_it(
