@@ -30,7 +30,7 @@ LEAVES = {
     "commands",
     "refusals",
 }
-STORES = {"scripts", "db", "redis", "pubsub", "totals"}
+STORES = {"scripts", "lines", "db", "redis", "pubsub", "totals"}
 SERVICES = {"sessions", "calls", "hub", "sweeper", "outbox", "audit", "drains"}
 EDGES = {"api", "ws", "connection", "sockets", "tasks", "broker", "cli", "__init__"}
 TOOLS = {"dev", "processes", "servers"}
