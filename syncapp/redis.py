@@ -31,7 +31,10 @@ _NOT_NOW = (
     exceptions.TryAgainError,
 )
 # Errors that the client library knows no class for, or not when they come from within a script.
-_NOT_NOW_WORDS = ("BUSY ", "MISCONF ", "NOREPLICAS ", "OOM ", "READONLY ")
+_NOT_NOW_WORDS = tuple(
+    f"{word} "
+    for word in ("BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOPERM", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN")
+)
 
 
 class _Translation:
@@ -52,7 +55,7 @@ TRANSLATION = _Translation()
 
 def _unavailable(error: BaseException) -> StoreUnavailable | None:
     """Return the error of a server that is away, or not able to take commands now; None for any other error."""
-    text = str(error) if isinstance(error, exceptions.ResponseError) else ""
+    text = str(error).removeprefix("ERR ") if isinstance(error, exceptions.ResponseError) else ""
     if isinstance(error, _NOT_NOW) or text.startswith(_NOT_NOW_WORDS):
         return refusals.not_now(error)
     # A script that may not publish has written before: its effect is as unknown as when no answer came.

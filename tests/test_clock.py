@@ -1168,7 +1168,7 @@ def test_public_patches_over_a_public_state_give_every_later_one(
     steps = ["start", "switch", "pause", "adjust", "resume", "get", "switch", "update", "switch", "complete"]
     for step in steps:
         clock.pass_ms(10_000 if step == "get" and mode not in ("global", "count_up") else 500)
-        args = {"op": "add", "ms": -100} if step == "adjust" else {"patch": {"a": 1}} if step == "update" else {}
+        args = {"op": "add", "ms": -100} if step == "adjust" else {"metadata": {"a": 1}} if step == "update" else {}
         shown = state(getattr(store, step)(session_id, **args))
         for message in messages(redis, session_id)[version:]:
             patch = public_patch(message["patch"])
