@@ -35,7 +35,7 @@ STORES = {"scripts", "db", "redis", "pubsub", "inspection", "totals"}
 SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit", "drains"}
 EDGES = {"api", "ws", "tasks", "broker", "cli", "__init__"} | {
     # What a client of a WebSocket or a stream is served with.
-    "admission", "connection", "inbox", "outlet", "sockets", "wire",
+    "admission", "connection", "inbox", "outlet", "sockets", "stream", "wire",
 }  # fmt: skip
 TOOLS = {"dev", "processes", "servers"}
 BELOW = {
