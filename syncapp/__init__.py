@@ -47,7 +47,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
 
     from syncapp import broker, cli, db, logs, redis, ws
     from syncapp.admission import Guards
-    from syncapp.api import hooks, responses, sessions, system
+    from syncapp.api import hooks, responses, sessions, streams, system
     from syncapp.config import Settings
     from syncapp.connection import Backend
     from syncapp.hub import Hub
@@ -94,6 +94,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     hooks.register(app, settings)
     responses.register(app)
     app.register_blueprint(sessions.blueprint)
+    app.register_blueprint(streams.blueprint)
     system.register(app)
     ws.register(app, Backend(settings, store, hub, Crew(settings.redis_max_connections // 2 or 1)), guards)
     cli.register(app, settings)

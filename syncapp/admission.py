@@ -16,6 +16,7 @@ from syncapp.draining import Draining
 from syncapp.errors import RateLimited, SyncError, ValidationFailed
 from syncapp.metrics import SOCKETS, WS_REFUSED
 from syncapp.topics import NEVER, Order
+from syncapp.wire import Watchdog
 
 RETRY_AFTER_S = 5
 FORMATS = ("state", "patch")
@@ -109,12 +110,13 @@ class Origins:
 
 
 class Guards:
-    """What every request to watch passes."""
+    """What every request to watch passes, and what watches over it then."""
 
     def __init__(self, settings: Settings) -> None:
         self.origins = Origins(settings)
         self.quotas = Quotas(settings)
         self.draining = Draining(settings.ws_drain_s)
+        self.watchdog = Watchdog()
 
 
 def session_of_query() -> str:

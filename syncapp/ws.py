@@ -35,7 +35,6 @@ class UpgradeRequired(Refused):
 
 def register(app: Flask, backend: Backend, guards: Guards) -> None:
     """Add the route. flask-sock opens the WebSocket, once the checks of the view around its own have passed."""
-    watchdog = Watchdog()
     app.config["SOCK_SERVER_OPTIONS"] = {
         "max_message_size": backend.settings.ws_max_message_bytes,
         "thread_class": Reader,
@@ -57,7 +56,7 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
         g.wish = wish(session_of_query())
         guards.draining.check()
         with guards.quotas.hold(g.wish.session_id, request.remote_addr or ""):
-            g.wire = _prepare(request.environ, watchdog, backend.settings)
+            g.wire = _prepare(request.environ, guards.watchdog, backend.settings)
             answer: Response = upgrade()  # type: ignore[assignment]  # flask-sock's, once the WebSocket has ended
         answer.status_code = 101  # what the client was answered, for whoever counts answers
         return answer

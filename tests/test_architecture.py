@@ -39,7 +39,7 @@ SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit"
 }
 EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "__init__"} | {
     # What a client of a WebSocket or a stream is served with.
-    "admission", "connection", "inbox", "outlet", "sockets", "wire",
+    "admission", "connection", "inbox", "outlet", "sockets", "stream", "wire",
 }  # fmt: skip
 TOOLS = {"dev", "processes", "servers"}
 BELOW = {

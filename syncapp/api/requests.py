@@ -13,10 +13,13 @@ from syncapp.commands import Claim
 from syncapp.errors import InvalidJson, UnsupportedMediaType, ValidationFailed
 from syncapp.fields import IDEMPOTENCY_KEY_PATTERN, MAX_DEPTH, is_too_deep
 from syncapp.models import CommandBody, Request
+from syncapp.topics import Order
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+MAX_WAIT_MS = 25_000
+"""Routers give an answer up after 30 s."""
 _JSON_TYPES = frozenset({"application/json", "application/merge-patch+json"})
 _ETAG = re.compile(r'"(\d{1,16})-(\d{1,16})"\Z')
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -93,6 +96,29 @@ def is_current(etag: str) -> bool:
     """Tell whether `If-None-Match` names this entity tag (weak comparison) or any."""
     tags = request.environ.get("HTTP_IF_NONE_MATCH", "")
     return bool(tags) and any(part.strip().removeprefix("W/") in (etag, "*") for part in tags.split(","))
+
+
+def wait_ms() -> int:
+    """Return how long a read may wait for another version, 0 when it may not. Raises `ValidationFailed`."""
+    text = request.args.get("wait_ms", "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text) <= MAX_WAIT_MS):
+        raise ValidationFailed.of("wait_ms", f"must be a whole number of milliseconds, at most {MAX_WAIT_MS}", "range")
+    return int(text)
+
+
+def known_version() -> Order | None:
+    """Return the (epoch, version) that `If-None-Match` names, if it names one and nothing else."""
+    match = _ETAG.match(request.headers.get("If-None-Match", "").strip().removeprefix("W/"))
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def last_event() -> Order | None:
+    """Return the (epoch, version) that a stream is to go on from. Raises `ValidationFailed`."""
+    text = request.headers.get("Last-Event-ID", "").strip()
+    match = _ETAG.match(f'"{text}"')
+    if text and not match:
+        raise ValidationFailed.of("Last-Event-ID", "must be the id of an event of this stream", "event_id")
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _key(environ: WSGIEnvironment) -> str | None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 from spectree import Response, SpecTree
 
+from syncapp.api.requests import MAX_WAIT_MS
 from syncapp.fields import Mode
 
 Payload = TypeVar("Payload")
@@ -213,6 +214,33 @@ class ReadHeaders(BaseModel):
     )
 
 
+class ReadQuery(BaseModel):
+    """How long a read waits."""
+
+    wait_ms: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_WAIT_MS,
+        description="With `If-None-Match`: wait so long for another version than that, then answer 304.",
+    )
+
+
+class StreamQuery(BaseModel):
+    """Where a stream begins, and what it carries."""
+
+    epoch: int | None = Field(default=None, ge=0, description="With `version`: what the client knows.")
+    version: int | None = Field(default=None, ge=0)
+    format: Literal["state", "patch"] = Field(default="state", description="Whole states, or what changed.")
+
+
+class StreamHeaders(BaseModel):
+    """Headers of a stream."""
+
+    last_event_id: str | None = Field(
+        default=None, alias="Last-Event-ID", description="`<epoch>-<version>` of the last event; browsers send it."
+    )
+
+
 class CreateHeaders(BaseModel):
     """Headers of a create."""
 
@@ -254,7 +282,10 @@ def answers(**by_status: type[BaseModel] | None) -> Response:
 
 
 def documented(**options: Any) -> Callable[[Route], Route]:
-    """Return a decorator that adds a route to the document, under the function's name."""
+    """Return a decorator that adds a route to the document, under the function's name.
+
+    The route stays as it is: spectree's own wrapper would read a whole answer, and a stream has no end.
+    """
 
     def decorate(route: Route) -> Route:
         named = spec.validate(skip_validation=True, operation_id=route.__name__, **options)(route)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, current_app, request
 
 from syncapp import dispatch
 from syncapp.api import requests, responses
@@ -12,6 +12,7 @@ from syncapp.api.schema import (
     CreateHeaders,
     ErrorAnswer,
     ReadHeaders,
+    ReadQuery,
     StateAnswer,
     answers,
     documented,
@@ -21,6 +22,8 @@ from syncapp.dispatch import COMMANDS
 from syncapp.errors import Conflict, PreconditionFailed
 from syncapp.models import CreateSession, session_id
 from syncapp.sessions import SessionStore
+from syncapp.stream import Poll
+from syncapp.topics import Order
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/v1/sessions")
 
@@ -74,16 +77,32 @@ def create() -> Response:
 
 @blueprint.get("/<session>")
 @documented(
+    query=ReadQuery,
     headers=ReadHeaders,
     resp=answers(HTTP_200=StateAnswer, HTTP_304=None, HTTP_404=ErrorAnswer),
     tags=["sessions"],
 )
 def read(session: str) -> Response:
-    """Return a session as it is now."""
+    """Return a session as it is now, or wait for another version than the one that the client has."""
+    wait_ms, known = requests.wait_ms(), requests.known_version()
+    if wait_ms and known:
+        return wait(session_id(session), known, wait_ms)
     result = store().get(session_id(session))
     if requests.is_current(result.found.etag):
         return responses.empty({"ETag": result.found.etag}, 304)
     return responses.result(result)
+
+
+def wait(session: str, known: Order, wait_ms: int) -> Response:
+    """Return the next version, or 304 when there is none in time; the hub tells, Redis is not asked again."""
+    services = current_app.extensions["syncapp"]
+    guards, poll = services.guards, Poll(known)
+    guards.draining.check()
+    with guards.quotas.hold(session, request.remote_addr or ""), guards.draining.told(poll.leave):
+        found = poll.wait(services.hub, session, wait_ms / 1000)
+    if found is None:
+        return responses.empty({"ETag": f'"{known[0]}-{known[1]}"'}, 304)
+    return responses.result(Result(found.session, found.at_ms, None, None, False, None))
 
 
 @blueprint.post("/<session>/start")

@@ -1,0 +1,41 @@
+"""`/v1/sessions/<session>/stream`: what a WebSocket tells, as server-sent events (docs/protocol.md)."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from flask import Blueprint, Response, current_app, request
+
+from syncapp import admission
+from syncapp.api import requests
+from syncapp.api.schema import ErrorAnswer, StreamHeaders, StreamQuery, answers, documented
+from syncapp.models import session_id
+from syncapp.stream import Stream
+
+blueprint = Blueprint("streams", __name__, url_prefix="/v1/sessions")
+
+
+@blueprint.get("/<session>/stream")
+@documented(
+    query=StreamQuery,
+    headers=StreamHeaders,
+    resp=answers(HTTP_200=None, HTTP_403=ErrorAnswer),
+    tags=["sessions"],
+)
+def stream(session: str) -> Response:
+    """Tell of every change, as `text/event-stream`; the messages are those of the WebSocket."""
+    services = current_app.extensions["syncapp"]
+    guards = services.guards
+    guards.origins.check()
+    wish = admission.wish(session_id(session))
+    wish = wish._replace(claim=requests.last_event() or wish.claim)
+    guards.draining.check()
+    raw = request.environ.get("gunicorn.socket")
+    with ExitStack() as stack:
+        stack.enter_context(guards.quotas.hold(wish.session_id, request.remote_addr or ""))
+        told = Stream(services.hub, services.settings, guards.watchdog, wish, raw if request.method == "GET" else None)
+        stack.enter_context(guards.draining.told(told.leave))
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"} | guards.origins.headers()
+        answer = Response(told.chunks(), content_type="text/event-stream", headers=headers)
+        answer.call_on_close(stack.pop_all().close)
+    return answer

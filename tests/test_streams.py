@@ -1,0 +1,265 @@
+"""Clients without WebSockets: a stream of server-sent events, and a read that waits."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from peers import Api, errors_in, eventually, metric
+
+from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
+
+
+@pytest.fixture(scope="module")
+def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
+    with Redis.from_url(redis_url) as client:
+        client.flushdb()
+    return make_cluster(worker=False, WS_PING_INTERVAL_S="0.5", WS_MAX_CONNECTIONS_PER_SESSION="5", WS_SLOW_CLOSE_S="2")
+
+
+@pytest.fixture(scope="module")
+def apis(pair: Cluster) -> list[Api]:
+    return [Api(url) for url in pair.urls]
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_wrong(pair: Cluster) -> Iterator[None]:
+    yield
+    assert not errors_in(pair)
+
+
+class Events:
+    """A client of a stream; a context manager."""
+
+    def __init__(self, api: Api, session_id: str, last_id: str = "", **query: Any) -> None:
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        url = f"{api.url}/v1/sessions/{session_id}/stream"
+        self.answer = requests.get(url, params=query, headers=headers, stream=True, timeout=10)
+        self._lines = self.answer.iter_lines(chunk_size=1)
+        self.last_id = last_id
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.answer.close()
+
+    def event(self) -> list[str]:
+        """Return the lines of the next event; none at the end."""
+        lines: list[str] = []
+        for line in self._lines:
+            if not line:
+                return lines
+            lines.append(line.decode())
+        return []
+
+    def next(self) -> dict[str, Any]:
+        """Return the next message; heartbeats are passed over."""
+        while lines := self.event():
+            fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
+            self.last_id = fields.get("id", self.last_id)
+            if "data" in fields:
+                message: dict[str, Any] = json.loads(fields["data"])
+                return message
+        raise EOFError
+
+
+def test_a_stream_tells_what_a_websocket_tells(apis: list[Api]) -> None:
+    session_id = apis[0].running()
+    with Events(apis[0], session_id) as one, Events(apis[1], session_id, format="patch") as two:
+        assert one.answer.headers["Content-Type"] == "text/event-stream"
+        assert one.answer.headers["Cache-Control"] == "no-store"
+        assert re.match(r"retry: \d{4}$", one.event()[0])
+        for each in (one, two):
+            assert [each.next()["type"], each.next()["type"]] == ["CONNECTED", "STATE_SYNC"]
+        state = apis[0].command(session_id, "switch")
+        update, patch = one.next(), two.next()
+        assert (update["type"], update["state"]["version"]) == ("STATE_UPDATE", 3)
+        assert (patch["type"], patch["patch"]["version"]) == ("STATE_PATCH", 3)
+        assert one.last_id == two.last_id == f"{state['epoch']}-3"
+        apis[1].delete(session_id)
+        for each in (one, two):
+            assert each.next()["type"] == "SESSION_DELETED"
+            with pytest.raises(EOFError):
+                each.next()
+
+
+def test_a_stream_goes_on_after_the_last_event(apis: list[Api]) -> None:
+    session_id = apis[0].running()
+    with Events(apis[0], session_id) as one:
+        one.next()
+        one.next()
+    with Events(apis[1], session_id, one.last_id) as again:
+        assert again.next()["type"] == "CONNECTED"
+        apis[0].command(session_id, "switch")
+        assert again.next()["type"] == "STATE_UPDATE"
+    with Events(apis[0], session_id, one.last_id) as behind:
+        assert [behind.next()["type"], behind.next()["state"]["version"]] == ["CONNECTED", 3]
+    epoch, version = one.last_id.split("-")
+    with Events(apis[0], session_id, epoch=epoch, version=int(version) + 1) as current:
+        assert current.next()["version"] == 3
+        assert ": still here" in current.event()
+
+
+def test_an_unknown_session_is_told_of_when_it_is_made(apis: list[Api]) -> None:
+    session_id = str(uuid.uuid4())
+    with Events(apis[0], session_id) as one:
+        assert one.next()["code"] == "SESSION_NOT_FOUND"
+        apis[1].create(session_id=session_id)
+        assert one.next()["event"]["type"] == "session_created"
+
+
+def test_what_is_wrong_with_a_request_for_a_stream_is_said_with_a_status(apis: list[Api]) -> None:
+    url = f"{apis[0].url}/v1/sessions"
+    session_id = apis[0].running()
+    assert requests.get(f"{url}/x/stream", timeout=10).status_code == 400
+    for query in ("epoch=1", "format=xml", "epoch=a&version=2"):
+        assert requests.get(f"{url}/{session_id}/stream?{query}", timeout=10).status_code == 400
+    answer = requests.get(f"{url}/{session_id}/stream", headers={"Last-Event-ID": "7"}, timeout=10)
+    assert answer.json()["error"]["details"][0]["field"] == "Last-Event-ID"
+    head = requests.head(f"{url}/{session_id}/stream", timeout=10)
+    assert (head.status_code, head.headers["Content-Type"]) == (200, "text/event-stream")
+    eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 0)
+
+
+def test_a_page_of_an_allowed_origin_may_read_the_stream(apis: list[Api]) -> None:
+    url = f"{apis[0].url}/v1/sessions/{apis[0].running()}/stream"
+    with closing(requests.get(url, headers={"Origin": "https://a.example"}, stream=True, timeout=10)) as answer:
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://a.example"
+
+
+def test_streams_and_polls_count_as_connections(apis: list[Api]) -> None:
+    session_id = apis[0].running()
+    epoch = apis[0].state(session_id)["epoch"]
+    url = f"{apis[0].url}/v1/sessions/{session_id}"
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(Events(apis[0], session_id)).next()
+        polled: list[requests.Response] = []
+        headers = {"If-None-Match": f'"{epoch}-2"'}
+        poll = threading.Thread(
+            target=lambda: polled.append(requests.get(f"{url}?wait_ms=20000", headers=headers, timeout=30))
+        )
+        poll.start()
+        eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 5)
+        for refused in (
+            requests.get(f"{url}/stream", timeout=10),
+            requests.get(f"{url}?wait_ms=1000", headers=headers, timeout=10),
+        ):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "TOO_MANY_CONNECTIONS")
+            assert refused.headers["Retry-After"]
+        assert requests.get(url, timeout=10).status_code == 200
+        apis[1].command(session_id, "switch")
+        poll.join()
+        assert polled[0].json()["data"]["version"] == 3
+    # A stream whose client is gone is noticed at its next heartbeat.
+    eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 0)
+
+
+def test_a_stream_that_nobody_reads_is_cut_off(apis: list[Api]) -> None:
+    session_id = apis[0].running(metadata={"text": "x" * 16_000})
+    address = urlsplit(apis[0].url)
+    before = metric(apis[0].url, 'syncapp_ws_closed_total{code="1013"}')
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect((address.hostname, address.port))
+        slow.sendall(f"GET /v1/sessions/{session_id}/stream HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        for _ in range(60):
+            apis[0].command(session_id, "switch")
+        eventually(lambda: metric(apis[0].url, 'syncapp_ws_closed_total{code="1013"}') == before + 1)
+        eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 0)
+
+
+# A read that waits.
+
+
+def poll(api: Api, session_id: str, tag: str, wait_ms: int = 5000) -> requests.Response:
+    url = f"{api.url}/v1/sessions/{session_id}?wait_ms={wait_ms}"
+    return requests.get(url, headers={"If-None-Match": tag}, timeout=30)
+
+
+def test_a_read_that_waits_is_answered_with_the_next_version(apis: list[Api], redis_url: str) -> None:
+    session_id = apis[0].running()
+    tag = requests.get(f"{apis[0].url}/v1/sessions/{session_id}", timeout=10).headers["ETag"]
+    answers: list[requests.Response] = []
+    threads = [
+        threading.Thread(target=lambda api=api: answers.append(poll(api, session_id, tag)))
+        for api in apis
+        for _ in "ab"
+    ]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 2)
+    with Redis.from_url(redis_url) as redis:
+        redis.config_resetstat()
+        state = apis[1].command(session_id, "switch")
+        for thread in threads:
+            thread.join()
+        calls = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+    assert calls < 20  # a switch, and the sweeper's: no reads
+    for answer in answers:
+        assert answer.status_code == 200
+        assert answer.headers["ETag"] == f'"{state["epoch"]}-3"'
+        moving = {name: answer.json()["data"][name] for name in ("server_time_ms", "clock")}
+        assert answer.json()["data"] == state | moving
+    begun_s = time.monotonic()
+    assert poll(apis[0], session_id, tag).json()["data"]["version"] == 3
+    assert time.monotonic() - begun_s < 2
+
+
+def test_a_read_that_waits_in_vain_is_told_that_nothing_changed(apis: list[Api]) -> None:
+    session_id = apis[0].running()
+    tag = requests.get(f"{apis[0].url}/v1/sessions/{session_id}", timeout=10).headers["ETag"]
+    begun_s = time.monotonic()
+    answer = poll(apis[0], session_id, f"W/{tag}", 300)
+    assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", tag)
+    assert time.monotonic() - begun_s >= 0.3
+
+
+def test_what_waits_for_nothing_is_answered_at_once(apis: list[Api]) -> None:
+    session_id = apis[0].running()
+    url = f"{apis[0].url}/v1/sessions/{session_id}"
+    for tags in ("", "*", '"1-1", "1-2"', '"x"'):
+        begun_s = time.monotonic()
+        answer = requests.get(f"{url}?wait_ms=20000", headers={"If-None-Match": tags} if tags else {}, timeout=10)
+        assert answer.status_code == (304 if tags == "*" else 200)
+        assert time.monotonic() - begun_s < 2
+    for wait_ms in ("-1", "x", "25001", "1e3", "٣"):
+        assert requests.get(f"{url}?wait_ms={wait_ms}", timeout=10).status_code == 400
+    gone = str(uuid.uuid4())
+    assert poll(apis[0], gone, '"1-1"').status_code == 404
+
+
+def test_a_session_that_is_deleted_or_made_anew_ends_the_wait(apis: list[Api]) -> None:
+    session_id = apis[0].running()
+    tag = requests.get(f"{apis[0].url}/v1/sessions/{session_id}", timeout=10).headers["ETag"]
+    answers: list[requests.Response] = []
+    thread = threading.Thread(target=lambda: answers.append(poll(apis[0], session_id, tag)))
+    thread.start()
+    eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 1)
+    apis[0].delete(session_id)
+    thread.join()
+    assert answers[0].status_code == 404
+    apis[0].create(session_id=session_id)
+    assert poll(apis[1], session_id, tag).json()["data"]["version"] == 1
+
+
+def test_clients_that_leave_in_the_middle_leave_nothing_behind(apis: list[Api]) -> None:
+    session_id = apis[0].running()
+    for _ in range(20):
+        with suppress(requests.exceptions.ReadTimeout), Events(apis[0], str(uuid.uuid4())) as one:
+            one.event()
+    with Events(apis[0], session_id) as one:
+        one.next()
+    eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 0)
+    eventually(lambda: metric(apis[0].url, "syncapp_hub_sessions") == 0)
