@@ -32,6 +32,12 @@ local function replay(keys, call, now)
   return reply('ok', tonumber(first[2]), state, call, first[4], first[5], 1)
 end
 
+-- Whether a session is at the epoch and version that the caller expects, if it expects any.
+local function is_expected(session, call)
+  return (call.expected_epoch == '' or call.expected_epoch == int(session.epoch))
+    and (call.expected_version == '' or call.expected_version == int(session.version))
+end
+
 -- Returns the session, settled, and the instant the command acts at; or nil and the reply that ends it.
 local function begin(keys, call)
   check_call(keys, call)
@@ -44,9 +50,6 @@ local function begin(keys, call)
   local settled = settle(session, keys, call, now)
   publish(keys, call)
   if not settled then return nil, refuse('busy', now, nil, call) end
-  if (call.expected_epoch ~= '' and call.expected_epoch ~= int(session.epoch))
-    or (call.expected_version ~= '' and call.expected_version ~= int(session.version)) then
-    return nil, refuse('version_conflict', now, session, call)
-  end
+  if not is_expected(session, call) then return nil, refuse('version_conflict', now, session, call) end
   return session, now
 end

@@ -68,6 +68,11 @@ local function write_tombstone(session, call, now)
   redis.call('PEXPIREAT', session.key, int(now + call.session_ttl_ms))
 end
 
+-- Take a stale session away, so that another can take its place.
+local function clear(session)
+  redis.call('DEL', session.key)
+end
+
 -- The whole state as a list of strings, each scalar one of its own.
 local function snapshot_of(session)
   local snapshot = {unpack(session.texts)}

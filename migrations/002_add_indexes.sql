@@ -6,8 +6,17 @@
 -- pages does, and costs the drains nothing.
 CREATE INDEX sync_events_at ON sync_events USING brin (at) WITH (pages_per_range = 16);
 
--- Sessions last changed in a span of time, and those that are not over.
-CREATE INDEX sync_sessions_updated_at ON sync_sessions (updated_at);
+-- Whole states, from which any state of the past is told: about one event in a hundred.
+CREATE INDEX sync_events_snapshots ON sync_events (session_id, epoch, version) INCLUDE (at) WHERE record IS NOT NULL;
+
+-- Sessions, the last changed first: all, by status, by mode; those of a span of creation; those that are not over.
+CREATE INDEX sync_sessions_updated_at ON sync_sessions (updated_at, session_id);
+
+CREATE INDEX sync_sessions_status ON sync_sessions (status, updated_at, session_id);
+
+CREATE INDEX sync_sessions_mode ON sync_sessions (sync_mode, updated_at, session_id);
+
+CREATE INDEX sync_sessions_created_at ON sync_sessions (created_at);
 
 CREATE INDEX sync_sessions_live ON sync_sessions (status, updated_at) WHERE status IN ('pending', 'running', 'paused');
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from syncapp.admission import Guards
     from syncapp.config import Settings
+    from syncapp.history import History
     from syncapp.hub import Hub
     from syncapp.sessions import SessionStore
     from syncapp.sweeper import Sweeper
@@ -32,6 +33,7 @@ class Services:
     sweeper: Sweeper
     guards: Guards
     queue: Callable[[], Queue]
+    history: History
     checks: Mapping[str, Callable[[], str | None]]
 
 
@@ -47,12 +49,17 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
 
     from syncapp import broker, cli, db, logs, redis, ws
     from syncapp.admission import Guards
+    from syncapp.api import history as history_api
     from syncapp.api import hooks, responses, sessions, streams, system
     from syncapp.config import Settings
     from syncapp.connection import Backend
+    from syncapp.history import History
     from syncapp.hub import Hub
     from syncapp.inbox import Crew
     from syncapp.keys import Keyspace
+    from syncapp.outbox import Outbox
+    from syncapp.pool import ReadPool
+    from syncapp.recovery import Recovery
     from syncapp.sessions import SessionStore
     from syncapp.sweeper import Sweeper
     from syncapp.tally import Tally
@@ -62,7 +69,14 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     logs.configure(settings)
     client = redis.connect(settings)
     nudge = Nudger().nudge
-    store = SessionStore(client, settings, on_nudge=nudge, partials=partials)
+    pool = ReadPool(
+        settings.database_url, connections=settings.history_connections, timeout_s=settings.history_timeout_s
+    )
+    bare = SessionStore(client, settings, on_nudge=nudge, partials=partials)
+    history = History(pool, bare.time_ms)
+    recovery = Recovery(bare, history, Outbox(client, Keyspace(settings.sync_buckets)), settings)
+    on_miss = recovery.on_miss if settings.recover_on_miss else None
+    store = SessionStore(client, settings, on_nudge=nudge, on_miss=on_miss, partials=partials)
     # A connection of its own: expiries wait for no request's, nor requests for an expiry's.
     apart = redis.connect(settings)
     sweeper = Sweeper(
@@ -86,6 +100,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         sweeper,
         guards,
         queue=Tally(apart, Keyspace(settings.sync_buckets), broker.connect(settings).scheduled_count).read,
+        history=history,
         checks={
             "redis": partial(redis.check, client),
             "postgresql": partial(db.check, settings.database_url),
@@ -95,6 +110,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     responses.register(app)
     app.register_blueprint(sessions.blueprint)
     app.register_blueprint(streams.blueprint)
+    app.register_blueprint(history_api.blueprint)
     system.register(app)
     ws.register(app, Backend(settings, store, hub, Crew(settings.redis_max_connections // 2 or 1)), guards)
     cli.register(app, settings)

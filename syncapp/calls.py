@@ -35,11 +35,13 @@ class Calls:
         settings: Settings,
         on_nudge: Callable[[int], None],
         partials: Mapping[str, str] | None,
+        on_miss: Callable[[str], bool] | None = None,
     ) -> None:
         self._settings = settings
         self._keys = Keyspace(settings.sync_buckets)
         self._scripts = Scripts(client, partials)
         self._on_nudge = on_nudge
+        self._on_miss = on_miss
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._known_participants = 0
 
@@ -63,7 +65,24 @@ class Calls:
         args: Sequence[str | bytes | int],
         asked: Mapping[str, Any] | None,
     ) -> tuple[Known | None, list[Any]]:
-        """Run the command's script and pass a nudge on; what it was told is known, and lua/_reply.lua's reply."""
+        """Run the command's script, once more if it misses a session that can be brought back.
+
+        Returns what it was told is known, and lua/_reply.lua's reply.
+        """
+        known, reply = self._reply(command, session_id, claim, args, asked)
+        if self._on_miss and _is_miss(command, reply) and self._on_miss(session_id):
+            return self._reply(command, session_id, claim, args, asked)
+        return known, reply
+
+    def _reply(
+        self,
+        command: str,
+        session_id: str,
+        claim: Claim,
+        args: Sequence[str | bytes | int],
+        asked: Mapping[str, Any] | None,
+    ) -> tuple[Known | None, list[Any]]:
+        """Run the command's script and pass a nudge on."""
         keys = self._keys.commit(session_id)
         fingerprint = ""
         if claim.idempotency_key is not None:
@@ -136,6 +155,12 @@ class Calls:
             self._known_participants -= self._known.popitem(last=False)[1].size
         records = tuple(chain.from_iterable(now_known.blocks))
         return Session.from_reply(session_id, state, now_known.definition, records)
+
+
+def _is_miss(command: str, reply: Sequence[Any]) -> bool:
+    """Tell whether there was no session: a delete is glad of that, but the log may know one to delete."""
+    word, _, _, event, _, _, replayed, _ = reply
+    return word == "not_found" or (command == "delete" and word == "ok" and not event and not replayed)
 
 
 def _text(value: str | bytes | int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from flask import Flask
 
-from syncapp import cli_audit, db
+from syncapp import cli_audit, cli_sessions, db
 from syncapp.config import Settings
 
 
@@ -13,6 +13,7 @@ def register(app: Flask, settings: Settings) -> None:
     """Add the commands to an application."""
     app.cli.add_command(_database_commands(settings))
     app.cli.add_command(cli_audit.commands(settings))
+    app.cli.add_command(cli_sessions.commands(settings))
 
 
 def _database_commands(settings: Settings) -> click.Group:

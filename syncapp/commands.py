@@ -65,6 +65,20 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True)
+class Peeked:
+    """Where a session is, and the hash of its newest message."""
+
+    epoch: int
+    version: int
+    chain: str
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """(epoch, version)."""
+        return (self.epoch, self.version)
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What a process keeps of a session so as not to be sent it again: never an answer by itself.
 

@@ -55,6 +55,17 @@ class Settings:
     alert_interval_s: int = _setting(60, "Between two alerts of one kind; those in between are counted.", 0, 86_400)
     sentry_dsn: str = _setting("", "Where Sentry takes alerts.")
     audit_partition_months: int = _setting(3, "Months of `sync_events` partitions made ahead.", 1, 60)
+    history_connections: int = _setting(
+        4, "Connections to PostgreSQL a web process may hold to answer from the log.", 1, 100
+    )
+    history_timeout_s: float = _setting(5.0, "Longest wait for an answer from the log.", 0.1, 60)
+    recover_on_miss: bool = _setting(
+        False, "Look in the log for a session that Redis does not have, and bring it back if it was lost."
+    )
+    recovery_clock: str = _setting(
+        "run",
+        "What the clock of a lost session did: `run` went on, `freeze` stopped, `credit` stopped and goes on now.",
+    )
     max_body_bytes: int = _setting(1_048_576, "Largest request body.", 1024, 67_108_864)
     rate_limit_per_s: float = _setting(
         0.0, "Requests a second one address may make to one web process; 0 for no limit.", 0, 1_000_000
@@ -142,6 +153,7 @@ def _unfit(values: dict[str, Any]) -> list[str]:
     for name, words in (
         ("log_level", {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}),
         ("log_format", {"console", "json"}),
+        ("recovery_clock", {"run", "freeze", "credit"}),
     ):
         if name in values:
             word = values[name].upper() if name == "log_level" else values[name].lower()

@@ -1,7 +1,7 @@
 """PostgreSQL: connections, migrations, and whether it is fit.
 
 psycopg2 blocks the thread it is called in, and under gevent with it every greenlet: `Database` is for
-plain threads (the worker, commands), `check` for anybody.
+plain threads (the worker, commands), `check` and `pool` for anybody.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Probe:
             answer = self._answer
             if answer is None or (answer.done() and time.monotonic() > self._asked_at + self._keep_s):
                 self._asked_at = time.monotonic()
-                self._executor = self._executor or _native_threads()
+                self._executor = self._executor or native_threads(1)
                 answer = self._answer = self._executor.submit(self._ask)
         try:
             return answer.result(timeout_s)
@@ -208,13 +208,13 @@ def _unfit(database_url: str) -> str | None:
     return f"lacks {', '.join(sorted(missing))}: run flask db upgrade" if missing else None
 
 
-def _native_threads() -> Executor:
+def native_threads(count: int) -> Executor:
     """Return an executor whose threads are real: gevent's, where gevent has replaced the standard ones."""
     monkey = sys.modules.get("gevent.monkey")
     kind: Callable[[int], Executor] = ThreadPoolExecutor
     if monkey is not None and monkey.is_module_patched("threading"):
         from gevent.threadpool import ThreadPoolExecutor as kind  # type: ignore[import-untyped,no-redef] # noqa: N813
-    return kind(1)
+    return kind(count)
 
 
 def _connect_patiently(database_url: str, wait_s: float) -> Connection:

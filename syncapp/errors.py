@@ -132,6 +132,18 @@ class ServerStopping(SyncError):
     status, code = 503, "SERVER_STOPPING"
 
 
+class AuditUnavailable(StoreUnavailable):
+    """PostgreSQL does not answer, or is asked too much; details: retry_after_s."""
+
+    code = "AUDIT_UNAVAILABLE"
+
+
+class AuditIncomplete(StoreUnavailable):
+    """An event that the answer needs is not in the log, or not yet; details: epoch, version, retry_after_s."""
+
+    code = "AUDIT_INCOMPLETE"
+
+
 BY_WORD: dict[str, type[SyncError]] = {
     "not_found": SessionNotFound,
     "session_exists": SessionExists,

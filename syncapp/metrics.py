@@ -43,6 +43,7 @@ DRAINED = Counter("syncapp_audit_events_stored_total", "Events moved into Postgr
 DRAIN_FAILURES = Counter("syncapp_audit_drain_failures_total", "Drains that failed and are tried again.")
 DEAD_LETTERS = Counter("syncapp_audit_dead_letters_total", "Events that PostgreSQL would not take.")
 DIVERGENCES = Counter("syncapp_audit_divergences_total", "Other events under a known key.")
+RECOVERIES = Counter("syncapp_recoveries_total", "Sessions compared with the log.", ("outcome",))
 
 AUDIT_QUEUE = Gauge(
     "syncapp_audit_queue",

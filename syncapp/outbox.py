@@ -19,6 +19,8 @@ from syncapp.keys import AUDIT_GROUP, Keyspace
 
 _READ_AT_ONCE = 100
 _READ_BYTES = 4_194_304
+_SCANNED_AT_ONCE = 500
+_MOST_SCANNED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,22 @@ class Outbox:
             *answers, (seconds, micros) = pipe.execute(raise_on_error=False)
         now_ms = seconds * 1000 + micros // 1000
         return {bucket: _backlog(now_ms, *answers[3 * bucket : 3 * bucket + 3]) for bucket in self.buckets}
+
+    def holds(self, session_id: str) -> bool:
+        """Tell whether any event of a session is still on its way, or may be among too many others to look through.
+
+        Raises what redis raises.
+        """
+        key, start, text = self._keys.outbox(self._keys.bucket(session_id)), "-", session_id.encode()
+        for _ in range(_MOST_SCANNED // _SCANNED_AT_ONCE):
+            found: Any = self._client.xrange(key, min=start, count=_SCANNED_AT_ONCE)
+            if any(text in (_entry(0, stream_id, fields).raw or b"") for stream_id, fields in found):
+                return True
+            if len(found) < _SCANNED_AT_ONCE:
+                return False
+            last = found[-1][0]
+            start = f"({last.decode() if isinstance(last, bytes) else last}"
+        return True
 
     def _read(self, bucket: int, start: str, count: int) -> list[Entry]:
         streams: Any = {self._keys.outbox(bucket): start}

@@ -13,7 +13,8 @@ and, but for `create` and `delete`, `SessionNotFound`.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -21,14 +22,16 @@ import redis
 from redis.exceptions import ResponseError
 
 from syncapp.calls import Calls
-from syncapp.commands import NO_CLAIM, Claim, Result, Swept
+from syncapp.commands import NO_CLAIM, Claim, Peeked, Result, Swept
 from syncapp.config import Settings
 from syncapp.definitions import define, session_budget_ms
 from syncapp.errors import Conflict, ValidationFailed
 from syncapp.fields import MAX_METADATA_BYTES
+from syncapp.keys import Keyspace
 from syncapp.models import CreateSession, merge_patch
 from syncapp.redis import TRANSLATION
-from syncapp.state import Session
+from syncapp.remains import Remains
+from syncapp.state import Session, order_of
 
 KEY_NAMESPACE = uuid.UUID("6c2f6d63-8a0b-5b0e-9c39-0d0c4d1f4f57")
 """Makes a session's id from an idempotency key, when a create has no id of its own."""
@@ -39,7 +42,8 @@ class SessionStore:
     """Creates, reads and changes sessions.
 
     on_nudge(bucket) is called when a bucket's outbox wants draining, at most about twice a second and
-    bucket; it must not block.
+    bucket; it must not block. on_miss(session_id) is called when a read or a command finds no session: when it
+    returns True there is one now, and the command is tried once more.
     """
 
     def __init__(
@@ -48,11 +52,13 @@ class SessionStore:
         settings: Settings,
         *,
         on_nudge: Callable[[int], None] = lambda bucket: None,
+        on_miss: Callable[[str], bool] | None = None,
         partials: Mapping[str, str] | None = None,
     ) -> None:
         self._client = client
         self._settings = settings
-        self._calls = Calls(client, settings, on_nudge, partials)
+        self._keys = Keyspace(settings.sync_buckets)
+        self._calls = Calls(client, settings, on_nudge, partials, on_miss)
 
     def create(self, new: CreateSession, claim: Claim = NO_CLAIM) -> Result:
         """Create a session, `pending`. Raises `SessionExists`, `IdempotencyMismatch`, `AuditBacklog`.
@@ -199,6 +205,41 @@ class SessionStore:
     def delete(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
         """Remove a session; one that is not there is removed already. Raises `Conflict`."""
         return self._calls.run("delete", session_id, claim)
+
+    def restore(
+        self, remains: Remains, rule: str, claim: Claim = NO_CLAIM, *, instead_of: tuple[int, int] | None = None
+    ) -> Result:
+        """Bring a session back from the log in a later epoch, its clock settled by `rule` (docs/audit.md).
+
+        Only if there is none of its id, or else just the one at (epoch, version) `instead_of`. Raises
+        `SessionExists`, `Conflict` when it is at another version; `SessionNotFound` when it was deleted meanwhile.
+        """
+        epoch, version = instead_of or (None, None)
+        claim = replace(claim, expected_epoch=epoch, expected_version=version)
+        args = [remains.epoch, remains.chain, rule, *remains.arguments()]
+        return self._calls.run("restore", remains.session.session_id, claim, args)
+
+    def renew(self, session_id: str, order: tuple[int, int], last_epoch: int, claim: Claim = NO_CLAIM) -> Result:
+        """Give a session at (epoch, version) `order` an epoch later than `last_epoch`, as it stands.
+
+        Raises `SessionNotFound`, `Conflict` when it is at another version.
+        """
+        claim = replace(claim, expected_epoch=order[0], expected_version=order[1])
+        return self._calls.run("renew", session_id, claim, [last_epoch])
+
+    def peek(self, session_id: str) -> Peeked | None:
+        """Return where a session is, without settling it; None when there is none, or it was deleted."""
+        with TRANSLATION:
+            found: Any = self._client.hmget(self._keys.session(session_id), "scalars", "chain")
+        scalars, chain = found
+        return Peeked(*order_of(scalars), chain) if scalars else None
+
+    def scheduled(self) -> Iterator[str]:
+        """Yield the id of every session that has a deadline: of all that are live."""
+        for bucket in range(self._keys.buckets):
+            with TRANSLATION:
+                found = {each for each, _ in self._client.zscan_iter(self._keys.deadlines(bucket))}
+            yield from sorted(found)
 
     def time_ms(self) -> int:
         """Return the server's time in ms: the clock that every session runs by."""

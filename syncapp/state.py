@@ -237,7 +237,7 @@ class Session:
 
     def clock(self, now_ms: int) -> dict[str, Any]:
         """Return the clock that runs, or would run, as it shows at `now_ms` (DESIGN §3)."""
-        budget_ms = self._budget_ms()
+        budget_ms = self.budget_ms()
         started_ms = self.cycle_started_ms if self.status == "running" else None
         elapsed_ms = 0 if started_ms is None else max(0, now_ms - started_ms)
         remaining_ms = None if budget_ms is None else budget_ms - elapsed_ms
@@ -253,8 +253,8 @@ class Session:
             "deadline_ms": None if started_ms is None or budget_ms is None else started_ms + budget_ms,
         }
 
-    def _budget_ms(self) -> int | None:
-        """What is left, settled, of the budget that runs or would run; None when nothing runs out."""
+    def budget_ms(self) -> int | None:
+        """Return what is left, settled, of the budget that runs or would run; None when nothing runs out."""
         if self.sync_mode == "per_participant":
             return self.participants[self.turn or 0].time_remaining_ms
         if self.sync_mode == "per_group":

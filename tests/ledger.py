@@ -45,6 +45,13 @@ class Ledger:
         self._money(event, before, after)
         self._check(after)
 
+    def reopen(self, after: Session) -> None:
+        """Book a restore: nothing has run since the last commit."""
+        assert after.epoch > self.last.epoch
+        assert after.version == 1
+        self.last = after
+        self._check(after)
+
     def _time(self, before: Session, at_ms: int) -> None:
         if before.status != "running":
             return

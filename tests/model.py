@@ -87,7 +87,7 @@ class Model:
         self.fired: set[int] = set()
         self.crossed = False
         self.version = 0
-        self.created = self.updated = self.now = now_ms
+        self.epoch = self.created = self.updated = self.now = now_ms
         self.idle_at = 0
         self.events: list[dict[str, Any]] = []
         self._commit("session_created", now_ms)
@@ -195,6 +195,19 @@ class Model:
         self.settle(now_ms)
         self.metadata = {**self.metadata, **metadata}
         return self._finish("metadata_updated")
+
+    def restore(self, now_ms: int, epoch: int, rule: str) -> None:
+        """Come back from the log: what happened since the last commit is by the rule."""
+        self.epoch, self.version, self.now = epoch, 0, self.updated
+        if rule != "run":
+            self._charge(self.updated)
+            self.now = max(now_ms, self.updated)
+            self.run_started = self.now if self.status == "running" and rule == "credit" else None
+            self.status = "paused" if self.status == "running" and rule == "freeze" else self.status
+        self._commit("session_restored", self.now, **self._actors(), remaining_ms=self.shown(), reason=rule)
+        if rule != "run":
+            self._touch()
+        self.settle(now_ms)
 
     # What it does by itself.
 
@@ -423,7 +436,7 @@ class Model:
         shown: dict[str, Any] = {
             "sync_mode": self.mode,
             "status": self.status,
-            "epoch": self.created,
+            "epoch": self.epoch,
             "version": self.version,
             "participants": [
                 {

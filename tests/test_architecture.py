@@ -30,14 +30,20 @@ LEAVES = {
     "commands",
     "dispatch",
     "refusals",
+    "past",
+    "questions",
+    "exports",
+    "statements",
 }
-STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals"}
+STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals", "pool", "moments", "remains"}
 SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit", "drains", "verifier", "parity"} | {
     "alerts",
     "tally",
     "letters",
+    "history",
+    "recovery",
 }
-EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "__init__"} | {
+EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__"} | {
     # What a client of a WebSocket or a stream is served with.
     "admission", "connection", "inbox", "outlet", "sockets", "stream", "wire",
 }  # fmt: skip
@@ -55,6 +61,7 @@ BELOW = {
     "letters": LEAVES | STORES | {"audit"},
     "tally": LEAVES | STORES | {"outbox"},
     "parity": LEAVES | STORES | {"verifier"},
+    "recovery": LEAVES | STORES | {"sessions", "history", "outbox"},
 }
 FRAMEWORKS = {"flask", "flask_sock", "simple_websocket", "huey", "werkzeug", "spectree"}
 

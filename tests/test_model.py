@@ -339,11 +339,19 @@ class ClockMachine(RuleBasedStateMachine):
             if message["session_id"] != self.session_id:
                 continue
             events.append(message["event"])
-            if self.folded is None:
-                self.folded = Session.from_snapshot(self.session_id, message["snapshot"])
-                self.ledger = Ledger(self.body, self.folded)
-                self.client_state = orjson.loads(orjson.dumps(self.folded.state(0)))
-                continue
+            self._fold(message)
+        return events
+
+    def _fold(self, message: dict[str, Any]) -> None:
+        if self.folded is None:
+            self.folded = Session.from_snapshot(self.session_id, message["snapshot"])
+            self.ledger = Ledger(self.body, self.folded)
+            self.client_state = orjson.loads(orjson.dumps(self.folded.state(0)))
+        elif message["event"]["type"] == "session_restored":
+            self.folded = Session.from_snapshot(self.session_id, message["snapshot"])
+            self.ledger.reopen(self.folded)
+            self.client_state = orjson.loads(orjson.dumps(self.folded.state(0)))
+        else:
             self.folded = self.folded.fold(message["patch"])
             update = Update(self.session_id, 0, session=self.folded, event=message["event"], patch=message["patch"])
             self.client_state = fold(self.client_state, orjson.loads(update.payload(Told.STATE_PATCH)))
@@ -351,7 +359,6 @@ class ClockMachine(RuleBasedStateMachine):
             if "snapshot" in message:
                 assert Session.from_snapshot(self.session_id, message["snapshot"]) == self.folded
             self.ledger.enter(message["event"], self.folded)
-        return events
 
     def _check_with_a_fresh_store(self) -> None:
         self.model.settle(self.clock.now_ms)

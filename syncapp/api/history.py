@@ -1,0 +1,87 @@
+"""`/v1/history`, and what the log tells of one session: events, past states, statistics, export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import chain
+from typing import TypeVar
+
+from flask import Blueprint, Response, current_app, request
+
+from syncapp.api import responses
+from syncapp.api.answers import EventsAnswer, HistoryAnswer, PastAnswer, StatisticsAnswer
+from syncapp.api.schema import ErrorAnswer, answers, documented
+from syncapp.exports import CONTENT_TYPES, FORMS
+from syncapp.history import Cycles, History, Page
+from syncapp.models import session_id
+from syncapp.questions import AtQuestion, EventsQuestion, ExportQuestion, HistoryQuestion, Question
+
+blueprint = Blueprint("history", __name__, url_prefix="/v1")
+Asked = TypeVar("Asked", bound=Question)
+
+
+def history() -> History:
+    """Return the application's history."""
+    found: History = current_app.extensions["syncapp"].history
+    return found
+
+
+def question(kind: type[Asked]) -> Asked:
+    """Return what the query string asks."""
+    return kind.ask(request.args.to_dict(flat=False))
+
+
+def page(name: str, found: Page) -> Response:
+    """Return a page of rows."""
+    return responses.data({name: found.rows, "next_cursor": found.next_cursor})
+
+
+@blueprint.get("/sessions/<session>/events")
+@documented(query=EventsQuestion, resp=answers(HTTP_200=EventsAnswer, HTTP_404=ErrorAnswer), tags=["history"])
+def events(session: str) -> Response:
+    """Return a session's events from the log, oldest first, by pages."""
+    return page("events", history().events(session_id(session), question(EventsQuestion)))
+
+
+@blueprint.get("/sessions/<session>/at")
+@documented(query=AtQuestion, resp=answers(HTTP_200=PastAnswer, HTTP_404=ErrorAnswer), tags=["history"])
+def at(session: str) -> Response:
+    """Return a session, and what every clock showed, at an instant of the past or after a version."""
+    return responses.data(history().at(session_id(session), question(AtQuestion)).document())
+
+
+@blueprint.get("/history")
+@documented(query=HistoryQuestion, resp=answers(HTTP_200=HistoryAnswer), tags=["history"])
+def sessions() -> Response:
+    """Return sessions from the log, the last changed first, by pages."""
+    return page("sessions", history().sessions(question(HistoryQuestion)))
+
+
+@blueprint.get("/sessions/<session>/statistics")
+@documented(resp=answers(HTTP_200=StatisticsAnswer, HTTP_404=ErrorAnswer), tags=["history"])
+def statistics(session: str) -> Response:
+    """Return how many cycles each participant had, and how long they were, from the log."""
+    asked = session_id(session)
+    question(Question)
+    found = history().statistics(asked)
+    people = [{"participant_id": name} | _cycles(cycles) for name, cycles in found.participants.items()]
+    whole = {"session_id": asked, "epoch": found.epoch} | _cycles(found.whole)
+    return responses.data(whole | {"participants": people})
+
+
+@blueprint.get("/sessions/<session>/export")
+@documented(query=ExportQuestion, resp=answers(HTTP_200=None, HTTP_404=ErrorAnswer), tags=["history"])
+def export(session: str) -> tuple[Iterator[bytes], int, dict[str, str]]:
+    """Return all of a session's events as a file."""
+    asked, form = session_id(session), question(ExportQuestion).format
+    pages = history().export(asked)
+    # Whatever is wrong with the first page is answered as an error; later ones can only break off.
+    body = FORMS[form](asked, chain([next(pages)], pages))
+    disposition = f'attachment; filename="session-{asked}.{form}"'
+    # No `Response`, of which spectree would read the whole body first.
+    return body, 200, {"Content-Type": CONTENT_TYPES[form], "Content-Disposition": disposition}
+
+
+def _cycles(cycles: Cycles) -> dict[str, int | None]:
+    return asdict(cycles)

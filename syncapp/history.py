@@ -1,0 +1,206 @@
+"""The history: what the audit log answers about sessions, also about those that Redis no longer has.
+
+Events come into the log within about a second of their commit; nothing in here asks Redis about a session.
+Every method raises `AuditUnavailable` when PostgreSQL does not answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from syncapp import moments, remains, statements
+from syncapp.db import Cursor
+from syncapp.definitions import Definition
+from syncapp.errors import SessionNotFound, ValidationFailed
+from syncapp.past import Moment
+from syncapp.pool import ReadPool
+from syncapp.questions import AtQuestion, EventsQuestion, HistoryQuestion
+from syncapp.remains import Remains
+from syncapp.state import iso
+
+Row = dict[str, Any]
+"""A row as clients see it: JSON, instants as ISO 8601."""
+Order = tuple[int, int]
+EXPORT_ROWS = 500
+IDS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows, and the cursor to go on from; None when these are the last."""
+
+    rows: list[Row]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cycles:
+    """Cycles of a participant, or of all: those that have ended, and the time (ms) charged to one that has not.
+
+    total_ms is all time charged, mean_ms and longest_ms are of cycles that have ended; None when none has.
+    """
+
+    cycles: int = 0
+    total_ms: int = 0
+    mean_ms: int | None = None
+    longest_ms: int | None = None
+    open_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Cycles of a session's newest life: of all, and by participant id, in rotation order."""
+
+    epoch: int
+    whole: Cycles
+    participants: dict[str, Cycles]
+
+
+class History:
+    """Answers from the log. now_ms: the server's time (ms), beyond which nothing is known."""
+
+    def __init__(self, pool: ReadPool, now_ms: Callable[[], int]) -> None:
+        self._pool = pool
+        self.now_ms = now_ms
+
+    def events(self, session_id: str, asked: EventsQuestion) -> Page:
+        """Return events in the order of their commits. Raises `SessionNotFound` when the log has none at all."""
+        return self._pool.ask(lambda cursor: _events(cursor, session_id, asked, statements.EVENT_COLUMNS))
+
+    def export(self, session_id: str) -> Iterator[list[Row]]:
+        """Yield all events, with snapshots, a bounded number at a time. Raises `SessionNotFound` at the first."""
+        columns, page = (*statements.EVENT_COLUMNS, "snapshot"), Page([], "0-0")
+        while page.next_cursor:
+            asked = EventsQuestion(limit=EXPORT_ROWS, cursor=page.next_cursor)
+            page = self._pool.ask(partial(_events, session_id=session_id, asked=asked, columns=columns))
+            yield page.rows
+
+    def at(self, session_id: str, asked: AtQuestion) -> Moment:
+        """Return a session as it was at an instant, or after a version, shown as of that commit's own instant.
+
+        Raises `SessionNotFound` when there was none, `AuditIncomplete` when an event is missing that the
+        state stands on, `ValidationFailed` for an instant to come.
+        """
+        if asked.time is None:
+            return self._pool.ask(
+                lambda cursor: moments.after_version(cursor, session_id, asked.version or 0, asked.epoch)
+            )
+        at_ms = asked.time
+        if at_ms > self.now_ms():
+            raise ValidationFailed.of("time", "must not be in the future", "in_future")
+        return self._pool.ask(lambda cursor: moments.at_time(cursor, session_id, at_ms))
+
+    def sessions(self, asked: HistoryQuestion) -> Page:
+        """Return sessions, the last changed first."""
+        return self._pool.ask(lambda cursor: _sessions(cursor, asked))
+
+    def remains(self, session_id: str) -> Remains | None:
+        """Return what the log knows last of a session, for a recovery; None when it knows nothing.
+
+        Raises `AuditIncomplete` when an event is missing that this stands on.
+        """
+        return self._pool.ask(lambda cursor: remains.of(cursor, session_id))
+
+    def chain(self, session_id: str, order: Order) -> str | None:
+        """Return the hash of a commit's message, as the store keeps it; None when the log does not have it."""
+        return self._pool.ask(lambda cursor: remains.chain(cursor, session_id, order))
+
+    def forks(self) -> set[tuple[str, int]]:
+        """Return each (session id, epoch) of which another event than the one stored is kept as a dead letter."""
+        return self._pool.ask(remains.forks)
+
+    def ids_since(self, changed_ms: int) -> Iterator[str]:
+        """Yield the ids of sessions that are live, or were changed since an instant (ms) and not deleted."""
+        last = str(UUID(int=0))
+        while page := self._pool.ask(partial(remains.ids, changed_ms=changed_ms, after=last, limit=IDS)):
+            yield from page
+            last = page[-1]
+
+    def statistics(self, session_id: str) -> Statistics:
+        """Return the cycles of a session since it was created last. Raises `SessionNotFound`."""
+        return self._pool.ask(lambda cursor: _statistics(cursor, session_id))
+
+
+def _events(cursor: Cursor, session_id: str, asked: EventsQuestion, columns: Sequence[str]) -> Page:
+    filters, values = "", {"session_id": session_id, "limit": asked.limit + 1}
+    values["epoch"], values["version"] = asked.after
+    if asked.type:
+        filters += " AND event_type = ANY(%(types)s)"
+    if asked.since is not None:
+        filters += " AND at >= %(since)s"
+    if asked.until is not None:
+        filters += " AND at < %(until)s"
+    told = {"at_ms": statements.AT_MS, "event": statements.EVENT}
+    named = ", ".join(told.get(name, name) for name in columns)
+    values |= {"types": asked.type, "since": iso(asked.since), "until": iso(asked.until)}
+    cursor.execute(statements.EVENTS.format(columns=named, filters=filters), values)
+    rows = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+    if not rows:
+        _expect_any(cursor, session_id)
+    page = [_shown(row) for row in rows[: asked.limit]]
+    more = len(rows) > asked.limit
+    return Page(page, f"{page[-1]['epoch']}-{page[-1]['version']}" if more else None)
+
+
+def _shown(row: Row) -> Row:
+    """Return an event's row under the names that clients know."""
+    shown = {"epoch": row.pop("epoch"), "version": row.pop("version"), "type": row.pop("event_type")}
+    return shown | {"at": iso(row["at_ms"])} | row
+
+
+def _expect_any(cursor: Cursor, session_id: str) -> None:
+    cursor.execute(statements.EXISTS, [session_id])
+    if cursor.fetchone() is None:
+        raise SessionNotFound("the log has no session of this id, or not yet")
+
+
+def _sessions(cursor: Cursor, asked: HistoryQuestion) -> Page:
+    spans = {
+        "status = ANY(%(status)s::sync_status[])": asked.status or None,
+        "sync_mode = ANY(%(mode)s::sync_mode[])": asked.mode or None,
+        "created_at >= %(created_from)s": asked.created_from,
+        # What was created in the span was not changed before it: this is what an index of changes can use.
+        "updated_at >= %(created_from)s": asked.created_from,
+        "created_at < %(created_to)s": asked.created_to,
+        "updated_at >= %(updated_from)s": asked.updated_from,
+        "updated_at < %(updated_to)s": asked.updated_to,
+        "(updated_at, session_id) < (%(before)s::timestamptz, %(before_id)s::uuid)": asked.before,
+    }
+    wanted = [condition for condition, value in spans.items() if value is not None]
+    names = ("created_from", "created_to", "updated_from", "updated_to")
+    values: Row = {name: iso(getattr(asked, name)) for name in names}
+    values |= {"status": asked.status, "mode": asked.mode, "limit": asked.limit + 1}
+    if asked.before:
+        values |= {"before": iso(asked.before[0]), "before_id": asked.before[1]}
+    cursor.execute(statements.SESSIONS.format(filters=" WHERE " + " AND ".join(wanted) if wanted else ""), values)
+    found = cursor.fetchall()
+    rows = [dict(zip(statements.SESSION_COLUMNS, row, strict=True)) for row in found[: asked.limit]]
+    if len(found) <= asked.limit:
+        return Page([_dated(row) for row in rows], None)
+    last_ms = _ms(rows[-1]["updated_at"])
+    return Page([_dated(row) for row in rows], f"{last_ms}_{rows[-1]['session_id']}")
+
+
+def _dated(row: Row) -> Row:
+    return {name: iso(_ms(value)) if name.endswith("_at") and value else value for name, value in row.items()}
+
+
+def _ms(instant: datetime) -> int:
+    return round(instant.timestamp() * 1000)
+
+
+def _statistics(cursor: Cursor, session_id: str) -> Statistics:
+    _expect_any(cursor, session_id)
+    cursor.execute(statements.LIFE, [session_id])
+    ((epoch,),) = cursor.fetchall()
+    cursor.execute(statements.CYCLES, [session_id, epoch or 0])
+    (_, *whole), *others = cursor.fetchall()
+    told = {name: Cycles(*numbers) for name, *numbers in others}
+    cursor.execute(statements.ROSTER, [session_id, epoch or 0])
+    roster = [Definition.from_json(text).participant_ids for (text,) in cursor.fetchall()]
+    return Statistics(epoch, Cycles(*whole), {name: told.get(name, Cycles()) for name in (roster or [()])[0]})

@@ -1,0 +1,119 @@
+"""PostgreSQL for web processes: questions are asked in native threads, over a bounded number of connections.
+
+psycopg2 stops the thread that waits for an answer, and under gevent with it every greenlet. Here only who
+asked waits, no longer than a limit; whatever is wrong with PostgreSQL, that is all that comes of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TypeVar
+
+import orjson
+import psycopg2
+from psycopg2 import extras
+
+from syncapp.db import AWAY, Connection, Cursor, connect, native_threads, one_line
+from syncapp.errors import AuditUnavailable
+
+_CONNECT_TIMEOUT_S = 2
+_WAITING_PER_CONNECTION = 8
+_AWAY_S = 1.0  # after a connection was refused, nobody tries for so long
+_T = TypeVar("_T")
+
+
+class ReadPool:
+    """Asks questions that change nothing; each sees one state of the database. Nothing connects before the first."""
+
+    def __init__(self, database_url: str, *, connections: int = 4, timeout_s: float = 5.0) -> None:
+        self._url = database_url
+        self._connections = connections
+        self._timeout_s = timeout_s
+        self._executor: Executor | None = None
+        self._free = threading.Semaphore(connections)
+        self._waiting = 0
+        # Native threads put in and take out, greenlets too: no locks here.
+        self._idle: deque[Connection] = deque()
+        self._away: tuple[float, str] = (float("-inf"), "")
+
+    def ask(self, question: Callable[[Cursor], _T]) -> _T:
+        """Call `question` in a native thread with a cursor, and return what it returns.
+
+        Raises `AuditUnavailable` when PostgreSQL is away, too slow, or asked by too many at once already.
+        """
+        away_until_s, reason = self._away
+        if time.monotonic() < away_until_s:
+            raise _unavailable(reason)
+        if self._waiting >= self._connections * _WAITING_PER_CONNECTION:
+            raise _unavailable("too many questions at once")
+        end_s = time.monotonic() + self._timeout_s
+        self._waiting += 1
+        try:
+            # Here, because gevent's executor lets who submits wait for a thread, for ever if need be.
+            if not self._free.acquire(timeout=self._timeout_s):
+                raise _unavailable(f"no connection was free within {self._timeout_s:g} s")
+        finally:
+            self._waiting -= 1
+        self._executor = self._executor or native_threads(self._connections)
+        future = self._executor.submit(self._answer, question)
+        future.add_done_callback(lambda _: self._free.release())
+        try:
+            return future.result(max(0.0, end_s - time.monotonic()))
+        except FutureTimeoutError:
+            raise _unavailable(f"no answer within {self._timeout_s:g} s") from None
+        except psycopg2.errors.QueryCanceled:
+            raise _unavailable(f"no answer within {self._timeout_s:g} s") from None
+        except (*AWAY, psycopg2.errors.UndefinedTable) as error:
+            raise _unavailable(one_line(error)) from error
+
+    def close(self) -> None:
+        """Close the connections that nobody uses now."""
+        while self._idle:
+            self._idle.pop().close()
+
+    # In a native thread.
+
+    def _answer(self, question: Callable[[Cursor], _T]) -> _T:
+        with contextlib.suppress(IndexError):
+            connection = self._idle.pop()
+            try:
+                return self._put(connection, question)
+            except psycopg2.errors.QueryCanceled:
+                raise
+            except AWAY:  # it broke while nobody used it; nothing was changed, so the question is asked again
+                self.close()
+        return self._put(self._connect(), question)
+
+    def _put(self, connection: Connection, question: Callable[[Cursor], _T]) -> _T:
+        try:
+            with connection.cursor() as cursor:
+                # Set here, because a pooler may refuse it at the start.
+                cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{self._timeout_s}s"])
+                return question(cursor)
+        finally:
+            try:
+                connection.rollback()
+                self._idle.append(connection)
+            except psycopg2.Error:
+                connection.close()
+
+    def _connect(self) -> Connection:
+        try:
+            connection = connect(self._url, connect_timeout_s=_CONNECT_TIMEOUT_S)
+        except psycopg2.Error as error:
+            self._away = (time.monotonic() + _AWAY_S, one_line(error))
+            raise
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        for register in (extras.register_default_json, extras.register_default_jsonb):
+            register(connection, loads=orjson.loads)
+        return connection
+
+
+def _unavailable(reason: str) -> AuditUnavailable:
+    return AuditUnavailable("the audit log does not answer; try again", {"retry_after_s": 1, "reason": reason})

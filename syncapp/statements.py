@@ -1,0 +1,82 @@
+"""The statements of the history; bench/explain.py shows how PostgreSQL carries each out."""
+
+from __future__ import annotations
+
+EVENT_COLUMNS = (
+    "epoch", "version", "event_type", "at_ms", "status", "cycle_count", "participant_id", "next_participant_id",
+    "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "event", "patch",
+)  # fmt: skip
+SESSION_COLUMNS = (
+    "session_id", "sync_mode", "status", "epoch", "version", "cycle_count", "participant_count", "total_time_ms",
+    "created_at", "started_at", "completed_at", "deleted_at", "updated_at", "metadata",
+)  # fmt: skip
+AT_MS = "(extract(epoch FROM at) * 1000)::bigint"
+EVENT = "message -> 'event'"
+_COMMIT = f"epoch, version, {AT_MS}, status, cycle_count, actor, {EVENT}, message -> 'patch', record"
+
+EXISTS = "SELECT 1 FROM sync_events WHERE session_id = %s LIMIT 1"
+EVENTS = (
+    "SELECT {columns} FROM sync_events WHERE session_id = %(session_id)s AND epoch >= %(epoch)s"
+    " AND (epoch, version) > (%(epoch)s, %(version)s){filters} ORDER BY epoch, version LIMIT %(limit)s"
+)
+NEWEST = "SELECT epoch, version FROM sync_events WHERE session_id = %s ORDER BY epoch DESC, version DESC LIMIT 1"
+NEWEST_OF_EPOCH = (
+    "SELECT epoch, version FROM sync_events WHERE session_id = %s AND epoch = %s ORDER BY version DESC LIMIT 1"
+)
+# Snapshots have an index of their own, a hundredth of the log.
+SNAPSHOT_AT = (
+    "SELECT epoch, version FROM sync_events WHERE session_id = %s AND record IS NOT NULL AND epoch < %s AND at <= %s"
+    " ORDER BY epoch DESC, version DESC LIMIT 1"
+)
+SNAPSHOT_OF = (
+    "SELECT epoch, version FROM sync_events WHERE session_id = %s AND record IS NOT NULL AND epoch = %s"
+    " AND version <= %s ORDER BY version DESC LIMIT 1"
+)
+COMMITS = (
+    f"SELECT {_COMMIT} FROM sync_events"  # noqa: S608 made of the constants above
+    " WHERE session_id = %s AND epoch = %s AND version BETWEEN %s AND %s"
+    " AND at <= %s ORDER BY version"
+)
+SESSIONS = (
+    f"SELECT {', '.join(f'{name}::text' if name == 'session_id' else name for name in SESSION_COLUMNS)}"  # noqa: S608 as above
+    " FROM sync_sessions{filters} ORDER BY updated_at DESC, session_id DESC LIMIT %(limit)s"
+)
+LIFE = (
+    "SELECT max(epoch) FROM sync_events WHERE session_id = %s AND record IS NOT NULL AND event_type = 'session_created'"
+)
+CYCLES = """
+WITH commits AS (
+    SELECT participant_id, elapsed_ms, cycle_count, epoch,
+        lag(cycle_count, 1, cycle_count) OVER (ORDER BY epoch, version) AS cycle
+    FROM sync_events WHERE session_id = %s AND epoch >= %s
+), cycles AS (
+    SELECT cycle, max(participant_id) FILTER (WHERE elapsed_ms IS NOT NULL) AS participant_id,
+        coalesce(sum(elapsed_ms), 0) AS ms, bool_or(cycle_count > cycle) AS ended
+    FROM commits GROUP BY cycle
+)
+SELECT participant_id, count(*) FILTER (WHERE ended), sum(ms)::bigint, round(avg(ms) FILTER (WHERE ended))::bigint,
+    (max(ms) FILTER (WHERE ended))::bigint, coalesce(sum(ms) FILTER (WHERE NOT ended), 0)::bigint
+FROM cycles GROUP BY GROUPING SETS ((participant_id), ())
+ORDER BY grouping(participant_id) DESC
+"""
+ROSTER = (
+    "SELECT record ->> 'definition' FROM sync_events WHERE session_id = %s AND record IS NOT NULL AND epoch >= %s"
+    " ORDER BY epoch DESC, version DESC LIMIT 1"
+)
+
+# For a recovery.
+LAST = (
+    "SELECT epoch, version, message::text FROM sync_events WHERE session_id = %s"
+    " ORDER BY epoch DESC, version DESC LIMIT 1"
+)
+MESSAGE = "SELECT message::text FROM sync_events WHERE session_id = %s AND epoch = %s AND version = %s"
+FORKS = (
+    "SELECT DISTINCT told ->> 'session_id', (told ->> 'epoch')::bigint FROM (SELECT CASE WHEN kind = 'divergent'"
+    " THEN convert_from(raw, 'UTF8')::json END AS told FROM sync_dead_letters WHERE redriven_at IS NULL) AS letters"
+    " WHERE told IS NOT NULL"
+)
+RECENT_IDS = (
+    "SELECT session_id::text FROM sync_sessions WHERE session_id > %s"
+    " AND (status IN ('pending', 'running', 'paused') OR status <> 'deleted' AND updated_at > %s)"
+    " ORDER BY session_id LIMIT %s"
+)

@@ -1,0 +1,115 @@
+"""Questions to PostgreSQL from web processes: whatever is wrong with it, only who asked waits, and not for long."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg2
+import pytest
+import requests
+from test_race import CHESS, eventually
+
+from syncapp.db import Cursor
+from syncapp.errors import AuditUnavailable
+from syncapp.pool import ReadPool
+from syncapp.servers import Postgres
+
+from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
+
+
+@pytest.fixture
+def pool(database_url: str) -> Iterator[ReadPool]:
+    made = ReadPool(database_url, connections=2, timeout_s=1.0)
+    yield made
+    made.close()
+
+
+def number(cursor: Cursor) -> int:
+    """The server process that answers."""
+    cursor.execute("SELECT pg_backend_pid()")
+    ((pid,),) = cursor.fetchall()
+    return int(pid)
+
+
+def test_questions_share_a_few_connections(pool: ReadPool) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        pids = set(threads.map(lambda _: pool.ask(number), range(16)))
+    assert 1 <= len(pids) <= 2
+
+
+def test_a_question_changes_nothing(pool: ReadPool) -> None:
+    with pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
+        pool.ask(lambda cursor: cursor.execute("DELETE FROM sync_events"))
+    assert pool.ask(number)
+
+
+def test_a_slow_answer_is_not_waited_for(pool: ReadPool) -> None:
+    began_s = time.monotonic()
+    with pytest.raises(AuditUnavailable) as refused:
+        pool.ask(lambda cursor: cursor.execute("SELECT pg_sleep(30)"))
+    assert time.monotonic() - began_s < 5
+    assert refused.value.details["retry_after_s"] == 1
+    eventually(lambda: pool.ask(number) > 0)
+
+
+def test_more_questions_than_can_wait_are_refused_at_once(database_url: str) -> None:
+    pool, go_on = ReadPool(database_url, connections=1, timeout_s=10), threading.Event()
+    with ThreadPoolExecutor(9) as threads:
+        asked = [threads.submit(pool.ask, lambda _: go_on.wait(10)) for _ in range(9)]
+        eventually(lambda: pool._waiting == 8)
+        with pytest.raises(AuditUnavailable, match="does not answer"):
+            pool.ask(number)
+        go_on.set()
+        assert all(each.result() for each in asked)
+    assert pool.ask(number)
+    pool.close()
+
+
+def test_a_connection_that_broke_while_nobody_used_it_is_replaced(
+    pool: ReadPool, db: psycopg2.extensions.connection
+) -> None:
+    broken = pool.ask(number)
+    with db.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", [broken])
+    assert pool.ask(number) != broken
+
+
+def test_a_server_that_refuses_is_left_alone_for_a_second() -> None:
+    pool = ReadPool("postgresql://127.0.0.1:1/nothing")
+    with pytest.raises(AuditUnavailable):
+        pool.ask(number)
+    pool._connect = lambda: pytest.fail("it tried")  # type: ignore[method-assign]
+    with pytest.raises(AuditUnavailable):
+        pool.ask(number)
+
+
+def test_an_outage_of_postgresql_stops_answers_from_the_log_and_nothing_else(
+    make_cluster: MakeCluster, postgres: Postgres
+) -> None:
+    cluster = make_cluster(web=1, HISTORY_TIMEOUT_S="1")
+    (base,) = cluster.urls
+    made = requests.post(f"{base}/v1/sessions", json=CHESS, timeout=10)
+    url = base + made.headers["Location"]
+    requests.post(f"{url}/start", timeout=10)
+    eventually(lambda: requests.get(f"{url}/at?version=2", timeout=10).status_code == 200)
+    postgres.pause()
+    try:
+        with ThreadPoolExecutor(60) as threads:
+            refused = [threads.submit(requests.get, f"{url}/events", timeout=20) for _ in range(50)]
+            took_s = []
+            for _ in range(20):
+                began_s = time.monotonic()
+                assert requests.post(f"{url}/switch", timeout=10).status_code == 200
+                took_s.append(time.monotonic() - began_s)
+            answers = [each.result() for each in refused]
+        assert {answer.status_code for answer in answers} == {503}
+        assert {answer.json()["error"]["code"] for answer in answers} == {"AUDIT_UNAVAILABLE"}
+        assert {answer.headers["Retry-After"] for answer in answers} == {"1"}
+        # Had one of them stopped the process, a switch would have waited as long as it.
+        assert sorted(took_s)[10] < 0.5
+    finally:
+        postgres.unpause()
+    eventually(lambda: requests.get(f"{url}/at?version=22", timeout=10).status_code == 200)

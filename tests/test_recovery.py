@@ -1,0 +1,481 @@
+"""What Redis lost comes back from the log, once, and nothing goes on in two ways without being told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha1
+from typing import Any
+
+import psycopg2
+import pytest
+import redis as redis_py
+from clocks import NOON_MS, PARTIALS, SetClock, chess, crowd, make_store, messages, settings
+from flask.testing import FlaskClient
+from test_api import CHESS, UNKNOWN, error
+from test_audit import KEYS, rows
+from test_replay import Log
+
+from syncapp import create_app
+from syncapp.errors import AuditIncomplete, AuditUnavailable, Conflict, SessionExists, SessionNotFound
+from syncapp.metrics import RECOVERIES
+from syncapp.questions import AtQuestion
+from syncapp.recovery import Misses, Outcome, Recovery
+from syncapp.sessions import SessionStore
+
+Db = psycopg2.extensions.connection
+ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
+
+
+@pytest.fixture
+def clock(redis: redis_py.Redis) -> SetClock:
+    return SetClock(redis)
+
+
+@pytest.fixture
+def store(clock: SetClock, redis_url: str) -> SessionStore:
+    return make_store(redis_url)
+
+
+@pytest.fixture
+def log(database_url: str, db: Db, redis: redis_py.Redis, redis_url: str) -> Iterator[Log]:
+    made = Log(database_url, redis, redis_url)
+    yield made
+    made.database.close()
+    made.pool.close()
+
+
+@pytest.fixture
+def recovery(log: Log) -> Recovery:
+    return log.recoveries["run"]
+
+
+def lose(client: redis_py.Redis, session_id: str = ID) -> None:
+    client.delete(KEYS.session(session_id))
+    client.zrem(KEYS.deadlines(KEYS.bucket(session_id)), session_id)
+
+
+def dumped(client: redis_py.Redis, session_id: str = ID) -> bytes:
+    """A session's hash as it would be in a file: to be put back later."""
+    found: Any = client.dump(KEYS.session(session_id))
+    return bytes(found)
+
+
+def roll_back(client: redis_py.Redis, file: bytes, session_id: str = ID) -> None:
+    client.restore(KEYS.session(session_id), 0, file, replace=True)
+
+
+def playing(store: SessionStore, clock: SetClock, **more: Any) -> None:
+    """White has 50 s left and is at it for 2 s."""
+    store.create(chess(60_000, session_id=ID, increment_ms=0, **more))
+    store.start(ID)
+    clock.pass_ms(10_000)
+    store.switch(ID)
+    clock.pass_ms(5_000)
+    store.switch(ID)
+    clock.pass_ms(2_000)
+    store.update(ID, {"round": 1})
+
+
+@pytest.mark.parametrize(
+    ("rule", "status", "white_ms", "at_ms"),
+    [("run", "running", 48_000 - 30_000, 17_000), ("freeze", "paused", 48_000, 47_000),
+     ("credit", "running", 48_000, 47_000)],
+)  # fmt: skip
+def test_the_clock_of_a_lost_session_goes_by_the_rule(
+    store: SessionStore,
+    clock: SetClock,
+    log: Log,
+    redis: redis_py.Redis,
+    rule: str,
+    status: str,
+    white_ms: int,
+    at_ms: int,
+) -> None:
+    playing(store, clock)
+    before = store.get(ID).found
+    log.store()
+    lose(redis)
+    clock.pass_ms(30_000)
+    assert log.recoveries[rule].recover(ID) is Outcome.RESTORED
+    found = store.get(ID)
+    assert found.found.epoch == clock.now_ms > before.epoch
+    assert (found.found.version, found.found.status) == (1, status)
+    shown = found.found.clock(clock.now_ms)
+    assert (shown["remaining_ms"], shown["running"]) == (white_ms, status == "running")
+    assert found.found.created_ms == before.created_ms
+    assert found.found.metadata == {"round": 1}
+    (message,) = messages(redis, ID)
+    assert message["event"] == {
+        "type": "session_restored", "at_ms": NOON_MS + at_ms, "participant_id": "white", "remaining_ms": 48_000,
+        "reason": rule,
+    }  # fmt: skip
+    assert message["elapsed_ms"] == (None if rule == "run" else 2000)
+    assert store.switch(ID).found.version >= 2 if status == "running" else store.resume(ID).found.version == 2
+
+
+def test_what_was_due_meanwhile_happens_at_its_own_instant(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+) -> None:
+    playing(store, clock, warn_at_ms=[10_000])
+    log.store()
+    lose(redis)
+    clock.pass_ms(1_000_000)
+    assert recovery.recover(ID) is Outcome.RESTORED
+    told = [(message["event"]["type"], message["event"]["at_ms"] - NOON_MS) for message in messages(redis, ID)]
+    assert told == [("session_restored", 17_000), ("time_warning", 55_000), ("participant_expired", 65_000)]
+    assert store.get(ID).found.session_completed_ms == NOON_MS + 65_000
+    # Asked for the time between, the log tells what the clock did, not that nobody was there to see it.
+    log.store()
+
+    def at(ms: int) -> Any:
+        return log.history.at(ID, AtQuestion(time=NOON_MS + ms)).document()
+
+    assert [at(ms)["status"] for ms in (16_999, 17_000, 64_999, 65_000, 1_017_000)] == [
+        *["running"] * 3,
+        *["expired"] * 2,
+    ]
+    assert [at(ms)["epoch"] for ms in (17_000, 65_000)] == [NOON_MS, clock.now_ms]
+    assert at(64_999)["clock"]["remaining_ms"] == 1
+
+
+def test_the_chain_of_messages_goes_on_over_a_restore(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, db: Db
+) -> None:
+    playing(store, clock)
+    log.store()
+    lose(redis)
+    recovery.recover(ID)
+    store.switch(ID)
+    log.store()
+    found = rows(db, "SELECT message ->> 'previous', message::text FROM sync_events ORDER BY epoch, version")
+    assert [previous for previous, _ in found[1:]] == [sha1(text.encode()).hexdigest() for _, text in found[:-1]]
+
+
+def test_of_many_recoverers_one_wins(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+) -> None:
+    playing(store, clock)
+    log.store()
+    lose(redis)
+    barrier = threading.Barrier(8)
+
+    def recover(_: int) -> Outcome:
+        barrier.wait(10)
+        return recovery.recover(ID)
+
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = sorted(threads.map(recover, range(8)))
+    # Who came when its event was on its way already did not look further.
+    assert outcomes.count(Outcome.RESTORED) == 1
+    assert set(outcomes) <= {Outcome.RESTORED, Outcome.CURRENT}
+    assert [message["event"]["type"] for message in messages(redis, ID)] == ["session_restored"]
+
+
+def test_a_restore_of_a_session_that_is_there_changes_nothing(
+    store: SessionStore, clock: SetClock, log: Log, redis: redis_py.Redis
+) -> None:
+    playing(store, clock)
+    log.store()
+    known = log.history.remains(ID)
+    assert known
+    before = dumped(redis)
+    with pytest.raises(SessionExists):
+        store.restore(known, "run")
+    with pytest.raises(Conflict):
+        store.restore(known, "run", instead_of=(NOON_MS, 3))
+    with pytest.raises(Conflict):
+        store.renew(ID, (NOON_MS, 3), NOON_MS)
+    assert dumped(redis) == before
+    lose(redis)
+    with pytest.raises(SessionNotFound):
+        store.restore(known, "run", instead_of=known.order)
+    with pytest.raises(SessionNotFound):
+        store.renew(ID, known.order, NOON_MS)
+    assert messages(redis, ID) == []
+
+
+def test_what_ended_or_was_deleted_does_not_come_back(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, db: Db
+) -> None:
+    playing(store, clock)
+    store.complete(ID)
+    log.store()
+    lose(redis)
+    recovery._store.time_ms = lambda: clock.now_ms + 3_600_000  # type: ignore[method-assign]
+    assert recovery.recover(ID) is Outcome.ENDED
+    recovery._store.time_ms = lambda: clock.now_ms + 3_599_999  # type: ignore[method-assign]
+    assert recovery.recover(ID) is Outcome.RESTORED
+    assert store.get(ID).found.status == "completed"
+    assert redis.zscore(KEYS.deadlines(KEYS.bucket(ID)), ID) is None
+    assert redis.pexpiretime(KEYS.session(ID)) == clock.now_ms + 3_600_000
+    store.delete(ID)
+    log.store()
+    assert recovery.recover(ID) is Outcome.GONE
+    lose(redis)
+    assert recovery.recover(ID) is Outcome.GONE
+    assert recovery.recover(UNKNOWN) is Outcome.UNKNOWN
+
+
+def test_a_session_deleted_while_its_log_was_read_stays_deleted(
+    store: SessionStore, clock: SetClock, log: Log, redis: redis_py.Redis
+) -> None:
+    playing(store, clock)
+    log.store()
+    known = log.history.remains(ID)
+    assert known
+    store.delete(ID)
+    with pytest.raises(SessionNotFound):
+        store.restore(known, "run")
+
+
+def test_events_on_their_way_are_waited_for(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+) -> None:
+    playing(store, clock)
+    log.store()
+    clock.pass_ms(10)
+    store.switch(ID)
+    lose(redis)
+    with pytest.raises(AuditIncomplete):
+        recovery.recover(ID)
+    log.store()
+    assert recovery.recover(ID) is Outcome.RESTORED
+    assert store.get(ID).found.cycle_count == 3
+
+
+def test_a_log_with_a_gap_brings_nothing_back(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, db: Db
+) -> None:
+    playing(store, clock)
+    log.store()
+    lose(redis)
+    rows(db, "SET syncapp.allow_changes = on; DELETE FROM sync_events WHERE version = 3; SELECT 1")
+    with pytest.raises(AuditIncomplete):
+        recovery.recover(ID)
+
+
+def test_a_store_rolled_back_behind_the_log_is_put_forward_again(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+) -> None:
+    playing(store, clock)
+    file = dumped(redis)
+    clock.pass_ms(1000)
+    store.switch(ID)
+    last = store.get(ID).found
+    log.store()
+    roll_back(redis, file)
+    assert store.peek(ID).version == last.version - 1  # type: ignore[union-attr]
+    assert recovery.recover(ID) is Outcome.REPLACED
+    found = store.get(ID).found
+    assert (found.epoch > last.epoch, found.version) == (True, 1)
+    assert (found.cycle_count, found.active_participant_id) == (3, "black")
+    assert recovery.recover(ID) is Outcome.CURRENT
+
+
+def test_a_fork_is_kept_as_a_dead_letter_and_the_later_past_goes_on_in_a_new_epoch(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, db: Db
+) -> None:
+    playing(store, clock)
+    file = dumped(redis)
+    for _ in range(2):
+        clock.pass_ms(1000)
+        store.switch(ID)
+    log.store()
+    roll_back(redis, file)
+    clock.pass_ms(500)
+    store.pause(ID)  # another version 6 than the log's
+    log.store()
+    assert rows(db, "SELECT kind FROM sync_dead_letters") == [("divergent",)]
+    assert log.history.forks() == {(ID, NOON_MS)}
+    assert recovery.recover(ID) is Outcome.REPLACED  # the log is further
+    assert store.get(ID).found.cycle_count == 4
+    log.store()
+    assert recovery.recover(ID) is Outcome.CURRENT
+
+
+def test_a_fork_that_is_further_than_the_log_goes_on_as_it_stands(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, db: Db
+) -> None:
+    playing(store, clock)
+    file = dumped(redis)
+    clock.pass_ms(1000)
+    store.switch(ID)
+    log.store()
+    roll_back(redis, file)
+    clock.pass_ms(500)
+    store.pause(ID)
+    store.update(ID, {"fork": True})
+    log.store()
+    here = store.get(ID).found
+    assert recovery.recover(ID) is Outcome.RENEWED
+    found = store.get(ID).found
+    assert found.epoch > here.epoch
+    assert (found.version, found.status, found.metadata) == (1, "paused", {"round": 1, "fork": True})
+    assert found.participants == here.participants
+    log.store()
+    assert log.history.remains(ID).session == found  # type: ignore[union-attr]
+    assert recovery.recover(ID) is Outcome.CURRENT
+
+
+def test_what_was_deleted_before_a_rollback_is_deleted_again(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, db: Db
+) -> None:
+    playing(store, clock)
+    file = dumped(redis)
+    store.delete(ID)
+    log.store()
+    roll_back(redis, file)
+    assert recovery.recover(ID) is Outcome.DELETED
+    with pytest.raises(SessionNotFound):
+        store.get(ID)
+    log.store()
+    assert rows(db, "SELECT kind FROM sync_dead_letters") == []
+    assert recovery.recover(ID) is Outcome.GONE
+
+
+def test_a_session_that_the_log_does_not_know_yet_is_left_alone(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+) -> None:
+    playing(store, clock)
+    assert recovery.recover(ID) is Outcome.CURRENT
+    redis.delete(KEYS.outbox(KEYS.bucket(ID)))
+    assert recovery.recover(ID) is Outcome.AHEAD
+
+
+def test_a_session_of_many_participants_comes_back_whole(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, redis_url: str
+) -> None:
+    store.create(crowd(1000, session_id=ID))
+    store.start(ID, participant_id="p500")
+    clock.pass_ms(1000)
+    store.switch(ID)
+    before = store.get(ID).found
+    log.store()
+    lose(redis)
+    assert recovery.recover(ID) is Outcome.RESTORED
+    assert make_store(redis_url).get(ID).found.participants == before.participants
+    assert store.switch(ID).found.active_participant_id == "p502"
+
+
+def test_everything_is_what_the_log_or_redis_takes_for_live(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+) -> None:
+    ids = [store.create(chess()).found.session_id for _ in range(4)]
+    log.store()
+    store.cancel(ids[1])
+    store.delete(ids[2])
+    log.store()
+    lose(redis, ids[0])
+    redis_only = store.create(chess()).found.session_id
+    recovery._store.time_ms = lambda: clock.now_ms + 7_200_000  # type: ignore[method-assign]
+    assert sorted(recovery.everything()) == sorted([ids[0], ids[3], redis_only])
+    recovery._store.time_ms = lambda: clock.now_ms  # type: ignore[method-assign]
+    assert sorted(recovery.everything()) == sorted([*ids[:2], ids[3], redis_only])
+
+
+# On a miss.
+
+
+@pytest.fixture
+def client(redis_url: str, database_url: str, clock: SetClock) -> FlaskClient:
+    chosen = settings(redis_url, database_url=database_url, recover_on_miss=True)
+    return create_app(chosen, partials=PARTIALS).test_client()
+
+
+@pytest.mark.parametrize("command", ["", "switch", "pause", "complete", "update", "delete"])
+def test_a_read_or_command_that_misses_a_session_brings_it_back(
+    client: FlaskClient, store: SessionStore, clock: SetClock, log: Log, redis: redis_py.Redis, command: str
+) -> None:
+    playing(store, clock)
+    log.store()
+    lose(redis)
+    clock.pass_ms(1000)
+    url = f"/v1/sessions/{ID}"
+    ask: dict[str, Callable[[], Any]] = {
+        "": lambda: client.get(url),
+        "update": lambda: client.patch(url, json={"metadata": {"a": 1}}),
+        "delete": lambda: client.delete(url),
+    }
+    answer = ask.get(command, lambda: client.post(f"{url}/{command}"))()
+    assert answer.status_code == (204 if command == "delete" else 200), answer.text
+    told = [message["event"]["type"] for message in messages(redis, ID)]
+    assert told[0] == "session_restored"
+    assert len(told) == (1 if command == "" else 2)
+    if command == "delete":
+        assert told[1] == "session_deleted"
+        log.store()
+        error(client.get(url), 404, "SESSION_NOT_FOUND")
+    else:
+        assert answer.get_json()["data"]["epoch"] == clock.now_ms
+
+
+def test_unknown_ids_are_looked_for_once_in_a_while_and_not_too_many(client: FlaskClient, db: Db) -> None:
+    looked = RECOVERIES.labels("unknown")._value.get
+    before = looked()
+    for _ in range(5):
+        error(client.get(f"/v1/sessions/{UNKNOWN}"), 404, "SESSION_NOT_FOUND")
+    assert looked() - before == 1
+    statuses = [client.get(f"/v1/sessions/{UNKNOWN[:-4]}{number:04}").status_code for number in range(1, 300)]
+    assert set(statuses) == {404, 503}
+    assert looked() - before < 200
+
+
+def test_misses_are_admitted_by_rate_and_forgotten() -> None:
+    misses = Misses()
+    assert misses.admit("a", 0.0)
+    misses.note("a", 0.0)
+    assert not misses.admit("a", 9.9)
+    assert misses.admit("a", 10.0)
+    for number in range(19):
+        assert misses.admit(str(number), 10.0)
+    with pytest.raises(AuditUnavailable):
+        misses.admit("b", 10.0)
+    assert misses.admit("b", 10.06)
+    for number in range(20_000):
+        misses.note(str(number), 11.0)
+    assert len(misses._until_s) == 10_000
+
+
+def test_a_miss_is_a_503_while_the_log_is_away_and_a_404_when_it_is_not_asked(
+    redis_url: str, clock: SetClock, redis: redis_py.Redis
+) -> None:
+    nowhere = "postgresql://127.0.0.1:1/nothing"
+    asking = create_app(settings(redis_url, database_url=nowhere, recover_on_miss=True), partials=PARTIALS)
+    refused = asking.test_client().get(f"/v1/sessions/{UNKNOWN}")
+    assert error(refused, 503, "AUDIT_UNAVAILABLE")
+    assert refused.headers["Retry-After"] == "1"
+    plain = create_app(settings(redis_url, database_url=nowhere), partials=PARTIALS).test_client()
+    error(plain.get(f"/v1/sessions/{UNKNOWN}"), 404, "SESSION_NOT_FOUND")
+    assert asking.test_client().post("/v1/sessions", json=CHESS).status_code == 201
+
+
+# By command.
+
+
+def test_the_command_drains_brings_back_and_tells(
+    redis_url: str, database_url: str, db: Db, redis: redis_py.Redis
+) -> None:
+    store = make_store(redis_url, set_clock=False)
+    lost, rolled, fine = (store.create(chess()).found.session_id for _ in range(3))
+    for each in (lost, rolled, fine):
+        store.start(each)
+    file = dumped(redis, rolled)
+    store.switch(rolled)
+    lose(redis, lost)
+    runner = create_app(settings(redis_url, database_url=database_url)).test_cli_runner()
+
+    def run(*args: str) -> tuple[int, list[str]]:
+        found = runner.invoke(args=["sessions", "recover", *args])
+        return found.exit_code, [line for line in found.output.splitlines() if "warning" not in line]
+
+    assert run(lost) == (0, [f"{lost} restored", "1 restored"])
+    roll_back(redis, file, rolled)
+    code, lines = run("--all", "--clock", "freeze")
+    assert (code, lines) == (0, [f"{rolled} replaced", "2 current, 1 replaced"])
+    assert store.get(rolled).found.status == "paused"
+    assert run(UNKNOWN) == (0, [f"{UNKNOWN} unknown", "1 unknown"])
+    assert run()[0] == run("not-a-uuid")[0] == run("--all", lost)[0] == 2
+    away = create_app(settings(redis_url, database_url="postgresql://127.0.0.1:1/x")).test_cli_runner()
+    assert "run it again" in away.invoke(args=["sessions", "recover", "--all"]).output
