@@ -25,6 +25,7 @@ class Services:
 
     queue: reads how the audit queue is, without PostgreSQL. checks: by name, what `/ready` asks; each answers None,
     or says in a few words what is wrong.
+    worries: what `/ready` tells an operator besides.
     """
 
     settings: Settings
@@ -35,6 +36,7 @@ class Services:
     queue: Callable[[], Queue]
     history: History
     checks: Mapping[str, Callable[[], str | None]]
+    worries: Callable[[], list[str]]
 
 
 def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] | None = None) -> Flask:
@@ -105,6 +107,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
             "redis": partial(redis.check, client),
             "postgresql": partial(db.check, settings.database_url),
         },
+        worries=partial(redis.worries, client),
     )
     hooks.register(app, settings)
     responses.register(app)

@@ -7,9 +7,10 @@ naming every value that does not fit, so that a process with bad settings never 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
+from urllib.parse import urlsplit
 
 
 class SettingsError(ValueError):
@@ -148,8 +149,10 @@ def _unfit(values: dict[str, Any]) -> list[str]:
     url = values.get("database_url", "postgresql://")
     if not url.startswith(("postgres://", "postgresql://")):
         faults.append("DATABASE_URL must start with postgres:// or postgresql://")
-    elif url.startswith("postgres://"):
-        values["database_url"] = "postgresql://" + url.removeprefix("postgres://")
+    else:
+        if url.startswith("postgres://"):
+            values["database_url"] = url = "postgresql://" + url.removeprefix("postgres://")
+        faults.extend(_broken_urls(values.get("redis_url", "redis://"), url))
     for name, words in (
         ("log_level", {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}),
         ("log_format", {"console", "json"}),
@@ -161,3 +164,20 @@ def _unfit(values: dict[str, Any]) -> list[str]:
             if word not in words:
                 faults.append(f"{name.upper()} must be one of {', '.join(sorted(words))}")
     return faults
+
+
+def _broken_urls(redis_url: str, database_url: str) -> Iterator[str]:
+    """Name URLs that cannot be read, without their texts: they hold passwords."""
+    from psycopg2 import ProgrammingError
+    from psycopg2.extensions import parse_dsn
+
+    hint = "is no URL; percent-encode what is special in its user and password"
+    try:
+        _ = urlsplit(redis_url).port
+    except ValueError:
+        yield f"REDIS_URL {hint}"
+    try:
+        parse_dsn(database_url)
+        _ = [int(port) for port in parse_dsn(database_url).get("port", "").split(",") if port]
+    except (ProgrammingError, ValueError):
+        yield f"DATABASE_URL {hint}"

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 AUDIT_GROUP = "audit"
 """Consumer group of every outbox stream."""
+PROBE_CHANNEL = "sync:ready"
+"""Pub/sub channel that nobody listens to: whether one may publish is known by trying."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ kill a greenlet inside one: the next caller on that connection would read somebo
 
 from __future__ import annotations
 
+import contextlib
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,7 @@ from redis.retry import Retry
 from syncapp import refusals
 from syncapp.config import Settings
 from syncapp.errors import StoreUnavailable
+from syncapp.keys import PROBE_CHANNEL
 
 _GONE = (exceptions.ConnectionError, exceptions.TimeoutError)
 _NOT_NOW = (
@@ -92,11 +94,12 @@ def _connection_options(settings: Settings, timeout_s: float | None) -> dict[str
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": settings.redis_timeout_s,
-        "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
         "retry_on_timeout": False,
         "protocol": 2,
     }
+    if not settings.redis_url.startswith("unix://"):
+        options["socket_keepalive"] = True
     if settings.redis_url.startswith("rediss://") and not settings.redis_verify_tls:
         options["ssl_cert_reqs"] = "none"
         options["ssl_check_hostname"] = False
@@ -107,6 +110,7 @@ def check(client: redis.Redis) -> str | None:
     """Return None when the server is reachable and fit to be the primary store, or what is wrong with it."""
     try:
         info = client.info("everything")
+        client.publish(PROBE_CHANNEL, "")  # a right of its own
     except redis.RedisError as error:
         return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if int(str(info["redis_version"]).split(".")[0]) < 7:
@@ -116,3 +120,15 @@ def check(client: redis.Redis) -> str | None:
     if str(info.get("maxmemory_policy", "noeviction")).startswith("allkeys"):
         return f"would evict live sessions (maxmemory-policy {info['maxmemory_policy']})"
     return None
+
+
+def worries(client: redis.Redis) -> list[str]:
+    """Return what an operator should know of a server that is fit: how it could lose what it was given."""
+    found = []
+    with contextlib.suppress(redis.RedisError):
+        info = client.info("everything")
+        if str(info.get("maxmemory_policy", "noeviction")) != "noeviction":
+            found.append(f"redis may evict what retries need (maxmemory-policy {info['maxmemory_policy']})")
+        if not info.get("aof_enabled") and client.config_get("save").get("save") == "":
+            found.append("redis keeps nothing over a restart (no append-only file, no snapshots)")
+    return found

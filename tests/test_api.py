@@ -334,7 +334,21 @@ def test_an_expected_version_is_compared_in_the_body_and_in_if_match(client: Fla
     error(client.delete(url, headers={"If-Match": f'"{NOON_MS}-1"'}), 412, "PRECONDITION_FAILED")
 
 
-@pytest.mark.parametrize("tag", ["", "2", '"2"', 'W/"1-2"', f'"{NOON_MS}-2", "1-1"', '"x-y"'])
+@pytest.mark.parametrize("tag", ["x-y", 'W/"1-2"', '"2"', '"x", W/"y"'])
+def test_an_entity_tag_of_somebody_else_matches_nothing(client: FlaskClient, url: str, tag: str) -> None:
+    sent = tag if '"' in tag else f'"{tag}"'
+    refused = error(client.post(f"{url}/switch", headers={"If-Match": sent}), 412, "PRECONDITION_FAILED")
+    assert refused["details"]["current"]["version"] == 2
+
+
+def test_any_version_in_if_match_leaves_the_body_to_claim_one(client: FlaskClient, url: str) -> None:
+    stale = client.post(f"{url}/switch", json={"expected_version": 1}, headers={"If-Match": "*"})
+    error(stale, 409, "CONFLICT")
+    of_two = client.post(f"{url}/switch", headers={"If-Match": f'"{NOON_MS}-2", W/"x"'})
+    assert of_two.status_code == 200
+
+
+@pytest.mark.parametrize("tag", ["", "2", "1-2", f'"{NOON_MS}-2", "1-1"', '"x', 'w/"x"'])
 def test_an_entity_tag_that_is_none_is_refused_and_changes_nothing(
     client: FlaskClient, redis: redis_py.Redis, url: str, tag: str
 ) -> None:
@@ -387,6 +401,25 @@ def test_who_prefers_it_gets_the_event_and_the_patch_only(client: FlaskClient, c
     assert data["patch"]["updated_at"] == data["patch"]["cycle_started_at"] == "2100-01-01T12:00:01.500Z"
     assert data["patch"]["participants"]["white"]["time_used_ms"] == 1500
     assert data["patch"]["active_participant_id"] == "black"
+
+
+def test_a_read_is_whole_whatever_is_preferred(client: FlaskClient, url: str) -> None:
+    read = client.get(url, headers={"Prefer": "return=minimal"})
+    StateAnswer.model_validate_json(read.data)
+    assert "Preference-Applied" not in read.headers
+
+
+def test_only_a_command_tells_whom_it_found_out_of_time(client: FlaskClient, clock: SetClock) -> None:
+    body = CHESS | {"action_on_timeout": {"type": "skip_cycle"}}
+    url = f"/v1/sessions/{client.post('/v1/sessions', json=body).get_json()['data']['session_id']}"
+    client.post(f"{url}/start")
+    clock.pass_ms(300_000)
+    assert "expired_participant_id" not in client.get(url).get_json()["data"]
+
+
+def test_an_answer_without_a_body_has_no_content_type(client: FlaskClient, url: str) -> None:
+    gone = client.delete(url)
+    assert (gone.status_code, gone.data, gone.headers.get("Content-Type")) == (204, b"", None)
 
 
 def test_a_minimal_answer_has_the_version_of_its_patch_though_the_command_made_more_due(
@@ -473,6 +506,18 @@ def test_health_needs_nobody_and_readiness_names_who_is_missing(
     refused = error(away.get("/ready"), 503, "STORE_UNAVAILABLE")
     assert refused["details"]["redis"] == "ok"
     assert "postgresql" in refused["message"]
+
+
+def test_readiness_tells_what_may_lose_data_later(client: FlaskClient, redis: redis_py.Redis) -> None:
+    assert "worries" not in client.get("/ready").get_json()["data"]
+    redis.config_set("maxmemory-policy", "volatile-lru")
+    try:
+        (worry,) = client.get("/ready").get_json()["data"]["worries"]
+        assert "volatile-lru" in worry
+        redis.config_set("maxmemory-policy", "allkeys-lru")
+        assert "would evict live sessions" in error(client.get("/ready"), 503, "STORE_UNAVAILABLE")["message"]
+    finally:
+        redis.config_set("maxmemory-policy", "noeviction")
 
 
 def test_a_store_that_is_away_is_a_503_that_says_when_to_come_back(redis_url: str, database_url: str) -> None:

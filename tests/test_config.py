@@ -35,6 +35,25 @@ def test_postgres_urls_of_either_scheme_are_taken() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("REDIS_URL", "redis://127.0.0.1:abc/0"),
+        ("DATABASE_URL", "postgresql://u:se#cret/x@h/db"),
+        ("DATABASE_URL", "postgres://u:se%zzcret@h/db"),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_named_and_not_shown(name: str, url: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({name: url})
+    assert str(refused.value) == f"{name} is no URL; percent-encode what is special in its user and password"
+
+
+def test_urls_of_several_hosts_of_sockets_and_with_escapes_are_taken() -> None:
+    for url in ("postgresql://a:1,b:2/db", "postgresql:///db?host=/run/pg", "postgresql://u:p%40ss@h/db"):
+        assert Settings.from_env({"DATABASE_URL": url}).database_url == url
+
+
 def test_an_empty_variable_counts_as_absent() -> None:
     assert Settings.from_env({"SYNC_BUCKETS": " "}) == Settings()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from syncapp.commands import Claim, Result
+from syncapp.config import Settings
 from syncapp.errors import (
     Conflict,
     IdempotencyMismatch,
@@ -474,6 +476,16 @@ def test_time_used_plus_remaining_is_what_was_granted(
 def test_scripts_that_the_server_forgot_are_sent_again(store: SessionStore, redis: Redis, running: str) -> None:
     redis.script_flush()
     assert store.switch(running).found.version == 3
+
+
+def test_a_server_may_be_reached_by_a_socket(redis: Redis, tmp_path: Path) -> None:
+    from redis.exceptions import ConnectionError as RedisConnectionError
+
+    from syncapp.redis import connect, connect_pubsub
+
+    for make in (connect, connect_pubsub):
+        with pytest.raises(RedisConnectionError):  # there is no server: what it was given is accepted
+            make(Settings(redis_url=f"unix://{tmp_path}/none")).ping()
 
 
 def test_a_server_that_is_away_is_an_error_with_a_reason(redis_url: str) -> None:

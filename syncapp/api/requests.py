@@ -22,6 +22,8 @@ MAX_WAIT_MS = 25_000
 """Routers give an answer up after 30 s."""
 _JSON_TYPES = frozenset({"application/json", "application/merge-patch+json"})
 _ETAG = re.compile(r'"(\d{1,16})-(\d{1,16})"\Z')
+_TAGS = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"(?:\s*,\s*(?:W/)?"[\x21\x23-\x7e]*")*\Z')
+_NO_VERSION = (0, 0)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _KEY = re.compile(IDEMPOTENCY_KEY_PATTERN.removesuffix("$") + r"\Z")
 
@@ -61,18 +63,15 @@ def body() -> Any:
 
 
 def claim(asked: Request) -> Claim:
-    """Return what the caller claims, from `If-Match`, `Idempotency-Key` and the body.
+    """Return what the caller claims, from `If-Match`, `Idempotency-Key` and the body; a create has no `If-Match`.
 
     Raises `ValidationFailed` naming the header that does not fit.
     """
-    version, epoch = (asked.expected_version, asked.expected_epoch) if isinstance(asked, CommandBody) else (None, None)
+    version = epoch = tagged = None
     environ = request.environ
-    tag = environ.get("HTTP_IF_MATCH")
-    if tag is not None and tag.strip() != "*":
-        match = _ETAG.match(tag.strip())
-        if not match:
-            raise ValidationFailed.of("If-Match", 'must be one strong entity tag, "<epoch>-<version>"', "etag")
-        tagged = int(match[1]), int(match[2])
+    if isinstance(asked, CommandBody):
+        version, epoch, tagged = asked.expected_version, asked.expected_epoch, _tagged(environ)
+    if tagged:
         if (epoch is not None and epoch != tagged[0]) or (version is not None and version != tagged[1]):
             raise ValidationFailed.of("If-Match", "names another version than the body expects", "contradiction")
         epoch, version = tagged
@@ -81,7 +80,8 @@ def claim(asked: Request) -> Claim:
 
 def claims_by_header() -> bool:
     """Tell whether the expected version came in `If-Match`: a conflict is then a failed precondition."""
-    return "HTTP_IF_MATCH" in request.environ
+    given: str = request.environ.get("HTTP_IF_MATCH", "*")
+    return given.strip() != "*"
 
 
 def wants_minimal() -> bool:
@@ -119,6 +119,22 @@ def last_event() -> Order | None:
     if text and not match:
         raise ValidationFailed.of("Last-Event-ID", "must be the id of an event of this stream", "event_id")
     return (int(match[1]), int(match[2])) if match else None
+
+
+def _tagged(environ: WSGIEnvironment) -> Order | None:
+    """Return the version that `If-Match` names; None for any, (0, 0), which no session has, for tags that are not ours.
+
+    The comparison is the strong one of RFC 9110: a weak tag matches nothing.
+    """
+    text = environ.get("HTTP_IF_MATCH", "*").strip()
+    if text == "*":
+        return None
+    if not _TAGS.match(text):
+        raise ValidationFailed.of("If-Match", 'must be an entity tag, such as "<epoch>-<version>"', "etag")
+    ours = [match for tag in text.split(",") if (match := _ETAG.match(tag.strip()))]
+    if len(ours) > 1:
+        raise ValidationFailed.of("If-Match", "must name one version", "etag")
+    return (int(ours[0][1]), int(ours[0][2])) if ours else _NO_VERSION
 
 
 def _key(environ: WSGIEnvironment) -> str | None:

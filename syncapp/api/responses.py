@@ -31,6 +31,11 @@ def data(value: Any, status: int = 200, headers: dict[str, str] | None = None) -
     return _json({"data": value}, status, headers)
 
 
+def state(found: Result) -> Response:
+    """Return the state that a read found."""
+    return data(found.found.state(found.now_ms), headers={"ETag": found.found.etag})
+
+
 def result(found: Result, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return the state after a command, or just its event and patch when the caller prefers that."""
     session = found.found

@@ -152,6 +152,7 @@ class Readiness(Answer):
 
     redis: Literal["ok"]
     postgresql: Literal["ok"]
+    worries: list[str] | None = Field(default=None, description="Absent when there are none: what may lose data later.")
 
 
 class Fault(Answer):

@@ -90,7 +90,7 @@ def read(session: str) -> Response:
     result = store().get(session_id(session))
     if requests.is_current(result.found.etag):
         return responses.empty({"ETag": result.found.etag}, 304)
-    return responses.result(result)
+    return responses.state(result)
 
 
 def wait(session: str, known: Order, wait_ms: int) -> Response:
@@ -102,7 +102,7 @@ def wait(session: str, known: Order, wait_ms: int) -> Response:
         found = poll.wait(services.hub, session, wait_ms / 1000)
     if found is None:
         return responses.empty({"ETag": f'"{known[0]}-{known[1]}"'}, 304)
-    return responses.result(Result(found.session, found.at_ms, None, None, False, None))
+    return responses.state(Result(found.session, found.at_ms, None, None, False, None))
 
 
 @blueprint.post("/<session>/start")

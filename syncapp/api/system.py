@@ -48,7 +48,8 @@ def ready() -> Response:
     if bad:
         fault = StoreUnavailable("not ready: " + "; ".join(bad), shown | {"retry_after_s": 1})
         return responses.error(fault)
-    return responses.data(shown)
+    worries = services.worries()
+    return responses.data(shown | ({"worries": worries} if worries else {}))
 
 
 @blueprint.get("/v1/audit/queue")
