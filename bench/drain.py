@@ -171,8 +171,8 @@ def main() -> None:
             rate = {name: events / took_s for name, took_s in best.items()}
             print(f"{events} events, {len(rows) / events:.0f} bytes a row, {bench.threads} threads, best of {ROUNDS}")
             print(f"a worker's CPU {cpu_us:.1f} us a row")
-            for name in rate:
-                print(f"{name:10} {rate[name]:8.0f} rows/s   drain is {rate['drain'] / rate[name]:.2f} of it")
+            for name, rows_per_s in rate.items():
+                print(f"{name:10} {rows_per_s:8.0f} rows/s   drain is {rate['drain'] / rows_per_s:.2f} of it")
             if "--profile" in sys.argv:
                 bench.empty()
                 bench.restore(saved)
