@@ -27,7 +27,8 @@ _MOST_NAMED = 10
 _MOST_SHOWN = 2000
 _T = TypeVar("_T")
 
-_COPY = f"COPY sync_events ({', '.join(COLUMNS)}) FROM STDIN"
+_COPY = f"COPY sync_events ({', '.join(COLUMNS)}) FROM STDIN WITH (NULL '')"
+_COPY_BYTES = 262_144
 # Beside the log first, for events of which some are there already.
 _MAKE_INCOMING = "CREATE TEMPORARY TABLE incoming (LIKE sync_events INCLUDING DEFAULTS) ON COMMIT DROP"
 _INSERT_INCOMING = f"""
@@ -156,7 +157,7 @@ class AuditLog:
 
 def _append(cursor: Cursor, events: Sequence[Event]) -> Stored:
     """Append events to the log and to the totals. Raises `UniqueViolation` when one of them is there."""
-    cursor.copy_expert(_COPY, BytesIO(b"".join(event.line for event in events)))
+    cursor.copy_expert(_COPY, BytesIO(b"".join(event.line for event in events)), _COPY_BYTES)
     Totals(events).write(cursor)
     return Stored(len(events))
 
@@ -164,7 +165,9 @@ def _append(cursor: Cursor, events: Sequence[Event]) -> Stored:
 def _merge(cursor: Cursor, events: Sequence[Event]) -> Stored:
     """Append to the log those events that are not there, and these to the totals; tell repeats from divergences."""
     cursor.execute(_MAKE_INCOMING)
-    cursor.copy_expert(_COPY.replace("sync_events", "incoming", 1), BytesIO(b"".join(event.line for event in events)))
+    cursor.copy_expert(
+        _COPY.replace("sync_events", "incoming", 1), BytesIO(b"".join(event.line for event in events)), _COPY_BYTES
+    )
     cursor.execute(_INSERT_INCOMING)
     inserted = set(cursor.fetchall())
     new, known = [], []

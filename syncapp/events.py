@@ -1,15 +1,16 @@
 """An audit event as a value: read from the message that a commit left in its outbox.
 
-The message is JSON text made by lua/_message.lua; `docs/protocol.md` is its dictionary.
+The message is JSON text made by lua/_message.lua; `docs/protocol.md` is its dictionary. A drain reads a hundred
+thousand of them in a few seconds: what is made for each is made once, and flat.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Self
+from operator import itemgetter
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 import orjson
@@ -20,16 +21,23 @@ Row = dict[str, Any]
 """Column values by name, as JSON; instants are ISO 8601 text, exact to the millisecond."""
 COLUMNS = (
     *("session_id", "epoch", "version", "event_type", "at", "sync_mode", "status", "cycle_count", "participant_id"),
-    *("next_participant_id", "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "metadata", "patch"),
-    *("snapshot", "record", "previous_hash", "content_hash", "message"),
+    *("next_participant_id", "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id"),
+    *("previous_hash", "content_hash", "metadata", "patch", "snapshot", "record", "message"),
 )
-"""What a row of `sync_events` is written with, in this order."""
-_SETTLED = ("time_used_ms", "time_remaining_ms", "cycle_count", "has_expired")
-_GRANTED = ("participant_index", "total_time_ms")
+"""What a row of `sync_events` is written with, in this order; the last five are JSON."""
+NEWEST = ("sync_mode", "status", "cycle_count", "content_hash")
+SETTLED = ("time_used_ms", "time_remaining_ms", "cycle_count", "has_expired")
+GRANTED = ("participant_index", "total_time_ms")
+Settled = tuple[int, int | None, int, bool, bool]
+"""Values of SETTLED, and whether the participant is active."""
+Granted = tuple[int, int | None]
+_settled = itemgetter(*SETTLED, "is_active")
+_granted = itemgetter(*GRANTED)
+_HASHES, _JSON = COLUMNS.index("previous_hash"), COLUMNS.index("metadata")
+_ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\\": r"\\"})
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of a bucket's outbox stream; raw is None when it was deleted while it was pending."""
 
     bucket: int
@@ -37,97 +45,109 @@ class Entry:
     raw: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """What a message tells; one commit of one session.
 
-    row: its row of `sync_events`, but for the message itself. line: the whole of that row as COPY reads it. session,
-    participants: what it tells of the rows of its session and of participants; what it does not tell is absent.
+    line: its row of `sync_events` as COPY reads it. at: when it took effect. newest: values of NEWEST. told: what only
+    some commits tell of their session. people: of each participant that it tells of, what is settled; and what was
+    granted, if it tells that.
     """
 
     entry: Entry
     key: tuple[str, int, int]
     content_hash: bytes
-    row: Row
     line: bytes
-    session: Row
-    participants: tuple[Row, ...]
+    at: str
+    newest: tuple[str, str, int, str]
+    told: Row
+    people: list[tuple[str, Settled, Granted | None]]
 
     @classmethod
     def parse(cls, entry: Entry) -> Self:
         """Read an entry's message. A message that is none raises whatever it trips over."""
         raw = entry.raw or b""
         message = orjson.loads(raw)
-        key = (_uuid(message["session_id"]), _whole(message["epoch"]), _whole(message["version"]))
-        at = iso(_whole(message["event"]["at_ms"]))
         content_hash = sha256(raw).digest()
-        snapshot = message.get("snapshot")
-        whole = Session.from_snapshot(key[0], snapshot) if snapshot else None
-        common: Row = {"session_id": key[0], "epoch": key[1], "version": key[2]}
-        row = common | _event_columns(message, at, whole)
-        row |= {"previous_hash": _bytes(message["previous"] or None), "content_hash": _bytes(content_hash.hex())}
-        session = (
-            common
-            | {"content_hash": row["content_hash"]}
-            | {name: value for name, value in _session_columns(message, at, whole) if value is not None}
-        )
-        people = tuple(common | columns for columns in _participant_columns(message, at, whole))
-        return cls(entry, key, content_hash, row, _line(row, raw), session, people)
+        whole = _whole_state(message)
+        values = _values(message, content_hash, whole)
+        session_id, epoch, version, _, at, mode, status, cycle_count, *_ = values
+        newest = (mode, status, cycle_count, values[_JSON - 1])
+        told = _told_by_patch(message, at)
+        people: list[tuple[str, Settled, Granted | None]]
+        if whole:
+            told = _told_by_state(whole) | told
+            states = whole.state(0)["participants"]
+            people = [(person["participant_id"], _settled(person), _granted(person)) for person in states]
+        else:
+            touched = message["patch"].get("participants", {})
+            people = [(name, _settled(person), None) for name, person in touched.items()]
+        key = (session_id, epoch, version)
+        return cls(entry, key, content_hash, _line(values, raw), at, newest, told, people)
+
+    @property
+    def row(self) -> Row:
+        """Its row of `sync_events` by names, but for the message itself."""
+        message = orjson.loads(self.entry.raw or b"")
+        return dict(zip(COLUMNS, _values(message, self.content_hash, _whole_state(message)), strict=False))
 
 
-def _event_columns(message: Mapping[str, Any], at: str | None, whole: Session | None) -> Row:
+def _whole_state(message: Mapping[str, Any]) -> Session | None:
+    return Session.from_snapshot(message["session_id"], message["snapshot"]) if "snapshot" in message else None
+
+
+def _values(message: Mapping[str, Any], content_hash: bytes, whole: Session | None) -> list[Any]:
+    """Return the row of a message in the order of COLUMNS, but for the message itself."""
     event, patch = message["event"], message["patch"]
-    return {
-        "event_type": event["type"],
-        "at": at,
-        "sync_mode": message["sync_mode"],
-        "status": message["status"],
-        "cycle_count": message["cycle_count"],
-        "participant_id": event.get("participant_id"),
-        "next_participant_id": event.get("next_participant_id"),
-        "group_id": event.get("group_id"),
-        "remaining_ms": event.get("remaining_ms"),
-        "elapsed_ms": message.get("elapsed_ms"),
-        "actor": message["actor"],
-        "request_id": message.get("request_id") or None,
-        "metadata": patch.get("metadata"),
-        "patch": public_patch(patch),
-        "snapshot": whole.state(event["at_ms"]) if whole else None,
-        "record": _record(message["snapshot"]) if whole else None,
-    }
+    return [
+        _uuid(message["session_id"]),
+        _whole(message["epoch"]),
+        _whole(message["version"]),
+        event["type"],
+        iso(_whole(event["at_ms"])),
+        message["sync_mode"],
+        message["status"],
+        message["cycle_count"],
+        event.get("participant_id"),
+        event.get("next_participant_id"),
+        event.get("group_id"),
+        event.get("remaining_ms"),
+        message.get("elapsed_ms"),
+        message["actor"],
+        message.get("request_id") or None,
+        _bytes(message["previous"]),
+        _bytes(content_hash.hex()),
+        patch.get("metadata"),
+        public_patch(patch),
+        whole.state(event["at_ms"]) if whole else None,
+        _record(message["snapshot"]) if whole else None,
+    ]
 
 
-def _session_columns(message: Mapping[str, Any], at: str | None, whole: Session | None) -> Iterator[tuple[str, Any]]:
-    yield from ((name, message[name]) for name in ("sync_mode", "status", "cycle_count"))
-    yield "updated_at", at
+def _told_by_patch(message: Mapping[str, Any], at: str | None) -> Row:
+    """Return what only some commits tell of their session."""
+    patch, told = message["patch"], {}
     if message["status"] == "deleted":
-        yield "deleted_at", at
-    patch = message["patch"]
-    yield "started_at", iso(patch.get("session_started_ms"))
-    yield "completed_at", iso(patch.get("session_completed_ms"))
+        told["deleted_at"] = at
+    for name, column in (("session_started_ms", "started_at"), ("session_completed_ms", "completed_at")):
+        if patch.get(name) is not None:
+            told[column] = iso(patch[name])
     if "metadata" in patch:
-        yield "metadata", patch["metadata"]
-        yield "metadata_version", message["version"]
-    if whole:
-        yield "participant_count", len(whole.participants)
-        yield "total_time_ms", whole.definition.total_time_ms
-        yield "created_at", iso(whole.created_ms)
-        yield "started_at", iso(whole.session_started_ms)
-        yield "completed_at", iso(whole.session_completed_ms)
-        yield "metadata", whole.metadata
-        yield "metadata_version", whole.metadata_version
+        told |= {"metadata": patch["metadata"], "metadata_version": message["version"]}
+    return told
 
 
-def _participant_columns(message: Mapping[str, Any], at: str | None, whole: Session | None) -> Iterator[Row]:
-    told: dict[str, Row] = dict(message["patch"].get("participants", {}))
-    if whole:
-        told = {person["participant_id"]: person for person in whole.state(message["event"]["at_ms"])["participants"]}
-    for participant_id, person in told.items():
-        row: Row = {name: person[name] for name in _SETTLED} | {"participant_id": participant_id}
-        row |= {name: person[name] for name in _GRANTED if name in person}
-        if person["is_active"]:
-            row |= {"first_active_at": at, "last_active_at": at}
-        yield row
+def _told_by_state(whole: Session) -> Row:
+    """Return what a whole state tells of its session."""
+    told = {
+        "participant_count": len(whole.participants),
+        "total_time_ms": whole.definition.total_time_ms,
+        "created_at": iso(whole.created_ms),
+        "started_at": iso(whole.session_started_ms),
+        "completed_at": iso(whole.session_completed_ms),
+        "metadata": whole.metadata,
+        "metadata_version": whole.metadata_version,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _record(snapshot: Sequence[str]) -> Row:
@@ -139,31 +159,26 @@ def _record(snapshot: Sequence[str]) -> Row:
     }
 
 
-def _bytes(hexadecimal: str | None) -> str | None:
-    return None if hexadecimal is None else rf"\x{hexadecimal}"
-
-
-def _line(row: Row, raw: bytes) -> bytes:
-    """Return a row of `sync_events` in the text format of COPY, its columns in the order of `COLUMNS`."""
-    return b"\t".join([*(_field(row[name]) for name in COLUMNS[:-1]), _escaped(raw)]) + b"\n"
-
-
-def _field(value: Any) -> bytes:
-    if value is None:
-        return rb"\N"
-    if isinstance(value, str):
-        return _escaped(value.encode())
-    return b"%d" % value if type(value) is int else _escaped(orjson.dumps(value))
-
-
-def _escaped(text: bytes) -> bytes:
-    text = text.replace(b"\\", rb"\\")
-    return text.replace(b"\t", rb"\t").replace(b"\n", rb"\n").replace(b"\r", rb"\r")
+def _line(values: Sequence[Any], raw: bytes) -> bytes:
+    r"""Return a row of `sync_events` in the text format of COPY; null is empty, since no text of ours is."""
+    fields = ["" if value is None else str(value) for value in values[:_HASHES]]
+    texts = [b"" if value is None else orjson.dumps(value) for value in values[_JSON:]]
+    if b"\\" in raw or b"\n" in raw or b"\t" in raw or b"\r" in raw:  # only then can anything need an escape
+        fields = [field.translate(_ESCAPES) for field in fields]
+        texts = [text.replace(b"\\", b"\\\\") for text in texts]
+        raw = raw.decode().translate(_ESCAPES).encode()
+    previous, content = values[_HASHES:_JSON]
+    fields += ("\\" + previous if previous else "", "\\" + content)
+    return b"%b\t%b\t%b\t%b\t%b\t%b\n" % ("\t".join(fields).encode(), *texts, raw)
 
 
 @lru_cache(4096)
 def _uuid(text: str) -> str:
     return str(UUID(text))
+
+
+def _bytes(hexadecimal: str) -> str | None:
+    return rf"\x{hexadecimal}" if hexadecimal else None
 
 
 def _whole(number: Any) -> int:

@@ -60,7 +60,9 @@ SCOPES = {
     "global": "session",
     "count_up": "session",
 }
-_INSTANTS = ("cycle_started", "session_started", "session_completed", "updated")
+_INSTANTS = tuple(
+    (f"{name}_ms", f"{name}_at") for name in ("cycle_started", "session_started", "session_completed", "updated")
+)
 
 
 def values_of(reply: Sequence[str]) -> list[str]:
@@ -75,6 +77,7 @@ def order_of(scalars: str) -> tuple[int, int]:
     return int(epoch), int(version)
 
 
+@lru_cache(8192)  # many in a row are of one instant
 def iso(ms: int | None) -> str | None:
     """Return an instant as ISO 8601 UTC with milliseconds and `Z`."""
     if ms is None:
@@ -90,9 +93,9 @@ def _iso_second(second: int) -> str:
 def public_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
     """Return a commit's patch under the names of the state: `updated_ms` becomes `updated_at`, ISO 8601."""
     shown = dict(patch)
-    for name in _INSTANTS:
-        if f"{name}_ms" in shown:
-            shown[f"{name}_at"] = iso(shown.pop(f"{name}_ms"))
+    for name, public_name in _INSTANTS:
+        if name in shown:
+            shown[public_name] = iso(shown.pop(name))
     return shown
 
 

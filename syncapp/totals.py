@@ -7,11 +7,12 @@ has a rule that needs nothing but the old value and the new one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import orjson
 
 from syncapp.db import Cursor
-from syncapp.events import Event, Row
+from syncapp.events import GRANTED, NEWEST, SETTLED, Event, Granted, Row, Settled
 
 # Of the newest commit: every commit tells it.
 _NEWEST = "CASE WHEN (excluded.epoch, excluded.version) > (old.epoch, old.version) THEN excluded.{0} ELSE old.{0} END"
@@ -74,44 +75,85 @@ _UPSERT_SESSIONS = _upsert("sync_sessions", ("session_id",), _SESSION_RULES)
 _UPSERT_PARTICIPANTS = _upsert("sync_participants", ("session_id", "participant_id"), _PARTICIPANT_RULES)
 
 
+@dataclass(slots=True)
+class _Session:
+    """What is known of a session: its newest event, and what only some events of that epoch told."""
+
+    event: Event
+    told: Row
+
+    def row(self) -> Row:
+        session_id, epoch, version = self.event.key
+        newest = dict(zip(NEWEST, self.event.newest, strict=True))
+        key = {"session_id": session_id, "epoch": epoch, "version": version, "updated_at": self.event.at}
+        return key | newest | self.told
+
+
+@dataclass(slots=True)
+class _Participant:
+    """What is known of a participant: of its newest epoch, and over all of them when it was active."""
+
+    key: tuple[str, int, int]
+    settled: Settled
+    granted: Granted | None
+    first_active_at: str | None = None
+    last_active_at: str | None = None
+
+    def row(self, participant_id: str) -> Row:
+        session_id, epoch, version = self.key
+        row: Row = {"session_id": session_id, "epoch": epoch, "version": version, "participant_id": participant_id}
+        row |= zip(SETTLED, self.settled, strict=False)
+        if self.granted:
+            row |= zip(GRANTED, self.granted, strict=True)
+        if self.first_active_at:
+            row |= {"first_active_at": self.first_active_at, "last_active_at": self.last_active_at}
+        return row
+
+
 class Totals:
-    """Rows of sessions and of participants, by key; what no event told is absent."""
+    """Rows of sessions and of participants; what no event told is absent."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         """Fold events that come in order of (epoch, version)."""
-        self.sessions: dict[str, Row] = {}
-        self.participants: dict[tuple[str, str], Row] = {}
+        self._sessions: dict[str, _Session] = {}
+        self._participants: dict[tuple[str, str], _Participant] = {}
         for event in events:
             self.add(event)
 
+    @property
+    def sessions(self) -> dict[str, Row]:
+        """Rows of `sync_sessions` by session id."""
+        return {session_id: session.row() for session_id, session in self._sessions.items()}
+
+    @property
+    def participants(self) -> dict[tuple[str, str], Row]:
+        """Rows of `sync_participants` by session id and participant id."""
+        return {key: participant.row(key[1]) for key, participant in self._participants.items()}
+
     def add(self, event: Event) -> None:
-        """Fold one more event, later in its session than those before."""
-        session_id = event.key[0]
-        self.sessions[session_id] = _after(self.sessions.get(session_id), event.session)
-        for row in event.participants:
-            key = (session_id, row["participant_id"])
-            known = self.participants.get(key)
-            self.participants[key] = _after(known, row) | _active(known, row)
+        """Fold one more event, later in its session than those before, and so not earlier in time."""
+        session_id, epoch, _ = event.key
+        session = self._sessions.get(session_id)
+        if session is None:
+            self._sessions[session_id] = _Session(event, event.told)
+        else:
+            # What an earlier epoch told does not count any more.
+            session.told = {**session.told, **event.told} if session.event.key[1] == epoch else event.told
+            session.event = event
+        for name, settled, granted in event.people:
+            person = self._participants.get((session_id, name))
+            if person is None:
+                person = self._participants[session_id, name] = _Participant(event.key, settled, granted)
+            else:
+                if granted or person.key[1] != epoch:
+                    person.granted = granted
+                person.key, person.settled = event.key, settled
+            if settled[-1]:
+                person.first_active_at = person.first_active_at or event.at
+                person.last_active_at = event.at
 
     def write(self, cursor: Cursor) -> None:
         """Merge the rows into `sync_sessions` and `sync_participants`."""
         cursor.execute(_UPSERT_SESSIONS, [orjson.dumps(list(self.sessions.values())).decode()])
-        if self.participants:
+        if self._participants:
             cursor.execute(_UPSERT_PARTICIPANTS, [orjson.dumps(list(self.participants.values())).decode()])
-
-
-def _after(known: Row | None, row: Row) -> Row:
-    """Return a row after a later event: what an earlier epoch told does not count any more."""
-    return known | row if known and known["epoch"] == row["epoch"] else row
-
-
-def _active(known: Row | None, row: Row) -> Row:
-    """Return the first and last instant a participant was active, over all epochs."""
-    instants = [
-        other[name]
-        for other in (known, row)
-        if other
-        for name in ("first_active_at", "last_active_at")
-        if name in other
-    ]
-    return {"first_active_at": min(instants), "last_active_at": max(instants)} if instants else {}
