@@ -27,7 +27,13 @@ from syncapp import scripts  # noqa: E402
 from syncapp.servers import Servers  # noqa: E402
 
 # The fast and pointed ones first: most mutants do not come to the last.
-SUITES = ["tests/test_clock.py", "tests/test_sessions.py", "tests/test_model.py"]
+SUITES = [
+    "tests/test_clock.py",
+    "tests/test_sessions.py",
+    "tests/test_sweeper.py::test_the_entry_of_a_session_that_is_gone_is_removed",
+    "tests/test_sweeper.py::test_an_entry_that_is_too_early_is_put_right_and_nothing_happens_to_its_session",
+    "tests/test_model.py",
+]
 TEST_S = 30
 
 MUTATIONS: list[tuple[str, str, str]] = [

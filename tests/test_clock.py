@@ -1165,7 +1165,7 @@ def test_public_patches_over_a_public_state_give_every_later_one(
 ) -> None:
     session_id = pending(store, mode, people="abc", action_on_timeout=SKIP, max_cycles=6)
     document, version = now(store, session_id), 1
-    steps = ["start", "switch", "pause", "adjust", "resume", "get", "switch", "update", "switch", "complete"]
+    steps = ["start", "switch", "pause", "adjust", "resume", "get", "switch", "update", "switch", "pause", "complete"]
     for step in steps:
         clock.pass_ms(10_000 if step == "get" and mode not in ("global", "count_up") else 500)
         args = {"op": "add", "ms": -100} if step == "adjust" else {"metadata": {"a": 1}} if step == "update" else {}
