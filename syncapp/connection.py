@@ -73,6 +73,7 @@ class Connection:
         bucket = Bucket(settings.ws_messages_per_s, settings.ws_messages_burst)
         self._inspected = ws.ws = Inspected(ws, wire, bucket, 4 * settings.ws_max_message_bytes)
         wire.wake = ws.event.set
+        ws.thread.inspected.set()
 
     def run(self, address: str, claim: Order = NEVER) -> None:
         """Serve until the end; raises nothing."""

@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 MAX_PARTICIPANTS = 1000
@@ -62,30 +62,30 @@ def is_too_deep(text: str | bytes, document: Any) -> bool:
     if opened <= MAX_DEPTH:
         return False
     level = [document]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             item
             for outer in level
-            if isinstance(outer, dict | list)
             for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, dict | list)
         ]
         if not level:
             return False
     return True
 
 
-def at_most(limit: int) -> AfterValidator:
-    """Return what refuses a document larger than `limit` bytes as JSON."""
+def at_most(limit: int) -> BeforeValidator:
+    """Return what refuses an object larger than `limit` bytes as JSON, before anything looks into it."""
 
     def check(document: Any) -> Any:
-        size = len(orjson.dumps(document.model_dump() if isinstance(document, BaseModel) else document))
+        size = len(orjson.dumps(document)) if isinstance(document, dict) else 0
         if size > limit:
             raise PydanticCustomError(
                 "too_large", "is {size} bytes as JSON, more than {limit}", {"size": size, "limit": limit}
             )
         return document
 
-    return AfterValidator(check)
+    return BeforeValidator(check)
 
 
 SessionId = Annotated[

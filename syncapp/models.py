@@ -1,14 +1,15 @@
 """What clients may send: the models that validate it and from which the OpenAPI document is made.
 
-Every fault of a request is reported at once, each as {field, message, code}; unknown fields are
+Every fault of a request is reported at once, 50 at most, each as {field, message, code}; unknown fields are
 refused by name. Durations are milliseconds.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,9 +18,10 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticOmit
 
 from syncapp.errors import ValidationFailed
 from syncapp.fields import (
@@ -39,32 +41,66 @@ from syncapp.fields import (
 )
 from syncapp.rules import faults_of_session
 
+MOST_FAULTS = 50
+MOST_WARNINGS = 8
+_MOST_UNKNOWN = 20
+_MOST_NAMED = 10
+_LONGEST_TEXT = 200
+
+
+class _Found:
+    """How many faults the validation of one request has found."""
+
+    count = 0
+
 
 class Request(BaseModel):
-    """A request's body."""
+    """A request's body.
+
+    most: the lengths of lists that are too long to look at; neither is an object with far too many fields. What
+    a caller may make a server do, and be answered, has a bound.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    most: ClassVar[Mapping[str, int]] = {}
 
     @classmethod
     def parse(cls, raw: Any) -> Self:
-        """Validate decoded JSON; raises `ValidationFailed` naming every fault."""
+        """Validate decoded JSON; raises `ValidationFailed` naming every fault, up to 50."""
         try:
-            return cls.model_validate(raw)
+            return cls.model_validate(raw, context=_Found())
         except ValidationError as error:
             raise validation_failed(error) from None
 
     @model_validator(mode="wrap")
     @classmethod
-    def _every_fault(cls, raw: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _every_fault(cls, raw: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         """Report what is wrong between fields together with what is wrong in them."""
-        faults = list(cls.faults_between(raw)) if isinstance(raw, dict) else []
-        try:
-            model = handler(raw)
-        except ValidationError as error:
-            faults = [_again(item) for item in error.errors(include_url=False)] + faults
+        found = info.context if isinstance(info.context, _Found) else _Found()
+        if found.count > MOST_FAULTS:
+            raise PydanticOmit  # an item of a list: others are wrong enough
+        faults = list(cls._excess(raw)) if isinstance(raw, dict) else []
+        if not faults:
+            faults = list(islice(cls.faults_between(raw), MOST_FAULTS + 1)) if isinstance(raw, dict) else []
+            try:
+                model = handler(raw)
+            except ValidationError as error:
+                faults = [_again(item) for item in error.errors(include_url=False)] + faults
         if faults:
+            found.count += len(faults)
             raise ValidationError.from_exception_data(cls.__name__, faults)
         return model
+
+    @classmethod
+    def _excess(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
+        if len(raw) > len(cls.model_fields) + _MOST_UNKNOWN:
+            message = f"has {len(raw)} fields, of which {len(cls.model_fields)} at most are known"
+            yield InitErrorDetails(type=_custom("too_many_fields", message), loc=(), input=None)
+        for field, limit in cls.most.items():
+            items = raw.get(field)
+            if isinstance(items, list) and len(items) > limit:
+                message = f"must have at most {limit} items, not {len(items)}"
+                yield InitErrorDetails(type=_custom("too_long", message), loc=(field,), input=None)
 
     @classmethod
     def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
@@ -106,6 +142,12 @@ class ActionOnTimeout(BaseModel):
 class CreateSession(Request):
     """A new session. `total_time_ms` is the budget of `global`; elsewhere it may repeat the sum of all budgets."""
 
+    most: ClassVar[Mapping[str, int]] = {
+        "participants": MAX_PARTICIPANTS,
+        "groups": MAX_PARTICIPANTS,
+        "warn_at_ms": MOST_WARNINGS,
+    }
+
     session_id: SessionId | None = None
     sync_mode: Mode
     participants: Annotated[list[NewParticipant], Field(max_length=MAX_PARTICIPANTS)] = Field(default_factory=list)
@@ -115,7 +157,7 @@ class CreateSession(Request):
     max_time_ms: DurationMs | None = None
     max_cycles: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     increment_ms: Annotated[int, Field(ge=0, le=60_000)] = 0
-    warn_at_ms: Annotated[list[WarningMs], Field(min_length=1, max_length=8)] | None = None
+    warn_at_ms: Annotated[list[WarningMs], Field(min_length=1, max_length=MOST_WARNINGS)] | None = None
     action_on_timeout: Annotated[ActionOnTimeout, AfterValidator(without_nul), at_most(MAX_ACTION_BYTES)] | None = None
     idle_timeout_s: Annotated[int, Field(ge=1, le=604_800)] | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -220,15 +262,21 @@ def session_id(text: str) -> str:
 def validation_failed(error: ValidationError) -> ValidationFailed:
     """Return the error a client sees for what pydantic found."""
     details = []
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
+    for item in error.errors(include_url=False, include_input=False, include_context=False)[:MOST_FAULTS]:
         field = ".".join(str(part) for part in item["loc"]) or "body"
         message = MESSAGES.get(item["type"]) or item["msg"].replace("Input should", "must", 1)
-        details.append(
-            {"field": field, "message": message.replace("a valid dictionary", "an object"), "code": item["type"]}
-        )
-    named = ", ".join(sorted({detail["field"] for detail in details}))
-    count = "1 fault" if len(details) == 1 else f"{len(details)} faults"
+        message = message.replace("a valid dictionary", "an object")
+        details.append({"field": _short(field), "message": _short(message), "code": item["type"]})
+    names = sorted({detail["field"] for detail in details})
+    named = ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
+    count = "1 fault" if error.error_count() == 1 else f"{error.error_count()} faults"
+    if error.error_count() > MOST_FAULTS:
+        count = f"more than {MOST_FAULTS} faults"
     return ValidationFailed(f"{count} in the request: {named}", details)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
 
 
 def _again(item: Any) -> InitErrorDetails:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
+
+from syncapp.fields import Mode
 
 Fault = tuple[str, str, str]
 """Field, message, code."""
 
+_MODES = get_args(Mode)
 _TURNS = ("per_participant", "per_group")
 
 
 def faults_of_session(raw: dict[str, Any]) -> Iterator[Fault]:
     """Yield every fault between the fields of a create body."""
-    mode = raw.get("sync_mode") if isinstance(raw.get("sync_mode"), str) else None
+    mode = next((each for each in _MODES if each == raw.get("sync_mode")), None)
     people = [person for person in _list(raw, "participants") if isinstance(person, dict)]
     groups = [group for group in _list(raw, "groups") if isinstance(group, dict)]
     yield from _participants(mode, raw, people)
@@ -44,6 +47,8 @@ def _participants(mode: str | None, raw: dict[str, Any], people: list[dict[str, 
 def _groups(
     mode: str | None, raw: dict[str, Any], people: list[dict[str, Any]], groups: list[dict[str, Any]]
 ) -> Iterator[Fault]:
+    if mode is None:
+        return
     if mode != "per_group":
         if raw.get("groups") is not None:
             yield "groups", "belongs to per_group only", "not_in_mode"

@@ -19,6 +19,8 @@ from syncapp.wire import PAUSE_S, Wire
 
 log = structlog.get_logger(__name__)
 
+_INSPECTED_WITHIN_S = 10
+
 
 class Flood(OSError):
     """More frames than a client may send."""
@@ -90,13 +92,22 @@ class Inspected:
 
 
 class Reader(threading.Thread):
-    """simple_websocket's thread; however it ends, whoever waits for input is woken."""
+    """simple_websocket's thread; however it ends, whoever waits for input is woken.
+
+    inspected: to be set once what it reads is inspected. simple_websocket starts it before that can be, and what a
+    client sends right after its handshake must not pass unseen.
+    """
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.inspected = threading.Event()
 
     def run(self) -> None:
         """Read until the end."""
         websocket = self._target.__self__  # type: ignore[attr-defined]  # threading keeps it there while it runs
         try:
-            super().run()
+            if self.inspected.wait(_INSPECTED_WITHIN_S):
+                super().run()
         except Exception:
             log.exception("a reader of a WebSocket failed")
         finally:

@@ -168,6 +168,7 @@ class Wire:
             data = self._raw.recv(size)
             self.heard_s = time.monotonic()
             if not self._draining or not data:
+                time.sleep(0)  # else one client that keeps sending would have the whole worker
                 return data
             time.sleep(PAUSE_S)
 

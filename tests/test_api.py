@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from typing import Any
 
@@ -112,6 +113,52 @@ def test_a_game_from_start_to_finish(client: FlaskClient, clock: SetClock, url: 
     assert (deleted.status_code, deleted.data) == (204, b"")
     error(client.get(url), 404, "SESSION_NOT_FOUND")
     assert client.delete(url).status_code == 204
+
+
+FLOODS: dict[str, dict[str, Any]] = {
+    "participants": CHESS | {"participants": [{}] * 300_000},
+    "groups": CHESS | {"sync_mode": "per_group", "groups": [{}] * 300_000},
+    "warnings": CHESS | {"warn_at_ms": [1] * 400_000},
+    "unknown fields": CHESS | {f"k{i}": 1 for i in range(80_000)},
+    "one long field": CHESS | {"k" * 900_000: 1},
+    "participants of unknown fields": CHESS | {"participants": [{f"k{i}": 1 for i in range(80)}] * 1000},
+    "equal participants": CHESS | {"participants": [{"participant_id": "p" * 64}] * 1000},
+    "equal long ids": CHESS | {"participants": [{"participant_id": "p" * 400_000}] * 2},
+    "metadata": CHESS | {"metadata": {f"k{i}": "\x00" for i in range(50_000)}},
+    "action": CHESS | {"action_on_timeout": {f"k{i}": 1 for i in range(80_000)}},
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_a_body_of_countless_faults_gets_a_short_answer_soon(
+    client: FlaskClient, url: str, method: str, name: str
+) -> None:
+    target = "/v1/sessions" if method == "POST" else url
+    body = orjson.dumps(FLOODS[name])
+    assert len(body) < 1_048_576
+    began_s = time.perf_counter()
+    answer = client.open(target, method=method, data=body, content_type="application/json")
+    assert time.perf_counter() - began_s < 0.5
+    found = error(answer, 400, "VALIDATION_ERROR")
+    assert 1 <= len(found["details"]) <= 50
+    assert len(answer.data) < 20_000
+
+
+def test_more_than_50_faults_are_not_all_named(client: FlaskClient) -> None:
+    body = CHESS | {"participants": [{"participant_id": f"p{i}"} for i in range(60)]}
+    found = error(client.post("/v1/sessions", json=body), 400, "VALIDATION_ERROR")
+    assert len(found["details"]) == 50
+    assert found["message"].startswith("more than 50 faults in the request: participants.0.total_time_ms, ")
+    body = CHESS | {"participants": [{"participant_id": f"p{i}"} for i in range(50)]}
+    found = error(client.post("/v1/sessions", json=body), 400, "VALIDATION_ERROR")
+    assert len(found["details"]) == 50
+    assert found["message"].startswith("50 faults in the request: participants.0.total_time_ms, ")
+
+
+def test_an_unknown_mode_is_not_told_what_belongs_to_another(client: FlaskClient) -> None:
+    body = CHESS | {"sync_mode": "blitz", "groups": [], "time_per_cycle_ms": 1000, "max_time_ms": 1000}
+    assert faults(client.post("/v1/sessions", json=body)) == {"sync_mode": "literal_error"}
 
 
 def test_every_fault_is_named_at_once(client: FlaskClient) -> None:
@@ -275,6 +322,7 @@ def test_limits_themselves_are_allowed(client: FlaskClient) -> None:
         (b'{"metadata": "\\ud800"}', 400, "INVALID_JSON"),
         (b"[" * 100_000, 400, "INVALID_JSON"),
         (b'{"metadata":' + b'{"a":' * 32 + b"1" + b"}" * 33, 400, "INVALID_JSON"),
+        (b'{"metadata":' + b"[" * 32 + b"]" * 32 + b"}", 400, "INVALID_JSON"),
         (b"null", 400, "VALIDATION_ERROR"),
         (b'"text"', 400, "VALIDATION_ERROR"),
         (b"", 400, "VALIDATION_ERROR"),
@@ -610,6 +658,28 @@ def test_the_openapi_document_lists_every_route_and_the_page_asks_no_other_host(
     for asset in re.findall(r"(?:src|href)=\"([^\"]+)\"", page):
         with client.get(asset) as answer:
             assert answer.status_code == 200
+
+
+def test_the_openapi_document_says_which_bodies_may_be_absent(client: FlaskClient) -> None:
+    paths = client.get("/api-docs.json").get_json()["paths"]
+    required = {
+        operation["operationId"]: operation["requestBody"]["required"]
+        for operations in paths.values()
+        for operation in operations.values()
+        if "requestBody" in operation
+    }
+    assert {name for name, needed in required.items() if needed} == {"create", "adjust", "update"}
+    assert set(required) == {
+        "create",
+        "adjust",
+        "update",
+        "start",
+        "switch",
+        "pause",
+        "resume",
+        "complete",
+        "cancel",
+    } | {"delete"}
 
 
 def test_the_openapi_document_states_the_limits_that_are_enforced(client: FlaskClient) -> None:

@@ -163,8 +163,16 @@ def update(session: str) -> Response:
 
 @blueprint.delete("/<session>")
 @documented(
+    json=COMMANDS["delete"],
     headers=CommandHeaders,
-    resp=answers(HTTP_204=None, HTTP_409=ErrorAnswer, HTTP_412=ErrorAnswer, HTTP_422=ErrorAnswer),
+    resp=answers(
+        HTTP_204=None,
+        HTTP_409=ErrorAnswer,
+        HTTP_412=ErrorAnswer,
+        HTTP_413=ErrorAnswer,
+        HTTP_415=ErrorAnswer,
+        HTTP_422=ErrorAnswer,
+    ),
     tags=["sessions"],
 )
 def delete(session: str) -> Response:

@@ -18,6 +18,7 @@ from syncapp.api.schema import (
     ReadyAnswer,
     TimeAnswer,
     answers,
+    document,
     documented,
     spec,
 )
@@ -80,7 +81,7 @@ def time() -> Response:
 @blueprint.get("/api-docs.json")
 def openapi() -> Response:
     """Return the OpenAPI document."""
-    return Response(json.dumps(spec.spec), content_type="application/json")
+    return Response(json.dumps(document()), content_type="application/json")
 
 
 def register(app: Flask) -> None:
