@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from honcho.environ import parse_procfile
+from honcho.environ import parse, parse_procfile
 from honcho.printer import Message, Printer
 
 from syncapp.processes import Process, StartError, end_leftovers
@@ -32,6 +32,12 @@ ROOT = Path(__file__).resolve().parent.parent
 def procfile() -> dict[str, str]:
     """Return the Procfile's shell commands by process type."""
     return dict(parse_procfile((ROOT / "Procfile").read_text()).processes)
+
+
+def dotenv() -> dict[str, str]:
+    """Return the settings of the file `.env`, if there is one; what the environment says counts for more."""
+    path = ROOT / ".env"
+    return dict(parse(path.read_text())) if path.exists() else {}
 
 
 def app_env(environ: Mapping[str, str], servers: Servers, **values: str) -> dict[str, str]:
@@ -73,7 +79,9 @@ class Web(App):
         connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
             connection.request("GET", "/ready")
-            return connection.getresponse().status == 200
+            answer = connection.getresponse()
+            self.unready = "" if answer.status == 200 else answer.read().decode(errors="replace")
+            return answer.status == 200
         return False
 
 
@@ -191,7 +199,7 @@ def main() -> int:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, _stop)
     try:
-        run(os.environ)
+        run(dotenv() | os.environ)
     except KeyboardInterrupt:
         print("Stopped.", flush=True)
     except (StartError, OSError) as error:

@@ -96,6 +96,7 @@ class Process:
         self._output = output
         self._popen: subprocess.Popen[bytes] | None = None
         self._asked = False  # to stop: Huey, asked twice, drops what it does
+        self.unready = ""  # why it is not ready, when it says so
 
     @property
     def pid(self) -> int:
@@ -154,7 +155,8 @@ class Process:
             if not self.alive:
                 raise StartError(f"{self.name} did not start (exit code {self.exit_code}){self._tail()}")
             if time.monotonic() > end:
-                raise StartError(f"{self.name} is not ready after {self.ready_timeout_s:.0f} s{self._tail()}")
+                why = f": {self.unready}" if self.unready else ""
+                raise StartError(f"{self.name} is not ready after {self.ready_timeout_s:.0f} s{why}{self._tail()}")
             time.sleep(0.05)
 
     def wait(self) -> int:

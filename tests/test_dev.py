@@ -24,7 +24,8 @@ import requests
 from conftest import MakeCluster
 from redis import Redis
 
-from syncapp.dev import ROOT, procfile
+from syncapp import dev
+from syncapp.dev import ROOT, Web, app_env, procfile
 from syncapp.processes import MARK, Process, StartError, end_leftovers, free_port, port_is_free, runs
 from syncapp.servers import Postgres, Servers, Valkey
 
@@ -241,6 +242,30 @@ def test_a_command_that_fails_at_start_says_why(tmp_path: Path) -> None:
     process = Never("it", ["sh", "-c", "echo because; exit 3"], directory=tmp_path, output=tmp_path / "log")
     with pytest.raises(StartError, match=r"it did not start \(exit code 3\):\n  because"):
         process.start()
+
+
+def test_a_web_process_that_is_not_ready_says_what_is_missing_and_logs_it_once(
+    servers: Servers, run_directory: Path
+) -> None:
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    env = app_env(os.environ, servers, HOST="127.0.0.1", PORT=str(free_port()), WEB_CONCURRENCY="1", REDIS_URL=nowhere)
+    web = Web(env, directory=run_directory, output=run_directory / "unready.log")
+    web.ready_timeout_s = 8
+    try:
+        with pytest.raises(StartError, match=r"web is not ready after 8 s: .*not ready: redis: ConnectionError"):
+            web.start()
+        assert web.output().count("not ready: redis") == 1
+    finally:
+        web.stop()
+
+
+def test_a_file_of_settings_is_read_and_the_environment_counts_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    assert dev.dotenv() == {}
+    (tmp_path / ".env").write_text("# a comment\nSESSION_TTL_S=7\nLOG_FORMAT='json'\n")
+    assert dev.dotenv() == {"SESSION_TTL_S": "7", "LOG_FORMAT": "json"}
 
 
 def test_a_stopped_process_takes_its_descendants_with_it(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ def register(app: Flask, settings: Settings) -> None:
                 details = {"retry_after_s": max(1, round(wait_s + 0.5))}
                 raise RateLimited(f"more than {settings.rate_limit_per_s:g} requests a second", details)
 
+    unready = [""]
+
     @app.after_request
     def end(response: Response) -> Response:
         this: Request = request._get_current_object()  # type: ignore[attr-defined]  # each look through the proxy costs
@@ -68,13 +70,16 @@ def register(app: Flask, settings: Settings) -> None:
         _count(route, method, response.status_code).inc()
         _latency(route, method).observe(took_s)
         response.headers["X-Request-Id"] = requests.request_id()
-        if response.status_code >= 500:
+        if response.status_code >= 500 and not (route == "/ready" and unready[0] == g.get("fault")):
             log.warning(
                 "request failed",
                 method=method,
                 route=route,
                 status=response.status_code,
+                error=g.get("fault"),
                 request_id=requests.request_id(),
                 took_ms=round(took_s * 1000, 1),
             )
+        if route == "/ready":  # asked every few seconds: what is wrong is told once
+            unready[0] = g.get("fault", "")
         return response

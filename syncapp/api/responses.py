@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import structlog
-from flask import Flask, Response
+from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException
 
 from syncapp.api import requests
@@ -71,6 +71,9 @@ def error(fault: SyncError) -> Response:
     """Return a failure as clients see it."""
     document = {"error": {"code": fault.code, "message": fault.message, "details": fault.details}}
     headers = {}
+    if fault.status >= 500:  # for the log
+        reason = fault.details.get("reason") if isinstance(fault.details, dict) else None
+        g.fault = f"{fault.code}: {fault.message}" + (f" ({reason})" if reason else "")
     if isinstance(fault, RateLimited | StoreUnavailable | ServerStopping):
         headers["Retry-After"] = str((fault.details or {}).get("retry_after_s", 1))
     return _json(document, fault.status, headers)
