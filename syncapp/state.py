@@ -77,7 +77,6 @@ def order_of(scalars: str) -> tuple[int, int]:
     return int(epoch), int(version)
 
 
-@lru_cache(8192)  # many in a row are of one instant
 def iso(ms: int | None) -> str | None:
     """Return an instant as ISO 8601 UTC with milliseconds and `Z`."""
     if ms is None:
