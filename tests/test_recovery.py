@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from hashlib import sha1
 from typing import Any
 
 import psycopg2
 import pytest
 import redis as redis_py
+import requests
 from clocks import NOON_MS, PARTIALS, SetClock, chess, crowd, make_store, messages, settings
 from flask.testing import FlaskClient
 from test_api import CHESS, UNKNOWN, error
 from test_audit import KEYS, rows
+from test_race import eventually
 from test_replay import Log
+from wire import Raw
 
 from syncapp import create_app
 from syncapp.errors import AuditIncomplete, AuditUnavailable, Conflict, SessionExists, SessionNotFound
@@ -23,6 +27,8 @@ from syncapp.metrics import RECOVERIES
 from syncapp.questions import AtQuestion
 from syncapp.recovery import Misses, Outcome, Recovery
 from syncapp.sessions import SessionStore
+
+from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 
 Db = psycopg2.extensions.connection
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
@@ -479,3 +485,47 @@ def test_the_command_drains_brings_back_and_tells(
     assert run()[0] == run("not-a-uuid")[0] == run("--all", lost)[0] == 2
     away = create_app(settings(redis_url, database_url="postgresql://127.0.0.1:1/x")).test_cli_runner()
     assert "run it again" in away.invoke(args=["sessions", "recover", "--all"]).output
+
+
+# On real processes.
+
+
+def test_clients_of_every_process_see_the_new_epoch_and_go_on(
+    make_cluster: MakeCluster, redis: redis_py.Redis, db: Db
+) -> None:
+    cluster = make_cluster(RECOVER_ON_MISS="true")
+    bases = [f"{url}/v1/sessions" for url in cluster.urls]
+    made = requests.post(bases[0], json=CHESS, timeout=10).json()["data"]
+    session_id = made["session_id"]
+    requests.post(f"{bases[0]}/{session_id}/start", timeout=10)
+
+    def logged(version: int) -> bool:
+        return requests.get(f"{bases[1]}/{session_id}/at?version={version}", timeout=10).status_code == 200
+
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(Raw(url, f"{session_id}{more}"))
+            for url in cluster.urls
+            for more in ("", "&format=patch")
+        ]
+        for client in clients:
+            assert client.message("STATE_SYNC")["state"]["version"] == 2
+        eventually(lambda: logged(2))
+        lose(redis, session_id)
+        answer = requests.post(f"{bases[1]}/{session_id}/switch", timeout=10)
+        assert answer.status_code == 200
+        found = answer.json()["data"]
+        assert (found["epoch"] > made["epoch"], found["version"], found["cycle_count"]) == (True, 2, 1)
+        for client in clients:
+            restored = client.message("STATE_UPDATE")
+            assert (restored["epoch"], restored["version"]) == (found["epoch"], 1)
+            assert restored["event"]["type"] == "session_restored"
+            assert restored["state"]["active_participant_id"] == "white"
+            switched = client.next().message
+            assert switched["type"] in ("STATE_UPDATE", "STATE_PATCH")
+            assert (switched["epoch"], switched["version"]) == (found["epoch"], 2)
+    eventually(lambda: logged(2))
+    lose(redis, session_id)
+    with Raw(cluster.urls[0], session_id) as late:
+        state = late.message("STATE_SYNC")["state"]
+        assert (state["epoch"] > found["epoch"], state["version"], state["cycle_count"]) == (True, 1, 1)
