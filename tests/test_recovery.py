@@ -22,6 +22,7 @@ from test_replay import Log
 from wire import Raw
 
 from syncapp import create_app
+from syncapp.commands import Claim
 from syncapp.errors import AuditIncomplete, AuditUnavailable, Conflict, SessionExists, SessionNotFound
 from syncapp.metrics import RECOVERIES
 from syncapp.questions import AtQuestion
@@ -200,6 +201,26 @@ def test_a_restore_of_a_session_that_is_there_changes_nothing(
     with pytest.raises(SessionNotFound):
         store.renew(ID, known.order, NOON_MS)
     assert messages(redis, ID) == []
+
+
+def test_a_retry_of_a_command_before_the_loss_brings_its_first_result_back(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, redis_url: str
+) -> None:
+    playing(store, clock)
+    first = store.switch(ID, Claim(idempotency_key="move-17"))
+    log.store()
+    lose(redis)
+    clock.pass_ms(100)
+    assert recovery.recover(ID) is Outcome.RESTORED
+    for other in (store, make_store(redis_url)):
+        again = other.switch(ID, Claim(idempotency_key="move-17"))
+        assert (again.replayed, again.found, again.event) == (True, first.found, first.event)
+        assert other.get(ID).found.version == 1
+    log.store()
+    lose(redis)
+    store.create(chess(session_id=ID))  # another session: there is no first result of this command in it
+    with pytest.raises(SessionNotFound):
+        store.switch(ID, Claim(idempotency_key="move-17"))
 
 
 def test_what_ended_or_was_deleted_does_not_come_back(
