@@ -23,11 +23,20 @@ from wire import Raw
 
 from syncapp import create_app
 from syncapp.commands import Claim
-from syncapp.errors import AuditIncomplete, AuditUnavailable, Conflict, SessionExists, SessionNotFound
+from syncapp.errors import (
+    AuditIncomplete,
+    AuditUnavailable,
+    Conflict,
+    SessionExists,
+    SessionNotFound,
+    ValidationFailed,
+)
 from syncapp.metrics import RECOVERIES
+from syncapp.models import CreateSession
 from syncapp.questions import AtQuestion
 from syncapp.recovery import Misses, Outcome, Recovery
 from syncapp.sessions import SessionStore
+from syncapp.state import SCALARS, values_of
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 
@@ -145,6 +154,69 @@ def test_what_was_due_meanwhile_happens_at_its_own_instant(
     ]
     assert [at(ms)["epoch"] for ms in (17_000, 65_000)] == [NOON_MS, clock.now_ms]
     assert at(64_999)["clock"]["remaining_ms"] == 1
+
+
+@pytest.mark.parametrize(("rule", "idle_ms"), [("run", 3_612_000), ("freeze", 3_600_000), ("credit", 3_648_000)])
+def test_a_restored_session_is_idle_when_nobody_has_come_for_so_long(
+    store: SessionStore, clock: SetClock, log: Log, redis: redis_py.Redis, rule: str, idle_ms: int
+) -> None:
+    playing(store, clock)
+    log.store()
+    lose(redis)
+    clock.pass_ms(36_000)
+    log.recoveries[rule].recover(ID)
+    known = redis.hget(KEYS.session(ID), "scalars")
+    assert int(values_of([known.decode()])[SCALARS.index("idle_ms")]) == clock.now_ms + idle_ms  # type: ignore[union-attr]
+
+
+def test_groups_come_back_with_whose_turn_is_next_in_each(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+) -> None:
+    people = [
+        {"participant_id": name, "group_id": name[0], "total_time_ms": 60_000} for name in ("r1", "b1", "r2", "b2")
+    ]
+    store.create(CreateSession.parse({"session_id": ID, "sync_mode": "per_group", "participants": people}))
+    store.start(ID)
+    for _ in range(2):
+        clock.pass_ms(1000)
+        store.switch(ID)
+    before = store.get(ID).found
+    log.store()
+    lose(redis)
+    assert recovery.recover(ID) is Outcome.RESTORED
+    found = store.get(ID).found
+    assert (found.groups, found.active_participant_id) == (before.groups, "r2")
+    assert [store.switch(ID).found.active_participant_id for _ in range(3)] == ["b2", "r1", "b1"]
+
+
+def test_a_stale_session_of_another_roster_leaves_nothing_behind(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+) -> None:
+    store.create(crowd(3, session_id=ID))
+    file = dumped(redis)
+    store.delete(ID)
+    clock.pass_ms(1)
+    playing(store, clock)
+    log.store()
+    roll_back(redis, file)
+    assert recovery.recover(ID) is Outcome.REPLACED
+    with pytest.raises(ValidationFailed):
+        store.switch(ID, participant_id="p2")
+    names = [name.decode() for name in redis.hkeys(KEYS.session(ID))]  # type: ignore[union-attr]
+    assert sorted(name for name in names if name.startswith("index:")) == ["index:black", "index:white"]
+
+
+def test_an_epoch_is_later_though_the_clock_was_set_back(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+) -> None:
+    playing(store, clock)
+    log.store()
+    lose(redis)
+    clock.set(NOON_MS - 60_000)
+    assert recovery.recover(ID) is Outcome.RESTORED
+    found = store.get(ID)
+    assert (found.found.epoch, found.found.version) == (NOON_MS + 1, 1)
+    assert found.now_ms == found.found.updated_ms == NOON_MS + 17_000
 
 
 def test_the_chain_of_messages_goes_on_over_a_restore(
@@ -340,6 +412,7 @@ def test_a_fork_that_is_further_than_the_log_goes_on_as_it_stands(
     found = store.get(ID).found
     assert found.epoch > here.epoch
     assert (found.version, found.status, found.metadata) == (1, "paused", {"round": 1, "fork": True})
+    assert found.metadata_version == 1
     assert found.participants == here.participants
     log.store()
     assert log.history.remains(ID).session == found  # type: ignore[union-attr]
