@@ -13,7 +13,7 @@ end
 
 -- The first result of this idempotency key, if it has one; 'idempotency_mismatch' if it was another
 -- command's. The definition is not in the record: the session's own hash has it, or its tombstone, unless
--- another session of this id was made since.
+-- another session of this id was made since. One that was restored since is the same.
 local function replay(keys, call, now)
   local record = keys.idempotency and redis.call('GET', keys.idempotency)
   if not record then return nil end
@@ -25,7 +25,9 @@ local function replay(keys, call, now)
   if epoch then
     -- Of a deleted session there are an epoch and a definition, but no scalars.
     local scalars, last, definition = unpack(redis.call('HMGET', keys.session, 'scalars', 'epoch', 'definition'))
-    if epoch ~= (epoch_of(scalars) or last) then return refuse('not_found', now, nil, call) end
+    if epoch ~= (epoch_of(scalars) or last) and created_of(state[1]) ~= created_of(scalars) then
+      return refuse('not_found', now, nil, call)
+    end
     if epoch ~= call.known_epoch then state[DEFINITION] = definition end
   end
   call.expired_id = first[3]

@@ -5,24 +5,40 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from hashlib import sha1
 from typing import Any
 
 import psycopg2
 import pytest
 import redis as redis_py
+import requests
 from clocks import NOON_MS, PARTIALS, SetClock, chess, crowd, make_store, messages, settings
 from flask.testing import FlaskClient
 from test_api import CHESS, UNKNOWN, error
 from test_audit import KEYS, rows
+from test_race import eventually
 from test_replay import Log
+from wire import Raw
 
 from syncapp import create_app
-from syncapp.errors import AuditIncomplete, AuditUnavailable, Conflict, SessionExists, SessionNotFound
+from syncapp.commands import Claim
+from syncapp.errors import (
+    AuditIncomplete,
+    AuditUnavailable,
+    Conflict,
+    SessionExists,
+    SessionNotFound,
+    ValidationFailed,
+)
 from syncapp.metrics import RECOVERIES
+from syncapp.models import CreateSession
 from syncapp.questions import AtQuestion
 from syncapp.recovery import Misses, Outcome, Recovery
 from syncapp.sessions import SessionStore
+from syncapp.state import SCALARS, values_of
+
+from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 
 Db = psycopg2.extensions.connection
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
@@ -140,6 +156,69 @@ def test_what_was_due_meanwhile_happens_at_its_own_instant(
     assert at(64_999)["clock"]["remaining_ms"] == 1
 
 
+@pytest.mark.parametrize(("rule", "idle_ms"), [("run", 3_612_000), ("freeze", 3_600_000), ("credit", 3_648_000)])
+def test_a_restored_session_is_idle_when_nobody_has_come_for_so_long(
+    store: SessionStore, clock: SetClock, log: Log, redis: redis_py.Redis, rule: str, idle_ms: int
+) -> None:
+    playing(store, clock)
+    log.store()
+    lose(redis)
+    clock.pass_ms(36_000)
+    log.recoveries[rule].recover(ID)
+    known = redis.hget(KEYS.session(ID), "scalars")
+    assert int(values_of([known.decode()])[SCALARS.index("idle_ms")]) == clock.now_ms + idle_ms  # type: ignore[union-attr]
+
+
+def test_groups_come_back_with_whose_turn_is_next_in_each(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+) -> None:
+    people = [
+        {"participant_id": name, "group_id": name[0], "total_time_ms": 60_000} for name in ("r1", "b1", "r2", "b2")
+    ]
+    store.create(CreateSession.parse({"session_id": ID, "sync_mode": "per_group", "participants": people}))
+    store.start(ID)
+    for _ in range(2):
+        clock.pass_ms(1000)
+        store.switch(ID)
+    before = store.get(ID).found
+    log.store()
+    lose(redis)
+    assert recovery.recover(ID) is Outcome.RESTORED
+    found = store.get(ID).found
+    assert (found.groups, found.active_participant_id) == (before.groups, "r2")
+    assert [store.switch(ID).found.active_participant_id for _ in range(3)] == ["b2", "r1", "b1"]
+
+
+def test_a_stale_session_of_another_roster_leaves_nothing_behind(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+) -> None:
+    store.create(crowd(3, session_id=ID))
+    file = dumped(redis)
+    store.delete(ID)
+    clock.pass_ms(1)
+    playing(store, clock)
+    log.store()
+    roll_back(redis, file)
+    assert recovery.recover(ID) is Outcome.REPLACED
+    with pytest.raises(ValidationFailed):
+        store.switch(ID, participant_id="p2")
+    names = [name.decode() for name in redis.hkeys(KEYS.session(ID))]  # type: ignore[union-attr]
+    assert sorted(name for name in names if name.startswith("index:")) == ["index:black", "index:white"]
+
+
+def test_an_epoch_is_later_though_the_clock_was_set_back(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+) -> None:
+    playing(store, clock)
+    log.store()
+    lose(redis)
+    clock.set(NOON_MS - 60_000)
+    assert recovery.recover(ID) is Outcome.RESTORED
+    found = store.get(ID)
+    assert (found.found.epoch, found.found.version) == (NOON_MS + 1, 1)
+    assert found.now_ms == found.found.updated_ms == NOON_MS + 17_000
+
+
 def test_the_chain_of_messages_goes_on_over_a_restore(
     store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, db: Db
 ) -> None:
@@ -194,6 +273,26 @@ def test_a_restore_of_a_session_that_is_there_changes_nothing(
     with pytest.raises(SessionNotFound):
         store.renew(ID, known.order, NOON_MS)
     assert messages(redis, ID) == []
+
+
+def test_a_retry_of_a_command_before_the_loss_brings_its_first_result_back(
+    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, redis_url: str
+) -> None:
+    playing(store, clock)
+    first = store.switch(ID, Claim(idempotency_key="move-17"))
+    log.store()
+    lose(redis)
+    clock.pass_ms(100)
+    assert recovery.recover(ID) is Outcome.RESTORED
+    for other in (store, make_store(redis_url)):
+        again = other.switch(ID, Claim(idempotency_key="move-17"))
+        assert (again.replayed, again.found, again.event) == (True, first.found, first.event)
+        assert other.get(ID).found.version == 1
+    log.store()
+    lose(redis)
+    store.create(chess(session_id=ID))  # another session: there is no first result of this command in it
+    with pytest.raises(SessionNotFound):
+        store.switch(ID, Claim(idempotency_key="move-17"))
 
 
 def test_what_ended_or_was_deleted_does_not_come_back(
@@ -313,6 +412,7 @@ def test_a_fork_that_is_further_than_the_log_goes_on_as_it_stands(
     found = store.get(ID).found
     assert found.epoch > here.epoch
     assert (found.version, found.status, found.metadata) == (1, "paused", {"round": 1, "fork": True})
+    assert found.metadata_version == 1
     assert found.participants == here.participants
     log.store()
     assert log.history.remains(ID).session == found  # type: ignore[union-attr]
@@ -479,3 +579,47 @@ def test_the_command_drains_brings_back_and_tells(
     assert run()[0] == run("not-a-uuid")[0] == run("--all", lost)[0] == 2
     away = create_app(settings(redis_url, database_url="postgresql://127.0.0.1:1/x")).test_cli_runner()
     assert "run it again" in away.invoke(args=["sessions", "recover", "--all"]).output
+
+
+# On real processes.
+
+
+def test_clients_of_every_process_see_the_new_epoch_and_go_on(
+    make_cluster: MakeCluster, redis: redis_py.Redis, db: Db
+) -> None:
+    cluster = make_cluster(RECOVER_ON_MISS="true")
+    bases = [f"{url}/v1/sessions" for url in cluster.urls]
+    made = requests.post(bases[0], json=CHESS, timeout=10).json()["data"]
+    session_id = made["session_id"]
+    requests.post(f"{bases[0]}/{session_id}/start", timeout=10)
+
+    def logged(version: int) -> bool:
+        return requests.get(f"{bases[1]}/{session_id}/at?version={version}", timeout=10).status_code == 200
+
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(Raw(url, f"{session_id}{more}"))
+            for url in cluster.urls
+            for more in ("", "&format=patch")
+        ]
+        for client in clients:
+            assert client.message("STATE_SYNC")["state"]["version"] == 2
+        eventually(lambda: logged(2))
+        lose(redis, session_id)
+        answer = requests.post(f"{bases[1]}/{session_id}/switch", timeout=10)
+        assert answer.status_code == 200
+        found = answer.json()["data"]
+        assert (found["epoch"] > made["epoch"], found["version"], found["cycle_count"]) == (True, 2, 1)
+        for client in clients:
+            restored = client.message("STATE_UPDATE")
+            assert (restored["epoch"], restored["version"]) == (found["epoch"], 1)
+            assert restored["event"]["type"] == "session_restored"
+            assert restored["state"]["active_participant_id"] == "white"
+            switched = client.next().message
+            assert switched["type"] in ("STATE_UPDATE", "STATE_PATCH")
+            assert (switched["epoch"], switched["version"]) == (found["epoch"], 2)
+    eventually(lambda: logged(2))
+    lose(redis, session_id)
+    with Raw(cluster.urls[0], session_id) as late:
+        state = late.message("STATE_SYNC")["state"]
+        assert (state["epoch"] > found["epoch"], state["version"], state["cycle_count"]) == (True, 1, 1)
