@@ -68,6 +68,27 @@ def show_queue(*, oldest_age_ms: int | None, rate_per_s: float, **by_state: int)
     AUDIT_RATE.set(rate_per_s)
 
 
+class Tally:
+    """Counts by label in memory, and adds to a counter when flushed: an `inc` costs as much as writing a message."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._counts: dict[str, int] = {}
+
+    def add(self, label: str) -> None:
+        """Count one."""
+        self._counts[label] = self._counts.get(label, 0) + 1
+
+    def flush(self) -> None:
+        """Add what was counted."""
+        counts, self._counts = self._counts, {}
+        for label, count in counts.items():
+            self._counter.labels(label).inc(count)
+
+
+SENT = Tally(WS_SENT)
+
+
 def render() -> tuple[bytes, str]:
     """Return all metrics as Prometheus text, and its content type."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:

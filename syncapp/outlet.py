@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-
 from syncapp.backlog import Backlog
-from syncapp.metrics import WS_SENT
+from syncapp.metrics import SENT
 from syncapp.protocol import Told
 from syncapp.topics import Order, Update
 from syncapp.wire import Wire
 
 MOST_ANSWERS = 32
 MOST_ANSWER_BYTES = 262_144
-_SENT = {kind: WS_SENT.labels(kind) for kind in Told}
 
 
 class Outlet:
@@ -25,7 +22,7 @@ class Outlet:
 
     def __init__(self, wire: Wire, claim: Order, *, patches: bool) -> None:
         self._wire = wire
-        self._lock = threading.Lock()
+        self._lock = wire.lock
         self._backlog = Backlog(claim, patches=patches)
         self._answers: list[tuple[Told, bytes]] = []
         self._writing = False
@@ -97,7 +94,7 @@ class Outlet:
         if self._answers:
             return self._answers[0]
         item = self._backlog.first
-        return (item.kind, item.frame) if item else None
+        return (item.kind, item.update.frame(item.kind)) if item else None
 
     def _drop_first(self, kind: Told) -> None:
         if self._answers:
@@ -105,4 +102,4 @@ class Outlet:
         else:
             self._backlog.take()
         self.sent += 1
-        _SENT[kind].inc()
+        SENT.add(kind)

@@ -15,7 +15,7 @@ from syncapp.backlog import Backlog, Item
 from syncapp.config import Settings
 from syncapp.errors import SessionNotFound
 from syncapp.hub import Hub
-from syncapp.metrics import WS_CLOSED, WS_SENT, WS_SKIPPED
+from syncapp.metrics import SENT, WS_CLOSED, WS_SKIPPED
 from syncapp.protocol import Close, Told
 from syncapp.topics import Order, Update
 from syncapp.wire import Watchdog, Wire
@@ -89,7 +89,7 @@ class Stream:
             with self._lock:
                 item = self._backlog.take()
             if item:
-                WS_SENT.labels(item.kind).inc()
+                SENT.add(item.kind)
                 yield _event(item)
             elif self._backlog.is_ended or self._leaves:
                 return

@@ -10,18 +10,21 @@ import threading
 import time
 from collections.abc import Callable
 
+from syncapp.metrics import SENT
+
 SEND_BUFFER_BYTES = 131_072
 RECEIVE_BUFFER_BYTES = 65_536
 """What the system buffers for a client (it doubles the numbers): bounded, so that what a slow one reads is not old."""
 LINGER_S = 1.0
 _WATCH_S = 0.25
 _DISCARD_BYTES = 65_536
+_AT_ONCE = socket.MSG_DONTWAIT
 PAUSE_S = 0.01
 """gevent lets nobody else run while there is something to read."""
 
 
 class Watchdog:
-    """Aborts wires that have been writing one message for too long, on one thread, begun with the first write."""
+    """Aborts wires that have been writing one message for too long, on one thread; and flushes what they counted."""
 
     def __init__(self) -> None:
         self._deadlines: dict[Wire, float] = {}
@@ -30,6 +33,9 @@ class Watchdog:
     def begin(self, wire: Wire, deadline_s: float) -> None:
         """Watch a wire that begins to write, until this monotonic instant."""
         self._deadlines[wire] = deadline_s
+
+    def start(self) -> None:
+        """Start the thread, once."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="ws watchdog", daemon=True)
             self._thread.start()
@@ -54,26 +60,31 @@ class Watchdog:
         while True:
             time.sleep(_WATCH_S)
             self.run_once(time.monotonic())
+            SENT.flush()
 
 
 class Wire:
     """A socket that sends whole frames, one at a time, whichever thread they come from.
 
     aborted: a message took longer than it may. heard_s: when the client was last heard of. wake: called, at once
-    and without the lock, when there is something for `flush`, or reading has ended.
+    when there is something for `write`, or reading has ended. lock: never held for long.
     """
 
     __slots__ = (
-        "_direct", "_draining", "_lock", "_raw", "_rest", "_watchdog", "aborted", "ended", "heard_s", "limit_s", "wake",
+        "_direct", "_draining", "_is_writing", "_raw", "_rest", "_turn", "_watchdog", "aborted", "ended", "heard_s",
+        "limit_s", "lock", "wake",
     )  # fmt: skip
 
     def __init__(self, raw: socket.socket, watchdog: Watchdog, limit_s: float) -> None:
         self._raw = raw
         # What gevent's socket has within never waits; a TLS socket can't be asked not to.
         self._direct = None if isinstance(raw, ssl.SSLSocket) else getattr(raw, "_sock", raw)
-        self._rest = memoryview(b"")
-        self._lock = threading.Lock()
+        self._rest: memoryview | None = None
+        self._is_writing = False
+        self._turn = threading.Lock()
+        self.lock = threading.Lock()
         self._watchdog = watchdog
+        watchdog.start()
         self._draining = False
         self.limit_s = limit_s
         self.aborted = self.ended = False
@@ -94,51 +105,41 @@ class Wire:
     def try_write(self, frame: bytes) -> bool:
         """Send a frame without waiting for anything; False when there is no room for any of it now.
 
-        When there is room for a part, the rest is left to `flush`.
+        When there is room for a part, the rest is left to `write`. The caller holds `lock`.
         """
-        if self._draining:
-            return True  # nobody reads it any more
-        if self._direct is None or not self._lock.acquire(blocking=False):
-            return False
+        if self._is_writing or self._rest or self._direct is None:
+            return self._draining  # then nobody reads it any more
         try:
-            if self._rest:
-                return False
-            sent = self._direct.send(frame, socket.MSG_DONTWAIT)
-            if sent < len(frame):
-                self._rest = memoryview(frame)[sent:]
-                self._watchdog.begin(self, time.monotonic() + self.limit_s)
+            sent = self._direct.send(frame, _AT_ONCE)
         except BlockingIOError:
             return False
         except OSError:
             return True  # the client is gone: the next `recv` notices
-        finally:
-            self._lock.release()
-        if self._rest:
+        if sent < len(frame):
+            self._rest = memoryview(frame)[sent:]
+            self._watchdog.begin(self, time.monotonic() + self.limit_s)
             self.wake()
         return True
 
     @property
     def has_rest(self) -> bool:
         """Whether a frame is sent in part."""
-        return bool(self._rest)
-
-    def flush(self) -> None:
-        """Send the rest of a frame, as `write` does."""
-        self.write(b"")
+        return self._rest is not None
 
     def write(self, frame: bytes) -> None:
-        """Send a frame. Raises `OSError` when the client is gone, or takes longer than it may."""
-        with self._lock:
-            if not self._rest:
-                self._watchdog.begin(self, time.monotonic() + self.limit_s)
+        """Send the rest of a frame, and a frame. Raises `OSError` when the client is gone, or takes too long."""
+        with self._turn:
+            with self.lock:
+                self._is_writing = True
             try:
                 if self._rest:
-                    rest, self._rest = self._rest, memoryview(b"")
-                    self._raw.sendall(rest)
-                    self._watchdog.begin(self, time.monotonic() + self.limit_s)
+                    self._raw.sendall(self._rest)
+                    self._rest = None
+                self._watchdog.begin(self, time.monotonic() + self.limit_s)
                 self._raw.sendall(frame)
             finally:
                 self._watchdog.end(self)
+                self._is_writing = False
 
     def hurry(self, limit_s: float) -> None:
         """Give a message that is being written no more than this time, from now."""

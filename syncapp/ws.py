@@ -44,8 +44,10 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
     def serve(ws: Any) -> None:
         wish = g.wish
         connection = Connection(ws, g.wire, backend, wish.session_id, wish.claim, patches=wish.patches)
+        address = request.remote_addr or ""
+        request.environ.clear()  # nobody needs it any more, and it is kilobytes for as long as the connection lasts
         with guards.draining.told(connection.leave):
-            connection.run(request.remote_addr or "", wish.claim)
+            connection.run(address, wish.claim)
 
     Sock(app).route(PATH, endpoint="ws")(serve)
     upgrade = app.view_functions["ws"]
