@@ -8,13 +8,15 @@ when that function comes there: making them is a good part of what a short scrip
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
 import redis
 from redis.exceptions import NoScriptError
+
+from syncapp.lines import Lines, Words, packed
 
 LUA_DIR = Path(__file__).resolve().parent.parent / "lua"
 _INCLUDE = re.compile(r"^ *-- @include (_\w+)[ \t]*$", re.MULTILINE)
@@ -47,33 +49,31 @@ class Scripts:
     """Every script, loaded into a server when the server does not know it."""
 
     def __init__(self, client: redis.Redis, partials: Mapping[str, str] | None = None) -> None:
-        self._client = client
+        self._lines = Lines(client)
         self._texts = {name: expand(name, partials) for name in names()}
         # EVALSHA wants SHA-1; nothing here depends on it being hard to forge.
         self._hashes = {
             name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._texts.items()
         }
 
-    def call(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+    def call(self, name: str, keys: Sequence[str], args: Words) -> Any:
         """Run a script in one round trip and return its raw reply.
 
         A server that restarted has forgotten its scripts: then the text is sent, once, which runs it too.
         That is safe: a script that the server did not know has not run.
         """
-        run: Callable[..., Any] = self._client.execute_command  # redis-py leaves it untyped
-        try:
-            return run("EVALSHA", self._hashes[name], len(keys), *keys, *args)
-        except NoScriptError:
-            return run("EVAL", self._texts[name], len(keys), *keys, *args)
+        (reply,) = self._lines.call(packed("EVALSHA", self._hashes[name], len(keys), *keys, *args))
+        if isinstance(reply, NoScriptError):
+            (reply,) = self._lines.call(packed("EVAL", self._texts[name], len(keys), *keys, *args))
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
-    def call_all(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[str | bytes | int]]]) -> list[Any]:
+    def call_all(self, name: str, calls: Sequence[tuple[Sequence[str], Words]]) -> list[Any]:
         """Run a script for each of several keys and arguments, in one round trip; errors stand in their places."""
-        with self._client.pipeline(transaction=False) as pipe:
-            for keys, args in calls:
-                run: Callable[..., Any] = pipe.execute_command  # redis-py leaves it untyped
-                run("EVALSHA", self._hashes[name], len(keys), *keys, *args)
-            replies: list[Any] = pipe.execute(raise_on_error=False)
+        sha = self._hashes[name]
+        commands = b"".join(packed("EVALSHA", sha, len(keys), *keys, *args) for keys, args in calls)
         return [
             self.call(name, *call) if isinstance(reply, NoScriptError) else reply
-            for call, reply in zip(calls, replies, strict=True)
+            for call, reply in zip(calls, self._lines.call(commands, len(calls)), strict=True)
         ]

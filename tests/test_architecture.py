@@ -31,7 +31,7 @@ LEAVES = {
     "dispatch",
     "refusals",
 }
-STORES = {"scripts", "db", "redis", "pubsub", "inspection", "totals"}
+STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals"}
 SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit", "drains", "verifier", "parity"} | {
     "alerts",
     "tally",

@@ -1,0 +1,103 @@
+"""Lines carry one command at a time, and nobody ever reads the reply to another's."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis as redis_py
+from clocks import settings
+from redis import exceptions
+
+from syncapp.lines import Lines, packed
+from syncapp.redis import connect
+from syncapp.servers import Valkey
+
+
+@pytest.fixture
+def client(redis: redis_py.Redis, redis_url: str) -> Iterator[redis_py.Redis]:
+    with connect(settings(redis_url, redis_timeout_s=0.3, redis_max_connections=2)) as client:
+        yield client
+
+
+def test_replies_come_in_the_order_of_commands_and_an_error_stands_in_its_place(client: redis_py.Redis) -> None:
+    commands = packed("ECHO", "first") + packed("LPUSH", "a key", 1) + packed("GET", "a key") + packed("ECHO", b"last")
+    first, length, error, last = Lines(client).call(commands, 4)
+    assert (first, length, last) == ("first", 1, "last")
+    assert isinstance(error, exceptions.ResponseError)
+    assert str(error).startswith("WRONGTYPE")
+
+
+def test_a_command_without_an_answer_fails_in_time_and_its_late_answer_reaches_nobody(client: redis_py.Redis) -> None:
+    lines = Lines(client)
+    began_s = time.monotonic()
+    with pytest.raises(exceptions.TimeoutError):
+        lines.call(packed("BLPOP", "a list nobody fills", 1))
+    assert time.monotonic() - began_s < 0.9
+    for number in range(5):
+        assert lines.call(packed("ECHO", number)) == [str(number)]
+        time.sleep(0.2)
+
+
+def test_no_more_lines_are_made_than_allowed_and_who_waits_gets_one_that_becomes_free(client: redis_py.Redis) -> None:
+    lines = Lines(client)
+    answers: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: answers.extend(lines.call(packed("BLPOP", "a list", "0.1")))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [None] * 4
+    assert lines._made == 2
+
+
+def test_who_waits_too_long_for_a_line_is_told(client: redis_py.Redis) -> None:
+    lines = Lines(client)
+    taken = [lines._take(), lines._take()]
+    with pytest.raises(exceptions.ConnectionError, match="no connection became free"):
+        lines.call(packed("PING"))
+    lines._idle.extend(taken)
+    assert lines.call(packed("PING")) == ["PONG"]
+
+
+def test_lines_that_the_server_closed_are_not_used_again(client: redis_py.Redis, redis: redis_py.Redis) -> None:
+    lines = Lines(client)
+    lines.call(packed("PING"))
+    redis.client_kill_filter(_type="normal", skipme=True)
+    time.sleep(0.6)
+    assert lines.call(packed("PING")) == ["PONG"]
+
+
+def test_after_a_restart_one_failure_closes_all_idle_lines(client: redis_py.Redis, valkey: Valkey) -> None:
+    lines = Lines(client)
+    taken = [lines._take(), lines._take()]
+    lines._idle.extend(taken)
+    lines.call(packed("PING"))
+    valkey.restart()
+    for line in taken:
+        line._used_s = time.monotonic()  # as if they had been in use a moment ago
+    with pytest.raises(exceptions.ConnectionError):
+        lines.call(packed("PING"))
+    assert lines.call(packed("PING")) == ["PONG"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("NOSCRIPT No matching script.", exceptions.NoScriptError),
+        ("LOADING is loading", exceptions.BusyLoadingError),
+        ("READONLY a replica", exceptions.ReadOnlyError),
+        ("OOM full", exceptions.OutOfMemoryError),
+        ("ERR something else", exceptions.ResponseError),
+    ],
+)
+def test_an_error_reply_becomes_the_exception_of_the_client_library(
+    client: redis_py.Redis, text: str, kind: type[Exception]
+) -> None:
+    (error,) = Lines(client).call(packed("EVAL", f"return redis.error_reply('{text}')", 0))
+    assert type(error) is kind
+    assert str(error) == text
