@@ -75,9 +75,10 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
 
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # the documented way to add middleware
-        app.wsgi_app, x_for=settings.proxy_hops, x_proto=settings.proxy_hops, x_host=0
-    )
+    if settings.proxy_hops:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # the documented way to add middleware
+            app.wsgi_app, x_for=settings.proxy_hops, x_proto=settings.proxy_hops, x_host=0
+        )
     app.extensions["syncapp"] = Services(
         settings,
         store,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
-import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from flask import g, request
@@ -14,6 +14,9 @@ from syncapp.errors import InvalidJson, UnsupportedMediaType, ValidationFailed
 from syncapp.fields import IDEMPOTENCY_KEY_PATTERN, MAX_DEPTH, is_too_deep
 from syncapp.models import CommandBody, Request
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 _JSON_TYPES = frozenset({"application/json", "application/merge-patch+json"})
 _ETAG = re.compile(r'"(\d{1,16})-(\d{1,16})"\Z')
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -22,10 +25,13 @@ _KEY = re.compile(IDEMPOTENCY_KEY_PATTERN.removesuffix("$") + r"\Z")
 
 def request_id() -> str:
     """Return the id this request is logged under: the caller's `X-Request-Id`, if it is one, or a new one."""
-    if "request_id" not in g:
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
-    return str(g.request_id)
+    this = g._get_current_object()  # each look through the proxy is a search for the context
+    found: str | None = this.get("request_id")
+    if found is None:
+        given = request.environ.get("HTTP_X_REQUEST_ID", "")
+        # Told apart, not kept secret: the system's random numbers would cost a system call each.
+        found = this.request_id = given if _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
+    return found
 
 
 def body() -> Any:
@@ -34,6 +40,9 @@ def body() -> Any:
     Raises `UnsupportedMediaType`, `InvalidJson` (not JSON, NaN, nested deeper than 32), and werkzeug's
     413 when it is over the limit.
     """
+    environ = request.environ
+    if "HTTP_TRANSFER_ENCODING" not in environ and environ.get("CONTENT_LENGTH") in (None, "", "0"):
+        return {}
     raw = request.get_data(cache=False)
     if not raw:
         return {}
@@ -54,7 +63,8 @@ def claim(asked: Request) -> Claim:
     Raises `ValidationFailed` naming the header that does not fit.
     """
     version, epoch = (asked.expected_version, asked.expected_epoch) if isinstance(asked, CommandBody) else (None, None)
-    tag = request.headers.get("If-Match")
+    environ = request.environ
+    tag = environ.get("HTTP_IF_MATCH")
     if tag is not None and tag.strip() != "*":
         match = _ETAG.match(tag.strip())
         if not match:
@@ -63,28 +73,30 @@ def claim(asked: Request) -> Claim:
         if (epoch is not None and epoch != tagged[0]) or (version is not None and version != tagged[1]):
             raise ValidationFailed.of("If-Match", "names another version than the body expects", "contradiction")
         epoch, version = tagged
-    return Claim(expected_epoch=epoch, expected_version=version, idempotency_key=_key(), request_id=request_id())
+    return Claim(expected_epoch=epoch, expected_version=version, idempotency_key=_key(environ), request_id=request_id())
 
 
 def claims_by_header() -> bool:
     """Tell whether the expected version came in `If-Match`: a conflict is then a failed precondition."""
-    return "If-Match" in request.headers
+    return "HTTP_IF_MATCH" in request.environ
 
 
 def wants_minimal() -> bool:
     """Tell whether the caller prefers `return=minimal` (RFC 7240)."""
-    preferences = ",".join(request.headers.getlist("Prefer")).lower()
-    return any(part.split(";")[0].replace(" ", "") == "return=minimal" for part in preferences.split(","))
+    preferences = request.environ.get("HTTP_PREFER", "").lower()
+    return bool(preferences) and any(
+        part.split(";")[0].replace(" ", "") == "return=minimal" for part in preferences.split(",")
+    )
 
 
 def is_current(etag: str) -> bool:
     """Tell whether `If-None-Match` names this entity tag (weak comparison) or any."""
-    tags = request.headers.get("If-None-Match", "")
-    return any(part.strip().removeprefix("W/") in (etag, "*") for part in tags.split(","))
+    tags = request.environ.get("HTTP_IF_NONE_MATCH", "")
+    return bool(tags) and any(part.strip().removeprefix("W/") in (etag, "*") for part in tags.split(","))
 
 
-def _key() -> str | None:
-    key = request.headers.get("Idempotency-Key")
+def _key(environ: WSGIEnvironment) -> str | None:
+    key: str | None = environ.get("HTTP_IDEMPOTENCY_KEY")
     if key is not None and not _KEY.match(key):
         raise ValidationFailed.of("Idempotency-Key", "must be 1 to 128 visible ASCII characters", "idempotency_key")
     return key

@@ -257,7 +257,9 @@ def documented(**options: Any) -> Callable[[Route], Route]:
     """Return a decorator that adds a route to the document, under the function's name."""
 
     def decorate(route: Route) -> Route:
-        named: Route = spec.validate(skip_validation=True, operation_id=route.__name__, **options)(route)
-        return named
+        named = spec.validate(skip_validation=True, operation_id=route.__name__, **options)(route)
+        # The route itself is registered, not spectree's wrapper, which would cost each request and do nothing.
+        spec._function_metadata[route] = spec._function_metadata[named]
+        return route
 
     return decorate
