@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.figures import Figure, Part
 
@@ -88,10 +89,10 @@ def _bars(
     return _saved(figure, stem, name)
 
 
-def _saved(figure: object, stem: Path, name: str) -> Path:
+def _saved(figure: Any, stem: Path, name: str) -> Path:
     from matplotlib import pyplot as plt
 
     path = stem.with_name(f"{stem.name}-{name}.png")
-    figure.savefig(path, bbox_inches="tight")  # type: ignore[attr-defined]  # matplotlib is optional here
+    figure.savefig(path, bbox_inches="tight")
     plt.close(figure)
     return path
