@@ -13,6 +13,7 @@ import orjson
 import psutil
 
 from bench.figures import Figure, Part
+from bench.plots import draw
 from bench.targets import Verdict, verdicts
 
 
@@ -30,8 +31,10 @@ def write(parts: Mapping[str, Part], folder: Path, *, load_before: tuple[float, 
     json = folder / f"{stem}.json"
     json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     markdown = folder / f"{stem}.md"
-    markdown.write_text(f"# Benchmark of {stem}\n\n{about(document)}\n\n{tables(parts)}\n")
-    return [json, markdown]
+    plots = draw(parts, folder / stem)
+    pictures = "".join(f"\n![{path.stem}]({path.name})\n" for path in plots)
+    markdown.write_text(f"# Benchmark of {stem}\n\n{about(document)}\n\n{tables(parts)}\n{pictures}")
+    return [json, markdown, *plots]
 
 
 def read(path: Path) -> dict[str, Part]:

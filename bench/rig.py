@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import redis as redis_py
@@ -77,6 +78,13 @@ class Rig:
     def memory(self, key: str) -> int:
         """Return the bytes a key takes, all of its elements counted; 0 when there is none."""
         return self.redis.memory_usage(key, samples=0) or 0
+
+    def outbox(self) -> Iterator[tuple[int, bytes]]:
+        """Yield when each event in the outboxes was committed (ms), and its message."""
+        for bucket in range(self.settings.sync_buckets):
+            entries: Any = self.redis.xrange(self.keys.outbox(bucket))
+            for stream_id, fields in entries:
+                yield int(stream_id.split(b"-")[0]), fields[b"message"]
 
     def forget_outbox(self) -> None:
         """Throw the outboxes away: parts without a worker do not measure a server that fills up."""

@@ -67,6 +67,29 @@ TARGETS = (
         for name in ("GET", "switch")
         for load in ("64 × 1", "64 × 2")
     ),
+    Target(
+        "sockets",
+        "socket switch, 16 clients",
+        "commands/s",
+        "ratio",
+        2,
+        "socket commands ≥ 2 × REST's rate",
+        least=True,
+    ),
+    Target("fanout", "last of 1,000 clients", "µs", "ratio", 1.3, "last of 1,000 clients ≤ 1.3 × the bare loop"),
+    Target("fanout", "memory of a connection", "kB", "median", 45, "an idle connection ≤ 45 kB"),
+    Target("audit", "drain, to inserts", "events/s", "ratio", 20, "drain ≥ 20 × one row a transaction", least=True),
+    Target("audit", "drain, to COPY", "events/s", "ratio", 0.6, "drain ≥ 60 % of bare COPY", least=True),
+    Target("audit", "commit to row, idle", "ms", "p95", 1000, "commit to row, idle: p95 ≤ 1 s"),
+    Target("audit", "commit to row, under load", "ms", "p95", 3000, "commit to row, under load: p95 ≤ 3 s"),
+    Target("expiry", "lateness, 100 a second", "ms", "p99", 20, "expiry lateness at 100 a second: p99 ≤ 20 ms"),
+    Target("expiry", "all of 1,000 at once", "ms", "median", 500, "1,000 expiries at once within 500 ms"),
+    Target(
+        "growth", "switch, 100,000 to 1,000 sessions", "×", "median", 1.2, "`switch` at 100 k sessions ≤ 1.2 × at 1 k"
+    ),
+    Target(
+        "growth", "sweep, 100,000 to 1,000 sessions", "×", "median", 1.2, "a sweep at 100 k sessions ≤ 1.2 × at 1 k"
+    ),
 )
 
 
