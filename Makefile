@@ -10,7 +10,7 @@ CORE := sessions scripts outbox audit tasks
 $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>/dev/null || rm -f $(INSTALLED))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test mutants check lint types fmt bench clean
+.PHONY: help run test mutants check lint types fmt bench clean stress
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,10 @@ mutants: $(INSTALLED) ## Show that the tests notice small faults in the scripts 
 	$(BIN)/python tests/mutants.py $(ONLY)
 
 check: lint types test ## Run all that CI runs
+
+stress: $(INSTALLED) ## Hundreds of clients and faults for a minute (STRESS_SECONDS, STRESS_CLIENTS, STRESS_SEED)
+	@STRESS_SECONDS=$${STRESS_SECONDS:-60} STRESS_CLIENTS=$${STRESS_CLIENTS:-300} \
+	  $(BIN)/python -m pytest tests/test_stress.py -q -s
 
 lint: $(INSTALLED) ## Check style and format
 	$(BIN)/ruff check .

@@ -70,8 +70,16 @@ class Raw:
         self.socket = socket.socket()
         if receive_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self._buffer = b""
+        try:
+            self._shake_hands((str(address.hostname), address.port or 0), session_id, headers)
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def _shake_hands(self, address: tuple[str, int], session_id: str, headers: Mapping[str, str] | None) -> None:
         self.socket.settimeout(10)
-        self.socket.connect((address.hostname, address.port))
+        self.socket.connect(address)
         key = base64.b64encode(os.urandom(16)).decode()
         lines = {
             "Host": "localhost",
@@ -82,7 +90,6 @@ class Raw:
         } | dict(headers or {})
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value != "absent")
         self.socket.sendall(f"GET /ws?sessionId={session_id} HTTP/1.1\r\n{head}\r\n".encode("latin-1"))
-        self._buffer = b""
         while b"\r\n\r\n" not in self._buffer:
             self._receive()
         answer, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
