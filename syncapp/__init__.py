@@ -51,8 +51,8 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
 
     from syncapp import broker, cli, db, logs, redis, ws
     from syncapp.admission import Guards
+    from syncapp.api import asyncapi, hooks, responses, sessions, streams, system
     from syncapp.api import history as history_api
-    from syncapp.api import hooks, responses, sessions, streams, system
     from syncapp.config import Settings
     from syncapp.connection import Backend
     from syncapp.history import History
@@ -113,6 +113,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     responses.register(app)
     app.register_blueprint(sessions.blueprint)
     app.register_blueprint(streams.blueprint)
+    app.register_blueprint(asyncapi.blueprint)
     app.register_blueprint(history_api.blueprint)
     system.register(app)
     ws.register(app, Backend(settings, store, hub, Crew(settings.redis_max_connections // 2 or 1)), guards)

@@ -111,7 +111,7 @@ class Inbox:
         command, came_s = self._waiting.popleft()
         if time.monotonic() - came_s > self._patience_s:
             self._owner.refuse(command, StoreUnavailable(_NOT_SENT, {"retry_after_s": 1}))
-        elif isinstance(self._owner.obey(command), StoreUnavailable):
+        elif (fault := self._owner.obey(command)) and fault.code == StoreUnavailable.code:
             for _ in range(len(self._waiting)):
                 self._owner.refuse(self._waiting.popleft().command, StoreUnavailable(_NOT_SENT, {"retry_after_s": 1}))
         with self._lock:

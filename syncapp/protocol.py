@@ -208,6 +208,6 @@ def close_frame(code: int, reason: str) -> bytes:
 
 def _echo(raw: dict[str, Any]) -> str | int | None:
     value = raw.get("id")
-    if isinstance(value, str) and len(value) <= _LONGEST_ECHO:
+    if isinstance(value, str) and 1 <= len(value) <= _LONGEST_ECHO:
         return value
     return value if type(value) is int else None

@@ -13,6 +13,9 @@ import requests
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
+from syncapp.api.asyncapi import SENT
+from syncapp.protocol import Told
+
 from conftest import Cluster  # isort: skip  # pytest puts this folder on the path
 
 CHESS: dict[str, Any] = {
@@ -62,7 +65,9 @@ class Client:
     def next(self, kind: str = "", within_s: float = 10) -> dict[str, Any]:
         end_s = time.monotonic() + within_s
         while True:
-            message: dict[str, Any] = json.loads(self.connection.recv(timeout=max(0.01, end_s - time.monotonic())))
+            text = self.connection.recv(timeout=max(0.01, end_s - time.monotonic()))
+            message: dict[str, Any] = json.loads(text)
+            SENT[Told(message["type"])].model_validate_json(text)
             if kind in ("", message["type"]):
                 return message
 

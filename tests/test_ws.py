@@ -21,10 +21,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from peers import Api, Client, errors_in, eventually, metric
+from pydantic import BaseModel
 from websockets.sync.client import connect
 from wire import BINARY, CLOSE, PING, PONG, TEXT, Raw, frame
 
 from syncapp import create_app, protocol
+from syncapp.api.asyncapi import ERROR_CODES, RECEIVED, SENT
+from syncapp.dispatch import COMMANDS
 from syncapp.errors import SyncError
 from syncapp.protocol import Asked, Close, Told
 from syncapp.servers import Valkey
@@ -657,20 +660,40 @@ def test_requests_for_websockets_are_counted_as_what_they_were_answered(strict: 
     eventually(lambda: all(metric(api.url, name) for name in counted))
 
 
-def table(heading: str) -> dict[str, str]:
-    """Return first column and rest of the table under a heading of the protocol's document."""
+def table(heading: str) -> dict[str, list[str]]:
+    """Return the rows of the table under a heading of the protocol's document, by their first column."""
     part = DOCUMENT.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)`[^|]*\|(.*)\|$", part, re.MULTILINE)
-    return dict(rows)
+    rows = [re.split(r" \| ", line.strip("| ")) for line in part.splitlines() if line.startswith("| `")]
+    return {re.findall(r"`(\w+)`", row[0])[0]: row[1:] for row in rows}
 
 
-def test_the_document_names_every_message_and_close_code() -> None:
-    assert table("What the server sends").keys() == set(Told)
-    assert table("What a client may send").keys() == set(Asked)
+def fields_of(model: type[BaseModel]) -> set[str]:
+    return set(model.model_fields) - {"type", "sessionId", "timestamp"}
+
+
+def test_the_document_names_every_message_with_its_fields() -> None:
+    sent, received = table("What the server sends"), table("What a client may send")
+    assert sent.keys() == set(Told)
+    assert received.keys() == set(Asked)
+    for kind, model in SENT.items():
+        assert set(re.findall(r"`(\w+)`", sent[kind][0].split(". ")[0])) == fields_of(model), kind
+    for asked, kind_model in RECEIVED.items():
+        assert set(re.findall(r"`(\w+)`", received[asked][0])) == fields_of(kind_model), asked
+
+
+def test_the_document_says_of_every_close_code_whether_to_come_back() -> None:
     codes = table("Close codes")
     assert {int(code) for code in codes} == {*Close, 1001, 1006}
-    for text in codes.values():
-        assert re.search(r"\b(yes|no)\b", text.split("|")[-1])
+    for row in codes.values():
+        assert re.match(r"(yes|no)\b", row[-1])
+
+
+def test_the_document_names_every_command_and_every_error_with_what_to_do() -> None:
+    rows = table("Error codes")
+    assert sorted(rows) == ERROR_CODES
+    assert all(len(row) == 2 for row in rows.values())
+    commands = DOCUMENT.read_text().split("`command` is one of ")[1].split(", and acts")[0]
+    assert re.findall(r"`(\w+)`", commands) == list(COMMANDS)
 
 
 def test_every_example_in_the_document_is_a_message() -> None:
@@ -678,7 +701,28 @@ def test_every_example_in_the_document_is_a_message() -> None:
     kinds = set()
     for text in examples:
         example = json.loads(text)
-        kinds.add(example.get("type"))
-        if example.get("type") in set(Asked):
+        kinds.add(example["type"])
+        if example["type"] in set(Asked):
             protocol.parse(text)
-    assert kinds >= {*Told, *Asked}
+        elif "state" not in example:  # those are shortened
+            SENT[Told(example["type"])].model_validate_json(text)
+    assert kinds == {*Told, *Asked}
+
+
+def test_the_asyncapi_document_says_what_the_code_does(redis_url: str) -> None:
+    document = create_app(settings(redis_url)).test_client().get("/asyncapi.json").get_json()
+    assert document["asyncapi"] == "3.0.0"
+    messages = document["components"]["messages"]
+    assert messages.keys() == {*Told, *Asked}
+    channel = document["channels"]["session"]
+    assert channel["messages"].keys() == messages.keys()
+    assert set(channel["x-close-codes"]) == {str(int(code)) for code in Close}
+    schemas = document["components"]["schemas"]
+    assert schemas["ErrorMessage"]["properties"]["code"]["enum"] == ERROR_CODES
+    assert schemas["Command"]["properties"]["command"]["enum"] == list(COMMANDS)
+    actions = {operation["action"] for operation in document["operations"].values()}
+    assert actions == {"send", "receive"}
+    for ref in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document)):
+        found = document
+        for part in ref.split("/"):
+            found = found[part]
