@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from syncapp import moments, remains, statements
 from syncapp.db import Cursor
@@ -27,7 +26,6 @@ Row = dict[str, Any]
 """A row as clients see it: JSON, instants as ISO 8601."""
 Order = tuple[int, int]
 EXPORT_ROWS = 500
-IDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +112,9 @@ class History:
         """Return each (session id, epoch) of which another event than the one stored is kept as a dead letter."""
         return self._pool.ask(remains.forks)
 
-    def ids_since(self, changed_ms: int) -> Iterator[str]:
-        """Yield the ids of sessions that are live, or were changed since an instant (ms) and not deleted."""
-        last = str(UUID(int=0))
-        while page := self._pool.ask(partial(remains.ids, changed_ms=changed_ms, after=last, limit=IDS)):
-            yield from page
-            last = page[-1]
+    def ids_since(self, changed_ms: int) -> list[str]:
+        """Return the ids of sessions that are live, or were changed since an instant (ms) and not deleted."""
+        return self._pool.ask(lambda cursor: remains.ids(cursor, changed_ms))
 
     def statistics(self, session_id: str) -> Statistics:
         """Return the cycles of a session since it was created last. Raises `SessionNotFound`."""
@@ -160,9 +155,12 @@ def _expect_any(cursor: Cursor, session_id: str) -> None:
 
 
 def _sessions(cursor: Cursor, asked: HistoryQuestion) -> Page:
+    # One word alone is what an index by it can be read in order for.
     spans = {
-        "status = ANY(%(status)s::sync_status[])": asked.status or None,
-        "sync_mode = ANY(%(mode)s::sync_mode[])": asked.mode or None,
+        "status = %(status)s": asked.status if len(asked.status) == 1 else None,
+        "status = ANY(%(statuses)s::sync_status[])": asked.status if len(asked.status) > 1 else None,
+        "sync_mode = %(mode)s": asked.mode if len(asked.mode) == 1 else None,
+        "sync_mode = ANY(%(modes)s::sync_mode[])": asked.mode if len(asked.mode) > 1 else None,
         "created_at >= %(created_from)s": asked.created_from,
         # What was created in the span was not changed before it: this is what an index of changes can use.
         "updated_at >= %(created_from)s": asked.created_from,
@@ -174,7 +172,8 @@ def _sessions(cursor: Cursor, asked: HistoryQuestion) -> Page:
     wanted = [condition for condition, value in spans.items() if value is not None]
     names = ("created_from", "created_to", "updated_from", "updated_to")
     values: Row = {name: iso(getattr(asked, name)) for name in names}
-    values |= {"status": asked.status, "mode": asked.mode, "limit": asked.limit + 1}
+    values |= {"statuses": asked.status, "modes": asked.mode, "limit": asked.limit + 1}
+    values |= {"status": next(iter(asked.status), None), "mode": next(iter(asked.mode), None)}
     if asked.before:
         values |= {"before": iso(asked.before[0]), "before_id": asked.before[1]}
     cursor.execute(statements.SESSIONS.format(filters=" WHERE " + " AND ".join(wanted) if wanted else ""), values)

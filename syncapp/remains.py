@@ -169,9 +169,9 @@ def forks(cursor: Cursor) -> set[tuple[str, int]]:
     return set(cursor.fetchall())
 
 
-def ids(cursor: Cursor, changed_ms: int, after: str, limit: int) -> list[str]:
-    """Return the ids of sessions that are live, or changed since and not deleted, in order, from the one after."""
-    cursor.execute(statements.RECENT_IDS, [after, iso(changed_ms), limit])
+def ids(cursor: Cursor, changed_ms: int) -> list[str]:
+    """Return the ids of sessions that are live, or changed since and not deleted."""
+    cursor.execute(statements.RECENT_IDS, [iso(changed_ms)])
     return [session_id for (session_id,) in cursor.fetchall()]
 
 

@@ -76,7 +76,6 @@ FORKS = (
     " WHERE told IS NOT NULL"
 )
 RECENT_IDS = (
-    "SELECT session_id::text FROM sync_sessions WHERE session_id > %s"
-    " AND (status IN ('pending', 'running', 'paused') OR status <> 'deleted' AND updated_at > %s)"
-    " ORDER BY session_id LIMIT %s"
+    "SELECT session_id::text FROM sync_sessions"
+    " WHERE status IN ('pending', 'running', 'paused') OR status <> 'deleted' AND updated_at > %s"
 )
