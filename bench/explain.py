@@ -193,7 +193,6 @@ def questions(cursor: Cursor, long_id: str, long_epoch: int) -> dict[str, tuple[
         "statistics: cycles of 20,000 events": (statements.CYCLES, [long_id, long_epoch]),
         "statistics: roster": (statements.ROSTER, [long_id, long_epoch]),
         "recovery: newest message": (statements.LAST, [short_id]),
-        "recovery: one message": (statements.MESSAGE, [short_id, epoch, 50]),
         "recovery: forks": (statements.FORKS, None),
         "recovery: live sessions": (statements.RECENT_IDS, ["infinity"]),
     }

@@ -1,11 +1,12 @@
 """The history: what the audit log answers about sessions, also about those that Redis no longer has.
 
-Events come into the log within about a second of their commit; nothing in here asks Redis about a session.
+Events come into the log within about a second of their commit; nothing in here asks Redis for more than the time.
 Every method raises `AuditUnavailable` when PostgreSQL does not answer.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,7 @@ from typing import Any
 from syncapp import moments, remains, statements
 from syncapp.db import Cursor
 from syncapp.definitions import Definition
-from syncapp.errors import SessionNotFound, ValidationFailed
+from syncapp.errors import SessionNotFound, StoreUnavailable, ValidationFailed
 from syncapp.past import Moment
 from syncapp.pool import ReadPool
 from syncapp.questions import AtQuestion, EventsQuestion, HistoryQuestion
@@ -24,7 +25,6 @@ from syncapp.state import iso
 
 Row = dict[str, Any]
 """A row as clients see it: JSON, instants as ISO 8601."""
-Order = tuple[int, int]
 EXPORT_ROWS = 500
 
 
@@ -89,9 +89,16 @@ class History:
                 lambda cursor: moments.after_version(cursor, session_id, asked.version or 0, asked.epoch)
             )
         at_ms = asked.time
-        if at_ms > self.now_ms():
+        if at_ms > self._latest_ms():
             raise ValidationFailed.of("time", "must not be in the future", "in_future")
         return self._pool.ask(lambda cursor: moments.at_time(cursor, session_id, at_ms))
+
+    def _latest_ms(self) -> int:
+        """Return the store's time; while the store is away this machine's is near enough to tell what is to come."""
+        try:
+            return self.now_ms()
+        except StoreUnavailable:
+            return int(time.time() * 1000)
 
     def sessions(self, asked: HistoryQuestion) -> Page:
         """Return sessions, the last changed first."""
@@ -103,10 +110,6 @@ class History:
         Raises `AuditIncomplete` when an event is missing that this stands on.
         """
         return self._pool.ask(lambda cursor: remains.of(cursor, session_id))
-
-    def chain(self, session_id: str, order: Order) -> str | None:
-        """Return the hash of a commit's message, as the store keeps it; None when the log does not have it."""
-        return self._pool.ask(lambda cursor: remains.chain(cursor, session_id, order))
 
     def forks(self) -> set[tuple[str, int]]:
         """Return each (session id, epoch) of which another event than the one stored is kept as a dead letter."""
@@ -197,9 +200,10 @@ def _statistics(cursor: Cursor, session_id: str) -> Statistics:
     _expect_any(cursor, session_id)
     cursor.execute(statements.LIFE, [session_id])
     ((epoch,),) = cursor.fetchall()
-    cursor.execute(statements.CYCLES, [session_id, epoch or 0])
+    epoch = epoch or 0  # of a life without any whole state
+    cursor.execute(statements.CYCLES, [session_id, epoch])
     (_, *whole), *others = cursor.fetchall()
     told = {name: Cycles(*numbers) for name, *numbers in others}
-    cursor.execute(statements.ROSTER, [session_id, epoch or 0])
+    cursor.execute(statements.ROSTER, [session_id, epoch])
     roster = [Definition.from_json(text).participant_ids for (text,) in cursor.fetchall()]
     return Statistics(epoch, Cycles(*whole), {name: told.get(name, Cycles()) for name in (roster or [()])[0]})

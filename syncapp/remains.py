@@ -156,13 +156,6 @@ def of(cursor: Cursor, session_id: str) -> Remains | None:
     return Remains(epoch, version, _hash(message), status, session, inner)
 
 
-def chain(cursor: Cursor, session_id: str, order: tuple[int, int]) -> str | None:
-    """Return the hash of a commit's message; None when the log does not have it."""
-    cursor.execute(statements.MESSAGE, [session_id, *order])
-    row = cursor.fetchone()
-    return _hash(row[0]) if row else None
-
-
 def forks(cursor: Cursor) -> set[tuple[str, int]]:
     """Return each (session id, epoch) of which another event than the stored one is kept."""
     cursor.execute(statements.FORKS)
