@@ -160,7 +160,8 @@ def questions(cursor: Cursor, long_id: str, long_epoch: int) -> dict[str, tuple[
     def sessions(filters: str = "") -> str:
         return statements.SESSIONS.format(filters=filters and f" WHERE {filters}")
 
-    listing = {"status": ["running"], "mode": ["per_participant"], "from": at, "id": short_id, "limit": 101}
+    statuses = ["running", "paused"]
+    listing = {"status": "running", "statuses": statuses, "mode": "global", "from": at, "id": short_id, "limit": 101}
     version = LONG // 2 + 50
     return {
         "events: first page": (events(), page),
@@ -176,8 +177,9 @@ def questions(cursor: Cursor, long_id: str, long_epoch: int) -> dict[str, tuple[
         "at: newest version of an epoch": (statements.NEWEST_OF_EPOCH, [short_id, epoch]),
         "history: last changed": (sessions(), listing),
         "history: the next page": (sessions("(updated_at, session_id) < (%(from)s, %(id)s::uuid)"), listing),
-        "history: by status": (sessions("status = ANY(%(status)s::sync_status[])"), listing),
-        "history: by mode": (sessions("sync_mode = ANY(%(mode)s::sync_mode[])"), listing),
+        "history: by status": (sessions("status = %(status)s"), listing),
+        "history: by statuses": (sessions("status = ANY(%(statuses)s::sync_status[])"), listing),
+        "history: by mode": (sessions("sync_mode = %(mode)s"), listing),
         "history: created in a day": (
             sessions("created_at >= %(from)s AND updated_at >= %(from)s AND created_at < %(from)s + interval '1 day'"),
             listing,
@@ -191,9 +193,8 @@ def questions(cursor: Cursor, long_id: str, long_epoch: int) -> dict[str, tuple[
         "statistics: cycles of 20,000 events": (statements.CYCLES, [long_id, long_epoch]),
         "statistics: roster": (statements.ROSTER, [long_id, long_epoch]),
         "recovery: newest message": (statements.LAST, [short_id]),
-        "recovery: one message": (statements.MESSAGE, [short_id, epoch, 50]),
         "recovery: forks": (statements.FORKS, None),
-        "recovery: a page of live sessions": (statements.RECENT_IDS, [short_id, at, 1000]),
+        "recovery: live sessions": (statements.RECENT_IDS, ["infinity"]),
     }
 
 

@@ -1,22 +1,22 @@
 """The history: what the audit log answers about sessions, also about those that Redis no longer has.
 
-Events come into the log within about a second of their commit; nothing in here asks Redis about a session.
+Events come into the log within about a second of their commit; nothing in here asks Redis for more than the time.
 Every method raises `AuditUnavailable` when PostgreSQL does not answer.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from syncapp import moments, remains, statements
 from syncapp.db import Cursor
 from syncapp.definitions import Definition
-from syncapp.errors import SessionNotFound, ValidationFailed
+from syncapp.errors import SessionNotFound, StoreUnavailable, ValidationFailed
 from syncapp.past import Moment
 from syncapp.pool import ReadPool
 from syncapp.questions import AtQuestion, EventsQuestion, HistoryQuestion
@@ -25,9 +25,7 @@ from syncapp.state import iso
 
 Row = dict[str, Any]
 """A row as clients see it: JSON, instants as ISO 8601."""
-Order = tuple[int, int]
 EXPORT_ROWS = 500
-IDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +89,16 @@ class History:
                 lambda cursor: moments.after_version(cursor, session_id, asked.version or 0, asked.epoch)
             )
         at_ms = asked.time
-        if at_ms > self.now_ms():
+        if at_ms > self._latest_ms():
             raise ValidationFailed.of("time", "must not be in the future", "in_future")
         return self._pool.ask(lambda cursor: moments.at_time(cursor, session_id, at_ms))
+
+    def _latest_ms(self) -> int:
+        """Return the store's time; while the store is away this machine's is near enough to tell what is to come."""
+        try:
+            return self.now_ms()
+        except StoreUnavailable:
+            return int(time.time() * 1000)
 
     def sessions(self, asked: HistoryQuestion) -> Page:
         """Return sessions, the last changed first."""
@@ -106,20 +111,13 @@ class History:
         """
         return self._pool.ask(lambda cursor: remains.of(cursor, session_id))
 
-    def chain(self, session_id: str, order: Order) -> str | None:
-        """Return the hash of a commit's message, as the store keeps it; None when the log does not have it."""
-        return self._pool.ask(lambda cursor: remains.chain(cursor, session_id, order))
-
     def forks(self) -> set[tuple[str, int]]:
         """Return each (session id, epoch) of which another event than the one stored is kept as a dead letter."""
         return self._pool.ask(remains.forks)
 
-    def ids_since(self, changed_ms: int) -> Iterator[str]:
-        """Yield the ids of sessions that are live, or were changed since an instant (ms) and not deleted."""
-        last = str(UUID(int=0))
-        while page := self._pool.ask(partial(remains.ids, changed_ms=changed_ms, after=last, limit=IDS)):
-            yield from page
-            last = page[-1]
+    def ids_since(self, changed_ms: int) -> list[str]:
+        """Return the ids of sessions that are live, or were changed since an instant (ms) and not deleted."""
+        return self._pool.ask(lambda cursor: remains.ids(cursor, changed_ms))
 
     def statistics(self, session_id: str) -> Statistics:
         """Return the cycles of a session since it was created last. Raises `SessionNotFound`."""
@@ -160,9 +158,12 @@ def _expect_any(cursor: Cursor, session_id: str) -> None:
 
 
 def _sessions(cursor: Cursor, asked: HistoryQuestion) -> Page:
+    # One word alone is what an index by it can be read in order for.
     spans = {
-        "status = ANY(%(status)s::sync_status[])": asked.status or None,
-        "sync_mode = ANY(%(mode)s::sync_mode[])": asked.mode or None,
+        "status = %(status)s": asked.status if len(asked.status) == 1 else None,
+        "status = ANY(%(statuses)s::sync_status[])": asked.status if len(asked.status) > 1 else None,
+        "sync_mode = %(mode)s": asked.mode if len(asked.mode) == 1 else None,
+        "sync_mode = ANY(%(modes)s::sync_mode[])": asked.mode if len(asked.mode) > 1 else None,
         "created_at >= %(created_from)s": asked.created_from,
         # What was created in the span was not changed before it: this is what an index of changes can use.
         "updated_at >= %(created_from)s": asked.created_from,
@@ -174,7 +175,8 @@ def _sessions(cursor: Cursor, asked: HistoryQuestion) -> Page:
     wanted = [condition for condition, value in spans.items() if value is not None]
     names = ("created_from", "created_to", "updated_from", "updated_to")
     values: Row = {name: iso(getattr(asked, name)) for name in names}
-    values |= {"status": asked.status, "mode": asked.mode, "limit": asked.limit + 1}
+    values |= {"statuses": asked.status, "modes": asked.mode, "limit": asked.limit + 1}
+    values |= {"status": next(iter(asked.status), None), "mode": next(iter(asked.mode), None)}
     if asked.before:
         values |= {"before": iso(asked.before[0]), "before_id": asked.before[1]}
     cursor.execute(statements.SESSIONS.format(filters=" WHERE " + " AND ".join(wanted) if wanted else ""), values)
@@ -198,9 +200,10 @@ def _statistics(cursor: Cursor, session_id: str) -> Statistics:
     _expect_any(cursor, session_id)
     cursor.execute(statements.LIFE, [session_id])
     ((epoch,),) = cursor.fetchall()
-    cursor.execute(statements.CYCLES, [session_id, epoch or 0])
+    epoch = epoch or 0  # of a life without any whole state
+    cursor.execute(statements.CYCLES, [session_id, epoch])
     (_, *whole), *others = cursor.fetchall()
     told = {name: Cycles(*numbers) for name, *numbers in others}
-    cursor.execute(statements.ROSTER, [session_id, epoch or 0])
+    cursor.execute(statements.ROSTER, [session_id, epoch])
     roster = [Definition.from_json(text).participant_ids for (text,) in cursor.fetchall()]
     return Statistics(epoch, Cycles(*whole), {name: told.get(name, Cycles()) for name in (roster or [()])[0]})

@@ -156,22 +156,15 @@ def of(cursor: Cursor, session_id: str) -> Remains | None:
     return Remains(epoch, version, _hash(message), status, session, inner)
 
 
-def chain(cursor: Cursor, session_id: str, order: tuple[int, int]) -> str | None:
-    """Return the hash of a commit's message; None when the log does not have it."""
-    cursor.execute(statements.MESSAGE, [session_id, *order])
-    row = cursor.fetchone()
-    return _hash(row[0]) if row else None
-
-
 def forks(cursor: Cursor) -> set[tuple[str, int]]:
     """Return each (session id, epoch) of which another event than the stored one is kept."""
     cursor.execute(statements.FORKS)
     return set(cursor.fetchall())
 
 
-def ids(cursor: Cursor, changed_ms: int, after: str, limit: int) -> list[str]:
-    """Return the ids of sessions that are live, or changed since and not deleted, in order, from the one after."""
-    cursor.execute(statements.RECENT_IDS, [after, iso(changed_ms), limit])
+def ids(cursor: Cursor, changed_ms: int) -> list[str]:
+    """Return the ids of sessions that are live, or changed since and not deleted."""
+    cursor.execute(statements.RECENT_IDS, [iso(changed_ms)])
     return [session_id for (session_id,) in cursor.fetchall()]
 
 

@@ -42,7 +42,8 @@ SESSIONS = (
     " FROM sync_sessions{filters} ORDER BY updated_at DESC, session_id DESC LIMIT %(limit)s"
 )
 LIFE = (
-    "SELECT max(epoch) FROM sync_events WHERE session_id = %s AND record IS NOT NULL AND event_type = 'session_created'"
+    "SELECT coalesce(max(epoch) FILTER (WHERE event_type = 'session_created'), min(epoch)) FROM sync_events"
+    " WHERE session_id = %s AND record IS NOT NULL"
 )
 CYCLES = """
 WITH commits AS (
@@ -69,14 +70,12 @@ LAST = (
     "SELECT epoch, version, message::text FROM sync_events WHERE session_id = %s"
     " ORDER BY epoch DESC, version DESC LIMIT 1"
 )
-MESSAGE = "SELECT message::text FROM sync_events WHERE session_id = %s AND epoch = %s AND version = %s"
 FORKS = (
     "SELECT DISTINCT told ->> 'session_id', (told ->> 'epoch')::bigint FROM (SELECT CASE WHEN kind = 'divergent'"
     " THEN convert_from(raw, 'UTF8')::json END AS told FROM sync_dead_letters WHERE redriven_at IS NULL) AS letters"
     " WHERE told IS NOT NULL"
 )
 RECENT_IDS = (
-    "SELECT session_id::text FROM sync_sessions WHERE session_id > %s"
-    " AND (status IN ('pending', 'running', 'paused') OR status <> 'deleted' AND updated_at > %s)"
-    " ORDER BY session_id LIMIT %s"
+    "SELECT session_id::text FROM sync_sessions"
+    " WHERE status IN ('pending', 'running', 'paused') OR status <> 'deleted' AND updated_at > %s"
 )

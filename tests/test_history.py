@@ -231,6 +231,17 @@ def test_each_life_of_a_session_is_told_of_in_its_time(
     assert faults(client.get(f"{url}/at?time={clock.now_ms + 1}")) == {"time": "in_future"}
 
 
+def test_the_past_is_told_while_redis_is_away(
+    client: FlaskClient, clock: SetClock, logged: Callable[[], int], database_url: str
+) -> None:
+    url, _ = play(client, clock)
+    logged()
+    away = create_app(settings("redis://127.0.0.1:1/0", redis_timeout_s=0.2, database_url=database_url)).test_client()
+    assert data(away.get(f"{url}/at?version=9"))["status"] == "completed"
+    error(away.get(f"{url}/at?time=1000"), 404, "SESSION_NOT_FOUND")
+    assert faults(away.get(f"{url}/at?time={NOON_MS}")) == {"time": "in_future"}
+
+
 def test_a_long_session_is_told_of_from_its_nearest_snapshot(
     client: FlaskClient, clock: SetClock, logged: Callable[[], int], db: Db
 ) -> None:
