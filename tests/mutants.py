@@ -167,6 +167,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("resume_session", "if session.status ~= 'paused' then", "if false then"),
     ("resume_session", "\nsettle(session, keys, call, now)\n", "\n"),
     ("complete_session", "if session.status == 'completed' then return answer(session, keys, call, now) end", ""),
+    ("complete_session", "local elapsed = charge(session, now)", "local elapsed"),
     ("cancel_session", "local elapsed = charge(session, now)", "local elapsed"),
     ("expire_session", "if LIVE[session.status] then schedule(session, keys, call, now) else forget(keys, call) end", ""),
     ("create_session", "(tonumber(last[1]) or 0) + 1", "0"),

@@ -1207,3 +1207,16 @@ def test_a_nudge_of_a_call_that_did_not_come_to_the_end_is_passed_on(redis_url: 
     clock.pass_ms(100_000)
     store.switch(session_id)
     assert nudged == [Keyspace().bucket(session_id)]
+
+
+@pytest.mark.parametrize("end", ["complete", "cancel"])
+@pytest.mark.parametrize("mode", MODES)
+def test_who_ran_when_the_session_was_ended_is_charged_until_then(
+    store: SessionStore, clock: SetClock, redis: Redis, mode: str, end: str
+) -> None:
+    session_id = running(store, mode)
+    clock.pass_ms(1234)
+    shown = state(getattr(store, end)(session_id))
+    assert (shown["clock"]["remaining_ms"], shown["participants"][0]["time_used_ms"]) == (8766, 1234)
+    assert messages(redis, session_id)[-1]["elapsed_ms"] == 1234
+    assert events(redis, session_id)[-1]["participant_id"] == "a"
