@@ -83,9 +83,12 @@ def connect(settings: Settings, *, decode: bool = True) -> redis.Redis:
 
 
 def connect_pubsub(settings: Settings) -> redis.Redis:
-    """Return a client for the one pub/sub connection of a process; its reads may wait for ever."""
+    """Return a client for the one pub/sub connection of a process; whoever reads says how long to wait."""
     pool = redis.ConnectionPool.from_url(
-        settings.redis_url, **_connection_options(settings, None), decode_responses=True, health_check_interval=0
+        settings.redis_url,
+        **_connection_options(settings, settings.redis_timeout_s),
+        decode_responses=True,
+        health_check_interval=0,
     )
     return redis.Redis(connection_pool=pool)
 

@@ -357,6 +357,8 @@ def test_a_restart_of_the_server_is_survived_by_every_watched_session(
     for session, watcher in zip(sessions, watchers, strict=True):
         watcher.wait_for_order(session.order)
     valkey.restart()
+    with suppress(StoreUnavailable):  # the store's own connection is gone, too
+        store.get(sessions[0].session_id)
     newest = [store.start(session.session_id).found for session in sessions]
     for session, watcher in zip(newest, watchers, strict=True):
         watcher.wait_for_order(session.order, 5)
@@ -400,6 +402,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
         self._frozen = [threading.Event()]
+        self.swallows = False  # what is opened from now on is frozen from its first byte
         threading.Thread(target=self._accept, daemon=True).start()
 
     def freeze(self) -> None:
@@ -414,8 +417,12 @@ class Proxy:
         with suppress(OSError):
             while True:
                 ours, theirs = self._listener.accept()[0], socket.create_connection(self._target)
+                frozen = self._frozen[-1]
+                if self.swallows:
+                    frozen = threading.Event()
+                    frozen.set()
                 for pair in ((ours, theirs), (theirs, ours)):
-                    threading.Thread(target=self._pass_on, args=(*pair, self._frozen[-1]), daemon=True).start()
+                    threading.Thread(target=self._pass_on, args=(*pair, frozen), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, frozen: threading.Event) -> None:
         with source, suppress(OSError):
@@ -438,6 +445,23 @@ def test_a_connection_that_is_cut_half_way_is_noticed_and_repaired_within_5_s(
         newest = store.switch(running.session_id).found
         watcher.wait_for_order(newest.order, 1)
     assert rising(watcher.orders)
+
+
+def test_a_connection_that_is_never_answered_is_given_up_and_made_again(
+    make_hub: Callable[..., Hub], redis_url: str, store: SessionStore, running: Session
+) -> None:
+    with closing(Proxy(redis_url)) as proxy:
+        watcher = Recorder()
+        hub = make_hub(settings(proxy.url, redis_timeout_s=1))
+        hub.watch(running.session_id, watcher)
+        watcher.wait_for_order(running.order)
+        proxy.swallows = True
+        proxy.freeze()
+        eventually(lambda: hub._pubsub.is_down, 8)
+        time.sleep(1.5)
+        newest = store.switch(running.session_id).found
+        proxy.swallows = False
+        watcher.wait_for_order(newest.order, 5)
 
 
 def test_a_store_that_lost_commits_is_believed(hub: Hub, redis: Redis, store: SessionStore, running: Session) -> None:

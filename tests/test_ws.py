@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import re
+import socket
+import struct
 import threading
 import time
 import uuid
@@ -13,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -477,6 +480,34 @@ def test_messages_in_many_parts_and_single_bytes_are_put_together(raw: Raw) -> N
         raw.socket.sendall(b"".join(parts)[i : i + 3])
         time.sleep(0.002)
     assert raw.message("PONG")["t0"] == 1
+
+
+def test_a_handshake_that_comes_byte_by_byte_is_one(strict: Cluster) -> None:
+    address = urlsplit(strict.urls[0])
+    request = (
+        f"GET /ws?sessionId={uuid.uuid4()} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()
+    with socket.create_connection((address.hostname, address.port)) as slow:
+        for i in range(len(request)):
+            slow.sendall(request[i : i + 1])
+            time.sleep(0.002)
+        answer = slow.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 101")
+    assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in answer  # of RFC 6455
+
+
+@pytest.mark.parametrize("sent", [b"", frame(b'{"type":"PING"}')[:5], frame(b"x" * 1500)[:700], frame(b"x", fin=False)])
+def test_a_reset_in_the_middle_leaves_nothing_behind(strict: Cluster, sent: bytes) -> None:
+    url = strict.urls[0]
+    eventually(lambda: metric(url, "syncapp_ws_connections") == 0)
+    for _ in range(4):
+        with Raw(url, str(uuid.uuid4())) as broken:
+            broken.socket.sendall(sent)
+            broken.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            broken.socket.close()
+    eventually(lambda: metric(url, "syncapp_ws_connections") == 0)
+    eventually(lambda: metric(url, "syncapp_hub_sessions") == 0)
 
 
 def test_a_close_is_answered_with_its_code(raw: Raw) -> None:
