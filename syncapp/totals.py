@@ -137,8 +137,10 @@ class Totals:
         if session is None:
             self._sessions[session_id] = _Session(event, event.told)
         else:
-            # What an earlier epoch told does not count any more.
-            session.told = {**session.told, **event.told} if session.event.key[1] == epoch else event.told
+            if session.event.key[1] != epoch:  # what an earlier epoch told does not count any more
+                session.told = event.told
+            elif event.told:
+                session.told = {**session.told, **event.told}
             session.event = event
         for name, settled, granted in event.people:
             person = self._participants.get((session_id, name))
