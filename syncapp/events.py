@@ -70,7 +70,7 @@ class Event(NamedTuple):
         content_hash = sha256(raw).digest()
         whole = _whole_state(message)
         values = _values(message, content_hash, whole)
-        session_id, epoch, version, _, at, mode, status, cycle_count, *_ = values
+        session_id, epoch, version, _, at, mode, status, cycle_count = values[:8]
         newest = (mode, status, cycle_count, values[_JSON - 1])
         told = _told_by_patch(message, at)
         people: list[tuple[str, Settled, Granted | None]]

@@ -77,6 +77,7 @@ def order_of(scalars: str) -> tuple[int, int]:
     return int(epoch), int(version)
 
 
+@lru_cache(maxsize=4096)
 def iso(ms: int | None) -> str | None:
     """Return an instant as ISO 8601 UTC with milliseconds and `Z`."""
     if ms is None:

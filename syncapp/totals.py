@@ -131,14 +131,16 @@ class Totals:
         return {key: participant.row(key[1]) for key, participant in self._participants.items()}
 
     def add(self, event: Event) -> None:
-        """Fold one more event, later in its session than those before, and so not earlier in time."""
+        """Fold one more event, later in its session than those before."""
         session_id, epoch, _ = event.key
         session = self._sessions.get(session_id)
         if session is None:
             self._sessions[session_id] = _Session(event, event.told)
         else:
-            # What an earlier epoch told does not count any more.
-            session.told = {**session.told, **event.told} if session.event.key[1] == epoch else event.told
+            if session.event.key[1] != epoch:  # what an earlier epoch told does not count any more
+                session.told = event.told
+            elif event.told:
+                session.told = {**session.told, **event.told}
             session.event = event
         for name, settled, granted in event.people:
             person = self._participants.get((session_id, name))
@@ -149,8 +151,9 @@ class Totals:
                     person.granted = granted
                 person.key, person.settled = event.key, settled
             if settled[-1]:
-                person.first_active_at = person.first_active_at or event.at
-                person.last_active_at = event.at
+                # Of one form and length, so that text compares as time does.
+                person.first_active_at = min(person.first_active_at or event.at, event.at)
+                person.last_active_at = max(person.last_active_at or event.at, event.at)
 
     def write(self, cursor: Cursor) -> None:
         """Merge the rows into `sync_sessions` and `sync_participants`."""

@@ -31,6 +31,7 @@ from syncapp.questions import AtQuestion
 from syncapp.recovery import Outcome, Recovery
 from syncapp.sessions import SessionStore
 from syncapp.state import Session
+from syncapp.verifier import Checked, verify
 
 EXAMPLES = int(os.environ.get("REPLAY_EXAMPLES", "6"))
 STEPS = 40
@@ -41,6 +42,7 @@ class Log:
     """The audit log, and who asks it."""
 
     def __init__(self, database_url: str, client: redis_py.Redis, redis_url: str) -> None:
+        self.url = database_url
         self.database, self.pool = Database(database_url), ReadPool(database_url, timeout_s=30)
         self.audit, self.client = AuditLog(self.database), client
         self.history = History(self.pool, lambda: 2**45)
@@ -131,6 +133,7 @@ class ReplayMachine(ClockMachine):
             (person.cycle_count, person.time_used_ms) for person in last.participants
         ]
         assert found.whole.cycles == last.cycle_count
+        assert list(verify(self.log.url, Checked(), self.session_id)) == []
 
 
 @pytest.fixture

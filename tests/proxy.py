@@ -1,0 +1,105 @@
+"""A TCP proxy that cuts connections and drops replies when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+from syncapp.processes import free_port
+
+
+class Proxy:
+    """Passes all bytes on between its port and a server's, in a thread of its own. A context manager."""
+
+    def __init__(self, target_port: int, rng: random.Random) -> None:
+        self.port = free_port()
+        self._target_port = target_port
+        self._rng = rng
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
+        self._is_deaf = False
+        self.dropped = 0
+
+    def __enter__(self) -> Proxy:
+        self._thread.start()
+        self._run(self._listen())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._run(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def cut(self, share: float) -> int:
+        """Cut a share of the connections, at whatever byte they are; return how many."""
+        return int(self._run(self._cut(share)))
+
+    def drop_replies(self, for_s: float) -> None:
+        """Let everything through to the server and nothing back; then cut the connections that missed something."""
+        self._run(self._drop_replies(for_s))
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    async def _stop(self) -> None:
+        self._server.close()
+        await self._cut(1)
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _cut(self, share: float) -> int:
+        chosen = [pair for pair in list(self._pairs) if self._rng.random() < share]
+        for pair in chosen:
+            for writer in pair:
+                writer.transport.abort()
+        return len(chosen)
+
+    async def _drop_replies(self, for_s: float) -> None:
+        self._is_deaf = True
+        await asyncio.sleep(for_s)
+        self._is_deaf = False
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = (writer, server_writer)
+        self._pairs.add(pair)
+        try:
+            await asyncio.gather(self._there(reader, server_writer), self._back(server_reader, writer))
+        except OSError:
+            pass
+        finally:
+            self._pairs.discard(pair)
+            for each in pair:
+                each.transport.abort()
+
+    async def _there(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                if self._is_deaf:
+                    self.dropped += 1
+                    break  # the peer sees the connection end, and nothing of this reply
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
