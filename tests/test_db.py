@@ -83,8 +83,8 @@ def test_an_upgrade_goes_through_after_one_was_killed_half_way(empty_url: str) -
 def test_a_lock_that_a_killed_upgrade_of_the_library_left_behind_does_not_stop_the_next(empty_url: str) -> None:
     upgrade(empty_url)
     ask(empty_url, "INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, now(), 1)")
-    ask(empty_url, "DROP INDEX sync_dead_letters_at, sync_participants_participant_id, sync_sessions_live")
-    ask(empty_url, "DROP INDEX sync_sessions_updated_at, sync_events_at CASCADE")
+    made = re.findall(r"CREATE INDEX (\w+)", (ROOT / "migrations" / "002_add_indexes.sql").read_text())
+    ask(empty_url, f"DROP INDEX {', '.join(made)} CASCADE")
     ask(empty_url, "DELETE FROM _yoyo_migration WHERE migration_id = '002_add_indexes'")
     began = time.monotonic()
     assert upgrade(empty_url) == ["002_add_indexes"]
@@ -162,7 +162,7 @@ def test_rows_that_the_default_partition_took_move_into_their_month(db: Db, data
     assert ask(database_url, where) == [(made[-1], 2), ("sync_events_default", 1)]
     assert [name for (name,) in ask(database_url, insert, "9 months", 5)] == [made[-1]]
     indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = %s"
-    assert ask(database_url, indexes, made[-1]) == [(2,)]
+    assert ask(database_url, indexes, made[-1]) == ask(database_url, indexes, "sync_events")
     for name in made:
         ask(database_url, f"DROP TABLE {name}")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from hashlib import sha1
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -35,6 +38,7 @@ from syncapp.metrics import RECOVERIES
 from syncapp.models import CreateSession
 from syncapp.questions import AtQuestion
 from syncapp.recovery import Misses, Outcome, Recovery
+from syncapp.servers import Valkey
 from syncapp.sessions import SessionStore
 from syncapp.state import SCALARS, values_of
 
@@ -623,3 +627,64 @@ def test_clients_of_every_process_see_the_new_epoch_and_go_on(
     with Raw(cluster.urls[0], session_id) as late:
         state = late.message("STATE_SYNC")["state"]
         assert (state["epoch"] > found["epoch"], state["version"], state["cycle_count"]) == (True, 1, 1)
+
+
+def test_a_store_put_back_from_an_old_copy_of_its_files_is_put_right_by_the_command(
+    make_cluster: MakeCluster, valkey: Valkey, redis: redis_py.Redis, db: Db, redis_url: str, database_url: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    cluster = make_cluster(web=1)
+    base = f"{cluster.urls[0]}/v1/sessions"
+    body = {"sync_mode": "count_up", "participants": [{"participant_id": name} for name in "ab"]}
+
+    def post(session_id: str, command: str) -> dict[str, Any]:
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        for _ in range(10):  # a connection from before the restart fails once
+            answer = requests.post(f"{base}/{session_id}/{command}", headers=headers, timeout=10)
+            if answer.status_code != 503:
+                break
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()["data"]
+        return found
+
+    def drained() -> bool:
+        return not any(redis.xlen(KEYS.outbox(bucket)) for bucket in range(16))
+
+    names = [requests.post(base, json=body, timeout=10).json()["data"]["session_id"] for _ in range(6)]
+    for each in names:
+        post(each, "start")
+    eventually(drained)
+    data = Path(valkey.argv[valkey.argv.index("--dir") + 1])
+    valkey.stop()
+    shutil.copytree(data, tmp_path / "old")
+    valkey.start()
+    eventually(lambda: requests.get(f"{cluster.urls[0]}/ready", timeout=10).status_code == 200)
+    last = {each: [post(each, "switch") for _ in range(3)][-1] for each in names}
+    newer = requests.post(base, json=body, timeout=10).json()["data"]["session_id"]
+    post(names[5], "complete")
+    eventually(drained)
+
+    valkey.stop()
+    shutil.rmtree(data)
+    shutil.copytree(tmp_path / "old", data)
+    valkey.start()
+    eventually(lambda: requests.get(f"{cluster.urls[0]}/ready", timeout=10).status_code == 200)
+    assert post(names[0], "switch")["cycle_count"] == 1  # nobody has told this client to wait
+    runner = create_app(settings(redis_url, database_url=database_url)).test_cli_runner()
+    drain = ["audit", "drain"]  # the worker's queue was put back, too: it may wait for the next sweep
+    assert runner.invoke(args=drain).exit_code == 0
+    assert rows(db, "SELECT kind FROM sync_dead_letters") == [("divergent",)]
+
+    told = runner.invoke(args=["sessions", "recover", "--all"])
+    assert (told.exit_code, told.output.splitlines()[-1]) == (0, "6 replaced, 1 restored"), told.output
+    for each in names[:5]:
+        state = requests.get(f"{base}/{each}", timeout=10).json()["data"]
+        assert (state["cycle_count"], state["status"], state["version"]) == (3, "running", 1)
+        assert state["epoch"] > last[each]["epoch"]
+        assert post(each, "switch")["version"] == 2
+    assert requests.get(f"{base}/{names[5]}", timeout=10).json()["data"]["status"] == "completed"
+    assert requests.get(f"{base}/{newer}", timeout=10).json()["data"]["status"] == "pending"
+    assert runner.invoke(args=drain).exit_code == 0
+    checked = runner.invoke(args=["audit", "verify"])
+    assert checked.exit_code == 0, checked.output
+    assert runner.invoke(args=["sessions", "recover", "--all"]).output.splitlines()[-1] == "7 current"
