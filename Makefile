@@ -10,7 +10,7 @@ CORE := sessions scripts outbox audit tasks
 $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>/dev/null || rm -f $(INSTALLED))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test mutants check lint types fmt bench clean stress
+.PHONY: help run test mutants check lint types fmt bench validate clean stress
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,9 @@ bench: $(INSTALLED) ## Measure everything, 8 minutes, into bench/results/ (ONLY=
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null \
 	|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@$(BIN)/python -m bench $(ONLY)
+
+validate: $(INSTALLED) ## Write docs/validation.md: newest results, a run of two processes, coverage, tests
+	@$(BIN)/python -m bench.validation
 
 clean: ## Remove the virtualenv and every cache; data stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
