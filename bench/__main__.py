@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import report
+from bench import publish, report
 from bench.figures import Part
 from bench.rig import Rig
 from bench.targets import verdicts
@@ -54,6 +54,8 @@ def main() -> int:
     found = run(asked.names or list(PARTS))
     paths = report.write(found, asked.out, load_before=before, took_s=time.monotonic() - began_s)
     print(report.summary(found, verdicts(found)))
+    if publish.newest(asked.out):
+        print("docs/performance.md shows the newest whole run.")
     print("Written:", ", ".join(str(path) for path in paths))
     return 0
 

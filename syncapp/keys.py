@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import cache
 
 AUDIT_GROUP = "audit"
 """Consumer group of every outbox stream."""
@@ -76,5 +77,6 @@ class Keyspace:
         return _bucket_tag(self.bucket(session_id))
 
 
+@cache
 def _bucket_tag(bucket: int) -> str:
     return f"sync:{{b{bucket:02d}}}:"

@@ -50,7 +50,9 @@ class Line:
 
     def call(self, commands: bytes, count: int) -> list[Any]:
         """Send packed commands; return as many replies, errors among them. Raises `OSError`, `ConnectionError`."""
-        self._socket.sendall(commands)
+        sent = self._socket.send(commands)  # mostly all of it, and cheaper than sendall under gevent
+        if sent < len(commands):
+            self._socket.sendall(memoryview(commands)[sent:])
         replies = []
         for _ in range(count):
             while (reply := self._reader.gets()) is False:

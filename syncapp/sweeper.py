@@ -21,6 +21,7 @@ from redis.lock import Lock
 from syncapp import metrics
 from syncapp.errors import StoreUnavailable
 from syncapp.keys import Keyspace
+from syncapp.lines import Lines, packed
 from syncapp.sessions import SessionStore
 
 log = structlog.get_logger(__name__)
@@ -108,7 +109,7 @@ class Sweeper:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         keys = Keyspace(buckets)
-        self._client = client
+        self._lines = Lines(client)
         self._store = store
         self._clock = clock
         self._deadlines = [keys.deadlines(bucket) for bucket in range(buckets)]
@@ -172,14 +173,16 @@ class Sweeper:
         now_s = self._clock()
         self._aside = {session_id: until_s for session_id, until_s in self._aside.items() if until_s > now_s}
         reach = self._of_a_bucket + len(self._aside)
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.time()
-            for key in self._deadlines:
-                pipe.zrange(key, 0, reach - 1, withscores=True)
-            (seconds, micros), *heads = pipe.execute()
+        looks = (packed("ZRANGE", key, 0, reach - 1, "WITHSCORES") for key in self._deadlines)
+        found = self._lines.call(b"".join((packed("TIME"), *looks)), 1 + len(self._deadlines))
+        for each in found:
+            if isinstance(each, Exception):
+                raise each
+        (seconds, micros), *flat = found
         # Behind the server's by at most the way back: nothing is taken for due too early.
-        self._ahead_ms = seconds * 1000 + micros / 1000 - self._clock() * 1000
+        self._ahead_ms = int(seconds) * 1000 + int(micros) / 1000 - self._clock() * 1000
         now_ms = self._now_ms() if now_ms is None else now_ms
+        heads = [list(zip(each[::2], map(float, each[1::2]), strict=True)) for each in flat]
         self._coming = sorted((at, each) for head in heads for each, at in head if each not in self._aside)
         return any(len(head) == reach and head[-1][1] <= now_ms for head in heads)
 

@@ -1,0 +1,69 @@
+"""Puts the newest whole run into docs/performance.md, between its markers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import orjson
+
+from bench import report
+from bench.figures import Part
+
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+PICTURES = ("scripts", "rest", "fanout", "growth")
+PARTS = frozenset({"store", "scripts", "rest", "sockets", "fanout", "audit", "expiry", "growth", "storm"})
+_BEGIN, _END = "<!-- begin: made by make bench -->\n", "<!-- end: made by make bench -->\n"
+
+
+def newest(folder: Path) -> bool:
+    """Publish the newest results that have every part; tell whether there were any."""
+    for path in sorted(folder.glob("*.json"), reverse=True):
+        parts = report.read(path)
+        if parts.keys() >= PARTS:
+            text = DOCUMENT.read_text()
+            before, _, rest = text.partition(_BEGIN)
+            DOCUMENT.write_text(before + _BEGIN + _generated(path, parts) + _END + rest.partition(_END)[2])
+            return True
+    return False
+
+
+def _generated(path: Path, parts: Mapping[str, Part]) -> str:
+    pictures = []
+    for name in PICTURES:
+        drawn = path.with_name(f"{path.stem}-{name}.png")
+        if drawn.exists():
+            shutil.copy(drawn, DOCUMENT.with_name(f"performance-{name}.png"))
+            pictures.append(f"![{name}](performance-{name}.png)")
+    about = report.about(orjson.loads(path.read_bytes()))
+    sections = [about, holds(parts), report.tables(parts), "\n".join(pictures)]
+    return "\n" + "\n\n".join(section for section in sections if section) + "\n\n"
+
+
+def holds(parts: Mapping[str, Part]) -> str:
+    """Return what one machine holds, from what was measured."""
+
+    def of(part: str, name: str, unit: str) -> float:
+        return next(
+            (each.median for each in parts[part].figures if (each.name, each.unit) == (name, unit)), float("nan")
+        )
+
+    memory = of("growth", "memory, 100,000 sessions", "bytes/session")
+    rows = (
+        ("live sessions of two, for each GB of the store", 1e9 / memory, "all of the store's memory counted"),
+        ("switches a second, one core of the store", of("scripts", "switch, saturated", "calls/CPU s"), "saturated"),
+        ("reads a second, one core of the store", of("scripts", "get, saturated", "calls/CPU s"), "saturated"),
+        (
+            "REST switches a second, one web process",
+            1e6 / of("rest", "switch, 64 × 1", "CPU µs"),
+            "of a core of its own",
+        ),
+        ("REST reads a second, one web process", 1e6 / of("rest", "GET, 64 × 1", "CPU µs"), "of a core of its own"),
+        ("socket switches a second, one web process", of("sockets", "socket switch, 16 clients", "commands/s"), ""),
+        ("idle WebSockets, for each GB of a web process", 1e6 / of("fanout", "memory of a connection", "kB"), ""),
+        ("messages a second to clients, one web process", 3e9 / of("fanout", "last of 3,000 clients", "µs"), "fan-out"),
+        ("events a second into PostgreSQL, one thread", of("audit", "drain, to inserts", "events/s"), "fsync on"),
+    )
+    lines = ["## What one machine holds\n", "| | | |", "| --- | ---: | --- |"]
+    return "\n".join([*lines, *(f"| {name} | {report.number(found)} | {note} |" for name, found, note in rows)])
