@@ -68,6 +68,9 @@ class Settings:
         "What the clock of a lost session did: `run` went on, `freeze` stopped, `credit` stopped and goes on now.",
     )
     max_body_bytes: int = _setting(1_048_576, "Largest request body.", 1024, 67_108_864)
+    request_timeout_s: float = _setting(
+        15.0, "How long a request may take to arrive, and a client to accept an answer.", 0.1, 3600
+    )
     rate_limit_per_s: float = _setting(
         0.0, "Requests a second one address may make to one web process; 0 for no limit.", 0, 1_000_000
     )

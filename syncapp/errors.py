@@ -38,6 +38,12 @@ class InvalidJson(SyncError):
     status, code = 400, "INVALID_JSON"
 
 
+class BadRequest(SyncError):
+    """What is no request: not HTTP, or not whole."""
+
+    status, code = 400, "BAD_REQUEST"
+
+
 class InvalidTransition(SyncError):
     """A command out of place; the message names the current status."""
 
@@ -60,6 +66,12 @@ class MethodNotAllowed(SyncError):
     """A route that does not know the method."""
 
     status, code = 405, "METHOD_NOT_ALLOWED"
+
+
+class RequestTimeout(SyncError):
+    """A request that took too long to arrive."""
+
+    status, code = 408, "REQUEST_TIMEOUT"
 
 
 class Conflict(SyncError):
@@ -92,10 +104,22 @@ class PayloadTooLarge(SyncError):
     status, code = 413, "PAYLOAD_TOO_LARGE"
 
 
+class UriTooLong(SyncError):
+    """A path and query over the limit."""
+
+    status, code = 414, "URI_TOO_LONG"
+
+
 class UnsupportedMediaType(SyncError):
-    """A body that is not `application/json`."""
+    """A body that is not `application/json`, or encoded."""
 
     status, code = 415, "UNSUPPORTED_MEDIA_TYPE"
+
+
+class ExpectationFailed(SyncError):
+    """An `Expect` header that asks for something else than `100-continue`."""
+
+    status, code = 417, "EXPECTATION_FAILED"
 
 
 class IdempotencyMismatch(SyncError):
@@ -108,6 +132,12 @@ class RateLimited(SyncError):
     """Too many requests; details: retry_after_s."""
 
     status, code = 429, "RATE_LIMIT_EXCEEDED"
+
+
+class HeadersTooLarge(SyncError):
+    """More or larger headers than allowed."""
+
+    status, code = 431, "REQUEST_HEADER_FIELDS_TOO_LARGE"
 
 
 class InternalError(SyncError):

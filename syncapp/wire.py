@@ -90,6 +90,7 @@ class Wire:
         self.aborted = self.ended = False
         self.heard_s = time.monotonic()
         self.wake: Callable[[], None] = lambda: None
+        raw.settimeout(None)  # the web server's limits are those of a request
         with contextlib.suppress(OSError):  # a Unix socket has no such options
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)

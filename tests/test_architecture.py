@@ -46,6 +46,8 @@ SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit"
 EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__"} | {
     # What a client of a WebSocket or a stream is served with.
     "admission", "connection", "inbox", "outlet", "sockets", "stream", "wire",
+    # The web server itself.
+    "worker", "inflow",
 }  # fmt: skip
 TOOLS = {"dev", "processes", "servers"}
 BELOW = {
@@ -63,7 +65,7 @@ BELOW = {
     "parity": LEAVES | STORES | {"verifier"},
     "recovery": LEAVES | STORES | {"sessions", "history", "outbox"},
 }
-FRAMEWORKS = {"flask", "flask_sock", "simple_websocket", "huey", "werkzeug", "spectree"}
+FRAMEWORKS = {"flask", "flask_sock", "simple_websocket", "huey", "werkzeug", "spectree", "gunicorn"}
 
 
 def place(path: Path) -> str:
