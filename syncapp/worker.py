@@ -34,8 +34,8 @@ SEEN_S = 0.5
 """How long a process that ends at least says so, at `/ready`, before it takes no more connections."""
 LAST_WORDS_S = 2.0
 """What clients may take to read to the end, once they are told that the process ends."""
-STUCK_S = 0.5
-"""What a request that is on its way may then take to arrive."""
+IDLE_S, STUCK_S = 0.3, 0.4
+"""What a request may take to begin, and one that has begun to arrive, once no more connections are taken."""
 CROWDED = 0.9
 """From this part of `worker_connections` on who is waited for longest makes room."""
 _DISCARD_BYTES = 262_144
@@ -110,7 +110,8 @@ class Worker(GeventWorker):
         except (StopIteration, gunicorn_errors.NoMoreData):
             pass  # all is said
         except OSError as error:
-            self._abort(client, error)
+            if not inflow.evicted:  # gevent wakes who waits with an error
+                self._abort(client, error)
         except Exception as error:  # noqa: BLE001  # each is answered
             if not inflow.evicted:
                 self.handle_error(request, client, addr, error)
@@ -165,11 +166,10 @@ class Worker(GeventWorker):
 
     def _end_waiting(self) -> None:
         while self.alive:
-            gevent.sleep(0.5)
-        gevent.sleep(0.5)  # a request that is on its way still gets its answer
-        for inflow in list(self.waiting):
-            if inflow.is_idle:
-                inflow.evict()
+            gevent.sleep(0.2)
+        gevent.sleep(IDLE_S)
+        for inflow in [each for each in self.waiting if each.is_idle]:
+            inflow.evict()
         gevent.sleep(STUCK_S)
         for inflow in list(self.waiting):
             inflow.evict()

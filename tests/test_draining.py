@@ -180,22 +180,6 @@ def test_health_is_answered_while_sockets_fill_the_process(make_cluster: MakeClu
             assert requests.get(full.urls[0] + path, timeout=5).status_code == 200
 
 
-def test_a_handshake_that_takes_too_long_is_cut_off_and_one_that_comes_byte_by_byte_is_not(api: Api) -> None:
-    address = urlsplit(api.url)
-    with socket.create_connection((address.hostname, address.port)) as silent:
-        silent.sendall(b"GET /ws HTTP/1.1\r\nHost: a\r\n")
-        begun_s = time.monotonic()
-        with socket.create_connection((address.hostname, address.port)) as slow:
-            request = f"GET /v1/sessions/{uuid.uuid4()} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
-            for i in range(len(request)):
-                slow.sendall(request[i : i + 1])
-                time.sleep(0.005)
-            assert b"404" in slow.recv(100)
-        silent.settimeout(20)
-        assert silent.recv(10) == b""
-        assert 5 < time.monotonic() - begun_s < 15
-
-
 def test_nobody_is_forgotten_and_nothing_begins_any_more() -> None:
     draining, told = Draining(0.2), []
     with ExitStack() as stack:
