@@ -90,6 +90,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     guards = Guards(settings)
 
     app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # a redirect would repeat any Host
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     if settings.proxy_hops:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # the documented way to add middleware

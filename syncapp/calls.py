@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
@@ -22,8 +23,8 @@ from syncapp.state import Session, values_of
 
 _MOST_KNOWN = 2048
 _MOST_KNOWN_PARTICIPANTS = 50_000  # some 12 MB
-# A call applies up to 64 of what is due; a week of one-second cycles is more than this many.
-_MOST_CALLS = 10_000
+SETTLE_S = 2.0
+"""How long a command goes on settling what is due, 64 commits a call: a week of one-second cycles takes longer."""
 
 
 class Calls:
@@ -90,12 +91,13 @@ class Calls:
             fingerprint = _fingerprint(command, claim, asked if asked is not None else list(map(_text, args)))
         known = self._known.get(session_id)
         head = self._head(session_id, claim, fingerprint, known)
+        until_s = time.monotonic() + SETTLE_S
         with TRANSLATION:
-            for _ in range(_MOST_CALLS):
+            while True:
                 reply: list[Any] = self._scripts.call(f"{command}_session", keys, [*head, *args])
                 if reply[5]:
                     self._on_nudge(self._keys.bucket(session_id))
-                if reply[0] != "busy":
+                if reply[0] != "busy" or time.monotonic() > until_s:
                     break
         return known, reply
 

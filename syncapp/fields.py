@@ -12,7 +12,6 @@ from pydantic_core import PydanticCustomError
 MAX_PARTICIPANTS = 1000
 MAX_METADATA_BYTES = 16_384
 MAX_ACTION_BYTES = 4096
-MAX_DEPTH = 32
 UUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 ID_PATTERN = r"^[A-Za-z0-9._:@-]{1,64}$"
 IDEMPOTENCY_KEY_PATTERN = r"^[\x21-\x7e]{1,128}$"
@@ -51,27 +50,6 @@ def without_nul(value: Any) -> Any:
         elif isinstance(item, list):
             stack.extend(item)
     return value
-
-
-def is_too_deep(text: str | bytes, document: Any) -> bool:
-    """Tell whether a document, read from `text`, is nested deeper than 32 levels.
-
-    Level by level: recursion has limits of its own.
-    """
-    opened = text.count("{") + text.count("[") if isinstance(text, str) else text.count(b"{") + text.count(b"[")
-    if opened <= MAX_DEPTH:
-        return False
-    level = [document]
-    for _ in range(MAX_DEPTH):
-        level = [
-            item
-            for outer in level
-            for item in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(item, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def at_most(limit: int) -> BeforeValidator:

@@ -12,8 +12,9 @@ from pydantic_core import PydanticCustomError
 
 from syncapp.commands import Claim, Result
 from syncapp.dispatch import COMMANDS
-from syncapp.errors import InvalidJson, SyncError, ValidationFailed
-from syncapp.fields import IDEMPOTENCY_KEY_PATTERN, MAX_DEPTH, is_too_deep
+from syncapp.documents import decode
+from syncapp.errors import SyncError, ValidationFailed
+from syncapp.fields import IDEMPOTENCY_KEY_PATTERN
 from syncapp.models import CommandBody, Request
 
 _MOST_DETAILS = 20
@@ -132,10 +133,7 @@ class Command(Request):
 
 def parse(text: str) -> Ping | Reconnect | Command:
     """Read a client's message. Raises `InvalidJson`, `ValidationFailed`."""
-    try:
-        raw = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidJson(f"the message is not valid JSON: {error}") from None
+    raw = decode(text, "the message")
     if not isinstance(raw, dict):
         raise ValidationFailed.of("message", "must be a JSON object", "model_type")
     kind = raw.get("type")
@@ -144,8 +142,6 @@ def parse(text: str) -> Ping | Reconnect | Command:
     if kind == Asked.RECONNECT:
         return Reconnect.parse(raw)
     if kind == Asked.COMMAND:
-        if is_too_deep(text, raw):
-            raise InvalidJson(f"the message is nested deeper than {MAX_DEPTH} levels")
         return Command.parse(raw)
     code = "missing" if kind is None else "unknown_type"
     raise ValidationFailed.of("type", f"must be one of {', '.join(Asked)}", code)

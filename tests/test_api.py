@@ -340,6 +340,42 @@ def test_a_body_must_be_json_by_its_type(client: FlaskClient, content_type: str)
     )
 
 
+def test_a_body_must_not_be_encoded(client: FlaskClient) -> None:
+    for coding in ("gzip", "gzip, identity"):
+        refused = client.post("/v1/sessions", json=CHESS, headers={"Content-Encoding": coding})
+        error(refused, 415, "UNSUPPORTED_MEDIA_TYPE")
+    for plain in ("identity", "Identity"):
+        assert client.post("/v1/sessions", json=CHESS, headers={"Content-Encoding": plain}).status_code == 201
+
+
+@pytest.mark.parametrize("digits", [str(2**64), str(-(2**63) - 1), str(10**30), "1" * 300])
+def test_a_whole_number_that_cannot_be_kept_is_refused_by_field(client: FlaskClient, url: str, digits: str) -> None:
+    text = f'{{"metadata": {{"a": [1, {{"b c": {digits}}}], "d": "{"9" * 30}"}}}}'
+    for method, target in (("POST", "/v1/sessions"), ("PATCH", url)):
+        refused = client.open(target, method=method, data=text, content_type="application/json")
+        assert faults(refused) == {"metadata.a.1.b c": "number_too_large"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["18446744073709551615", "-9223372036854775808", "1e30", "0.1234567890123456789", '"9999999999999999999999"'],
+)
+def test_a_number_that_can_be_kept_is(client: FlaskClient, url: str, text: str) -> None:
+    body = '{"metadata": {"a": %s}}' % text  # noqa: UP031  # braces
+    kept = client.patch(url, data=body, content_type="application/json").get_json()["data"]["metadata"]["a"]
+    assert kept == orjson.loads(text)
+    assert type(kept) is type(orjson.loads(text))
+
+
+@pytest.mark.parametrize("path", ["/v1//sessions", "//v1/sessions", "/api-docs//x", "/api-docs//", "/v1/sessions/"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_nothing_is_redirected(client: FlaskClient, method: str, path: str) -> None:
+    answer = client.open(path, method=method, json=CHESS, headers={"Host": "elsewhere.example"})
+    assert answer.status_code in (404, 405)
+    assert answer.content_type == "application/json"
+    assert b"elsewhere" not in answer.data + str(answer.headers).encode()
+
+
 def test_metadata_survives_as_it_was_sent(client: FlaskClient) -> None:
     metadata = {
         "empty": [],

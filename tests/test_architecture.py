@@ -14,6 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LEAVES = {
     "config",
     "errors",
+    "documents",
     "keys",
     "fields",
     "models",

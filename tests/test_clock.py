@@ -9,7 +9,14 @@ import redis as redis_py
 from clocks import NOON_MS, SetClock, dump, make_store, messages
 
 from syncapp.commands import Claim, Result
-from syncapp.errors import Conflict, InvalidTransition, NotActiveParticipant, SessionNotFound, ValidationFailed
+from syncapp.errors import (
+    Conflict,
+    InvalidTransition,
+    NotActiveParticipant,
+    SessionNotFound,
+    StoreUnavailable,
+    ValidationFailed,
+)
 from syncapp.keys import Keyspace
 from syncapp.models import CreateSession
 from syncapp.sessions import SessionStore
@@ -1027,6 +1034,19 @@ def test_a_command_is_begun_only_when_all_is_applied(store: SessionStore, clock:
     assert (reply[0], reply[2]) == ("busy", [])
     assert {kind for kind, _ in told(redis, session_id)} == {"cycle_timed_out"}
     assert store.get(session_id).found.version == 102
+
+
+def test_a_command_that_finds_too_much_due_says_so_and_the_next_one_goes_on(
+    store: SessionStore, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = running(store, "per_cycle", budget_ms=1000)
+    clock.pass_ms(200_000)
+    monkeypatch.setattr("syncapp.calls.SETTLE_S", 0)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable, match="try again") as refused:
+            store.get(session_id)
+        assert refused.value.details == {"retry_after_s": 1}
+    assert store.pause(session_id).found.version == 203
 
 
 def test_an_expected_version_is_compared_with_what_has_happened_by_then(store: SessionStore, clock: SetClock) -> None:

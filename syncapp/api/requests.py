@@ -6,12 +6,12 @@ import random
 import re
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from flask import g, request
 
 from syncapp.commands import Claim
-from syncapp.errors import InvalidJson, UnsupportedMediaType, ValidationFailed
-from syncapp.fields import IDEMPOTENCY_KEY_PATTERN, MAX_DEPTH, is_too_deep
+from syncapp.documents import decode
+from syncapp.errors import UnsupportedMediaType, ValidationFailed
+from syncapp.fields import IDEMPOTENCY_KEY_PATTERN
 from syncapp.models import CommandBody, Request
 from syncapp.topics import Order
 
@@ -42,8 +42,8 @@ def request_id() -> str:
 def body() -> Any:
     """Return the decoded JSON body, {} when there is none.
 
-    Raises `UnsupportedMediaType`, `InvalidJson` (not JSON, NaN, nested deeper than 32), and werkzeug's
-    413 when it is over the limit.
+    Raises `UnsupportedMediaType`, also for one that is encoded, what `decode` raises, and werkzeug's 413 when it is
+    over the limit.
     """
     environ = request.environ
     if "HTTP_TRANSFER_ENCODING" not in environ and environ.get("CONTENT_LENGTH") in (None, "", "0"):
@@ -53,13 +53,10 @@ def body() -> Any:
         return {}
     if request.mimetype not in _JSON_TYPES:
         raise UnsupportedMediaType(f"send application/json, not {request.mimetype or 'a body without a type'}")
-    try:
-        decoded = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidJson(f"the body is not valid JSON: {error}") from None
-    if is_too_deep(raw, decoded):
-        raise InvalidJson(f"the body is nested deeper than {MAX_DEPTH} levels")
-    return decoded
+    for name, only in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+        if request.headers.get(name, only).strip().lower() != only:
+            raise UnsupportedMediaType(f"send the body as it is, without the {name} {request.headers[name]}")
+    return decode(raw, "the body")
 
 
 def claim(asked: Request) -> Claim:
