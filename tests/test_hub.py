@@ -557,7 +557,7 @@ def many(store: SessionStore) -> list[Update]:
 def test_however_slow_a_client_is_versions_rise_gaps_are_whole_states_and_the_newest_arrives(
     many: list[Update], data: st.DataObject
 ) -> None:
-    steps = data.draw(st.lists(st.sampled_from(["put", "put", "burst", "skip", "take", "expect", "expect current"])))
+    steps = data.draw(st.lists(st.sampled_from(["put", "pass", "burst", "skip", "take", "expect", "expect current"])))
     told, newest = played(many, steps, burst=data.draw(st.integers(1, 100)))
     assert told[-1].update.order == newest
     known = NEVER
@@ -576,9 +576,12 @@ def played(many: list[Update], steps: list[str], burst: int) -> tuple[list[Item]
     backlog, updates, told = Backlog(), iter(many), []
     latest = many[0]
     for step in steps:
-        for update in islice(updates, {"put": 1, "burst": burst, "skip": 1}.get(step, 0)):
+        for update in islice(updates, {"put": 1, "pass": 1, "burst": burst, "skip": 1}.get(step, 0)):
             latest = update
-            if step != "skip":
+            if step == "pass" and (kind := backlog.passes(update)):
+                told.append(Item(kind, update))
+                backlog.passed(update)
+            elif step != "skip":
                 backlog.put(update)
         if step == "take" and (item := backlog.take()):
             told.append(item)
