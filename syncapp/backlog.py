@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from syncapp.errors import SessionNotFound, StoreUnavailable
@@ -90,6 +91,11 @@ class Backlog:
     def first(self) -> Item | None:
         """The next message."""
         return self._items[0] if self._items else None
+
+    @property
+    def waiting(self) -> Sequence[Item]:
+        """All messages, in order."""
+        return self._items
 
     def take(self) -> Item | None:
         """Take the next message, None when there is nothing to tell."""
