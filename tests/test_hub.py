@@ -482,6 +482,25 @@ def test_a_store_that_lost_commits_is_believed(hub: Hub, redis: Redis, store: Se
     assert watcher.updates[-1].session == later
 
 
+def test_a_session_that_was_restored_is_told_in_its_new_epoch_from_the_first_version_on(
+    hub: Hub, store: SessionStore, running: Session
+) -> None:
+    watcher = Recorder()
+    hub.watch(running.session_id, watcher)
+    watcher.wait_for_order(running.order)
+    renewed = store.renew(running.session_id, running.order, running.epoch + 1000).found
+    update = watcher.wait_for_order(renewed.order)
+    assert renewed.order > (running.epoch + 1000, 0)
+    assert (update.kind, update.session) == (Told.STATE_UPDATE, renewed)
+    for patches in (True, False):
+        backlog = Backlog(running.order, patches=patches)
+        backlog.put(update)
+        assert [item.kind for item in iter(backlog.take, None)] == ["CONNECTED", "STATE_SYNC"]
+    switched = store.switch(running.session_id).found
+    assert watcher.wait_for_order(switched.order).session == switched
+    assert rising(watcher.orders)
+
+
 class History:
     """What happened to one session id: messages in order, and what a read finds after each."""
 
