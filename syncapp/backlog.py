@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from syncapp.errors import SessionNotFound, StoreUnavailable
@@ -73,10 +74,28 @@ class Backlog:
         elif update.order > self._last or update.went_back:
             self._put_state(update)
 
+    def passes(self, update: Update) -> Told | None:
+        """Return as what an update may be sent without waiting in here; None when it has to be `put`."""
+        epoch, version = self._last
+        if self._items or self._claim is not None or self.is_ended or update.order != (epoch, version + 1):
+            return None
+        if update.event is None or update.session is None:
+            return None
+        return Told.STATE_PATCH if self._patches and update.patch else Told.STATE_UPDATE
+
+    def passed(self, update: Update) -> None:
+        """Note that an update was sent without waiting in here."""
+        self._last, self._told = update.order, ""
+
     @property
     def first(self) -> Item | None:
         """The next message."""
         return self._items[0] if self._items else None
+
+    @property
+    def waiting(self) -> Sequence[Item]:
+        """All messages, in order."""
+        return self._items
 
     def take(self) -> Item | None:
         """Take the next message, None when there is nothing to tell."""

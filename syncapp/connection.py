@@ -209,7 +209,7 @@ class Connection:
         else:
             WS_COMMANDS.labels(command.command, Told.ACK).inc()
             ack = protocol.ack(self._session_id, self._now_ms(), command.id, result)
-            self._outlet.answer(Told.ACK, protocol.text_frame(ack))
+            self._outlet.answer(Told.ACK, protocol.text_frame(ack), soon=True)
         return None
 
     def refuse(self, command: Command, fault: SyncError) -> None:

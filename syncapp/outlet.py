@@ -10,6 +10,7 @@ from syncapp.wire import Wire
 
 MOST_ANSWERS = 32
 MOST_ANSWER_BYTES = 262_144
+_JOINED_BYTES = 8192
 
 
 class Outlet:
@@ -52,19 +53,32 @@ class Outlet:
     def offer(self, update: Update) -> None:
         """Tell the client of an update."""
         with self._lock:
+            # What nearly always is so, and has to be quick: there may be thousands of clients.
+            kind = None if self._writing or self._answers else self._backlog.passes(update)
+            if kind and self._wire.try_write(update.frame(kind)):
+                self._backlog.passed(update)
+                self.sent += 1
+                SENT.add(kind)
+                return
             self._backlog.put(update)
             self._write_through()
 
-    def answer(self, kind: Told, frame: bytes, *, first: bool = False) -> None:
-        """Answer the client; `first`: before all else that waits."""
+    def answer(self, kind: Told, frame: bytes, *, first: bool = False, soon: bool = False) -> None:
+        """Answer the client; first: before all else that waits; soon: the caller wakes the handler.
+
+        What a command changed mostly comes in the same moment as its answer, and then goes out with it.
+        """
         with self._lock:
             self._answers.insert(0 if first else len(self._answers), (kind, frame))
-            self._write_through()
+            if not soon:
+                self._write_through()
 
     def write_next(self) -> bool:
-        """Write a message, however long it takes; False when there is none. Raises `OSError` as `Wire.write` does."""
+        """Write what waits, however long it takes; False when there is nothing. Raises what `Wire.write` does."""
         with self._lock:
             has_rest = self._wire.has_rest
+            if not has_rest and self._write_at_once():
+                return True
             found = None if has_rest else self._first()
             if not (found or has_rest):
                 return False
@@ -82,13 +96,29 @@ class Outlet:
     def _write_through(self) -> None:
         if self._writing:
             return  # it goes on with what is there
-        while found := self._first():
-            if not self._wire.try_write(found[1]):
-                self._wire.wake()
-                return
-            self._drop_first(found[0])
-        if self._backlog.is_ended:
+        while self._write_at_once():
+            pass
+        if self._first() or self._backlog.is_ended:
             self._wire.wake()
+
+    def _write_at_once(self) -> bool:
+        """Write what waits, small messages together, if the socket takes it without waiting."""
+        found = self._first()
+        if not found:
+            return False
+        kinds, frames = [found[0]], [found[1]]
+        if len(found[1]) < _JOINED_BYTES:
+            waiting = [*self._answers, *((item.kind, item.frame) for item in self._backlog.waiting)]
+            for kind, frame in waiting[1:]:
+                if sum(map(len, frames)) + len(frame) > _JOINED_BYTES:
+                    break
+                kinds.append(kind)
+                frames.append(frame)
+        if not self._wire.try_write(frames[0] if len(frames) == 1 else b"".join(frames)):
+            return False
+        for kind in kinds:
+            self._drop_first(kind)
+        return True
 
     def _first(self) -> tuple[Told, bytes] | None:
         if self._answers:

@@ -482,6 +482,25 @@ def test_a_store_that_lost_commits_is_believed(hub: Hub, redis: Redis, store: Se
     assert watcher.updates[-1].session == later
 
 
+def test_a_session_that_was_restored_is_told_in_its_new_epoch_from_the_first_version_on(
+    hub: Hub, store: SessionStore, running: Session
+) -> None:
+    watcher = Recorder()
+    hub.watch(running.session_id, watcher)
+    watcher.wait_for_order(running.order)
+    renewed = store.renew(running.session_id, running.order, running.epoch + 1000).found
+    update = watcher.wait_for_order(renewed.order)
+    assert renewed.order > (running.epoch + 1000, 0)
+    assert (update.kind, update.session) == (Told.STATE_UPDATE, renewed)
+    for patches in (True, False):
+        backlog = Backlog(running.order, patches=patches)
+        backlog.put(update)
+        assert [item.kind for item in iter(backlog.take, None)] == ["CONNECTED", "STATE_SYNC"]
+    switched = store.switch(running.session_id).found
+    assert watcher.wait_for_order(switched.order).session == switched
+    assert rising(watcher.orders)
+
+
 class History:
     """What happened to one session id: messages in order, and what a read finds after each."""
 
@@ -557,7 +576,7 @@ def many(store: SessionStore) -> list[Update]:
 def test_however_slow_a_client_is_versions_rise_gaps_are_whole_states_and_the_newest_arrives(
     many: list[Update], data: st.DataObject
 ) -> None:
-    steps = data.draw(st.lists(st.sampled_from(["put", "put", "burst", "skip", "take", "expect", "expect current"])))
+    steps = data.draw(st.lists(st.sampled_from(["put", "pass", "burst", "skip", "take", "expect", "expect current"])))
     told, newest = played(many, steps, burst=data.draw(st.integers(1, 100)))
     assert told[-1].update.order == newest
     known = NEVER
@@ -576,9 +595,12 @@ def played(many: list[Update], steps: list[str], burst: int) -> tuple[list[Item]
     backlog, updates, told = Backlog(), iter(many), []
     latest = many[0]
     for step in steps:
-        for update in islice(updates, {"put": 1, "burst": burst, "skip": 1}.get(step, 0)):
+        for update in islice(updates, {"put": 1, "pass": 1, "burst": burst, "skip": 1}.get(step, 0)):
             latest = update
-            if step != "skip":
+            if step == "pass" and (kind := backlog.passes(update)):
+                told.append(Item(kind, update))
+                backlog.passed(update)
+            elif step != "skip":
                 backlog.put(update)
         if step == "take" and (item := backlog.take()):
             told.append(item)

@@ -665,6 +665,31 @@ def test_who_connects_while_the_store_is_away_is_told_so_and_then_the_state(
     assert [one.next(within_s=5)["type"], one.next()["type"]] == ["CONNECTED", "STATE_SYNC"]
 
 
+def test_who_is_connected_while_the_store_is_away_is_told_so_stays_and_catches_up(
+    pair: Cluster, apis: list[Api], client: Open, valkey: Valkey
+) -> None:
+    session_id = apis[0].running()
+    clients = [client(api.url, session_id) for api in apis]
+    for each in clients:
+        each.next("STATE_SYNC")
+    valkey.stop()
+    try:
+        for each in clients:
+            error = each.next(within_s=8)
+            assert (error["type"], error["code"], "id" in error) == ("ERROR", "STORE_UNAVAILABLE", False)
+            each.send(type="COMMAND", id=1, command="switch", idempotency_key="k")
+            assert each.next("ERROR", 8)["id"] == 1
+            assert each.ask(type="PING")["type"] == "PONG"
+    finally:
+        valkey.start()
+    for each in clients:
+        connected = each.next(within_s=6)
+        assert (connected["type"], connected["version"]) == ("CONNECTED", 2)
+        assert each.silent(0.2)
+    apis[0].command(session_id, "switch")
+    assert {each.next()["type"] for each in clients} == {"STATE_UPDATE"}
+
+
 # What is written about it.
 
 
