@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from hashlib import sha1, sha256
 from typing import Any
@@ -14,7 +15,7 @@ from clocks import SetClock, chess, make_store, settings
 from flask import Flask
 from test_audit import KEYS, entries_of, rows
 
-from syncapp import cli
+from syncapp import cli, verifier
 from syncapp.audit import AuditLog
 from syncapp.db import Database
 from syncapp.events import Entry
@@ -93,6 +94,12 @@ def of_version(version: int) -> str:
 def test_a_log_that_nobody_touched_is_as_committed(played: int, verify: Verify) -> None:
     assert verify() == (0, [f"Read {played} events of 3 sessions.", "All is as committed."])
     assert verify(ID) == (0, [f"Read {played - 4} events of 1 sessions.", "All is as committed."])
+
+
+def test_the_log_is_read_in_order_and_not_sorted(played: int, db: Db) -> None:
+    for query in (verifier._EVENTS, verifier._TOTALS):
+        plan = [line for (line,) in rows(db, f"SET enable_sort = off; EXPLAIN {query.format('')}")]
+        assert not [line for line in plan if re.match(r"[ >-]*(Incremental )?Sort  ", line)], plan
 
 
 COLUMNS = {
