@@ -96,6 +96,10 @@ def test_a_log_that_nobody_touched_is_as_committed(played: int, verify: Verify) 
     assert verify(ID) == (0, [f"Read {played - 4} events of 1 sessions.", "All is as committed."])
 
 
+def test_a_session_that_the_log_does_not_know_is_no_success(redis: redis_py.Redis, verify: Verify) -> None:
+    assert verify(ID) == (1, ["Read 0 events of 0 sessions.", "Error: the log knows no such session"])
+
+
 def test_the_log_is_read_in_order_and_not_sorted(played: int, db: Db) -> None:
     for query in (verifier._EVENTS, verifier._TOTALS):
         plan = [line for (line,) in rows(db, f"SET enable_sort = off; EXPLAIN {query.format('')}")]
