@@ -111,6 +111,8 @@ def _verify(settings: Settings) -> click.Command:
                     click.echo(str(fault))
                 bad.add(fault.session_id)
         click.echo(f"Read {checked.events} events of {checked.sessions} sessions.")
+        if name and not checked.sessions:
+            raise click.ClickException("the log knows no such session")
         if bad:
             raise click.ClickException(f"sessions that are not as they were committed: {len(bad)}")
         click.echo("All is as committed.")

@@ -64,7 +64,7 @@ class Parity:
             epoch, version, is_live, message = logged.get(each, (0, 0, False, ""))
             order, newest = held[each][:2], (epoch, version)
             if order == newest:
-                if held[each][2] != sha1(message.encode(), usedforsecurity=False).hexdigest():
+                if order != _NOWHERE and held[each][2] != sha1(message.encode(), usedforsecurity=False).hexdigest():
                     yield Fault(each, *newest, "the store made another commit of this version")
             elif order > newest:
                 if each not in behind and not waits[each]:

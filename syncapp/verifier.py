@@ -25,14 +25,14 @@ from syncapp.totals import Totals
 _AT_ONCE = 500
 _EVENTS = """
 SELECT session_id::text, epoch, version, message::text, (to_jsonb(log) - 'message' - 'stored_at')::text
-FROM sync_events AS log {} ORDER BY session_id, epoch, version
+FROM sync_events AS log {} ORDER BY log.session_id, epoch, version
 """
 _TOTALS = """
 SELECT session_id::text, to_jsonb(one)::text, (
     SELECT coalesce(jsonb_agg(to_jsonb(person)), '[]')::text FROM sync_participants AS person
     WHERE person.session_id = one.session_id
 )
-FROM sync_sessions AS one {} ORDER BY session_id
+FROM sync_sessions AS one {} ORDER BY one.session_id
 """
 _IS_NAMED = "SELECT EXISTS (SELECT FROM sync_events WHERE session_id = %s AND epoch < %s AND previous_hash = %s)"
 _CHANGED = "was changed: the row after it follows on another"
@@ -123,7 +123,7 @@ class _History:
             message = orjson.loads(raw)
         except Exception as error:  # whatever is wrong with a message, it is not what was committed
             raise _Bad(epoch, version, f"its message cannot be read: {type(error).__name__}") from error
-        if name := _difference(_as_json(event.row), orjson.loads(columns)):
+        if name := _difference(orjson.loads(orjson.dumps(event.row)), orjson.loads(columns)):
             raise _Bad(epoch, version, f"{name} is not what its message says")
         self._check_chain(epoch, version, message["previous"])
         try:
@@ -242,11 +242,6 @@ def _is_same(one: Any, other: Any) -> bool:
         with contextlib.suppress(ValueError):  # instants are written in more than one way
             return datetime.fromisoformat(one) == datetime.fromisoformat(other)
     return bool(one == other)
-
-
-def _as_json(row: Row) -> Row:
-    found: Row = orjson.loads(orjson.dumps(row))
-    return found
 
 
 def _without(row: Row, names: frozenset[str]) -> Row:
