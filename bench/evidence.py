@@ -49,8 +49,11 @@ def covered(components: Iterable[tuple[str, Sequence[str]]]) -> dict[str, float]
 
 
 def _share(found: coverage.Coverage, include: Sequence[str]) -> float:
-    with redirect_stdout(io.StringIO()):
-        return found.report(include=[str(ROOT / each) for each in include], file=io.StringIO())
+    try:
+        with redirect_stdout(io.StringIO()):
+            return found.report(include=[str(ROOT / each) for each in include], file=io.StringIO())
+    except coverage.exceptions.NoDataError:  # a run that had none of these
+        return 0.0
 
 
 def local_state() -> list[str]:

@@ -50,16 +50,15 @@ def holds(parts: Mapping[str, Part]) -> str:
         )
 
     memory = of("growth", "memory, 100,000 sessions", "bytes/session")
+    switches = of("scripts", "switch, saturated", "calls/CPU s")
+    requests, reads = (1e6 / of("rest", f"{name}, 64 × 1", "CPU µs") for name in ("switch", "GET"))
     rows = (
         ("live sessions of two, for each GB of the store", 1e9 / memory, "all of the store's memory counted"),
-        ("switches a second, one core of the store", of("scripts", "switch, saturated", "calls/CPU s"), "saturated"),
+        ("switches a second, one core of the store", switches, "saturated"),
         ("reads a second, one core of the store", of("scripts", "get, saturated", "calls/CPU s"), "saturated"),
-        (
-            "REST switches a second, one web process",
-            1e6 / of("rest", "switch, 64 × 1", "CPU µs"),
-            "of a core of its own",
-        ),
-        ("REST reads a second, one web process", 1e6 / of("rest", "GET, 64 × 1", "CPU µs"), "of a core of its own"),
+        ("REST switches a second, one web process", requests, "with a core of its own"),
+        ("REST reads a second, one web process", reads, "with a core of its own"),
+        ("web processes whose REST switches fill the store's core", switches / requests, ""),
         ("socket switches a second, one web process", of("sockets", "socket switch, 16 clients", "commands/s"), ""),
         ("idle WebSockets, for each GB of a web process", 1e6 / of("fanout", "memory of a connection", "kB"), ""),
         ("messages a second to clients, one web process", 3e9 / of("fanout", "last of 3,000 clients", "µs"), "fan-out"),

@@ -13,8 +13,8 @@ from syncapp import scripts
 from syncapp.commands import Claim
 
 SIZES = (2, 10, 100, 1000)
-ROUNDS = 8
-CALLS = 200
+ROUNDS = 24
+CALLS = 60
 BATCH = 50
 
 

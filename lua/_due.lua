@@ -14,7 +14,7 @@ end
 local function time_out(session, keys, call, now, at)
   local kind, index = budget_of(session)
   local details = concerning(session, {
-    action_on_timeout = redis.call('HGET', session.key, 'action_on_timeout'),
+    action_on_timeout = redis.call('HGET', session.key, 'action_on_timeout') or type_only(session.on_timeout),
   })
   if kind ~= 's' then call.expired_id = active_id(session) end
   local elapsed

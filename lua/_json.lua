@@ -17,6 +17,11 @@ local function quote_or_null(word)
   return word and quote(word) or 'null'
 end
 
+-- What most callers say of a timeout: a type and nothing else.
+local function type_only(word)
+  return '{"type":"' .. word .. '"}'
+end
+
 -- An object of the named members, in this order; a member whose text is nil is left out.
 local function object(names, texts)
   local parts = {}

@@ -43,7 +43,8 @@ end
 -- A deleted session leaves its epoch behind for a while: a new one is always later, and chained to it.
 local last = redis.call('HMGET', keys.session, 'epoch', 'updated_ms', 'chain')
 now = math.max(now, (tonumber(last[1]) or 0) + 1, tonumber(last[2]) or 0)
-local static = {'definition', definition, 'action_on_timeout', action_on_timeout}
+local static = {'definition', definition}
+if action_on_timeout ~= type_only(on_timeout) then static = {'action_on_timeout', action_on_timeout, unpack(static)} end
 if warn_at ~= '' then static = {'warn_at', warn_at, unpack(static)} end
 local session = new_session(keys.session, {unpack(rest, 1, 3 * people)}, {unpack(rest, 3 * people + 1)}, static)
 session.chain = last[3]

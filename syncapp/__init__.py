@@ -91,6 +91,8 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
 
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # a redirect would repeat any Host
+    # No route is a coroutine: Flask need not look at each call.
+    app.ensure_sync = lambda func: func  # type: ignore[method-assign]
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     if settings.proxy_hops:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # the documented way to add middleware

@@ -6,7 +6,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from itertools import chain
 from typing import Any
 
 import orjson
@@ -19,7 +18,7 @@ from syncapp.keys import Keyspace
 from syncapp.redis import TRANSLATION
 from syncapp.refusals import refusal
 from syncapp.scripts import Scripts
-from syncapp.state import Session, values_of
+from syncapp.state import Session
 
 _MOST_KNOWN = 2048
 _MOST_KNOWN_PARTICIPANTS = 50_000  # some 12 MB
@@ -148,15 +147,13 @@ class Calls:
 
     def session(self, session_id: str, known: Known | None, state: Sequence[str]) -> Session:
         """Return the session of a state reply to a call that named `known`, and keep its parts."""
-        state = values_of(state)
-        now_known = Known.from_reply(state, known)
+        now_known = Known.from_reply(session_id, state, known)
         before = self._known.pop(session_id, None)
         self._known[session_id] = now_known
         self._known_participants += now_known.size - (before.size if before else 0)
         while len(self._known) > _MOST_KNOWN or self._known_participants > _MOST_KNOWN_PARTICIPANTS:
             self._known_participants -= self._known.popitem(last=False)[1].size
-        records = tuple(chain.from_iterable(now_known.blocks))
-        return Session.from_reply(session_id, state, now_known.definition, records)
+        return now_known.session
 
 
 def _is_miss(command: str, reply: Sequence[Any]) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from syncapp.definitions import Definition
-from syncapp.state import BLOCKS, DEFINITION, TAGS, Participant, Session, participants_of
+from syncapp.state import BLOCKS, DEFINITION, TAGS, Participant, Session, participants_of, values_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +87,16 @@ class Known:
     tag stays the same. A script leaves out of its reply just what is named to it.
     """
 
-    epoch: int
     definition: Definition
     tags: str
     blocks: tuple[tuple[Participant, ...], ...]
+    reply: Sequence[str]
+    session: Session
+
+    @property
+    def epoch(self) -> int:
+        """The epoch it is of."""
+        return self.session.epoch
 
     @property
     def size(self) -> int:
@@ -97,13 +104,16 @@ class Known:
         return len(self.definition.participant_ids)
 
     @classmethod
-    def from_reply(cls, state: Sequence[str], known: Known | None) -> Known:
-        """Read a state reply to a call that named `known`."""
-        tags = state[TAGS]
+    def from_reply(cls, session_id: str, reply: Sequence[str], known: Known | None) -> Known:
+        """Read a state reply to a call that named `known`; one that says the same again need not be read."""
+        if known and known.reply == reply:
+            return known
+        state = values_of(reply)
         had = known.blocks if known else ()
         blocks = tuple(participants_of(block) if block else had[i] for i, block in enumerate(state[BLOCKS:]))
         text = state[DEFINITION]
         if not text and known is None:
             raise LookupError("a script left out a definition that nobody knows")
         definition = Definition.from_json(text) if text or known is None else known.definition
-        return cls(int(state[0]), definition, tags, blocks)
+        session = Session.from_reply(session_id, state, definition, tuple(chain.from_iterable(blocks)))
+        return cls(definition, state[TAGS], blocks, reply, session)

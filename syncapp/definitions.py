@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +16,9 @@ from syncapp.models import CreateSession
 class Definition:
     """What a session is made with and never changes within its epoch; times in ms, None where there are none."""
 
-    participant_ids: tuple[str, ...]
-    budgets_ms: tuple[int | None, ...]
-    action_on_timeout: Mapping[str, Any]
+    participant_ids: tuple[str, ...] = ()
+    budgets_ms: tuple[int | None, ...] = ()
+    action_on_timeout: Mapping[str, Any] = field(default_factory=lambda: {"type": "end_session"})
     group_ids: tuple[str, ...] = ()
     group_budgets_ms: tuple[int, ...] = ()
     group_of: tuple[int, ...] = ()
@@ -49,10 +49,9 @@ class Definition:
 
     def to_json(self) -> bytes:
         """Return the text that a session's hash holds; no script reads it. What is as by default is left out."""
+        default = Definition()
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return orjson.dumps(
-            {item.name: values[item.name] for item in fields(self) if values[item.name] != item.default}
-        )
+        return orjson.dumps({name: value for name, value in values.items() if value != getattr(default, name)})
 
 
 def define(new: CreateSession, action: Mapping[str, Any]) -> Definition:

@@ -58,7 +58,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_due", "if kind ~= 's' then call.expired_id", "if kind == 's' then call.expired_id"),
     ("_due", "if not LIVE[session.status] then return false end", ""),
     ("_due", "local elapsed = charge(session, at)\n  finish(session, 'cancelled', at)", "local elapsed\n  finish(session, 'cancelled', at)"),
-    ("_due", "action_on_timeout = redis.call('HGET', session.key, 'action_on_timeout'),", ""),
+    ("_due", "action_on_timeout = redis.call('HGET', session.key, 'action_on_timeout') or type_only(session.on_timeout),", ""),
     ("_settle", "    if not settle_one(session, keys, call, now) then return true end\n  end\n  return false", "    if not settle_one(session, keys, call, now) then return true end\n  end\n  return true"),
     ("_settle", "session.look_ms > now", "session.look_ms >= now"),
     ("_settle", "local MOST_DUE = 64", "local MOST_DUE = 63"),

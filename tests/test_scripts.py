@@ -210,6 +210,7 @@ def test_every_event_is_documented() -> None:
 def test_every_field_of_a_sessions_hash_is_documented(redis: redis_py.Redis, redis_url: str) -> None:
     people = [{"participant_id": f"p{i}", "group_id": f"g{i % 2}", "total_time_ms": 1000} for i in range(129)]
     new = {"sync_mode": "per_group", "participants": people, "warn_at_ms": [500], "metadata": {"a": 1}}
+    new["action_on_timeout"] = {"type": "end_session", "more": 1}
     session_id = make_store(redis_url, set_clock=False).create(CreateSession.parse(new)).found.session_id
     fields: dict[bytes, bytes] = redis.hgetall(Keyspace().session(session_id))  # type: ignore[assignment]  # its types cover every protocol
     documented = table("keys.md", "## The session's hash")
