@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 _DRAIN_AT_MOST_S = 5.0  # then other buckets have their turn, and a worker that is to stop can
 _TRAILING_S = 0.5  # as long as a bucket's nudges are held back: the last commits of a burst come without one
+_AGAIN_S = 1.0  # after a nudge that failed
 _RETRY_SLACK_S = 10.0  # a retry that is due waits for the scheduler and for a free thread
 
 
@@ -46,7 +47,7 @@ def enqueue_drain(bucket: int) -> None:
 class Nudger:
     """Asks for drains without making its caller wait: a thread of its own talks to the queue.
 
-    A nudge that fails is dropped: the sweep will see to its bucket.
+    A nudge that fails is tried again each second: after a restart of Redis every old connection fails once.
     """
 
     def __init__(self, enqueue: Callable[[int], None] = enqueue_drain) -> None:
@@ -81,7 +82,8 @@ class Nudger:
             try:
                 self._enqueue(bucket)
             except RedisError as error:
-                log.debug("nudge_dropped", bucket=bucket, error=db.one_line(error))
+                log.debug("nudge_failed", bucket=bucket, error=db.one_line(error))
+                self.nudge(bucket, _AGAIN_S)
 
     def _run(self) -> None:
         while True:
