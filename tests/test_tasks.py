@@ -247,7 +247,7 @@ def test_importing_the_tasks_connects_to_nothing_and_nudges_do_not_wait_for_a_re
         assert time.monotonic() - began < 0.5
         eventually(lambda: logs)
         time.sleep(0.1)
-    assert {(line["log_level"], line["event"]) for line in logs} == {("debug", "nudge_dropped")}
+    assert {(line["log_level"], line["event"]) for line in logs} == {("debug", "nudge_failed")}
 
 
 # Nudges
