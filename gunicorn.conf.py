@@ -2,6 +2,7 @@ from gevent import monkey
 
 monkey.patch_all()  # first of all: a module imported earlier would keep the sockets and locks that block
 
+import gc
 import os
 import resource
 import shutil
@@ -50,6 +51,9 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 def post_worker_init(worker: Worker) -> None:
     """Start what a web process does besides answering; here, because threads do not survive a fork."""
     worker.wsgi.extensions["syncapp"].sweeper.start()
+    # What is there by now stays: a collection that looked at all of it would keep everybody waiting.
+    gc.collect()
+    gc.freeze()
 
 
 def worker_exit(server: Any, worker: Worker) -> None:

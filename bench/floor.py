@@ -9,9 +9,14 @@ import redis
 from flask import Flask
 
 from bench.rig import BARE
+from syncapp.admission import Guards
+from syncapp.config import Settings
 
 app = Flask(__name__, static_folder=None)
-app.extensions["syncapp"] = SimpleNamespace(sweeper=SimpleNamespace(start=lambda: None, stop=lambda: None))
+settings = Settings.from_env()
+app.extensions["syncapp"] = SimpleNamespace(
+    settings=settings, guards=Guards(settings), sweeper=SimpleNamespace(start=lambda: None, stop=lambda: None)
+)
 client = redis.Redis.from_url(os.environ["REDIS_URL"])
 sha = client.script_load(BARE)
 client.close()

@@ -1,6 +1,7 @@
 """What a client sends over HTTP: whole requests, in time, of bounded size, and read in shares.
 
-gevent lets nobody else run while there is something to read: who keeps sending would have the worker for itself.
+gevent lets nobody else run while there is something to read: who keeps sending, or always has the next request there
+in time, would have the worker for itself.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Inflow(SocketUnreader):
         self._left = 0
         self._excess: type[SyncError] = HeadersTooLarge
         self._until_s = 0.0
+        self._loop = gevent.get_hub().loop
+        self._turn = -1
         self.is_idle = True
         self.evicted = False
 
@@ -44,8 +47,10 @@ class Inflow(SocketUnreader):
         self._left, self._excess = MOST_HEAD_BYTES, HeadersTooLarge
         self.is_idle = True
         self._until_s = time.monotonic() + idle_s
-        if self.buf.tell():  # sent without waiting for the answer before
+        if self._turn == self._loop.iteration:  # nobody else could run during the request before
             self._pause()
+        self._turn = self._loop.iteration
+        if self.buf.tell():  # sent without waiting for the answer before
             self._begin()
 
     def chunk(self, size_hint: int | None = None) -> bytes:

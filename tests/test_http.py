@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
 
+import gevent  # type: ignore[import-untyped]
 import orjson
 import psutil
 import pytest
@@ -20,6 +21,7 @@ from peers import CHESS, Api, errors_in, eventually, metric
 from wire import PONG, Raw, frame
 
 from syncapp.api.schema import ErrorAnswer
+from syncapp.inflow import Inflow
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 
@@ -481,3 +483,14 @@ def test_nothing_that_comes_over_a_socket_is_a_fault_of_ours_or_holds_anybody_up
                 assert not re.search(rb"(?m)^HTTP/1.1 5|<html|Traceback", answers), (seed, answers)
     assert seed > 100
     assert errors_in(web) == errors
+
+
+def test_who_always_has_the_next_request_there_lets_others_run_between_two() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        inflow = Inflow(ours, 1.0)
+        ran: list[str] = []
+        inflow.expect(1.0)
+        gevent.spawn(ran.append, "others")
+        inflow.expect(1.0)
+        assert ran == ["others"]
