@@ -38,6 +38,8 @@ _NOT_NOW_WORDS = tuple(
     for word in ("BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOPERM", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN")
 )
 
+_NO_RIGHT = ("ACL failure in script", "The user executing the script can't")  # Valkey's words, and Redis 7.0's
+
 
 class _Translation:
     """Makes what the client library raises `StoreUnavailable`, where that is what it means."""
@@ -61,7 +63,7 @@ def _unavailable(error: BaseException) -> StoreUnavailable | None:
     if isinstance(error, _NOT_NOW) or text.startswith(_NOT_NOW_WORDS):
         return refusals.not_now(error)
     # A script that may not publish has written before: its effect is as unknown as when no answer came.
-    if isinstance(error, _GONE) or text.startswith("ACL failure in script"):
+    if isinstance(error, _GONE) or text.startswith(_NO_RIGHT):
         return refusals.no_answer(error)
     return None
 
