@@ -75,8 +75,9 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         settings.database_url, connections=settings.history_connections, timeout_s=settings.history_timeout_s
     )
     bare = SessionStore(client, settings, on_nudge=nudge, partials=partials)
-    history = History(pool, bare.time_ms)
-    recovery = Recovery(bare, history, Outbox(client, Keyspace(settings.sync_buckets)), settings)
+    outbox = Outbox(client, Keyspace(settings.sync_buckets))
+    history = History(pool, bare.time_ms, outbox.awaits)
+    recovery = Recovery(bare, history, outbox, settings)
     on_miss = recovery.on_miss if settings.recover_on_miss else None
     store = SessionStore(client, settings, on_nudge=nudge, on_miss=on_miss, partials=partials)
     # A connection of its own: expiries wait for no request's, nor requests for an expiry's.

@@ -1,6 +1,7 @@
 """The history: what the audit log answers about sessions, also about those that Redis no longer has.
 
-Events come into the log within about a second of their commit; nothing in here asks Redis for more than the time.
+Events come into the log within about a second of their commit; nothing in here asks Redis for more than the time,
+and whether the log is behind for a session.
 Every method raises `AuditUnavailable` when PostgreSQL does not answer.
 """
 
@@ -16,12 +17,13 @@ from typing import Any
 from syncapp import moments, remains, statements
 from syncapp.db import Cursor
 from syncapp.definitions import Definition
-from syncapp.errors import SessionNotFound, StoreUnavailable, ValidationFailed
+from syncapp.errors import AuditIncomplete, SessionNotFound, StoreUnavailable, ValidationFailed
 from syncapp.past import Moment
 from syncapp.pool import ReadPool
 from syncapp.questions import AtQuestion, EventsQuestion, HistoryQuestion
 from syncapp.remains import Remains
 from syncapp.state import iso
+from syncapp.topics import Order
 
 Row = dict[str, Any]
 """A row as clients see it: JSON, instants as ISO 8601."""
@@ -60,11 +62,18 @@ class Statistics:
 
 
 class History:
-    """Answers from the log. now_ms: the server's time (ms), beyond which nothing is known."""
+    """Answers from the log.
 
-    def __init__(self, pool: ReadPool, now_ms: Callable[[], int]) -> None:
+    now_ms: the server's time (ms), beyond which nothing is known. is_on_its_way: tells whether any event of a
+    session is committed and not in the log yet.
+    """
+
+    def __init__(
+        self, pool: ReadPool, now_ms: Callable[[], int], is_on_its_way: Callable[[str], bool] = lambda session_id: False
+    ) -> None:
         self._pool = pool
         self.now_ms = now_ms
+        self._is_on_its_way = is_on_its_way
 
     def events(self, session_id: str, asked: EventsQuestion) -> Page:
         """Return events in the order of their commits. Raises `SessionNotFound` when the log has none at all."""
@@ -82,16 +91,36 @@ class History:
         """Return a session as it was at an instant, or after a version, shown as of that commit's own instant.
 
         Raises `SessionNotFound` when there was none, `AuditIncomplete` when an event is missing that the
-        state stands on, `ValidationFailed` for an instant to come.
+        state stands on or may be on its way, `ValidationFailed` for an instant to come.
         """
-        if asked.time is None:
-            return self._pool.ask(
-                lambda cursor: moments.after_version(cursor, session_id, asked.version or 0, asked.epoch)
-            )
         at_ms = asked.time
-        if at_ms > self._latest_ms():
+        if at_ms is not None and at_ms > self._latest_ms():
             raise ValidationFailed.of("time", "must not be in the future", "in_future")
-        return self._pool.ask(lambda cursor: moments.at_time(cursor, session_id, at_ms))
+
+        def found(cursor: Cursor) -> tuple[Moment, Order]:
+            if at_ms is None:
+                moment = moments.after_version(cursor, session_id, asked.version or 0, asked.epoch)
+            else:
+                moment = moments.at_time(cursor, session_id, at_ms)
+            return moment, moments.newest(cursor, session_id)
+
+        more = self._awaits_more(session_id)  # before: what comes into the log meanwhile is found
+        try:
+            moment, newest = self._pool.ask(found)
+        except SessionNotFound:
+            if more:
+                raise _on_its_way() from None
+            raise
+        if more and at_ms is not None and moment.session.order >= newest:
+            raise _on_its_way()
+        return moment
+
+    def _awaits_more(self, session_id: str) -> bool:
+        """Tell whether the log is behind for a session; while the store is away, nothing is known of that."""
+        try:
+            return self._is_on_its_way(session_id)
+        except StoreUnavailable:
+            return False
 
     def _latest_ms(self) -> int:
         """Return the store's time; while the store is away this machine's is near enough to tell what is to come."""
@@ -207,3 +236,7 @@ def _statistics(cursor: Cursor, session_id: str) -> Statistics:
     cursor.execute(statements.ROSTER, [session_id, epoch])
     roster = [Definition.from_json(text).participant_ids for (text,) in cursor.fetchall()]
     return Statistics(epoch, Cycles(*whole), {name: told.get(name, Cycles()) for name in (roster or [()])[0]})
+
+
+def _on_its_way() -> AuditIncomplete:
+    return AuditIncomplete("events of this session are on their way into the log; try again", {"retry_after_s": 1})

@@ -83,3 +83,10 @@ def _commits(cursor: Cursor, session_id: str, base: tuple[int, int], last: int, 
 def _folded(session_id: str, commits: Sequence[Commit], at_ms: int) -> Moment:
     alive = commits[:-1] if commits[-1].status == "deleted" else commits
     return Moment(fold(session_id, alive), commits[-1], at_ms)
+
+
+def newest(cursor: Cursor, session_id: str) -> tuple[int, int]:
+    """Return the (epoch, version) of a session's newest event; it has one."""
+    cursor.execute(statements.NEWEST, [session_id])
+    (order,) = cursor.fetchall()
+    return order[0], order[1]

@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 
 from syncapp.events import Entry
 from syncapp.keys import AUDIT_GROUP, Keyspace
+from syncapp.redis import TRANSLATION
 
 _READ_AT_ONCE = 100
 _READ_BYTES = 4_194_304
@@ -131,6 +132,11 @@ class Outbox:
             last = found[-1][0]
             start = f"({last.decode() if isinstance(last, bytes) else last}"
         return True
+
+    def awaits(self, session_id: str) -> bool:
+        """Tell what `holds` tells. Raises `StoreUnavailable`."""
+        with TRANSLATION:
+            return self.holds(session_id)
 
     def _read(self, bucket: int, start: str, count: int) -> list[Entry]:
         streams: Any = {self._keys.outbox(bucket): start}

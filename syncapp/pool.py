@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TypeVar
+from functools import partial
+from typing import NoReturn, TypeVar
 
 import orjson
 import psycopg2
@@ -64,7 +65,7 @@ class ReadPool:
         future = self._executor.submit(self._answer, question)
         future.add_done_callback(lambda _: self._free.release())
         try:
-            return future.result(max(0.0, end_s - time.monotonic()))
+            return future.result(max(0.0, end_s - time.monotonic()))()
         except FutureTimeoutError:
             raise _unavailable(f"no answer within {self._timeout_s:g} s") from None
         except psycopg2.errors.QueryCanceled:
@@ -79,7 +80,15 @@ class ReadPool:
 
     # In a native thread.
 
-    def _answer(self, question: Callable[[Cursor], _T]) -> _T:
+    def _answer(self, question: Callable[[Cursor], _T]) -> Callable[[], _T]:
+        """Return what returns the answer, or raises: gevent would print an exception that leaves its thread."""
+        try:
+            found = self._found(question)
+        except Exception as error:  # noqa: BLE001  # whoever asked gets it
+            return partial(_raise, error)
+        return lambda: found
+
+    def _found(self, question: Callable[[Cursor], _T]) -> _T:
         with contextlib.suppress(IndexError):
             connection = self._idle.pop()
             try:
@@ -113,6 +122,10 @@ class ReadPool:
         for register in (extras.register_default_json, extras.register_default_jsonb):
             register(connection, loads=orjson.loads)
         return connection
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _unavailable(reason: str) -> AuditUnavailable:

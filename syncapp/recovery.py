@@ -19,7 +19,6 @@ from syncapp.errors import AuditIncomplete, AuditUnavailable, Conflict, SessionE
 from syncapp.history import History
 from syncapp.metrics import RECOVERIES
 from syncapp.outbox import Outbox
-from syncapp.redis import TRANSLATION
 from syncapp.remains import Remains
 from syncapp.sessions import SessionStore
 from syncapp.state import TERMINAL
@@ -132,8 +131,7 @@ class Recovery:
         return Outcome.CURRENT if known and known.order >= there.order else Outcome.AHEAD
 
     def _is_on_its_way(self, session_id: str) -> bool:
-        with TRANSLATION:
-            return self._outbox.holds(session_id)
+        return self._outbox.awaits(session_id)
 
     def _bring_back(self, known: Remains, claim: Claim) -> Outcome:
         if known.status == "deleted":

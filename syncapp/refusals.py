@@ -73,6 +73,7 @@ def refusal(
         return NotActiveParticipant(message, {"active_participant_id": active_id, "current": current})
     if word == "invalid_transition":
         details = {"status": session.status, "command": command, "current": current}
+        expired_id = expired_id or _expired_by_turn(session)
         expired = {"expired_participant_id": expired_id} if expired_id else {}
         return InvalidTransition(f"cannot {command} a session that is {session.status}", details | expired)
     found = f"version {session.version}" if claim.expected_epoch is None else f"{session.epoch}-{session.version}"
@@ -80,3 +81,10 @@ def refusal(
     if claim.expected_epoch is not None:
         expected |= {"expected_epoch": claim.expected_epoch, "actual_epoch": session.epoch}
     return Conflict(f"the session is at {found}, not the expected one", expected | {"current": current})
+
+
+def _expired_by_turn(session: Session) -> str | None:
+    """Return who had the turn when a session expired, whoever noticed it; None where nobody had."""
+    if session.status != "expired" or session.turn is None or session.sync_mode in ("global", "count_up"):
+        return None
+    return session.definition.participant_ids[session.turn]

@@ -70,6 +70,7 @@ LAST = (
     "SELECT epoch, version, message::text FROM sync_events WHERE session_id = %s"
     " ORDER BY epoch DESC, version DESC LIMIT 1"
 )
+NEWEST = "SELECT epoch, version FROM sync_events WHERE session_id = %s ORDER BY epoch DESC, version DESC LIMIT 1"
 FORKS = (
     "SELECT DISTINCT told ->> 'session_id', (told ->> 'epoch')::bigint FROM (SELECT CASE WHEN kind = 'divergent'"
     " THEN convert_from(raw, 'UTF8')::json END AS told FROM sync_dead_letters WHERE redriven_at IS NULL) AS letters"

@@ -26,6 +26,7 @@ from syncapp import create_app
 from syncapp.api.answers import EventsAnswer, HistoryAnswer, PastAnswer, StatisticsAnswer
 from syncapp.audit import AuditLog
 from syncapp.db import Database
+from syncapp.keys import Keyspace
 from syncapp.past import SNAPSHOT_EVERY, ms_of
 from syncapp.scripts import LUA_DIR
 from syncapp.state import iso
@@ -56,7 +57,13 @@ def client(app: Flask) -> FlaskClient:
 def logged(redis: redis_py.Redis, database_url: str, db: Db) -> Iterator[Callable[[], int]]:
     """What moves all events into the log."""
     database = Database(database_url)
-    yield lambda: AuditLog(database).store(entries_of(redis)).new
+
+    def log() -> int:
+        new = AuditLog(database).store(entries_of(redis)).new
+        redis.delete(*map(Keyspace().outbox, range(16)))
+        return new
+
+    yield log
     database.close()
 
 
@@ -184,6 +191,28 @@ def _expect_clocks(clocks: dict[str, Any], state: dict[str, Any]) -> None:
         active = running and group["group_id"] == active_group
         assert shown["running"] == active
         assert shown["remaining_ms"] == group["time_remaining_ms"] - (ran_ms if active else 0)
+
+
+def test_what_is_not_in_the_log_yet_is_no_past_state(
+    client: FlaskClient, clock: SetClock, logged: Callable[[], int]
+) -> None:
+    url = client.post("/v1/sessions", json=CHESS).headers["Location"]
+    assert client.get(f"{url}/at?version=1").get_json()["error"]["code"] == "AUDIT_INCOMPLETE"
+    clock.pass_ms(10)
+    client.post(f"{url}/start")
+    logged()
+    started_ms = clock.now_ms
+    clock.pass_ms(10)
+    client.post(f"{url}/switch")
+    assert data(client.get(f"{url}/at?version=2"))["version"] == 2
+    for late in (f"time={clock.now_ms}", "version=3"):
+        answer = client.get(f"{url}/at?{late}")
+        assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "AUDIT_INCOMPLETE")
+        assert answer.headers["Retry-After"] == "1"
+    logged()
+    assert data(client.get(f"{url}/at?time={clock.now_ms}"))["version"] == 3
+    assert data(client.get(f"{url}/at?time={started_ms}"))["version"] == 2
+    assert client.get(f"{url}/at?version=4").status_code == 404
 
 
 def test_a_timeout_that_was_noticed_late_is_told_from_its_deadline_on(
