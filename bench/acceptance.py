@@ -38,7 +38,7 @@ ROWS = (
     ),
     Row(
         "1.2 All CRUD operations implemented",
-        "`SessionStore`: create, get, eight commands, update, delete",
+        "`SessionStore`: create, get, seven commands, update, delete",
         (
             "sessions::test_a_new_session_is_pending_at_version_1_and_its_epoch_is_its_instant",
             "sessions::test_metadata_takes_merge_patches_in_any_status",

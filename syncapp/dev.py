@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import http.client
 import os
+import re
 import signal
 import socket
 import sys
@@ -113,7 +114,7 @@ def _serve(servers: Servers, env: Mapping[str, str], directory: Path) -> None:
     try:
         worker.spawn()
         web.start()
-        print(_greeting(web.url, directory), flush=True)
+        print(_greeting(web.url, directory, servers), flush=True)
         while True:
             for process in (*servers.processes, web, worker):
                 if not process.alive:
@@ -170,7 +171,7 @@ def _prefixed() -> Callable[[str], Callable[[bytes], None]]:
     return named
 
 
-def _greeting(url: str, directory: Path) -> str:
+def _greeting(url: str, directory: Path, servers: Servers) -> str:
     """Return what to try first: commands that work as they stand."""
     session = uuid.uuid4()
     return f"""
@@ -184,7 +185,14 @@ SyncApp runs at {url} (data in {directory}; Ctrl-C stops it). Try:
 
 API docs   {url}/api-docs
 WebSocket  ws{url.removeprefix("http")}/ws?sessionId={session}
+Commands   REDIS_URL={_shown(servers.redis_url)} DATABASE_URL={_shown(servers.database_url)} \\
+             .venv/bin/flask --app wsgi audit status
 """
+
+
+def _shown(url: str) -> str:
+    """Return a URL without its password."""
+    return re.sub(r"(//[^:/@]*):[^@]*@", r"\1:...@", url)
 
 
 def _stop(_number: int, _frame: object) -> None:

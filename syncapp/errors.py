@@ -1,6 +1,6 @@
 """Errors: what a client can be told, and the one table from script words to them.
 
-Every error has an HTTP status and a code (DESIGN §7); REST and WebSockets send the same code,
+Every error has an HTTP status and a code; REST and WebSockets send the same code,
 message and details.
 """
 

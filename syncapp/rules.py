@@ -1,4 +1,4 @@
-"""What must fit between the fields of a new session, mode by mode (DESIGN §4, §7).
+"""What must fit between the fields of a new session, mode by mode (docs/clock.md).
 
 Looks at the body as it came, so that these faults are named together with those in the fields: nothing
 here may trust a type.

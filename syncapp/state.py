@@ -239,7 +239,7 @@ class Session:
         return replace(self, **changes)
 
     def clock(self, now_ms: int) -> dict[str, Any]:
-        """Return the clock that runs, or would run, as it shows at `now_ms` (DESIGN §3)."""
+        """Return the clock that runs, or would run, as it shows at `now_ms` (docs/protocol.md)."""
         budget_ms = self.budget_ms()
         started_ms = self.cycle_started_ms if self.status == "running" else None
         elapsed_ms = 0 if started_ms is None else max(0, now_ms - started_ms)
@@ -265,7 +265,7 @@ class Session:
         return self.time_remaining_ms
 
     def state(self, now_ms: int) -> dict[str, Any]:
-        """Return the state document of DESIGN §3, its clock computed for `now_ms` (server time)."""
+        """Return the state document, its clock computed for `now_ms` (server time)."""
         definition = self.definition
         shown: dict[str, Any] = {
             "session_id": self.session_id,

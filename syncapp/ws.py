@@ -1,4 +1,4 @@
-"""`GET /ws`: what is checked before a WebSocket opens, while an HTTP status can still answer (DESIGN §8)."""
+"""`GET /ws`: what is checked before a WebSocket opens, while an HTTP status can still answer (docs/protocol.md)."""
 
 from __future__ import annotations
 

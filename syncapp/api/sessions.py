@@ -1,4 +1,4 @@
-"""`/v1/sessions`: create, read and command sessions (DESIGN §7)."""
+"""`/v1/sessions`: create, read and command sessions."""
 
 from __future__ import annotations
 
