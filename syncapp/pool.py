@@ -7,7 +7,6 @@ asked waits, no longer than a limit; whatever is wrong with PostgreSQL, that is 
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from syncapp.errors import AuditUnavailable
 
 _CONNECT_TIMEOUT_S = 2
 _WAITING_PER_CONNECTION = 8
+_LOOK_S = 0.005
 _AWAY_S = 1.0  # after a connection was refused, nobody tries for so long
 _T = TypeVar("_T")
 
@@ -37,9 +37,9 @@ class ReadPool:
         self._connections = connections
         self._timeout_s = timeout_s
         self._executor: Executor | None = None
-        self._free = threading.Semaphore(connections)
         self._waiting = 0
-        # Native threads put in and take out, greenlets too: no locks here.
+        # Native threads put in and take out, greenlets too: no locks here, for gevent's are no use to both.
+        self._permits: deque[None] = deque([None] * connections)
         self._idle: deque[Connection] = deque()
         self._away: tuple[float, str] = (float("-inf"), "")
 
@@ -57,13 +57,15 @@ class ReadPool:
         self._waiting += 1
         try:
             # Here, because gevent's executor lets who submits wait for a thread, for ever if need be.
-            if not self._free.acquire(timeout=self._timeout_s):
-                raise _unavailable(f"no connection was free within {self._timeout_s:g} s")
+            self._wait_for_permit(end_s)
         finally:
             self._waiting -= 1
         self._executor = self._executor or native_threads(self._connections)
-        future = self._executor.submit(self._answer, question)
-        future.add_done_callback(lambda _: self._free.release())
+        try:
+            future = self._executor.submit(self._answer, question)
+        except BaseException:
+            self._permits.append(None)
+            raise
         try:
             return future.result(max(0.0, end_s - time.monotonic()))()
         except FutureTimeoutError:
@@ -78,6 +80,15 @@ class ReadPool:
         while self._idle:
             self._idle.pop().close()
 
+    def _wait_for_permit(self, end_s: float) -> None:
+        """Take a permit, looking for one now and then: a native thread that gives one back can wake no greenlet."""
+        while True:
+            with contextlib.suppress(IndexError):
+                return self._permits.pop()
+            if time.monotonic() >= end_s:
+                raise _unavailable(f"no connection was free within {self._timeout_s:g} s")
+            time.sleep(_LOOK_S)
+
     # In a native thread.
 
     def _answer(self, question: Callable[[Cursor], _T]) -> Callable[[], _T]:
@@ -86,7 +97,10 @@ class ReadPool:
             found = self._found(question)
         except Exception as error:  # noqa: BLE001  # whoever asked gets it
             return partial(_raise, error)
-        return lambda: found
+        else:
+            return lambda: found
+        finally:
+            self._permits.append(None)
 
     def _found(self, question: Callable[[Cursor], _T]) -> _T:
         with contextlib.suppress(IndexError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -113,3 +115,27 @@ def test_an_outage_of_postgresql_stops_answers_from_the_log_and_nothing_else(
     finally:
         postgres.unpause()
     eventually(lambda: requests.get(f"{url}/at?version=22", timeout=10).status_code == 200)
+
+
+def test_many_who_ask_without_a_pause_leave_every_connection_usable(
+    make_cluster: MakeCluster, database_url: str
+) -> None:
+    cluster = make_cluster(web=1, worker=False)
+    url, end_s = f"{cluster.urls[0]}/v1/history?limit=10", time.monotonic() + 2
+    statuses: Counter[int] = Counter()
+
+    def ask() -> None:
+        with requests.Session() as http:
+            while time.monotonic() < end_s:
+                statuses[http.get(url, timeout=30).status_code] += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200}
+    assert [requests.get(url, timeout=30).status_code for _ in range(8)] == [200] * 8
+    unknown = f"{cluster.urls[0]}/v1/sessions/{uuid.uuid4()}/events"
+    assert requests.get(unknown, timeout=30).status_code == 404
+    assert "Traceback" not in cluster.web[0].output()
