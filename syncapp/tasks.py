@@ -117,6 +117,8 @@ class Worker:
         # Huey's own lines go where all go; it has one for each task, and failures are told below.
         logging.getLogger("huey").handlers.clear()
         logging.getLogger("huey").setLevel(logging.ERROR)
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(without_traceback)
         for bucket in self.outbox.buckets:
             self._nudger.nudge(bucket)
         self.make_partitions()
@@ -193,6 +195,15 @@ class Worker:
             log.warning("drain_failed", exc_info=not expected, **retry, **what)
         else:
             self._alert("drain_gave_up", retries=self.settings.audit_retries, **what)
+
+
+def without_traceback(record: logging.LogRecord) -> bool:
+    """Make one line of what Huey says of a Redis that is away: it goes on by itself."""
+    error = record.exc_info[1] if record.exc_info else None
+    if record.name.startswith("huey") and isinstance(error, RedisError):
+        record.msg, record.args = f"{record.getMessage()}: {db.one_line(error)}", ()
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def _hold(bucket: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import sys
 import threading
@@ -409,6 +410,15 @@ def test_what_is_no_outage_is_told_with_its_traceback(tasks: ModuleType, monkeyp
         run_next(tasks)
     assert [(line["event"], line["exc_info"]) for line in logs] == [("drain_failed", True)]
     assert tasks.huey.scheduled_count() == 1
+
+
+def test_what_huey_says_of_a_redis_that_is_away_is_one_line(tasks: ModuleType) -> None:
+    for error, is_kept in ((RedisError("timed out"), False), (ValueError("ours"), True)):
+        fault = (type(error), error, None)
+        record = logging.LogRecord("huey.consumer", logging.ERROR, "", 0, "Error reading %s", ("x",), fault)
+        assert tasks.without_traceback(record)
+        assert (record.exc_info is not None) is is_kept
+        assert record.getMessage() == ("Error reading x" if is_kept else "Error reading x: timed out")
 
 
 def test_a_sweep_asks_for_the_buckets_that_hold_anything(
