@@ -2,7 +2,7 @@
 
 A task carries nothing but a bucket's number: Huey forgets a task whose worker dies, the streams do not
 forget an event. A bucket is drained when a commit nudges, at most twice a second; again half a second after a
-drain that moved something; and by a sweep of all buckets each minute and at a worker's start.
+drain that moved something; and by a sweep of all buckets every few seconds and at a worker's start.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 _DRAIN_AT_MOST_S = 5.0  # then other buckets have their turn, and a worker that is to stop can
 _TRAILING_S = 0.5  # as long as a bucket's nudges are held back: the last commits of a burst come without one
+_WATCH_S = 5.0  # between two looks at all buckets
 _AGAIN_S = 1.0  # after a nudge that failed
 _RETRY_SLACK_S = 10.0  # a retry that is due waits for the scheduler and for a free thread
 
@@ -108,6 +109,7 @@ class Worker:
         )
         self._nudger = Nudger()
         self._started = threading.Lock()
+        self._watched = threading.Lock()
 
     def start(self) -> None:
         """Take over from whoever was there before; does something at the first call only, as each thread calls it."""
@@ -120,8 +122,20 @@ class Worker:
         for handler in logging.getLogger().handlers:
             handler.addFilter(without_traceback)
         for bucket in self.outbox.buckets:
+            with contextlib.suppress(RedisError):
+                huey.delete(_hold(bucket))  # for a retry that may have died with who was to make it
             self._nudger.nudge(bucket)
         self.make_partitions()
+
+    def watch(self) -> None:
+        """Sweep every few seconds, on a thread of its own: a nudge may die with the process that was to pass it on."""
+        if self._watched.acquire(blocking=False):
+            threading.Thread(target=self._watch_for_ever, name="watch", daemon=True).start()
+
+    def _watch_for_ever(self) -> None:
+        while True:
+            time.sleep(_WATCH_S)
+            self.sweep()
 
     def drain(self, bucket: int, task: Any) -> None:
         """Drain a bucket; a failure is tried again by Huey, and told at CRITICAL when no retry is left.
@@ -226,3 +240,4 @@ huey.periodic_task(crontab(), name="sweep")(worker.sweep)
 huey.periodic_task(crontab(minute="*/10"), name="count_letters")(worker.count_letters)
 huey.periodic_task(crontab(hour="3", minute="17"), name="make_partitions")(worker.make_partitions)
 huey.on_startup(name="start")(worker.start)
+huey.on_startup(name="watch")(worker.watch)
