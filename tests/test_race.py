@@ -53,9 +53,7 @@ def clients(cluster: Cluster) -> Clients:
     return Clients(cluster, 50)
 
 
-def eventually(check: Callable[[], bool], within_s: float = 75.0) -> None:
-    # What is shown is that nothing is missing, whatever brings it: the minute's sweep is the last that does. How soon
-    # events come when all is well is shown in test_tasks.
+def eventually(check: Callable[[], bool], within_s: float = 20.0) -> None:
     end_s = time.monotonic() + within_s
     while not check():
         assert time.monotonic() < end_s, "it did not become true in time"
