@@ -36,8 +36,8 @@ sys.path.insert(0, str(ROOT))
 
 from syncapp.db import upgrade  # noqa: E402 - the path comes first
 from syncapp.dev import Web, app_env  # noqa: E402 - the path comes first
-from syncapp.processes import end_leftovers, free_port  # noqa: E402
-from syncapp.servers import Servers  # noqa: E402
+from syncapp.processes import end_leftovers, free_port  # noqa: E402 - the path comes first
+from syncapp.servers import Servers  # noqa: E402 - the path comes first
 
 CHESS = {
     "sync_mode": "per_participant",

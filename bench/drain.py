@@ -164,9 +164,9 @@ def main() -> None:
                 assert bench.run("SELECT count(*) FROM sync_events") == [(events,)]
                 rows = bench.copied_out()
                 bench.empty()
-                best["bare COPY"] = min(best["bare COPY"], timed(lambda rows=rows: bench.copy(rows)))  # type: ignore[misc]
+                best["bare COPY"] = min(best["bare COPY"], timed(lambda rows=rows: bench.copy(rows)))  # type: ignore[misc]  # a default
                 bench.empty()
-                single_s = timed(lambda rows=rows: bench.insert_singly(rows))  # type: ignore[misc]
+                single_s = timed(lambda rows=rows: bench.insert_singly(rows))  # type: ignore[misc]  # a default
                 best["one by one"] = min(best["one by one"], single_s / SINGLES * events)
             rate = {name: events / took_s for name, took_s in best.items()}
             print(f"{events} events, {len(rows) / events:.0f} bytes a row, {bench.threads} threads, best of {ROUNDS}")

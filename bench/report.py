@@ -58,7 +58,7 @@ def machine() -> dict[str, object]:
 
 def about(document: Mapping[str, object]) -> str:
     """Return a sentence on machine and run."""
-    on: Mapping[str, object] = document["machine"]  # type: ignore[assignment]
+    on: Mapping[str, object] = document["machine"]  # type: ignore[assignment]  # JSON of ours
     return (
         f"Measured at {document['at']} in {document['took_s']} s on {on['cpu']}, {on['cores']} cores, "
         f"{on['memory_gb']} GB, Python {on['python']}; load average before the run: {on['load_before']}."
