@@ -14,6 +14,9 @@ import redis as redis_py
 import requests
 from clocks import dump
 
+from syncapp.config import Settings
+from syncapp.keys import AUDIT_GROUP, Keyspace
+from syncapp.outbox import Outbox
 from syncapp.processes import Process
 
 from conftest import Cluster  # isort: skip  # pytest puts this folder on the path
@@ -70,8 +73,23 @@ def rows(database_url: str, query: str, *arguments: Any) -> list[Any]:
         connection.close()
 
 
+def where_events_wait(client: redis_py.Redis, database_url: str) -> str:
+    """Tell what each outbox holds, what the task queue does, and who waits for whom in PostgreSQL."""
+    outbox = Outbox(client, Keyspace(Settings.from_env({}).sync_buckets))
+    held = {bucket: backlog for bucket, backlog in outbox.backlogs().items() if backlog.waiting or backlog.active}
+    readers = {bucket: client.xinfo_consumers(outbox.keyspace.outbox(bucket), AUDIT_GROUP) for bucket in held}
+    queue = {key: client.type(key) for key in client.scan_iter("huey*")}
+    tasks = {key: client.lrange(key, 0, -1) for key, kind in queue.items() if kind == b"list"}
+    activity = rows(
+        database_url,
+        "SELECT pid, state, wait_event_type, wait_event, pg_blocking_pids(pid), now() - xact_start, left(query, 200)"
+        " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    return "\n".join(map(str, [held, readers, queue, tasks, *activity]))
+
+
 def test_acknowledged_switches_are_versions_cycles_and_rows(
-    cluster: Cluster, clients: Clients, database_url: str
+    cluster: Cluster, clients: Clients, database_url: str, redis_url: str
 ) -> None:
     sessions = [clients.running() for _ in range(20)]
     calls = [
@@ -88,7 +106,12 @@ def test_acknowledged_switches_are_versions_cycles_and_rows(
         assert (state["version"], state["cycle_count"]) == (52, 50)
         assert sum(person["cycle_count"] for person in state["participants"]) == 50
     query = "SELECT count(*) FROM sync_events WHERE event_type = 'cycle_switched' AND session_id = ANY(%s::uuid[])"
-    eventually(lambda: bool(rows(database_url, query, sessions)[0][0] == 1000))
+    try:
+        eventually(lambda: bool(rows(database_url, query, sessions)[0][0] == 1000))
+    except AssertionError:
+        with redis_py.Redis.from_url(redis_url) as client:
+            print(where_events_wait(client, database_url))
+        raise
 
 
 def test_of_fifty_with_the_same_expected_version_one_wins(clients: Clients) -> None:
