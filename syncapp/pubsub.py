@@ -124,6 +124,9 @@ class PubSub:
         connection: Any = connect_pubsub(self._settings).connection_pool.make_connection()
         try:
             connection.connect()
+            # One that is loading its file accepts connections, and serves none.
+            connection.send_command("PING", check_health=False)
+            connection.read_response(timeout=SILENT_S)
             with self._changed:
                 self._awaited = Counter(dict.fromkeys(self._wanted, 1))
                 self._changes = [("SUBSCRIBE", channel) for channel in self._wanted]

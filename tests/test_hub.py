@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import socketserver
 import threading
 import time
 import uuid
@@ -26,6 +27,7 @@ from syncapp.errors import SessionNotFound, StoreUnavailable
 from syncapp.hub import READERS, Hub
 from syncapp.keys import Keyspace
 from syncapp.protocol import Told
+from syncapp.pubsub import PubSub
 from syncapp.servers import Valkey
 from syncapp.sessions import SessionStore
 from syncapp.state import Session
@@ -729,3 +731,39 @@ def test_everybody_is_told_when_the_store_is_away_for_more_than_a_moment_and_whe
     valkey.start()
     watcher.wait(lambda: watcher.kinds[2:] == [Told.STATE_SYNC], 5)
     assert watcher.updates[-1].order == running.order
+
+
+class Loading(socketserver.StreamRequestHandler):
+    """A server that is loading its file: it takes connections and refuses commands, until the fourth."""
+
+    taken = 0
+
+    def handle(self) -> None:
+        Loading.taken += 1
+        answers = {b"CLIENT": b"+OK", b"PING": b"+PONG", b"SUBSCRIBE": b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1"}
+        if Loading.taken < 4:
+            answers |= dict.fromkeys((b"PING", b"SUBSCRIBE"), b"-LOADING the dataset in memory")
+        while line := self.rfile.readline():
+            if answer := answers.get(line.strip()):
+                self.wfile.write(answer + b"\r\n")
+
+
+def test_a_server_that_loads_its_file_is_one_outage_until_it_serves() -> None:
+    lost, subscribed = [], threading.Event()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Loading) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        pubsub = PubSub(
+            settings(f"redis://127.0.0.1:{server.server_address[1]}/0"),
+            on_subscribed=lambda channel: subscribed.set(),
+            on_message=lambda channel, text: None,
+            on_lost=lambda: lost.append(pubsub.is_down),
+        )
+        pubsub.add("a")
+        pubsub.start()
+        try:
+            assert subscribed.wait(10)
+            assert (lost, pubsub.is_down, Loading.taken) == ([True], False, 4)
+        finally:
+            pubsub.stop()
+            server.shutdown()
