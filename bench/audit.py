@@ -2,113 +2,61 @@
 
 from __future__ import annotations
 
-import io
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import psycopg2
 import psycopg2.extensions
 
+from bench import drain
 from bench.figures import Part, Rounds, figure
 from bench.load import Generator, request
 from bench.rig import Rig
-from syncapp import redis
-from syncapp.audit import AuditLog
-from syncapp.db import Database
-from syncapp.drains import Drain
-from syncapp.outbox import Outbox
 
-EVENTS = 8000
-ROUNDS = 3
-INSERTS = 800
+EVENTS = 50_000
+ROUNDS = 5
 PROBES = 40
 SESSIONS = 200
 LOAD_S = 12.0
 
-_TABLE = """
-CREATE TABLE bench_rows (session_id uuid, epoch bigint, version bigint, payload jsonb,
-                         PRIMARY KEY (session_id, epoch, version))
-"""
-
 
 def run(rig: Rig) -> Part:
-    """Measure the drain by turns with its floors, then latency of a worker, idle and under load."""
+    """Measure drains by turns with their floors, then latency of a worker, idle and under load."""
+    rig.flush()
+    drain.commit(rig.settings, EVENTS)
+    bench = drain.Bench(rig.settings)
+    with closing(bench.connection):
+        saved = bench.saved()
+        runs = [drain.compare(bench, saved, EVENTS)[0] for _ in range(ROUNDS)]
+        bench.empty()
+    found: dict[str, Rounds] = {name: [[EVENTS / took_s[name]] for took_s in runs] for name in runs[0]}
     with closing(psycopg2.connect(rig.servers.database_url)) as connection:
         connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(_TABLE)
-        found: dict[str, Rounds] = {"insert": [], "COPY": [], "drain": []}
-        for _ in range(ROUNDS):
-            rows = outbox_rows(rig)
-            found["insert"].append([inserted(connection, rows[:INSERTS])])
-            found["COPY"].append([copied(connection, rows)])
-            found["drain"].append([drained(rig)])
         idle, loaded, rate = latencies(rig, connection)
-    insert, copy = ("one row a transaction", found["insert"]), ("COPY", found["COPY"])
+    floors = {name: (name, found.pop(name)) for name in ("one row a transaction", "COPY")}
     return Part(
         "Audit trail",
         [
-            figure("one row a transaction", "events/s", found["insert"]),
-            figure("COPY", "events/s", found["COPY"]),
-            figure("drain, to inserts", "events/s", found["drain"], insert),
-            figure("drain, to COPY", "events/s", found["drain"], copy),
+            *(figure(name, "events/s", rounds) for name, rounds in floors.values()),
+            *(
+                figure(f"{name}, to inserts", "events/s", found[name], floors["one row a transaction"])
+                for name in found
+            ),
+            *(figure(f"{name}, to COPY", "events/s", found[name], floors["COPY"]) for name in found),
             figure("commit to row, idle", "ms", [idle]),
             figure("commit to row, under load", "ms", [loaded]),
             figure("commits under load", "commits/s", [[rate]]),
         ],
         [
-            f"{EVENTS:,} events of {SESSIONS} sessions, one thread; PostgreSQL with fsync on.",
-            "The floors store the same JSON in one table with the same key; the drain also keeps sessions and totals.",
+            f"{EVENTS:,} events of {EVENTS // (drain.SWITCHES + 2)} sessions; PostgreSQL with fsync on.",
+            "`drain, 4 × 1` is four worker processes of one thread each.",
+            "The floors store the same rows in the same table, COPY all of them in one transaction.",
+            "A drain also reads, checks and acknowledges them, and keeps sessions and totals.",
             "To the row is until another connection sees it. The load is 16 connections to one web process.",
         ],
     )
-
-
-def outbox_rows(rig: Rig) -> list[tuple[str, int, int, str]]:
-    """Fill the outboxes; return key and JSON of each event."""
-    ids = [rig.session() for _ in range(SESSIONS)]
-    for place in range(EVENTS - 2 * SESSIONS):
-        rig.store.switch(ids[place % SESSIONS])
-    return [(str(uuid.uuid4()), at_ms, 1, raw.decode()) for at_ms, raw in rig.outbox()]
-
-
-def inserted(connection: psycopg2.extensions.connection, rows: list[tuple[str, int, int, str]]) -> float:
-    """Return rows a second, one a transaction."""
-    with connection.cursor() as cursor:
-        began_s = time.monotonic()
-        for row in rows:
-            cursor.execute("INSERT INTO bench_rows VALUES (%s, %s, %s, %s)", row)
-        took_s = time.monotonic() - began_s
-        cursor.execute("TRUNCATE bench_rows")
-    return len(rows) / took_s
-
-
-def copied(connection: psycopg2.extensions.connection, rows: list[tuple[str, int, int, str]]) -> float:
-    """Return rows a second, all in one COPY."""
-    text = "".join(f"{key}\t{epoch}\t{version}\t{raw}\n" for key, epoch, version, raw in rows)
-    with connection.cursor() as cursor:
-        began_s = time.monotonic()
-        cursor.copy_expert("COPY bench_rows FROM STDIN", io.StringIO(text.replace("\\", "\\\\")))
-        took_s = time.monotonic() - began_s
-        cursor.execute("TRUNCATE bench_rows")
-    return len(rows) / took_s
-
-
-def drained(rig: Rig) -> float:
-    """Drain all buckets in one thread; return events a second."""
-    client = redis.connect(rig.settings, decode=False)
-    outbox = Outbox(client, rig.keys)
-    database = Database(rig.settings.database_url)
-    drain = Drain(outbox, AuditLog(database), batch=rig.settings.audit_batch)
-    began_s = time.monotonic()
-    moved = sum(drain.run(bucket).moved for bucket in outbox.buckets)
-    took_s = time.monotonic() - began_s
-    database.close()
-    client.close()
-    return moved / took_s
 
 
 def latencies(rig: Rig, connection: psycopg2.extensions.connection) -> tuple[list[float], list[float], float]:

@@ -3,13 +3,15 @@
     python -m bench.drain [events] [--profile]
 
 Private servers with their default durability (fsync on). The events are real: commits of sessions of two, made by the
-store. Each way runs `ROUNDS` times, in turns, because other things run on a machine, too; the best of each counts.
+store. Worker processes share the buckets as they do in production. Each way runs `ROUNDS` times, in turns, because
+other things run on a machine, too; the best of each counts.
 """
 
 from __future__ import annotations
 
 import cProfile
 import io
+import multiprocessing
 import pstats
 import sys
 import tempfile
@@ -27,7 +29,7 @@ from syncapp.audit import AuditLog
 from syncapp.commands import NO_CLAIM
 from syncapp.config import Settings
 from syncapp.db import Database, upgrade
-from syncapp.drains import Drain
+from syncapp.drains import Drain, collect_rarely
 from syncapp.events import COLUMNS
 from syncapp.keys import Keyspace
 from syncapp.models import CreateSession
@@ -38,6 +40,8 @@ from syncapp.sessions import SessionStore
 from syncapp.tally import Tally
 
 ROUNDS = 3
+WORKERS = ((1, 4), (4, 1))
+"""How many processes, of how many threads each; the first is what `make run` starts."""
 SWITCHES = 98
 SINGLES = 1000
 TABLES = "sync_events, sync_sessions, sync_participants, sync_dead_letters"
@@ -63,12 +67,32 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+def work(settings: Settings, threads: int, buckets: Any, barrier: Any) -> None:
+    """Be a worker: drain buckets with several threads, until there is no further one."""
+    collect_rarely()
+    keys = Keyspace(settings.sync_buckets)
+    client, database = connect(settings, decode=False), Database(settings.database_url)
+    drain = Drain(Outbox(client, keys), AuditLog(database), batch=settings.audit_batch, count=Tally(client, keys).add)
+
+    def take() -> None:
+        while (bucket := buckets.get()) is not None:
+            drain.run(bucket)
+
+    takers = [threading.Thread(target=take) for _ in range(threads)]
+    barrier.wait()
+    for taker in takers:
+        taker.start()
+    for taker in takers:
+        taker.join()
+    barrier.wait()
+    database.close()
+
+
 class Bench:
     """The stores, and the ways of filling PostgreSQL."""
 
-    def __init__(self, settings: Settings, threads: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.threads = threads
         self.client = redis_py.Redis.from_url(settings.redis_url)
         self.keys = Keyspace(settings.sync_buckets)
         self.connection = psycopg2.connect(settings.database_url)
@@ -99,28 +123,23 @@ class Bench:
         for key, value in saved:
             self.client.restore(key, 0, value, replace=True)
 
-    def drain(self) -> None:
-        """Drain as a worker does: its threads take the buckets in turns."""
-        client, database = connect(self.settings, decode=False), Database(self.settings.database_url)
-        outbox = Outbox(client, self.keys)
-        drain = Drain(outbox, AuditLog(database), batch=self.settings.audit_batch, count=Tally(client, self.keys).add)
-        buckets = iter(outbox.buckets)
-        lock = threading.Lock()
-
-        def work() -> None:
-            while True:
-                with lock:
-                    bucket = next(buckets, None)
-                if bucket is None:
-                    return
-                drain.run(bucket)
-
-        threads = [threading.Thread(target=work) for _ in range(self.threads)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        database.close()
+    def drain(self, workers: int, threads: int) -> float:
+        """Drain everything with worker processes of so many threads, ready to begin; return how long (s) it takes."""
+        context = multiprocessing.get_context("spawn")
+        buckets, barrier = context.Queue(), context.Barrier(workers + 1)
+        for bucket in (*range(self.keys.buckets), *[None] * workers * threads):
+            buckets.put(bucket)
+        processes = [
+            context.Process(target=work, args=(self.settings, threads, buckets, barrier), daemon=True)
+            for _ in range(workers)
+        ]
+        for process in processes:
+            process.start()
+        barrier.wait(60)
+        took_s = timed(lambda: barrier.wait(600))
+        for process in processes:
+            process.join()
+        return took_s
 
     def copied_out(self) -> bytes:
         """Return the log as COPY reads it."""
@@ -142,49 +161,51 @@ class Bench:
             self.run(query, *texts)
 
 
+def compare(bench: Bench, saved: list[tuple[str, bytes]], events: int) -> tuple[dict[str, float], int]:
+    """Run each way once; return how long (s) it takes for so many events, and how many bytes a row has."""
+    took_s = {}
+    for workers, threads in WORKERS:
+        bench.empty()
+        bench.restore(saved)
+        took_s[f"drain, {workers} × {threads}"] = bench.drain(workers, threads)
+        assert bench.run("SELECT count(*) FROM sync_events") == [(events,)]
+    rows = bench.copied_out()
+    bench.empty()
+    took_s["COPY"] = timed(lambda: bench.copy(rows))
+    bench.empty()
+    took_s["one row a transaction"] = timed(lambda: bench.insert_singly(rows)) / SINGLES * events
+    return took_s, len(rows) // events
+
+
+def profile(bench: Bench, saved: list[tuple[str, bytes]]) -> None:
+    """Print where the time of one thread goes."""
+    bench.empty()
+    bench.restore(saved)
+    outbox = Outbox(connect(bench.settings, decode=False), bench.keys)
+    drain = Drain(outbox, AuditLog(Database(bench.settings.database_url)), batch=bench.settings.audit_batch)
+    stats = cProfile.Profile()
+    stats.runcall(lambda: [drain.run(bucket) for bucket in outbox.buckets])
+    pstats.Stats(stats).sort_stats("tottime").print_stats(25)
+
+
 def main() -> None:
     """Measure, and print."""
     events = int(next((word for word in sys.argv[1:] if word.isdigit()), "50000"))
-    directory = Path(tempfile.mkdtemp(prefix="syncapp-bench-"))
-    with Servers(directory) as servers:
+    with Servers(Path(tempfile.mkdtemp(prefix="syncapp-bench-"))) as servers:
         upgrade(servers.database_url)
         settings = Settings(redis_url=servers.redis_url, database_url=servers.database_url, audit_backlog_limit=0)
         commit(settings, events)
-        bench = Bench(settings, settings.worker_threads)
+        bench = Bench(settings)
         with closing(bench.connection):
             saved = bench.saved()
-            best = {"drain": 9e9, "bare COPY": 9e9, "one by one": 9e9}
-            cpu_us = 9e9
-            for _ in range(ROUNDS):
-                bench.empty()
-                bench.restore(saved)
-                cpu_s = time.process_time()
-                best["drain"] = min(best["drain"], timed(bench.drain))
-                cpu_us = min(cpu_us, (time.process_time() - cpu_s) / events * 1e6)
-                assert bench.run("SELECT count(*) FROM sync_events") == [(events,)]
-                rows = bench.copied_out()
-                bench.empty()
-                best["bare COPY"] = min(best["bare COPY"], timed(lambda rows=rows: bench.copy(rows)))  # type: ignore[misc]  # a default
-                bench.empty()
-                single_s = timed(lambda rows=rows: bench.insert_singly(rows))  # type: ignore[misc]  # a default
-                best["one by one"] = min(best["one by one"], single_s / SINGLES * events)
-            rate = {name: events / took_s for name, took_s in best.items()}
-            print(f"{events} events, {len(rows) / events:.0f} bytes a row, {bench.threads} threads, best of {ROUNDS}")
-            print(f"a worker's CPU {cpu_us:.1f} us a row")
-            for name, rows_per_s in rate.items():
-                print(f"{name:10} {rows_per_s:8.0f} rows/s   drain is {rate['drain'] / rows_per_s:.2f} of it")
+            runs = [compare(bench, saved, events) for _ in range(ROUNDS)]
+            best = {name: min(took_s[name] for took_s, _ in runs) for name in runs[0][0]}
+            print(f"{events} events, {runs[0][1]} bytes a row, worker processes × threads, best of {ROUNDS}")
+            for name, took_s in best.items():
+                copy, singly = best["COPY"] / took_s, best["one row a transaction"] / took_s
+                print(f"{name:22} {events / took_s:8,.0f} rows/s, {copy:.2f} × COPY, {singly:6.1f} × single rows")
             if "--profile" in sys.argv:
-                bench.empty()
-                bench.restore(saved)
-                bench.threads = 1
-                profile = cProfile.Profile()
-                work = Drain(
-                    Outbox(connect(settings, decode=False), bench.keys),
-                    AuditLog(Database(settings.database_url)),
-                    batch=settings.audit_batch,
-                )
-                profile.runcall(lambda: [work.run(bucket) for bucket in range(settings.sync_buckets)])
-                pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+                profile(bench, saved)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ CREATE TABLE sync_events (
     actor               text NOT NULL,         -- client, or system for what a session does by itself
     request_id          text,
     metadata            jsonb,                 -- the session's metadata, where this commit set it
-    patch               jsonb NOT NULL,        -- what changed, under the names of the state document
+    patch               jsonb NOT NULL,        -- what changed, as the primary store tells it: `updated_ms` is the document's `updated_at`
     snapshot            jsonb,                 -- the whole state document: first, last and each 100th commit
     record              jsonb,                 -- the same by the names of the primary store, for a restore
     message             json NOT NULL,         -- as committed, byte for byte; message->'event' is what clients saw

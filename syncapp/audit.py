@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from operator import itemgetter
 from typing import TypeVar
 
 import orjson
@@ -15,7 +16,7 @@ import structlog
 
 from syncapp import metrics
 from syncapp.db import Cursor, Database, one_line
-from syncapp.events import COLUMNS, Entry, Event
+from syncapp.events import COLUMNS, COPY_BEGIN, COPY_END, Entry, Event
 from syncapp.totals import Totals
 
 log = structlog.get_logger(__name__)
@@ -23,12 +24,12 @@ log = structlog.get_logger(__name__)
 _CONFLICTS = frozenset({"40001", "40P01"})  # serialization failure, deadlock: the next attempt goes through
 _CONFLICT_ATTEMPTS = 5
 _REFUSALS = ("22", "23", "54")  # classes of SQLSTATE that blame the data: values, constraints, limits
+_key = itemgetter(Event._fields.index("key"))
 _MOST_NAMED = 10
 _MOST_SHOWN = 2000
 _T = TypeVar("_T")
 
-_COPY = f"COPY sync_events ({', '.join(COLUMNS)}) FROM STDIN WITH (NULL '')"
-_COPY_BYTES = 262_144
+_COPY = f"COPY {{}} ({', '.join(COLUMNS)}) FROM STDIN WITH (FORMAT binary)"
 # Beside the log first, for events of which some are there already.
 _MAKE_INCOMING = "CREATE TEMPORARY TABLE incoming (LIKE sync_events INCLUDING DEFAULTS) ON COMMIT DROP"
 _INSERT_INCOMING = f"""
@@ -92,7 +93,7 @@ class AuditLog:
             except Exception as error:  # noqa: BLE001 whatever is wrong with a message, the others are stored
                 refused.append(Letter(entry, "refused", f"{type(error).__name__}: {one_line(error)}"))
         # One order for all transactions: two that meet in the same rows wait for each other, and do not deadlock.
-        events.sort(key=lambda event: event.key)
+        events.sort(key=_key)
         done: list[Stored] = []
         try:
             self._store(events, done)
@@ -157,17 +158,20 @@ class AuditLog:
 
 def _append(cursor: Cursor, events: Sequence[Event]) -> Stored:
     """Append events to the log and to the totals. Raises `UniqueViolation` when one of them is there."""
-    cursor.copy_expert(_COPY, BytesIO(b"".join(event.line for event in events)), _COPY_BYTES)
+    _copy(cursor, "sync_events", events)
     Totals(events).write(cursor)
     return Stored(len(events))
+
+
+def _copy(cursor: Cursor, table: str, events: Sequence[Event]) -> None:
+    rows = b"".join([COPY_BEGIN, *[event.copied for event in events], COPY_END])
+    cursor.copy_expert(_COPY.format(table), BytesIO(rows), len(rows))
 
 
 def _merge(cursor: Cursor, events: Sequence[Event]) -> Stored:
     """Append to the log those events that are not there, and these to the totals; tell repeats from divergences."""
     cursor.execute(_MAKE_INCOMING)
-    cursor.copy_expert(
-        _COPY.replace("sync_events", "incoming", 1), BytesIO(b"".join(event.line for event in events)), _COPY_BYTES
-    )
+    _copy(cursor, "incoming", events)
     cursor.execute(_INSERT_INCOMING)
     inserted = set(cursor.fetchall())
     new, known = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,16 @@ from dataclasses import dataclass
 from syncapp.audit import AuditLog
 from syncapp.events import Entry
 from syncapp.outbox import Outbox
+
+
+def collect_rarely() -> None:
+    """Have Python look for cycles of garbage rarely, in a process that does nothing but drain.
+
+    A batch is many objects that live until it is stored, and no cycle.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """An audit event as a value: read from the message that a commit left in its outbox.
 
 The message is JSON text made by lua/_message.lua; `docs/protocol.md` is its dictionary. A drain reads a hundred
-thousand of them in a few seconds: what is made for each is made once, and flat.
+thousand of them in a few seconds: what is made for each is made once, and flat, and its patch is passed on as text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from operator import itemgetter
@@ -14,8 +15,11 @@ from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 import orjson
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.json import Decoder
+from msgspec.structs import astuple
 
-from syncapp.state import BLOCKS, DEFINITION, SCALARS, Session, iso, public_patch
+from syncapp.state import BLOCKS, DEFINITION, SCALARS, Session, iso
 
 Row = dict[str, Any]
 """Column values by name, as JSON; instants are ISO 8601 text, exact to the millisecond."""
@@ -25,7 +29,7 @@ COLUMNS = (
     *("previous_hash", "content_hash", "metadata", "patch", "snapshot", "record", "message"),
 )
 """What a row of `sync_events` is written with, in this order; the last five are JSON."""
-NEWEST = ("sync_mode", "status", "cycle_count", "content_hash")
+NEWEST = ("sync_mode", "status", "cycle_count")
 SETTLED = ("time_used_ms", "time_remaining_ms", "cycle_count", "has_expired")
 GRANTED = ("participant_index", "total_time_ms")
 Settled = tuple[int, int | None, int, bool, bool]
@@ -33,8 +37,70 @@ Settled = tuple[int, int | None, int, bool, bool]
 Granted = tuple[int, int | None]
 _settled = itemgetter(*SETTLED, "is_active")
 _granted = itemgetter(*GRANTED)
-_HASHES, _JSON = COLUMNS.index("previous_hash"), COLUMNS.index("metadata")
-_ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\\": r"\\"})
+
+# The binary format of COPY: each value behind its length, null is a length of -1; instants are µs since 2000.
+COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_END = b"\xff\xff"
+_NULL = b"\xff\xff\xff\xff"
+_JSONB = b"\x01"  # the version of its format
+_EPOCH_MS = 946_684_800_000
+_LATEST_MS = 253_402_300_800_000  # the year 10,000
+_AT = COLUMNS.index("at")
+_key = struct.Struct(">hi16siqiq").pack
+_number = struct.Struct(">iq").pack
+_length = struct.Struct(">i").pack
+
+
+class _Happened(Struct, gc=False):
+    """The members of a message's `event` that have columns."""
+
+    type: str
+    at_ms: int
+    participant_id: str | None = None
+    next_participant_id: str | None = None
+    group_id: str | None = None
+    remaining_ms: int | None = None
+
+
+class _Message(Struct, gc=False):
+    """A message, its patch as text."""
+
+    session_id: str
+    epoch: int
+    version: int
+    sync_mode: str
+    status: str
+    cycle_count: int
+    elapsed_ms: int | None
+    actor: str
+    request_id: str
+    previous: str
+    event: _Happened
+    patch: Raw
+    snapshot: list[str] | UnsetType = UNSET
+
+
+class _Person(Struct, gc=False):
+    """What a patch tells of a participant, in the order of Settled."""
+
+    time_used_ms: int
+    time_remaining_ms: int | None
+    cycle_count: int
+    has_expired: bool
+    is_active: bool
+
+
+class _Patch(Struct, gc=False):
+    """The members of a patch that the totals are made of."""
+
+    session_started_ms: int | None = None
+    session_completed_ms: int | None = None
+    metadata: Raw | UnsetType = UNSET
+    participants: dict[str, _Person] = {}
+
+
+_read_message = Decoder(_Message).decode
+_read_patch = Decoder(_Patch).decode
 
 
 class Entry(NamedTuple):
@@ -48,17 +114,17 @@ class Entry(NamedTuple):
 class Event(NamedTuple):
     """What a message tells; one commit of one session.
 
-    line: its row of `sync_events` as COPY reads it. at: when it took effect. newest: values of NEWEST. told: what only
-    some commits tell of their session. people: of each participant that it tells of, what is settled; and what was
-    granted, if it tells that.
+    copied: its row of `sync_events` as a tuple of binary COPY. at_ms: when it took effect. newest: values of NEWEST.
+    told: what only some commits tell of their session. people: of each participant that it tells of, what is settled;
+    and what was granted, if it tells that.
     """
 
     entry: Entry
     key: tuple[str, int, int]
     content_hash: bytes
-    line: bytes
-    at: str
-    newest: tuple[str, str, int, str]
+    copied: bytes
+    at_ms: int
+    newest: tuple[str, str, int]
     told: Row
     people: list[tuple[str, Settled, Granted | None]]
 
@@ -66,73 +132,82 @@ class Event(NamedTuple):
     def parse(cls, entry: Entry) -> Self:
         """Read an entry's message. A message that is none raises whatever it trips over."""
         raw = entry.raw or b""
-        message = orjson.loads(raw)
-        content_hash = sha256(raw).digest()
-        whole = _whole_state(message)
-        values = _values(message, content_hash, whole)
-        session_id, epoch, version, _, at, mode, status, cycle_count = values[:8]
-        newest = (mode, status, cycle_count, values[_JSON - 1])
-        told = _told_by_patch(message, at)
+        message = _read_message(raw)
+        patch = _read_patch(message.patch)
+        whole, document, record = _whole_state(message)
+        metadata = None if patch.metadata is UNSET else orjson.loads(bytes(patch.metadata))
+        at_ms, content_hash = message.event.at_ms, sha256(raw).digest()
+        if not 0 <= at_ms < _LATEST_MS:
+            raise ValueError(f"no calendar has the instant {at_ms}")
+        values = _values(message, content_hash)
+        told = _told_by_patch(message, patch, metadata)
         people: list[tuple[str, Settled, Granted | None]]
-        if whole:
+        if whole and document:
             told = _told_by_state(whole) | told
-            states = whole.state(0)["participants"]
+            states = document["participants"]
             people = [(person["participant_id"], _settled(person), _granted(person)) for person in states]
         else:
-            touched = message["patch"].get("participants", {})
-            people = [(name, _settled(person), None) for name, person in touched.items()]
-        key = (session_id, epoch, version)
-        return cls(entry, key, content_hash, _line(values, raw), at, newest, told, people)
+            people = [(name, astuple(person), None) for name, person in patch.participants.items()]
+        copied = _copied(values, (metadata, document, record), bytes(message.patch), raw)
+        newest = (message.sync_mode, message.status, message.cycle_count)
+        return cls(entry, values[:3], content_hash, copied, at_ms, newest, told, people)
 
     @property
     def row(self) -> Row:
         """Its row of `sync_events` by names, but for the message itself."""
-        message = orjson.loads(self.entry.raw or b"")
-        return dict(zip(COLUMNS, _values(message, self.content_hash, _whole_state(message)), strict=False))
+        message = _read_message(self.entry.raw or b"")
+        patch = orjson.loads(bytes(message.patch))
+        *values, previous, content_hash = _values(message, self.content_hash)
+        values[_AT] = iso(self.at_ms)
+        values += [previous and hex_of(previous), hex_of(content_hash)]
+        values += [patch.get("metadata"), patch, *_whole_state(message)[1:]]
+        return dict(zip(COLUMNS, values, strict=False))
 
 
-def _whole_state(message: Mapping[str, Any]) -> Session | None:
-    return Session.from_snapshot(message["session_id"], message["snapshot"]) if "snapshot" in message else None
+def _whole_state(message: _Message) -> tuple[Session | None, Row | None, Row | None]:
+    """Return what a message with a snapshot tells: the session, its document, and its record."""
+    snapshot = message.snapshot
+    if isinstance(snapshot, UnsetType):
+        return None, None, None
+    whole = Session.from_snapshot(message.session_id, snapshot)
+    return whole, whole.state(message.event.at_ms), _record(snapshot)
 
 
-def _values(message: Mapping[str, Any], content_hash: bytes, whole: Session | None) -> list[Any]:
-    """Return the row of a message in the order of COLUMNS, but for the message itself."""
-    event, patch = message["event"], message["patch"]
-    return [
-        _uuid(message["session_id"]),
-        _whole(message["epoch"]),
-        _whole(message["version"]),
-        event["type"],
-        iso(_whole(event["at_ms"])),
-        message["sync_mode"],
-        message["status"],
-        message["cycle_count"],
-        event.get("participant_id"),
-        event.get("next_participant_id"),
-        event.get("group_id"),
-        event.get("remaining_ms"),
-        message.get("elapsed_ms"),
-        message["actor"],
-        message.get("request_id") or None,
-        _bytes(message["previous"]),
-        _bytes(content_hash.hex()),
-        patch.get("metadata"),
-        public_patch(patch),
-        whole.state(event["at_ms"]) if whole else None,
-        _record(message["snapshot"]) if whole else None,
-    ]
+def _values(message: _Message, content_hash: bytes) -> tuple[Any, ...]:
+    """Return the row of a message in the order of COLUMNS, as far as it is not JSON; the instant in ms."""
+    event = message.event
+    return (
+        _uuid(message.session_id)[0],
+        message.epoch,
+        message.version,
+        event.type,
+        event.at_ms,
+        message.sync_mode,
+        message.status,
+        message.cycle_count,
+        event.participant_id,
+        event.next_participant_id,
+        event.group_id,
+        event.remaining_ms,
+        message.elapsed_ms,
+        message.actor,
+        message.request_id or None,
+        bytes.fromhex(message.previous) or None,
+        content_hash,
+    )
 
 
-def _told_by_patch(message: Mapping[str, Any], at: str | None) -> Row:
+def _told_by_patch(message: _Message, patch: _Patch, metadata: Any) -> Row:
     """Return what only some commits tell of their session."""
-    patch, told = message["patch"], {}
-    if message["status"] == "deleted":
-        told["deleted_at"] = at
-    for name, column in (("session_started_ms", "started_at"), ("session_completed_ms", "completed_at")):
-        if patch.get(name) is not None:
-            told[column] = iso(patch[name])
-    if "metadata" in patch:
-        told |= {"metadata": patch["metadata"], "metadata_version": message["version"]}
+    told: Row = {}
+    if message.status == "deleted":
+        told["deleted_at"] = iso(message.event.at_ms)
+    if patch.session_started_ms is not None:
+        told["started_at"] = iso(patch.session_started_ms)
+    if patch.session_completed_ms is not None:
+        told["completed_at"] = iso(patch.session_completed_ms)
+    if patch.metadata is not UNSET:
+        told |= {"metadata": metadata, "metadata_version": message.version}
     return told
 
 
@@ -159,29 +234,57 @@ def _record(snapshot: Sequence[str]) -> Row:
     }
 
 
-def _line(values: Sequence[Any], raw: bytes) -> bytes:
-    r"""Return a row of `sync_events` in the text format of COPY; null is empty, since no text of ours is."""
-    fields = ["" if value is None else str(value) for value in values[:_HASHES]]
-    texts = [b"" if value is None else orjson.dumps(value) for value in values[_JSON:]]
-    if b"\\" in raw or b"\n" in raw or b"\t" in raw or b"\r" in raw:  # only then can anything need an escape
-        fields = [field.translate(_ESCAPES) for field in fields]
-        texts = [text.replace(b"\\", b"\\\\") for text in texts]
-        raw = raw.decode().translate(_ESCAPES).encode()
-    previous, content = values[_HASHES:_JSON]
-    fields += ("\\" + previous if previous else "", "\\" + content)
-    return b"%b\t%b\t%b\t%b\t%b\t%b\n" % ("\t".join(fields).encode(), *texts, raw)
+def _copied(values: tuple[Any, ...], documents: tuple[Any, Any, Any], patch: bytes, raw: bytes) -> bytes:
+    """Return a row as a tuple of binary COPY; documents: metadata, snapshot, record. Raises `struct.error`."""
+    (session_id, epoch, version, event_type, at_ms, mode, status, cycle_count, *concerned) = values
+    participant_id, next_id, group_id, remaining_ms, elapsed_ms, actor, request_id, previous, content_hash = concerned
+    metadata, snapshot, record = [
+        _NULL if document is None else _sized(_JSONB + orjson.dumps(document)) for document in documents
+    ]
+    return b"".join(
+        (
+            _key(len(COLUMNS), 16, _uuid(session_id)[1], 8, epoch, 8, version),
+            _text(event_type),
+            _number(8, (at_ms - _EPOCH_MS) * 1000),
+            _text(mode),
+            _text(status),
+            _number(8, cycle_count),
+            _text(participant_id),
+            _text(next_id),
+            _text(group_id),
+            _NULL if remaining_ms is None else _number(8, remaining_ms),
+            _NULL if elapsed_ms is None else _number(8, elapsed_ms),
+            _text(actor),
+            _NULL if request_id is None else _sized(request_id.encode()),
+            _NULL if previous is None else _sized(previous),
+            _sized(content_hash),
+            metadata,
+            _length(len(patch) + 1),
+            _JSONB,
+            patch,
+            snapshot,
+            record,
+            _length(len(raw)),
+            raw,
+        )
+    )
+
+
+def _sized(value: bytes) -> bytes:
+    return _length(len(value)) + value
 
 
 @lru_cache(4096)
-def _uuid(text: str) -> str:
-    return str(UUID(text))
+def _text(text: str | None) -> bytes:
+    return _NULL if text is None else _sized(text.encode())
 
 
-def _bytes(hexadecimal: str) -> str | None:
-    return rf"\x{hexadecimal}" if hexadecimal else None
+@lru_cache(4096)
+def _uuid(text: str) -> tuple[str, bytes]:
+    uuid = UUID(text)
+    return str(uuid), uuid.bytes
 
 
-def _whole(number: Any) -> int:
-    if type(number) is not int:
-        raise TypeError(f"{number!r} is not a whole number")
-    return number
+def hex_of(value: bytes) -> str:
+    """Return bytes as PostgreSQL shows them."""
+    return rf"\x{value.hex()}"

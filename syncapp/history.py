@@ -22,7 +22,7 @@ from syncapp.past import Moment
 from syncapp.pool import ReadPool
 from syncapp.questions import AtQuestion, EventsQuestion, HistoryQuestion
 from syncapp.remains import Remains
-from syncapp.state import iso
+from syncapp.state import iso, public_patch
 from syncapp.topics import Order
 
 Row = dict[str, Any]
@@ -177,7 +177,7 @@ def _events(cursor: Cursor, session_id: str, asked: EventsQuestion, columns: Seq
 def _shown(row: Row) -> Row:
     """Return an event's row under the names that clients know."""
     shown = {"epoch": row.pop("epoch"), "version": row.pop("version"), "type": row.pop("event_type")}
-    return shown | {"at": iso(row["at_ms"])} | row
+    return shown | {"at": iso(row["at_ms"])} | row | {"patch": public_patch(row["patch"])}
 
 
 def _expect_any(cursor: Cursor, session_id: str) -> None:

@@ -24,7 +24,7 @@ from syncapp import broker, db, logs, metrics, redis
 from syncapp.alerts import Alerts
 from syncapp.audit import AuditLog
 from syncapp.config import Settings
-from syncapp.drains import Drain
+from syncapp.drains import Drain, collect_rarely
 from syncapp.keys import Keyspace
 from syncapp.letters import DeadLetters
 from syncapp.outbox import Outbox
@@ -115,6 +115,7 @@ class Worker:
         """Take over from whoever was there before; does something at the first call only, as each thread calls it."""
         if not self._started.acquire(blocking=False):
             return
+        collect_rarely()
         logs.configure(self.settings)
         # Huey's own lines go where all go; it has one for each task, and failures are told below.
         logging.getLogger("huey").handlers.clear()

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import orjson
 
 from syncapp.db import Cursor
-from syncapp.events import GRANTED, NEWEST, SETTLED, Event, Granted, Row, Settled
+from syncapp.events import GRANTED, NEWEST, SETTLED, Event, Granted, Row, Settled, hex_of
+from syncapp.state import iso
 
 # Of the newest commit: every commit tells it.
 _NEWEST = "CASE WHEN (excluded.epoch, excluded.version) > (old.epoch, old.version) THEN excluded.{0} ELSE old.{0} END"
@@ -76,28 +77,14 @@ _UPSERT_PARTICIPANTS = _upsert("sync_participants", ("session_id", "participant_
 
 
 @dataclass(slots=True)
-class _Session:
-    """What is known of a session: its newest event, and what only some events of that epoch told."""
-
-    event: Event
-    told: Row
-
-    def row(self) -> Row:
-        session_id, epoch, version = self.event.key
-        newest = dict(zip(NEWEST, self.event.newest, strict=True))
-        key = {"session_id": session_id, "epoch": epoch, "version": version, "updated_at": self.event.at}
-        return key | newest | self.told
-
-
-@dataclass(slots=True)
 class _Participant:
     """What is known of a participant: of its newest epoch, and over all of them when it was active."""
 
     key: tuple[str, int, int]
     settled: Settled
     granted: Granted | None
-    first_active_at: str | None = None
-    last_active_at: str | None = None
+    first_active_ms: int | None = None
+    last_active_ms: int | None = None
 
     def row(self, participant_id: str) -> Row:
         session_id, epoch, version = self.key
@@ -105,9 +92,25 @@ class _Participant:
         row |= zip(SETTLED, self.settled, strict=False)
         if self.granted:
             row |= zip(GRANTED, self.granted, strict=True)
-        if self.first_active_at:
-            row |= {"first_active_at": self.first_active_at, "last_active_at": self.last_active_at}
+        if self.first_active_ms is not None:
+            row |= {"first_active_at": iso(self.first_active_ms), "last_active_at": iso(self.last_active_ms)}
         return row
+
+
+@dataclass(slots=True)
+class _Session:
+    """What is known of a session: its newest event, what only some events of that epoch told, and its participants."""
+
+    event: Event
+    told: Row
+    people: dict[str, _Participant]
+
+    def row(self) -> Row:
+        session_id, epoch, version = self.event.key
+        event = self.event
+        key = {"session_id": session_id, "epoch": epoch, "version": version, "updated_at": iso(event.at_ms)}
+        newest = dict(zip(NEWEST, event.newest, strict=True)) | {"content_hash": hex_of(event.content_hash)}
+        return key | newest | self.told
 
 
 class Totals:
@@ -116,7 +119,6 @@ class Totals:
     def __init__(self, events: Iterable[Event] = ()) -> None:
         """Fold events that come in order of (epoch, version)."""
         self._sessions: dict[str, _Session] = {}
-        self._participants: dict[tuple[str, str], _Participant] = {}
         for event in events:
             self.add(event)
 
@@ -128,35 +130,41 @@ class Totals:
     @property
     def participants(self) -> dict[tuple[str, str], Row]:
         """Rows of `sync_participants` by session id and participant id."""
-        return {key: participant.row(key[1]) for key, participant in self._participants.items()}
+        return {
+            (session_id, name): person.row(name)
+            for session_id, session in self._sessions.items()
+            for name, person in session.people.items()
+        }
 
     def add(self, event: Event) -> None:
         """Fold one more event, later in its session than those before."""
-        session_id, epoch, _ = event.key
+        _, key, _, _, at_ms, _, told, people = event
+        session_id, epoch, _ = key
         session = self._sessions.get(session_id)
         if session is None:
-            self._sessions[session_id] = _Session(event, event.told)
+            session = self._sessions[session_id] = _Session(event, told, {})
         else:
             if session.event.key[1] != epoch:  # what an earlier epoch told does not count any more
-                session.told = event.told
-            elif event.told:
-                session.told = {**session.told, **event.told}
+                session.told = told
+            elif told:
+                session.told = {**session.told, **told}
             session.event = event
-        for name, settled, granted in event.people:
-            person = self._participants.get((session_id, name))
+        for name, settled, granted in people:
+            person = session.people.get(name)
             if person is None:
-                person = self._participants[session_id, name] = _Participant(event.key, settled, granted)
+                person = session.people[name] = _Participant(key, settled, granted)
             else:
                 if granted or person.key[1] != epoch:
                     person.granted = granted
-                person.key, person.settled = event.key, settled
+                person.key, person.settled = key, settled
             if settled[-1]:
-                # Of one form and length, so that text compares as time does.
-                person.first_active_at = min(person.first_active_at or event.at, event.at)
-                person.last_active_at = max(person.last_active_at or event.at, event.at)
+                if person.first_active_ms is None or at_ms < person.first_active_ms:
+                    person.first_active_ms = at_ms
+                if person.last_active_ms is None or at_ms > person.last_active_ms:
+                    person.last_active_ms = at_ms
 
     def write(self, cursor: Cursor) -> None:
         """Merge the rows into `sync_sessions` and `sync_participants`."""
         cursor.execute(_UPSERT_SESSIONS, [orjson.dumps(list(self.sessions.values())).decode()])
-        if self._participants:
-            cursor.execute(_UPSERT_PARTICIPANTS, [orjson.dumps(list(self.participants.values())).decode()])
+        if people := list(self.participants.values()):
+            cursor.execute(_UPSERT_PARTICIPANTS, [orjson.dumps(people).decode()])

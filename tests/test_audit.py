@@ -150,7 +150,7 @@ def test_an_event_is_told_as_it_happened_to_the_millisecond(
         *("cycle_switched", "per_participant", "running", 1, "white", "black", None, 60_000 - 2347, 2347, "client"),
         *("r-1", None, switched.event, {**found[15]}, None, None),
     )
-    assert found[15]["cycle_started_at"] == found[15]["updated_at"] == iso(clock.now_ms)
+    assert found[15]["cycle_started_ms"] == found[15]["updated_ms"] == clock.now_ms
     assert found[15]["participants"]["white"]["time_used_ms"] == 2347
     assert created[12] is None
     assert created[13] == {"a": []}
@@ -311,7 +311,7 @@ def test_two_events_of_one_key_in_one_batch_are_a_divergence_too(db: Db, audit: 
 
 
 def nested(entry: Entry) -> Entry:
-    deep = b'"patch":{"x":' + b"[" * 600 + b"]" * 600 + b","
+    deep = b'"patch":{"metadata":' + b"[" * 600 + b"]" * 600 + b","
     return Entry(1, "9-9", (changed(entry, version=99).raw or b"").replace(b'"patch":{', deep))
 
 
