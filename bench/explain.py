@@ -35,8 +35,8 @@ OPTIONS = (
     "max_wal_size=8GB",
 )
 _PATCH = (
-    '{"version":%1$s,"updated_at":"2026-01-01T12:00:00.123Z","cycle_count":%1$s,'
-    '"cycle_started_at":"2026-01-01T12:00:00.123Z","active_participant_id":"black","participants":{"white":'
+    '{"version":%1$s,"updated_ms":%4$s,"cycle_count":%1$s,'
+    '"cycle_started_ms":%4$s,"active_participant_id":"black","participants":{"white":'
     '{"time_used_ms":%2$s,"time_remaining_ms":264800,"cycle_count":3,"is_active":false,"has_expired":false},"black":'
     '{"time_used_ms":41200,"time_remaining_ms":264800,"cycle_count":3,"is_active":true,"has_expired":false}}}'
 )
@@ -65,7 +65,7 @@ SELECT id, epoch, v,
     to_timestamp(epoch / 1000 + v * 3), 'per_participant',
     (CASE v WHEN 1 THEN 'pending' WHEN %(events)s THEN 'completed' ELSE 'running' END)::sync_status, v,
     'white', 'black', 264800, 100 + v * 7, 'client', request,
-    format(%(patch)s, v, 100 + v * 7)::jsonb,
+    format(%(patch)s, v, 100 + v * 7, id, epoch)::jsonb,
     CASE WHEN whole THEN format(%(record)s, v, 0, id, epoch, request)::jsonb END,
     CASE WHEN whole THEN format(%(record)s, v, 0, id, epoch, request)::jsonb END,
     format(%(message)s, v, 100 + v * 7, id, epoch, request)::json, decode(request || '01234567', 'hex'),

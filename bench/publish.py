@@ -62,7 +62,7 @@ def holds(parts: Mapping[str, Part]) -> str:
         ("socket switches a second, one web process", of("sockets", "socket switch, 16 clients", "commands/s"), ""),
         ("idle WebSockets, for each GB of a web process", 1e6 / of("fanout", "memory of a connection", "kB"), ""),
         ("messages a second to clients, one web process", 3e9 / of("fanout", "last of 3,000 clients", "µs"), "fan-out"),
-        ("events a second into PostgreSQL, one thread", of("audit", "drain, to inserts", "events/s"), "fsync on"),
+        ("events a second into PostgreSQL, one worker", of("audit", "drain, 1 × 4, to COPY", "events/s"), "fsync on"),
     )
     lines = ["## What one machine holds\n", "| | | |", "| --- | ---: | --- |"]
     return "\n".join([*lines, *(f"| {name} | {report.number(found)} | {note} |" for name, found, note in rows)])

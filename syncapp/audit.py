@@ -29,6 +29,7 @@ _MOST_NAMED = 10
 _MOST_SHOWN = 2000
 _T = TypeVar("_T")
 
+_COPY_BYTES = 4_194_304  # a usual batch at once; libpq keeps a buffer of this size for the connection
 _COPY = f"COPY {{}} ({', '.join(COLUMNS)}) FROM STDIN WITH (FORMAT binary)"
 # Beside the log first, for events of which some are there already.
 _MAKE_INCOMING = "CREATE TEMPORARY TABLE incoming (LIKE sync_events INCLUDING DEFAULTS) ON COMMIT DROP"
@@ -114,11 +115,12 @@ class AuditLog:
                 done.append(self._write(lambda cursor: _append(cursor, events)))
             except psycopg2.errors.UniqueViolation:
                 done.append(self._write(lambda cursor: _merge(cursor, events)))
-        except psycopg2.Error as error:
-            if not (error.pgcode or "").startswith(_REFUSALS):
+        except (psycopg2.Error, TypeError, ValueError) as error:  # the last two: no JSON can say what it tells
+            code = error.pgcode if isinstance(error, psycopg2.Error) else type(error).__name__
+            if isinstance(error, psycopg2.Error) and not (code or "").startswith(_REFUSALS):
                 raise
             if len(events) == 1:
-                self._keep([Letter(events[0].entry, "refused", f"{error.pgcode}: {one_line(error)}")], done)
+                self._keep([Letter(events[0].entry, "refused", f"{code}: {one_line(error)}")], done)
                 return
             middle = len(events) // 2
             self._store(events[:middle], done)
@@ -165,7 +167,7 @@ def _append(cursor: Cursor, events: Sequence[Event]) -> Stored:
 
 def _copy(cursor: Cursor, table: str, events: Sequence[Event]) -> None:
     rows = b"".join([COPY_BEGIN, *[event.copied for event in events], COPY_END])
-    cursor.copy_expert(_COPY.format(table), BytesIO(rows), len(rows))
+    cursor.copy_expert(_COPY.format(table), BytesIO(rows), _COPY_BYTES)
 
 
 def _merge(cursor: Cursor, events: Sequence[Event]) -> Stored:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from operator import itemgetter
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 from uuid import UUID
 
 import orjson
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.json import Decoder
 from msgspec.structs import astuple
 
@@ -51,27 +51,31 @@ _number = struct.Struct(">iq").pack
 _length = struct.Struct(">i").pack
 
 
+_Instant = Annotated[int, Meta(ge=0, lt=_LATEST_MS)]
+_Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 class _Happened(Struct, gc=False):
     """The members of a message's `event` that have columns."""
 
     type: str
-    at_ms: int
+    at_ms: _Instant
     participant_id: str | None = None
     next_participant_id: str | None = None
     group_id: str | None = None
-    remaining_ms: int | None = None
+    remaining_ms: _Number | None = None
 
 
 class _Message(Struct, gc=False):
     """A message, its patch as text."""
 
     session_id: str
-    epoch: int
-    version: int
+    epoch: _Number
+    version: _Number
     sync_mode: str
     status: str
-    cycle_count: int
-    elapsed_ms: int | None
+    cycle_count: _Number
+    elapsed_ms: _Number | None
     actor: str
     request_id: str
     previous: str
@@ -83,18 +87,20 @@ class _Message(Struct, gc=False):
 class _Person(Struct, gc=False):
     """What a patch tells of a participant, in the order of Settled."""
 
-    time_used_ms: int
-    time_remaining_ms: int | None
-    cycle_count: int
+    time_used_ms: _Number
+    time_remaining_ms: _Number | None
+    cycle_count: _Number
     has_expired: bool
     is_active: bool
 
 
 class _Patch(Struct, gc=False):
-    """The members of a patch that the totals are made of."""
+    """The members of a patch that the totals are made of, and those that are shown as instants."""
 
-    session_started_ms: int | None = None
-    session_completed_ms: int | None = None
+    updated_ms: _Instant | None = None
+    cycle_started_ms: _Instant | None = None
+    session_started_ms: _Instant | None = None
+    session_completed_ms: _Instant | None = None
     metadata: Raw | UnsetType = UNSET
     participants: dict[str, _Person] = {}
 
@@ -136,9 +142,7 @@ class Event(NamedTuple):
         patch = _read_patch(message.patch)
         whole, document, record = _whole_state(message)
         metadata = None if patch.metadata is UNSET else orjson.loads(bytes(patch.metadata))
-        at_ms, content_hash = message.event.at_ms, sha256(raw).digest()
-        if not 0 <= at_ms < _LATEST_MS:
-            raise ValueError(f"no calendar has the instant {at_ms}")
+        content_hash = sha256(raw).digest()
         values = _values(message, content_hash)
         told = _told_by_patch(message, patch, metadata)
         people: list[tuple[str, Settled, Granted | None]]
@@ -150,7 +154,7 @@ class Event(NamedTuple):
             people = [(name, astuple(person), None) for name, person in patch.participants.items()]
         copied = _copied(values, (metadata, document, record), bytes(message.patch), raw)
         newest = (message.sync_mode, message.status, message.cycle_count)
-        return cls(entry, values[:3], content_hash, copied, at_ms, newest, told, people)
+        return cls(entry, values[:3], content_hash, copied, message.event.at_ms, newest, told, people)
 
     @property
     def row(self) -> Row:
@@ -235,7 +239,7 @@ def _record(snapshot: Sequence[str]) -> Row:
 
 
 def _copied(values: tuple[Any, ...], documents: tuple[Any, Any, Any], patch: bytes, raw: bytes) -> bytes:
-    """Return a row as a tuple of binary COPY; documents: metadata, snapshot, record. Raises `struct.error`."""
+    """Return a row as a tuple of binary COPY; documents: metadata, snapshot, record."""
     (session_id, epoch, version, event_type, at_ms, mode, status, cycle_count, *concerned) = values
     participant_id, next_id, group_id, remaining_ms, elapsed_ms, actor, request_id, previous, content_hash = concerned
     metadata, snapshot, record = [

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from syncapp import broker, db, logs, metrics, redis
 from syncapp.alerts import Alerts
 from syncapp.audit import AuditLog
 from syncapp.config import Settings
-from syncapp.drains import Drain, collect_rarely
+from syncapp.drains import Drain, Drained, collect_rarely
 from syncapp.keys import Keyspace
 from syncapp.letters import DeadLetters
 from syncapp.outbox import Outbox
@@ -144,22 +145,29 @@ class Worker:
         While a retry waits its turn, other tasks leave its bucket to it: however many nudges come during
         an outage, each bucket is tried by one task, and looked at again when that should be over.
         """
+        drained = self._drained(bucket, task)
+        if drained is None:
+            raise CancelExecution  # to Huey: once more if there are retries, after the task's delay; and no traceback
+        if drained.moved:
+            self._nudger.nudge(bucket, 0 if drained.more else _TRAILING_S)
+
+    def _drained(self, bucket: int, task: Any) -> Drained | None:
+        """Return what a drain did, or would have done but for a hold; None when it failed, which is told."""
         is_retry = task.retries < self.settings.audit_retries
         try:
             held_s = 0 if is_retry else (huey.get(_hold(bucket), peek=True) or 0) - time.time()
             if held_s > 0:
                 self._nudger.nudge(bucket, held_s)
-                return
+                return Drained(0, more=False)
             drained = self._drain.run(bucket, at_most_s=_DRAIN_AT_MOST_S)
             if is_retry:
                 huey.delete(_hold(bucket))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 whatever it is, the events stay in the outbox
             metrics.DRAIN_FAILURES.inc()
             self._tell(bucket, task, error)
-            # To Huey: once more if there are retries, after the task's delay; and no traceback.
-            raise CancelExecution from error
-        if drained.moved:
-            self._nudger.nudge(bucket, 0 if drained.more else _TRAILING_S)
+            _let_go(error)
+            return None
+        return drained
 
     def sweep(self) -> None:
         """Have every bucket drained that holds anything; alert when one holds anything for too long."""
@@ -210,6 +218,13 @@ class Worker:
             log.warning("drain_failed", exc_info=not expected, **retry, **what)
         else:
             self._alert("drain_gave_up", retries=self.settings.audit_retries, **what)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Forget what the frames of an error hold, a batch among it: somebody may keep the error until Python collects."""
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def without_traceback(record: logging.LogRecord) -> bool:

@@ -310,8 +310,13 @@ def test_two_events_of_one_key_in_one_batch_are_a_divergence_too(db: Db, audit: 
     assert [letter.kind for letter in stored.letters] == ["divergent"]
 
 
-def nested(entry: Entry) -> Entry:
-    deep = b'"patch":{"metadata":' + b"[" * 600 + b"]" * 600 + b","
+HUGE = {
+    "white": {"time_used_ms": 2**63, "time_remaining_ms": 0, "cycle_count": 0, "has_expired": False, "is_active": False}
+}
+
+
+def nested(entry: Entry, depth: int = 600) -> Entry:
+    deep = b'"patch":{"metadata":' + b"[" * depth + b"]" * depth + b","
     return Entry(1, "9-9", (changed(entry, version=99).raw or b"").replace(b'"patch":{', deep))
 
 
@@ -331,6 +336,9 @@ POISON = {
         entry, version=99, patch={"participants": {"white": {"is_active": True}}}
     ),
     "nested too deeply": nested,
+    "a number beyond 64 bits": lambda entry: changed(entry, version=99, patch={"participants": HUGE}),
+    "an instant that is none": lambda entry: changed(entry, version=99, patch={"updated_ms": "noon"}),
+    "an instant beyond all": lambda entry: changed(entry, version=99, patch={"cycle_started_ms": 10**17}),
     "a snapshot of nothing": lambda entry: changed(entry, version=99, snapshot=["1"]),
     "nobody acted": lambda entry: changed(entry, version=99, actor=None),
 }
@@ -353,6 +361,15 @@ def test_an_event_that_cannot_be_stored_is_kept_raw_and_the_others_are_stored(
     assert counted(metrics.DEAD_LETTERS) - before == 1
     assert audit.store([bad]) == Stored()  # it is kept already
     assert rows(db, "SELECT count(*) FROM sync_dead_letters") == [(1,)]
+
+
+def test_an_event_that_fits_the_log_and_not_the_totals_is_kept_raw_too(
+    db: Db, audit: AuditLog, played: list[Entry]
+) -> None:
+    good, bad = played[-1], nested(played[-2], 253)  # alone it can be written, as a part of a row it cannot
+    stored = audit.store([bad, good])
+    assert stored.new == 1
+    assert [letter.entry for letter in stored.letters] == [bad]
 
 
 def test_several_bad_events_are_found_each_among_many_good_ones(

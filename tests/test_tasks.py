@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import logging
@@ -9,6 +10,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -378,6 +380,33 @@ def test_while_a_retry_waits_nudges_leave_its_bucket_alone(
     assert redis.xlen(KEYS.outbox(bucket)) == 0
 
 
+class Batch(list[Entry]):
+    """A batch that can be watched going."""
+
+
+def test_a_drain_that_failed_keeps_nothing_of_its_batch(
+    tasks: ModuleType, redis: redis_py.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(redis_url, 1, 3)
+    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    watched: list[weakref.ref[Batch]] = []
+
+    def store(entries: list[Entry]) -> Stored:
+        batch = Batch(entries)
+        watched.append(weakref.ref(batch))
+        raise psycopg2.OperationalError("away")
+
+    monkeypatch.setattr(tasks.worker._drain._audit, "store", store)
+    gc.collect()
+    gc.disable()  # a worker collects rarely: nothing may wait for that
+    try:
+        tasks.enqueue_drain(bucket)
+        run_next(tasks)
+        assert [batch() for batch in watched] == [None]
+    finally:
+        gc.enable()
+
+
 def test_the_last_retry_is_told_at_critical_and_the_sweep_begins_anew(
     tasks: ModuleType, redis: redis_py.Redis, redis_url: str
 ) -> None:
@@ -440,6 +469,7 @@ def test_a_worker_starts_once_with_every_bucket_and_the_months_to_come(
     tasks: ModuleType, db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks.logs, "configure", lambda settings: None)
+    monkeypatch.setattr(tasks, "collect_rarely", lambda: None)
     (last,) = names = sorted(partitions(db))[-1:]
     with db.cursor() as cursor:
         cursor.execute(f"DROP TABLE {names[0]}")
