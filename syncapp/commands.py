@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
+
+from msgspec import Struct
 
 from syncapp.definitions import Definition
 from syncapp.state import BLOCKS, DEFINITION, TAGS, Participant, Session, participants_of, values_of
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """What a caller claims about the session it acts on, and how the command is known.
 
     expected_epoch, expected_version: when given, any other is refused (compare-and-set).
@@ -29,8 +29,7 @@ class Claim:
 NO_CLAIM = Claim()
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """What a command or a read found.
 
     session: the state after it, or None when it is deleted. now_ms: the server's time it is shown at.
@@ -53,8 +52,7 @@ class Result:
         return self.session
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
+class Swept(Struct, frozen=True):
     """What an expiry applied: the server's time in ms, and the instants (ms) at which it took effect.
 
     more: more is due than one call applies.
@@ -65,8 +63,7 @@ class Swept:
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Peeked:
+class Peeked(Struct, frozen=True):
     """Where a session is, and the hash of its newest message."""
 
     epoch: int
@@ -79,8 +76,7 @@ class Peeked:
         return (self.epoch, self.version)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """What a process keeps of a session so as not to be sent it again: never an answer by itself.
 
     The definition does not change within an epoch; a block of participants does not change while its

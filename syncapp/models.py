@@ -93,8 +93,9 @@ class Request(BaseModel):
 
     @classmethod
     def _excess(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
-        if len(raw) > len(cls.model_fields) + _MOST_UNKNOWN:
-            message = f"has {len(raw)} fields, of which {len(cls.model_fields)} at most are known"
+        known = len(cls.__pydantic_fields__)
+        if len(raw) > known + _MOST_UNKNOWN:
+            message = f"has {len(raw)} fields, of which {known} at most are known"
             yield InitErrorDetails(type=_custom("too_many_fields", message), loc=(), input=None)
         for field, limit in cls.most.items():
             items = raw.get(field)

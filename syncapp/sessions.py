@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import orjson
 import redis
+from msgspec.structs import replace
 from redis.exceptions import ResponseError
 
 from syncapp.calls import Calls

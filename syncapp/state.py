@@ -7,13 +7,14 @@ turn them into ISO 8601 (fields ending in `_at`). Nothing in here reads a clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
 from typing import Any
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncapp.definitions import Definition
 
@@ -99,8 +100,7 @@ def public_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-@dataclass(frozen=True, slots=True)
-class Participant:
+class Participant(Struct, frozen=True):
     """A participant's totals, settled: true as of the session's `cycle_started_ms`.
 
     time_remaining_ms is 0 in modes whose participants have no budget of their own.
@@ -117,8 +117,7 @@ class Participant:
         return cls(int(record[:12]), int(record[12:24]), int(record[24:33]), record[33] == "1")
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """A group's totals, settled like a participant's."""
 
     time_used_ms: int
@@ -131,8 +130,7 @@ def participants_of(block: str) -> tuple[Participant, ...]:
     return tuple(Participant.from_record(block[at : at + RECORD_WIDTH]) for at in range(0, len(block), RECORD_WIDTH))
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """A session at one (epoch, version)."""
 
     session_id: str
