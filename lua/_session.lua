@@ -130,9 +130,12 @@ end
 
 -- Blocks of participants, then blocks of groups: the order of a reply.
 local function block_names(session)
-  local names = {}
+  local names = session.block_names
+  if names then return names end
+  names = {}
   for number = 0, math.ceil(session.participant_count / BLOCK) - 1 do names[#names + 1] = block_name('p', number) end
   for number = 0, math.ceil(session.group_count / BLOCK) - 1 do names[#names + 1] = block_name('g', number) end
+  session.block_names = names
   return names
 end
 
