@@ -44,7 +44,7 @@ class Settings:
     audit_retries: int = _setting(5, "How often a failed drain is tried again before an alert.", 0, 100)
     audit_retry_delay_s: int = _setting(2, "Wait before the first retry of a failed drain.", 1, 3600)
     audit_retry_backoff: float = _setting(2.0, "What the wait is multiplied by after each retry.", 1, 10)
-    audit_batch: int = _setting(1000, "Most events of one transaction of a drain.", 1, 10_000)
+    audit_batch: int = _setting(2000, "Most events of one transaction of a drain.", 1, 10_000)
     audit_claim_idle_s: float = _setting(
         30.0, "How long a delivered event may stay unacknowledged before another drain takes it over.", 0.1, 86_400
     )
