@@ -83,10 +83,10 @@ class Calls:
         asked: Mapping[str, Any] | None,
     ) -> tuple[Known | None, list[Any]]:
         """Run the command's script and pass a nudge on."""
-        keys = self._keys.commit(session_id)
+        keys: Sequence[str] = self._keys.commit(session_id)
         fingerprint = ""
         if claim.idempotency_key is not None:
-            keys.append(self._keys.idempotency(session_id, claim.idempotency_key))
+            keys = (*keys, self._keys.idempotency(session_id, claim.idempotency_key))
             fingerprint = _fingerprint(command, claim, asked if asked is not None else list(map(_text, args)))
         known = self._known.get(session_id)
         head = self._head(session_id, claim, fingerprint, known)
@@ -139,8 +139,8 @@ class Calls:
         return Result(
             session=session,
             now_ms=int(now_ms),
-            event=orjson.loads(event) if event else None,
-            patch=orjson.loads(patch) if patch else None,
+            event_json=event,
+            patch_json=patch,
             replayed=bool(replayed),
             expired_participant_id=expired_id or None,
         )

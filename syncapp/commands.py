@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+import orjson
 from msgspec import Struct
 
 from syncapp.definitions import Definition
@@ -33,16 +34,27 @@ class Result(Struct, frozen=True):
     """What a command or a read found.
 
     session: the state after it, or None when it is deleted. now_ms: the server's time it is shown at.
-    event, patch: of its commit; None when nothing had to be committed. replayed: an idempotency key
-    brought back a first result. expired_participant_id: who was found to have run out of time.
+    event_json, patch_json: of its commit, as text, because few callers want them; '' when nothing had to be
+    committed. replayed: an idempotency key brought back a first result. expired_participant_id: who was found to
+    have run out of time.
     """
 
     session: Session | None
     now_ms: int
-    event: Mapping[str, Any] | None
-    patch: Mapping[str, Any] | None
-    replayed: bool
-    expired_participant_id: str | None
+    event_json: str = ""
+    patch_json: str = ""
+    replayed: bool = False
+    expired_participant_id: str | None = None
+
+    @property
+    def event(self) -> Mapping[str, Any] | None:
+        """The event of its commit; None when nothing had to be committed."""
+        return orjson.loads(self.event_json) if self.event_json else None
+
+    @property
+    def patch(self) -> Mapping[str, Any] | None:
+        """What its commit changed; None when nothing had to be committed."""
+        return orjson.loads(self.patch_json) if self.patch_json else None
 
     @property
     def found(self) -> Session:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 AUDIT_GROUP = "audit"
 """Consumer group of every outbox stream."""
@@ -62,16 +62,9 @@ class Keyspace:
         """String with a lifetime of a second, renewed: who sweeps the deadlines."""
         return "sync:sweeper"
 
-    def commit(self, session_id: str) -> list[str]:
+    def commit(self, session_id: str) -> tuple[str, ...]:
         """Return the keys of every command script, in the order of their KEYS headers."""
-        bucket = self.bucket(session_id)
-        return [
-            self.session(session_id),
-            self.deadlines(bucket),
-            self.outbox(bucket),
-            self.nudge(bucket),
-            self.channel(session_id),
-        ]
+        return _commit_keys(self.buckets, session_id)
 
     def _tag(self, session_id: str) -> str:
         return _bucket_tag(self.bucket(session_id))
@@ -80,3 +73,16 @@ class Keyspace:
 @cache
 def _bucket_tag(bucket: int) -> str:
     return f"sync:{{b{bucket:02d}}}:"
+
+
+@lru_cache(maxsize=4096)
+def _commit_keys(buckets: int, session_id: str) -> tuple[str, ...]:
+    keys = Keyspace(buckets)
+    bucket = keys.bucket(session_id)
+    return (
+        keys.session(session_id),
+        keys.deadlines(bucket),
+        keys.outbox(bucket),
+        keys.nudge(bucket),
+        keys.channel(session_id),
+    )

@@ -174,7 +174,7 @@ def test_a_malformed_call_fails_and_writes_nothing(
     session_id = store.create(chess()).found.session_id
     if name in ("switch_session", "pause_session"):
         store.start(session_id)
-    keys = store._calls._keys.commit(session_id)
+    keys = list(store._calls._keys.commit(session_id))
     arguments: list[str | bytes | int] = [session_id, "", "", "", "", "", "", 3_600_000, 3_600_000]
     if missing == "no keys":
         keys = []

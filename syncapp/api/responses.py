@@ -44,14 +44,15 @@ def result(found: Result, status: int = 200, headers: dict[str, str] | None = No
         headers["Idempotency-Replayed"] = "true"
     if requests.wants_minimal():
         # The patch's own: what the command made due may have been committed on top of it.
-        version = found.patch["version"] if found.patch else session.version
+        patch = found.patch or {}
+        version = patch.get("version", session.version)
         headers |= {"Preference-Applied": "return=minimal", "ETag": f'"{session.epoch}-{version}"'}
         document: dict[str, Any] = {
             "session_id": session.session_id,
             "epoch": session.epoch,
             "version": version,
             "event": found.event,
-            "patch": public_patch(found.patch or {}),
+            "patch": public_patch(patch),
         }
     else:
         document = session.state(found.now_ms)

@@ -102,7 +102,7 @@ def wait(session: str, known: Order, wait_ms: int) -> Response:
         found = poll.wait(services.hub, session, wait_ms / 1000)
     if found is None:
         return responses.empty({"ETag": f'"{known[0]}-{known[1]}"'}, 304)
-    return responses.state(Result(found.session, found.at_ms, None, None, False, None))
+    return responses.state(Result(found.session, found.at_ms))
 
 
 @blueprint.post("/<session>/start")
