@@ -1,8 +1,8 @@
 """What WebSockets cost: time to the first and the last client, memory of idle ones, commands against REST.
 
-    python bench/connections.py fanout --clients 1000       from a switch to each client, and a bare loop beside it
-    python bench/connections.py idle --clients 5000         memory for each connection
-    python bench/connections.py commands                    commands a second and their latency, over sockets and REST
+    python -m bench.connections fanout --clients 1000       from a switch to each client, and a bare loop beside it
+    python -m bench.connections idle --clients 5000         memory for each connection
+    python -m bench.connections commands                    commands a second and their latency, over sockets and REST
 
 One web process and a private Valkey on this machine; clients share its cores. Only this machine is spoken to.
 """
@@ -18,7 +18,6 @@ import selectors
 import shutil
 import socket
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -31,13 +30,10 @@ from urllib.parse import urlsplit
 
 import psutil
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from syncapp.db import upgrade  # noqa: E402 - the path comes first
-from syncapp.dev import Web, app_env  # noqa: E402 - the path comes first
-from syncapp.processes import end_leftovers, free_port  # noqa: E402 - the path comes first
-from syncapp.servers import Servers  # noqa: E402 - the path comes first
+from syncapp.db import upgrade
+from syncapp.dev import Web, app_env
+from syncapp.processes import end_leftovers, free_port
+from syncapp.servers import Servers
 
 CHESS = {
     "sync_mode": "per_participant",

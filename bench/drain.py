@@ -28,9 +28,9 @@ import redis as redis_py
 from syncapp.audit import AuditLog
 from syncapp.commands import NO_CLAIM
 from syncapp.config import Settings
+from syncapp.copying import COLUMNS
 from syncapp.db import Database, upgrade
 from syncapp.drains import Drain, collect_rarely
-from syncapp.events import COLUMNS
 from syncapp.keys import Keyspace
 from syncapp.models import CreateSession
 from syncapp.outbox import Outbox

@@ -1,6 +1,6 @@
 """What each command costs the server, at 2, 10, 100 and 1,000 participants, in every mode.
 
-    .venv/bin/python bench/script_cost.py [mode ...]
+    .venv/bin/python -m bench.script_cost [mode ...]
 
 Starts a private Valkey. A number is the lower quartile of the time in µs that the server spent in one call of
 the script, as `INFO commandstats` has it: no network, no Python. The clock is set, so that a timeout can be had
@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import redis as redis_py
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from anywhere
 
 from syncapp.config import Settings
 from syncapp.models import CreateSession

@@ -59,18 +59,19 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.hub import Hub
     from syncapp.inbox import Crew
     from syncapp.keys import Keyspace
+    from syncapp.nudger import Nudger
     from syncapp.outbox import Outbox
     from syncapp.pool import ReadPool
     from syncapp.recovery import Recovery
     from syncapp.sessions import SessionStore
     from syncapp.sweeper import Sweeper
     from syncapp.tally import Tally
-    from syncapp.tasks import Nudger
+    from syncapp.tasks import enqueue_drain
 
     settings = settings or Settings.from_env()
     logs.configure(settings)
     client = redis.connect(settings)
-    nudge = Nudger().nudge
+    nudge = Nudger(enqueue_drain).nudge
     pool = ReadPool(
         settings.database_url, connections=settings.history_connections, timeout_s=settings.history_timeout_s
     )

@@ -15,8 +15,9 @@ import psycopg2
 import structlog
 
 from syncapp import metrics
+from syncapp.copying import COLUMNS, COPY_BEGIN, COPY_END
 from syncapp.db import Cursor, Database, one_line
-from syncapp.events import COLUMNS, COPY_BEGIN, COPY_END, Entry, Event
+from syncapp.events import Entry, Event
 from syncapp.totals import Totals
 
 log = structlog.get_logger(__name__)

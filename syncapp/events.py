@@ -6,7 +6,6 @@ thousand of them in a few seconds: what is made for each is made once, and flat,
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -19,16 +18,11 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.json import Decoder
 from msgspec.structs import astuple
 
+from syncapp.copying import COLUMNS, copied_row
 from syncapp.state import BLOCKS, DEFINITION, SCALARS, Session, iso
 
 Row = dict[str, Any]
 """Column values by name, as JSON; instants are ISO 8601 text, exact to the millisecond."""
-COLUMNS = (
-    *("session_id", "epoch", "version", "event_type", "at", "sync_mode", "status", "cycle_count", "participant_id"),
-    *("next_participant_id", "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id"),
-    *("previous_hash", "content_hash", "metadata", "patch", "snapshot", "record", "message"),
-)
-"""What a row of `sync_events` is written with, in this order; the last five are JSON."""
 NEWEST = ("sync_mode", "status", "cycle_count")
 SETTLED = ("time_used_ms", "time_remaining_ms", "cycle_count", "has_expired")
 GRANTED = ("participant_index", "total_time_ms")
@@ -38,18 +32,8 @@ Granted = tuple[int, int | None]
 _settled = itemgetter(*SETTLED, "is_active")
 _granted = itemgetter(*GRANTED)
 
-# The binary format of COPY: each value behind its length, null is a length of -1; instants are µs since 2000.
-COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-COPY_END = b"\xff\xff"
-_NULL = b"\xff\xff\xff\xff"
-_JSONB = b"\x01"  # the version of its format
-_EPOCH_MS = 946_684_800_000
 _LATEST_MS = 253_402_300_800_000  # the year 10,000
 _AT = COLUMNS.index("at")
-_key = struct.Struct(">hi16siqiq").pack
-_number = struct.Struct(">iq").pack
-_length = struct.Struct(">i").pack
-
 
 _Instant = Annotated[int, Meta(ge=0, lt=_LATEST_MS)]
 _Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -152,7 +136,7 @@ class Event(NamedTuple):
             people = [(person["participant_id"], _settled(person), _granted(person)) for person in states]
         else:
             people = [(name, astuple(person), None) for name, person in patch.participants.items()]
-        copied = _copied(values, (metadata, document, record), bytes(message.patch), raw)
+        copied = copied_row(values, (metadata, document, record), bytes(message.patch), raw)
         newest = (message.sync_mode, message.status, message.cycle_count)
         return cls(entry, values[:3], content_hash, copied, message.event.at_ms, newest, told, people)
 
@@ -181,7 +165,7 @@ def _values(message: _Message, content_hash: bytes) -> tuple[Any, ...]:
     """Return the row of a message in the order of COLUMNS, as far as it is not JSON; the instant in ms."""
     event = message.event
     return (
-        _uuid(message.session_id)[0],
+        _uuid(message.session_id),
         message.epoch,
         message.version,
         event.type,
@@ -238,55 +222,9 @@ def _record(snapshot: Sequence[str]) -> Row:
     }
 
 
-def _copied(values: tuple[Any, ...], documents: tuple[Any, Any, Any], patch: bytes, raw: bytes) -> bytes:
-    """Return a row as a tuple of binary COPY; documents: metadata, snapshot, record."""
-    (session_id, epoch, version, event_type, at_ms, mode, status, cycle_count, *concerned) = values
-    participant_id, next_id, group_id, remaining_ms, elapsed_ms, actor, request_id, previous, content_hash = concerned
-    metadata, snapshot, record = [
-        _NULL if document is None else _sized(_JSONB + orjson.dumps(document)) for document in documents
-    ]
-    return b"".join(
-        (
-            _key(len(COLUMNS), 16, _uuid(session_id)[1], 8, epoch, 8, version),
-            _text(event_type),
-            _number(8, (at_ms - _EPOCH_MS) * 1000),
-            _text(mode),
-            _text(status),
-            _number(8, cycle_count),
-            _text(participant_id),
-            _text(next_id),
-            _text(group_id),
-            _NULL if remaining_ms is None else _number(8, remaining_ms),
-            _NULL if elapsed_ms is None else _number(8, elapsed_ms),
-            _text(actor),
-            _NULL if request_id is None else _sized(request_id.encode()),
-            _NULL if previous is None else _sized(previous),
-            _sized(content_hash),
-            metadata,
-            _length(len(patch) + 1),
-            _JSONB,
-            patch,
-            snapshot,
-            record,
-            _length(len(raw)),
-            raw,
-        )
-    )
-
-
-def _sized(value: bytes) -> bytes:
-    return _length(len(value)) + value
-
-
 @lru_cache(4096)
-def _text(text: str | None) -> bytes:
-    return _NULL if text is None else _sized(text.encode())
-
-
-@lru_cache(4096)
-def _uuid(text: str) -> tuple[str, bytes]:
-    uuid = UUID(text)
-    return str(uuid), uuid.bytes
+def _uuid(text: str) -> str:
+    return str(UUID(text))
 
 
 def hex_of(value: bytes) -> str:

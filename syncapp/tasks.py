@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 import psycopg2
@@ -28,6 +27,7 @@ from syncapp.config import Settings
 from syncapp.drains import Drain, Drained, collect_rarely
 from syncapp.keys import Keyspace
 from syncapp.letters import DeadLetters
+from syncapp.nudger import Nudger
 from syncapp.outbox import Outbox
 from syncapp.tally import Tally
 
@@ -36,7 +36,6 @@ log = structlog.get_logger(__name__)
 _DRAIN_AT_MOST_S = 5.0  # then other buckets have their turn, and a worker that is to stop can
 _TRAILING_S = 0.5  # as long as a bucket's nudges are held back: the last commits of a burst come without one
 _WATCH_S = 5.0  # between two looks at all buckets
-_AGAIN_S = 1.0  # after a nudge that failed
 _RETRY_SLACK_S = 10.0  # a retry that is due waits for the scheduler and for a free thread
 
 
@@ -44,52 +43,6 @@ def enqueue_drain(bucket: int) -> None:
     """Ask the worker to drain a bucket, unless it is asked already. Raises what redis raises."""
     # One id for all makes equal messages, which the queue holds once.
     huey.enqueue(drain_bucket.s(bucket, id=f"drain-{bucket}"))
-
-
-class Nudger:
-    """Asks for drains without making its caller wait: a thread of its own talks to the queue.
-
-    A nudge that fails is tried again each second: after a restart of Redis every old connection fails once.
-    """
-
-    def __init__(self, enqueue: Callable[[int], None] = enqueue_drain) -> None:
-        self._enqueue = enqueue
-        self._changed = threading.Condition()
-        self._due: dict[int, float] = {}
-        self._thread: threading.Thread | None = None
-
-    def nudge(self, bucket: int, delay_s: float = 0.0) -> None:
-        """Have a bucket drained, after a delay; never blocks, never raises."""
-        due = time.monotonic() + delay_s
-        with self._changed:
-            self._due[bucket] = min(due, self._due.get(bucket, due))
-            self._changed.notify()
-            # Started by the first nudge, in the process that has forked.
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="nudger", daemon=True)
-                with contextlib.suppress(RuntimeError):  # no thread to be had: the next nudge tries again
-                    self._thread.start()
-
-    def run_once(self) -> None:
-        """Wait until a nudge is due, or for a while, and enqueue those that are."""
-        with self._changed:
-            wait_s = min(self._due.values(), default=float("inf")) - time.monotonic()
-            if wait_s > 0:
-                self._changed.wait(min(wait_s, 60.0))
-            now = time.monotonic()
-            due = [bucket for bucket, instant in self._due.items() if instant <= now]
-            for bucket in due:
-                del self._due[bucket]
-        for bucket in due:
-            try:
-                self._enqueue(bucket)
-            except RedisError as error:
-                log.debug("nudge_failed", bucket=bucket, error=db.one_line(error))
-                self.nudge(bucket, _AGAIN_S)
-
-    def _run(self) -> None:
-        while True:
-            self.run_once()
 
 
 class Worker:
@@ -108,7 +61,7 @@ class Worker:
         self._drain = Drain(
             self.outbox, AuditLog(self.database, self._alert), batch=settings.audit_batch, count=self._tally.add
         )
-        self._nudger = Nudger()
+        self._nudger = Nudger(enqueue_drain)
         self._started = threading.Lock()
         self._watched = threading.Lock()
 

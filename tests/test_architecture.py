@@ -28,6 +28,7 @@ LEAVES = {
     "metrics",
     "logs",
     "events",
+    "copying",
     "commands",
     "dispatch",
     "refusals",
@@ -43,6 +44,7 @@ SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit"
     "letters",
     "history",
     "recovery",
+    "nudger",
 }
 EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__"} | {
     # What a client of a WebSocket or a stream is served with.

@@ -244,12 +244,13 @@ def test_importing_the_tasks_connects_to_nothing_and_nudges_do_not_wait_for_a_re
         module.enqueue_drain(1)
     with capture_logs() as logs:
         began = time.monotonic()
-        nudger = module.Nudger()
+        nudger = module.Nudger(module.enqueue_drain)
         for _ in range(1000):
             nudger.nudge(1)
         assert time.monotonic() - began < 0.5
         eventually(lambda: logs)
         time.sleep(0.1)
+        nudger._enqueue = lambda bucket: None  # it would try again each second, and tell the next tests so
     assert {(line["log_level"], line["event"]) for line in logs} == {("debug", "nudge_failed")}
 
 
@@ -691,7 +692,7 @@ def test_when_all_is_well_an_event_is_stored_within_a_second(
     db: Db, workers: Callable[..., App], tasks: ModuleType, redis_url: str
 ) -> None:
     workers().spawn()
-    store = make_store(redis_url, set_clock=False, on_nudge=tasks.Nudger().nudge)
+    store = make_store(redis_url, set_clock=False, on_nudge=tasks.Nudger(tasks.enqueue_drain).nudge)
     session_id = store.create(chess(3_600_000)).found.session_id
     store.start(session_id)
     eventually(lambda: count(db) == 2)
@@ -742,7 +743,9 @@ def test_events_of_an_outage_of_postgresql_all_arrive_after_it(
         assert all(delay - 0.1 < wait < delay + 2.5 for wait, delay in zip(waited, (1, 2, 4), strict=True)), waited
         assert left(redis) == 102
         postgres.start()
-        make_store(redis_url, set_clock=False, sync_buckets=1, on_nudge=tasks.Nudger().nudge).switch(session_id)
+        make_store(redis_url, set_clock=False, sync_buckets=1, on_nudge=tasks.Nudger(tasks.enqueue_drain).nudge).switch(
+            session_id
+        )
         eventually(lambda: left(redis) == 0)
         with closing(psycopg2.connect(postgres.url)) as connection:
             assert count(connection) == 103
