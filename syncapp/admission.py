@@ -14,6 +14,7 @@ from syncapp import models
 from syncapp.config import Settings
 from syncapp.draining import Draining
 from syncapp.errors import RateLimited, SyncError, ValidationFailed
+from syncapp.loops import Loops
 from syncapp.metrics import SOCKETS, WS_REFUSED
 from syncapp.topics import NEVER, Order
 from syncapp.wire import Watchdog
@@ -112,11 +113,11 @@ class Origins:
 class Guards:
     """What every request to watch passes, and what watches over it then."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, loops: Loops | None = None) -> None:
         self.origins = Origins(settings)
         self.quotas = Quotas(settings)
         self.draining = Draining(settings.ws_drain_s)
-        self.watchdog = Watchdog()
+        self.watchdog = Watchdog(loops)
 
 
 def session_of_query() -> str:

@@ -11,9 +11,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import orjson
-import redis
 import structlog
 from redis.exceptions import RedisError
 
@@ -22,6 +22,7 @@ from syncapp.config import Settings
 from syncapp.errors import InternalError, SessionNotFound, StoreUnavailable, SyncError
 from syncapp.inspection import Inspection
 from syncapp.keys import Keyspace
+from syncapp.loops import Loops
 from syncapp.metrics import HUB_RESYNCS, WATCHED
 from syncapp.pubsub import PubSub
 from syncapp.redis import connect
@@ -33,10 +34,11 @@ log = structlog.get_logger(__name__)
 READERS = 4
 CLOCK_S = 5.0
 OUTAGE_S = 1.0
-"""A store that is away for less is nobody's business."""
+"""Shorter outages are not reported to clients."""
 _TEND_S = 0.1
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
+_BEAT_S = 5.0
 
 
 class Hub:
@@ -46,8 +48,11 @@ class Hub:
     `StoreUnavailable`. It runs on the hub's own threads. clock: the server's, to be read at any time.
     """
 
-    def __init__(self, settings: Settings, read: Callable[[str], tuple[Session, int]]) -> None:
+    def __init__(
+        self, settings: Settings, read: Callable[[str], tuple[Session, int]], loops: Loops | None = None
+    ) -> None:
         self.clock = ServerClock()
+        self._loops = loops or Loops()
         self._settings = settings
         self._read = read
         self._keys = Keyspace(settings.sync_buckets)
@@ -59,7 +64,16 @@ class Hub:
         self._tell_outage_s = float("inf")
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._pubsub = PubSub(settings, on_subscribed=self._subscribed, on_message=self._message, on_lost=self._lost)
+        self._client = connect(settings, max_connections=1)
+        self._clock_due_s = 0.0
+        self._inspection = Inspection(self._client, self._keys, step_s=_TEND_S)
+        self._pubsub = PubSub(
+            settings,
+            self._loops,
+            on_subscribed=self._subscribed,
+            on_message=self._message,
+            on_lost=self._lost,
+        )
 
     def watch(self, session_id: str, watcher: Watcher, known: Order = NEVER) -> None:
         """Tell a watcher what is now, as soon as that is known, and then of every change; known: as of `ask`."""
@@ -104,15 +118,14 @@ class Hub:
             self._to_read.put(None)
         for thread in self._threads:
             thread.join(self._settings.redis_timeout_s + 1)
+        self._client.close()
         WATCHED.dec(len(self._topics))
         self._topics.clear()
         self._by_channel.clear()
 
     def _start(self) -> None:
-        for target in (self._tend_for_ever, *[self._read_for_ever] * READERS):
-            thread = threading.Thread(target=target, name=f"hub{target.__name__}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        turns = {"hub_tend": self._tend} | {f"hub_read_{number}": self._read_next for number in range(READERS)}
+        self._threads = [self._loops.start(name, turn, self._stopped) for name, turn in turns.items()]
         self._pubsub.start()
 
     # Up to the threads, the lock is held.
@@ -208,9 +221,11 @@ class Hub:
 
     # On the hub's own threads.
 
-    def _read_for_ever(self) -> None:
-        while (topic := self._to_read.get()) is not None:
-            self._read_once(topic)
+    def _read_next(self) -> None:
+        """Read the session that has waited longest, when there is one."""
+        with suppress(queue.Empty):
+            if (topic := self._to_read.get(timeout=_BEAT_S)) is not None:
+                self._read_once(topic)
 
     def _read_once(self, topic: Topic) -> None:
         """Read a session and take what is found; a read that failed is tried again later."""
@@ -242,25 +257,22 @@ class Hub:
                 topic.current = generation == topic.generation
                 self._found(topic, session, before, asked)
 
-    def _tend_for_ever(self) -> None:
-        client, due_s = connect(self._settings), time.monotonic()
-        inspection = Inspection(client, self._keys, step_s=_TEND_S)
-        while not self._stopped.is_set():
-            if self._pubsub.is_down:
-                self._tell_outage()
-            else:
-                if time.monotonic() >= due_s:
-                    due_s = time.monotonic() + (CLOCK_S if self.clock.is_settled else _TEND_S)
-                    self._ask_time(client)
-                self._inspect(inspection)
-            with self._lock:
-                now_s = time.monotonic()
-                due = [topic for when_s, topic in self._later if when_s <= now_s]
-                self._later = [item for item in self._later if item[0] > now_s]
-            for topic in due:
-                self._to_read.put(topic)
-            self._stopped.wait(_TEND_S)
-        client.close()
+    def _tend(self) -> float:
+        """Look after what does not happen by messages; return how long to wait (s) before the next time."""
+        with self._lock:
+            now_s = time.monotonic()
+            due = [topic for when_s, topic in self._later if when_s <= now_s]
+            self._later = [item for item in self._later if item[0] > now_s]
+        for topic in due:
+            self._to_read.put(topic)
+        if self._pubsub.is_down:
+            self._tell_outage()
+        else:
+            if time.monotonic() >= self._clock_due_s:
+                self._clock_due_s = time.monotonic() + (CLOCK_S if self.clock.is_settled else _TEND_S)
+                self._ask_time()
+            self._inspect()
+        return _TEND_S
 
     def _tell_outage(self) -> None:
         """Tell everybody that the store is away, once; and let everybody be told when it is back."""
@@ -273,27 +285,27 @@ class Hub:
                 topic.waiting = dict.fromkeys(topic.watchers, NEVER) | topic.waiting
                 self._offer(topic, list(topic.watchers), topic.failure(now_ms, _unavailable()))
 
-    def _inspect(self, inspection: Inspection) -> None:
+    def _inspect(self) -> None:
         """Read what was missed without anything that followed to show it."""
         with self._lock:
-            chosen = inspection.choose(self._topics.values())
+            chosen = self._inspection.choose(self._topics.values())
         try:
-            looks = inspection.look(chosen)
+            looks = self._inspection.look(chosen)
         except RedisError:
             log.debug("watched sessions could not be inspected")
             return
         with self._lock:
-            for topic in inspection.missed(looks):
+            for topic in self._inspection.missed(looks):
                 log.warning("a message was lost", session_id=topic.session_id, known=topic.order)
                 topic.current = False
                 self._want(topic, "inspection")
 
-    def _ask_time(self, client: redis.Redis) -> None:
+    def _ask_time(self) -> None:
         sent_s = time.monotonic()
         try:
-            seconds, micros = client.time()
+            seconds, micros = self._client.time()
         except RedisError:
-            log.debug("the server's time is not to be had")
+            log.debug("the server's time could not be read")
         else:
             self.clock.observe(sent_s, time.monotonic(), int(seconds) * 1000 + int(micros) / 1000)
 

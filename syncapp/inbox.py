@@ -9,12 +9,15 @@ import queue
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from syncapp.errors import StoreUnavailable, SyncError
+from syncapp.loops import Loops
 from syncapp.protocol import Command
 
 MOST_IN_FLIGHT = 32
+_BEAT_S = 5.0
 _NOT_SENT = "the store does not answer; the command was not sent to it"
 
 
@@ -26,8 +29,10 @@ class _Waiting(NamedTuple):
 class Crew:
     """The threads of a process that run commands, begun with the first one."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, loops: Loops | None = None) -> None:
         self._size = size
+        self._loops = loops or Loops()
+        self._stopped = threading.Event()
         self._ready: queue.SimpleQueue[Inbox | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -45,15 +50,15 @@ class Crew:
             thread.join()
 
     def _start(self) -> None:
-        self._threads = [
-            threading.Thread(target=self._work, name=f"crew{number}", daemon=True) for number in range(self._size)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads = [self._loops.start(f"crew_{number}", self._work, self._stopped) for number in range(self._size)]
 
     def _work(self) -> None:
-        while (inbox := self._ready.get()) is not None:
-            inbox.run_next()
+        """Run the command that has waited longest, when there is one."""
+        with suppress(queue.Empty):
+            while (inbox := self._ready.get(timeout=_BEAT_S)) is not None:
+                inbox.run_next()
+                self._loops.beat(threading.current_thread().name)
+            self._stopped.set()  # all that came before the end has been taken
 
 
 class Owner(Protocol):

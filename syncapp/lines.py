@@ -1,8 +1,13 @@
-"""Lines to Redis for scripts: one packed command out, its reply back, without the layers of the client library.
+"""The connections of a process to Redis: one pool, which scripts and redis-py's commands take them from.
 
-redis-py makes the connection (TLS, password, database) with the timeouts of `redis.connect`; the line then uses
-its socket. Nothing is retried, and a line on which anything went wrong is closed: its next user could otherwise
-read the reply to somebody else's command.
+redis-py makes a connection (TLS, password, database, timeouts) and speaks over it for its own commands. Scripts use
+its socket directly, as a *line*: one packed command out, its reply back, without the layers of the client library.
+Nothing is retried. A connection on which anything went wrong is closed: its next user could otherwise read the reply
+to somebody else's command. Idle connections are closed after some seconds.
+
+A reply can also say that this is the wrong server: a primary that was demoted behind its address answers READONLY to
+every write, for as long as the connection stays open. So such a reply ends all connections of the process that were
+made before it, and new ones are made to wherever the address points by then.
 """
 
 from __future__ import annotations
@@ -10,19 +15,26 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 import hiredis
 import redis
 from redis import exceptions
 
+IDLE_S = 5.0
+"""How long an unused connection stays open."""
+_REAP_S = 1.0
 _READ_BYTES = 65_536
 _FRESH_S = 0.5
 """A line that was silent for longer is looked at before it is used: the server may have closed it."""
-_ERRORS: dict[str, type[exceptions.ResponseError]] = {"NOSCRIPT": exceptions.NoScriptError}
-_AWAY: dict[str, type[exceptions.RedisError]] = {
+_WRONG_SERVER = frozenset({"READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "MOVED", "ASK"})
+"""Replies of a server that is not, or not yet, the one that takes commands."""
+_ERRORS: dict[str, type[exceptions.RedisError]] = {
+    "NOSCRIPT": exceptions.NoScriptError,
     "LOADING": exceptions.BusyLoadingError,
     "READONLY": exceptions.ReadOnlyError,
     "OOM": exceptions.OutOfMemoryError,
@@ -38,15 +50,62 @@ def packed(*words: str | bytes | int) -> bytes:
     return command
 
 
+class Server:
+    """Whatever server an address leads to; its generation grows when it is found to be the wrong one."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._lock = threading.Lock()
+
+    def leave(self, generation: int) -> None:
+        """End a generation of connections: one of them leads to the wrong server. Does nothing for an earlier one."""
+        with self._lock:
+            if generation == self.generation:
+                self.generation += 1
+
+
+@cache
+def server_at(url: str) -> Server:
+    """Return the server of an address: one for all pools of this process that use it."""
+    return Server()
+
+
+def says_wrong_server(error: BaseException) -> bool:
+    """Tell whether an error reply comes from a server that does not take commands, and another one may."""
+    word = getattr(error, "status_code", None) or str(error).removeprefix("ERR ").split(" ", 1)[0]
+    return word in _WRONG_SERVER
+
+
+class _Watchful:
+    """What a connection of redis-py's gets besides: it tells its server's generation from a reply."""
+
+    server: Server
+    generation: int
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]  # of the class it is mixed into
+        except exceptions.RedisError as error:
+            if says_wrong_server(error):
+                self.server.leave(self.generation)
+            raise
+
+
+@cache
+def _watchful(connection_class: type[Any]) -> type[Any]:
+    return type(f"Watchful{connection_class.__name__}", (_Watchful, connection_class), {})
+
+
 class Line:
     """One connection, used by one caller at a time."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, generation: int) -> None:
         connection.connect()
-        self._connection = connection
+        self.connection = connection
+        self.generation = generation
         self._socket = connection._sock  # redis-py has no public way to it
         self._reader = hiredis.Reader(encoding="utf-8", replyError=_error, protocolError=exceptions.InvalidResponse)
-        self._used_s = time.monotonic()
+        self.used_s = time.monotonic()
 
     def call(self, commands: bytes, count: int) -> list[Any]:
         """Send packed commands; return as many replies, errors among them. Raises `OSError`, `ConnectionError`."""
@@ -61,43 +120,57 @@ class Line:
                     raise exceptions.ConnectionError("the server closed the connection")
                 self._reader.feed(data)
             replies.append(reply)
-        self._used_s = time.monotonic()
+        self.used_s = time.monotonic()
         return replies
 
     @property
     def usable(self) -> bool:
         """Whether it was in use moments ago, or is seen to be open and silent."""
-        if time.monotonic() - self._used_s < _FRESH_S:
+        if time.monotonic() - self.used_s < _FRESH_S:
             return True
         try:
-            return not self._connection.can_read()
+            return not self.connection.can_read()
         except (exceptions.RedisError, OSError):
             return False
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether redis-py, which it was lent to, has kept it open."""
+        return self.connection._sock is self._socket
+
     def close(self) -> None:
         """Close it; does nothing when it is closed."""
-        self._connection.disconnect()
+        self.connection.disconnect()
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # it may have been half made, or the interpreter ends
             self.close()
 
 
-class Lines:
-    """As many lines as are needed at once, up to as many connections as the client's pool allows.
+class Pool(redis.ConnectionPool):
+    """As many connections as are needed at once, up to `max_connections`; a caller waits `wait_s` for a free one.
 
-    A caller waits for a free one at most as long as for an answer.
+    `call` is for scripts; redis-py's own commands use the pool as they use any.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
-        pool = client.connection_pool
-        self._pool = pool
-        self._wait_s: float | None = pool.connection_kwargs["socket_timeout"]
-        self._most = pool.max_connections
+    def __init__(
+        self, *, server: Server, wait_s: float, idle_s: float = IDLE_S, max_connections: int, **options: Any
+    ) -> None:
+        options["connection_class"] = _watchful(options.get("connection_class", redis.Connection))
+        self._server = server
+        self._wait_s = wait_s
+        self._idle_s = idle_s
+        super().__init__(max_connections=max_connections, **options)
+
+    def reset(self) -> None:
+        """Forget every connection; redis-py calls this first, and in a process that has forked."""
+        super().reset()
         self._idle: deque[Line] = deque()
+        self._lent: dict[Any, Line] = {}
         self._made = 0
         self._waiting = 0
         self._changed = threading.Condition(threading.Lock())
+        self._is_reaped = False
 
     def call(self, commands: bytes, count: int = 1) -> list[Any]:
         """Send packed commands over a free line; return as many replies, errors among them.
@@ -115,11 +188,46 @@ class Lines:
                 self._drop_idle()  # likely as dead as this one
                 raise exceptions.ConnectionError(f"the connection failed: {error}") from error
             raise
-        self._idle.append(line)
-        if self._waiting:
-            with self._changed:
-                self._changed.notify()
+        for reply in replies:
+            if isinstance(reply, Exception) and says_wrong_server(reply):
+                self._server.leave(line.generation)
+        self._give(line)
         return replies
+
+    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        """Return a free connection for redis-py, or wait for one. Raises redis-py's `ConnectionError`."""
+        self._checkpid()
+        line = self._take()
+        self._lent[line.connection] = line
+        return line.connection
+
+    def release(self, connection: Any) -> None:
+        """Take a connection back from redis-py."""
+        line = self._lent.pop(connection, None)
+        if line is None:
+            return
+        if line.is_whole:
+            line.used_s = time.monotonic()
+            self._give(line)
+        else:
+            self._drop(line)
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the idle connections, and those that redis-py is using."""
+        self._drop_idle()
+        for connection in list(self._lent) if inuse_connections else ():
+            connection.disconnect()
+
+    def close_idle(self) -> None:
+        """Close what nobody has used for a while, and what was made before the server was found to be another."""
+        oldest_s = time.monotonic() - self._idle_s
+        with contextlib.suppress(IndexError):
+            while True:
+                line = self._idle.popleft()  # the one that was used longest ago
+                if line.used_s > oldest_s and line.generation == self._server.generation:
+                    self._idle.appendleft(line)
+                    return
+                self._drop(line)
 
     def _take(self) -> Line:
         while True:
@@ -127,44 +235,92 @@ class Lines:
                 line = self._idle.pop()  # the latest used is the least likely to be closed
             except IndexError:
                 line = self._make_or_wait()
-            if line.usable:
+            if line.generation == self._server.generation and line.usable:
                 return line
             self._drop(line)
 
     def _make_or_wait(self) -> Line:
         """Return a new line, or one that becomes free. Raises redis-py's `ConnectionError`."""
         with self._changed:
-            if self._made >= self._most:
+            if self._made >= self.max_connections:
                 self._waiting += 1
                 try:
-                    if not self._changed.wait_for(lambda: self._idle or self._made < self._most, self._wait_s):
+                    if not self._changed.wait_for(self._has_room, self._wait_s):
                         raise exceptions.MaxConnectionsError("no connection became free in time")
-                    if self._idle:
+                    with contextlib.suppress(IndexError):
                         return self._idle.pop()
                 finally:
                     self._waiting -= 1
             self._made += 1
+            self._reap()
         try:
-            return Line(self._pool.connection_class(**self._pool.connection_kwargs))
+            generation = self._server.generation
+            connection = self.connection_class(**self.connection_kwargs)
+            connection.server, connection.generation = self._server, generation
+            return Line(connection, generation)
         except BaseException:
             self._forget()
             raise
+
+    def _has_room(self) -> bool:
+        return bool(self._idle) or self._made < self.max_connections
+
+    def _give(self, line: Line) -> None:
+        if line.generation != self._server.generation:
+            self._drop(line)
+            return
+        self._idle.append(line)
+        if self._waiting:
+            with self._changed:
+                self._changed.notify()
 
     def _drop(self, line: Line) -> None:
         line.close()
         self._forget()
 
     def _drop_idle(self) -> None:
-        while self._idle:
-            self._drop(self._idle.pop())
+        with contextlib.suppress(IndexError):
+            while True:
+                self._drop(self._idle.pop())
 
     def _forget(self) -> None:
         with self._changed:
             self._made -= 1
             self._changed.notify()
 
+    def _reap(self) -> None:
+        """Have idle connections closed while there are connections; the lock is held."""
+        if not self._is_reaped:
+            self._is_reaped = True
+            # It knows the pool by a weak reference only: a pool that nobody uses any more goes with its connections.
+            thread = threading.Thread(target=_reap_while_used, args=(weakref.ref(self),), name="reaper", daemon=True)
+            thread.start()
+
+    def _is_empty(self) -> bool:
+        with self._changed:
+            if not self._made:
+                self._is_reaped = False
+            return not self._made
+
+
+def _reap_while_used(reference: weakref.ref[Pool]) -> None:
+    while True:
+        time.sleep(_REAP_S)
+        pool = reference()
+        if pool is None:
+            return
+        with contextlib.suppress(Exception):  # a connection that fails to close is gone all the same
+            pool.close_idle()
+        if pool._is_empty():
+            return
+        del pool
+
+
+def pool_of(client: redis.Redis) -> Pool:
+    """Return the pool of a client that `syncapp.redis.connect` made."""
+    return cast("Pool", client.connection_pool)
+
 
 def _error(text: str) -> Exception:
     """Return the exception of an error reply, its text unchanged."""
-    word = text.split(" ", 1)[0]
-    return (_AWAY.get(word) or _ERRORS.get(word, exceptions.ResponseError))(text)
+    return _ERRORS.get(text.split(" ", 1)[0], exceptions.ResponseError)(text)

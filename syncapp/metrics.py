@@ -6,7 +6,9 @@ together, and any of them answers for all.
 
 from __future__ import annotations
 
+import collections
 import os
+from collections.abc import Iterable
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -39,6 +41,21 @@ EXPIRY_LATENESS = Histogram(
 )
 EXPIRY_FAILURES = Counter("syncapp_expiry_failures_total", "Sessions the sweeper could not expire; it tries again.")
 SWEEPING = Gauge("syncapp_sweepers", "Web processes that hold the sweeper's lease.", multiprocess_mode="livesum")
+CLOCK_STEPS = Counter(
+    "syncapp_clock_steps_total",
+    "Steps between the store's clock and a process's own: the store's when others saw it, too.",
+    ("clock",),
+)
+PROCESSES = Gauge(
+    "syncapp_processes", "Processes that were there in the last seconds.", ("kind",), multiprocess_mode="mostrecent"
+)
+LOOP_FAILURES = Counter("syncapp_loop_failures_total", "Turns of background loops that failed.", ("loop",))
+LOOP_TURNED = Gauge(
+    "syncapp_loop_turned_timestamp_seconds",
+    "When each background loop last began a turn, in the process where that is longest ago.",
+    ("loop",),
+    multiprocess_mode="livemin",
+)
 DRAINED = Counter("syncapp_audit_events_stored_total", "Events moved into PostgreSQL.")
 DRAIN_FAILURES = Counter("syncapp_audit_drain_failures_total", "Drains that failed and are tried again.")
 DEAD_LETTERS = Counter("syncapp_audit_dead_letters_total", "Events that PostgreSQL would not take.")
@@ -66,6 +83,13 @@ def show_queue(*, oldest_age_ms: int | None, rate_per_s: float, **by_state: int)
         AUDIT_QUEUE.labels(state).set(count)
     AUDIT_OLDEST.set((oldest_age_ms or 0) / 1000)
     AUDIT_RATE.set(rate_per_s)
+
+
+def show_processes(names: Iterable[str]) -> None:
+    """Set how many processes of each kind there are, from names that begin with it."""
+    counts = collections.Counter(name.split(":", 1)[0] for name in names)
+    for kind in ("web", "worker"):
+        PROCESSES.labels(kind).set(counts[kind])
 
 
 class Tally:

@@ -20,6 +20,8 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from syncapp.config import Settings
+from syncapp.lines import says_wrong_server, server_at
+from syncapp.loops import Loops
 from syncapp.redis import connect_pubsub
 
 log = structlog.get_logger(__name__)
@@ -42,12 +44,15 @@ class PubSub:
     def __init__(
         self,
         settings: Settings,
+        loops: Loops | None = None,
         *,
         on_subscribed: Callable[[str], None],
         on_message: Callable[[str, str], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._settings = settings
+        self._server = server_at(settings.redis_url)
+        self._loops = loops or Loops()
         self._on_subscribed = on_subscribed
         self._on_message = on_message
         self._on_lost = on_lost
@@ -57,16 +62,16 @@ class PubSub:
         # SUBSCRIBEs not confirmed yet: only the last one's confirmation says that the channel is subscribed.
         self._awaited: Counter[str] = Counter()
         self._connection: Any = None
+        self._failures = 0  # connections in a row that did not last
+        self._pinged_s = 0.0
         self.is_down = False  # known to be; not before the first attempt to connect has failed
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start connecting, for good; not before a fork."""
-        for target in (self._read_for_ever, self._send_for_ever):
-            thread = threading.Thread(target=target, name=f"pubsub{target.__name__}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        for name, turn in (("pubsub_read", self._read), ("pubsub_send", self._send)):
+            self._threads.append(self._loops.start(name, turn, self._stopped))
 
     def stop(self) -> None:
         """Close the connection and end the threads."""
@@ -98,20 +103,19 @@ class PubSub:
         """Tell whether the latest SUBSCRIBE of the channel is confirmed."""
         return self._connection is not None and channel in self._wanted and not self._awaited[channel]
 
-    def _read_for_ever(self) -> None:
-        failures = 0
-        while not self._stopped.is_set():
-            began_s = time.monotonic()
-            try:
-                self._connect_and_read()
-            except (RedisError, OSError) as error:
-                self._note_loss(error)
-            except Exception as error:  # whatever it is, a new connection starts afresh
-                log.exception("pub/sub failed")
-                self._note_loss(error)
-            failures = 1 if time.monotonic() - began_s > SILENT_S else failures + 1
-            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures, 10))
-            self._stopped.wait(pause_s * random.uniform(0.5, 1))
+    def _read(self) -> float:
+        """Keep one connection until it is lost; return how long to wait (s) before the next."""
+        began_s = time.monotonic()
+        try:
+            self._connect_and_read()
+        except (RedisError, OSError) as error:
+            self._note_loss(error)
+        except Exception as error:  # a new connection starts afresh
+            self._note_loss(error)
+            raise
+        self._failures = 1 if time.monotonic() - began_s > SILENT_S else self._failures + 1
+        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self._failures, 10))
+        return float(pause_s * random.uniform(0.5, 1))
 
     def _note_loss(self, error: Exception) -> None:
         if not self.is_down and not self._stopped.is_set():
@@ -121,6 +125,7 @@ class PubSub:
 
     def _connect_and_read(self) -> None:
         """Connect, subscribe to all that is wanted, and read until the connection is lost."""
+        generation = self._server.generation
         connection: Any = connect_pubsub(self._settings).connection_pool.make_connection()
         try:
             connection.connect()
@@ -134,16 +139,23 @@ class PubSub:
                 self.is_down = False
                 self._changed.notify_all()
             log.info("pub/sub connected", channels=len(self._wanted))
-            for reply in self._replies(connection):
+            for reply in self._replies(connection, generation):
                 self._take(reply)
+        except RedisError as error:
+            if says_wrong_server(error):
+                self._server.leave(generation)
+            raise
         finally:
             with self._changed:
                 self._connection = None
             connection.disconnect()
 
-    def _replies(self, connection: Any) -> Iterator[Any]:
+    def _replies(self, connection: Any, generation: int) -> Iterator[Any]:
         heard_s = time.monotonic()
         while not self._stopped.is_set():
+            self._loops.beat("pubsub_read")
+            if generation != self._server.generation:
+                raise RedisConnectionError("the server was found to be the wrong one")
             try:
                 reply = connection.read_response(disconnect_on_error=False, timeout=PING_S)
             except RedisTimeoutError:
@@ -168,26 +180,27 @@ class PubSub:
             if confirmed:
                 self._on_subscribed(channel)
 
-    def _send_for_ever(self) -> None:
-        pinged_s = time.monotonic()
-        while not self._stopped.is_set():
-            with self._changed:
-                if not self._changes:
-                    self._changed.wait(PING_S)
-                connection, changes, self._changes = self._connection, self._changes, []
-            if connection is None:
-                continue  # whoever connects subscribes to all that is wanted
-            if time.monotonic() - pinged_s >= PING_S:
-                pinged_s = time.monotonic()
-                changes.append(("PING", "alive"))
-            try:
-                for command, arguments in _batches(changes):
-                    if connection.is_connected:  # else it would connect by itself
-                        connection.send_command(command, *arguments, check_health=False)
-            except (RedisError, OSError):
-                connection.disconnect()  # the reader notices, and connects again
-            if self._connection is not connection:
-                connection.disconnect()
+    def _send(self) -> None:
+        """Send what is to be subscribed and unsubscribed, when there is any, and a ping now and then."""
+        with self._changed:
+            if not self._changes and not self._stopped.is_set():
+                self._changed.wait(PING_S)
+            connection, changes, self._changes = self._connection, self._changes, []
+        if connection is None:
+            return  # whoever connects subscribes to all that is wanted
+        if time.monotonic() - self._pinged_s >= PING_S:
+            self._pinged_s = time.monotonic()
+            changes.append(("PING", "alive"))
+        try:
+            for command, arguments in _batches(changes):
+                if connection.is_connected:  # else it would connect by itself
+                    connection.send_command(command, *arguments, check_health=False)
+        except Exception as error:
+            connection.disconnect()  # the reader notices, and connects again
+            if not isinstance(error, RedisError | OSError):
+                raise
+        if self._connection is not connection:
+            connection.disconnect()
 
 
 def _batches(changes: list[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:

@@ -7,7 +7,6 @@ kill a greenlet inside one: the next caller on that connection would read somebo
 
 from __future__ import annotations
 
-import contextlib
 from types import TracebackType
 from typing import Any
 
@@ -19,7 +18,7 @@ from redis.retry import Retry
 from syncapp import refusals
 from syncapp.config import Settings
 from syncapp.errors import StoreUnavailable
-from syncapp.keys import PROBE_CHANNEL
+from syncapp.lines import Pool, server_at
 
 _GONE = (exceptions.ConnectionError, exceptions.TimeoutError)
 _NOT_NOW = (
@@ -35,7 +34,20 @@ _NOT_NOW = (
 # Errors that the client library knows no class for, or not when they come from within a script.
 _NOT_NOW_WORDS = tuple(
     f"{word} "
-    for word in ("BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOPERM", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN")
+    for word in (
+        "BUSY",
+        "CLUSTERDOWN",
+        "CROSSSLOT",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "MOVED",
+        "NOPERM",
+        "NOREPLICAS",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+    )
 )
 
 _NO_RIGHT = ("ACL failure in script", "The user executing the script can't")  # Valkey's words, and Redis 7.0's
@@ -68,20 +80,21 @@ def _unavailable(error: BaseException) -> StoreUnavailable | None:
     return None
 
 
-def connect(settings: Settings, *, decode: bool = True) -> redis.Redis:
-    """Return a client with a pool of its own; no connection is made before the first command.
+def connect(settings: Settings, *, decode: bool = True, max_connections: int | None = None) -> redis.Redis:
+    """Return a client with a pool of its own, of `REDIS_MAX_CONNECTIONS` if not said; nothing connects yet.
 
     A command waits at most `REDIS_TIMEOUT_S` for a free connection, as long to connect, and as long
     for its answer. Close it with `.close()`.
     """
-    pool = redis.BlockingConnectionPool.from_url(
+    pool = Pool.from_url(
         settings.redis_url,
-        max_connections=settings.redis_max_connections,
-        timeout=settings.redis_timeout_s,
+        server=server_at(settings.redis_url),
+        max_connections=max_connections or settings.redis_max_connections,
+        wait_s=settings.redis_timeout_s,
         **_connection_options(settings, settings.redis_timeout_s),
         decode_responses=decode,
     )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)
 
 
 def connect_pubsub(settings: Settings) -> redis.Redis:
@@ -92,7 +105,7 @@ def connect_pubsub(settings: Settings) -> redis.Redis:
         decode_responses=True,
         health_check_interval=0,
     )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)
 
 
 def _connection_options(settings: Settings, timeout_s: float | None) -> dict[str, Any]:
@@ -109,31 +122,3 @@ def _connection_options(settings: Settings, timeout_s: float | None) -> dict[str
         options["ssl_cert_reqs"] = "none"
         options["ssl_check_hostname"] = False
     return options
-
-
-def check(client: redis.Redis) -> str | None:
-    """Return None when the server is reachable and fit to be the primary store, or what is wrong with it."""
-    try:
-        info = client.info("everything")
-        client.publish(PROBE_CHANNEL, "")  # a right of its own
-    except redis.RedisError as error:
-        return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if int(str(info["redis_version"]).split(".")[0]) < 7:
-        return f"version {info['redis_version']} is older than 7.0"
-    if info.get("role") != "master":
-        return f"is a {info.get('role')}, not a primary"
-    if str(info.get("maxmemory_policy", "noeviction")).startswith("allkeys"):
-        return f"would evict live sessions (maxmemory-policy {info['maxmemory_policy']})"
-    return None
-
-
-def worries(client: redis.Redis) -> list[str]:
-    """Return what an operator should know of a server that is fit: how it could lose what it was given."""
-    found = []
-    with contextlib.suppress(redis.RedisError):
-        info = client.info("everything")
-        if str(info.get("maxmemory_policy", "noeviction")) != "noeviction":
-            found.append(f"redis may evict what retries need (maxmemory-policy {info['maxmemory_policy']})")
-        if not info.get("aof_enabled") and client.config_get("save").get("save") == "":
-            found.append("redis keeps nothing over a restart (no append-only file, no snapshots)")
-    return found

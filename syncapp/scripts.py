@@ -16,7 +16,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from syncapp.lines import Lines, Words, packed
+from syncapp.lines import Words, packed, pool_of
 
 LUA_DIR = Path(__file__).resolve().parent.parent / "lua"
 _INCLUDE = re.compile(r"^ *-- @include (_\w+)[ \t]*$", re.MULTILINE)
@@ -49,7 +49,7 @@ class Scripts:
     """Every script, loaded into a server when the server does not know it."""
 
     def __init__(self, client: redis.Redis, partials: Mapping[str, str] | None = None) -> None:
-        self._lines = Lines(client)
+        self._pool = pool_of(client)
         self._texts = {name: expand(name, partials) for name in names()}
         # EVALSHA wants SHA-1; nothing here depends on it being hard to forge.
         self._hashes = {
@@ -62,9 +62,9 @@ class Scripts:
         A server that restarted has forgotten its scripts: then the text is sent, once, which runs it too.
         That is safe: a script that the server did not know has not run.
         """
-        (reply,) = self._lines.call(packed("EVALSHA", self._hashes[name], len(keys), *keys, *args))
+        (reply,) = self._pool.call(packed("EVALSHA", self._hashes[name], len(keys), *keys, *args))
         if isinstance(reply, NoScriptError):
-            (reply,) = self._lines.call(packed("EVAL", self._texts[name], len(keys), *keys, *args))
+            (reply,) = self._pool.call(packed("EVAL", self._texts[name], len(keys), *keys, *args))
         if isinstance(reply, Exception):
             raise reply
         return reply
@@ -75,5 +75,5 @@ class Scripts:
         commands = b"".join(packed("EVALSHA", sha, len(keys), *keys, *args) for keys, args in calls)
         return [
             self.call(name, *call) if isinstance(reply, NoScriptError) else reply
-            for call, reply in zip(calls, self._lines.call(commands, len(calls)), strict=True)
+            for call, reply in zip(calls, self._pool.call(commands, len(calls)), strict=True)
         ]

@@ -21,7 +21,8 @@ from redis.lock import Lock
 from syncapp import metrics
 from syncapp.errors import StoreUnavailable
 from syncapp.keys import Keyspace
-from syncapp.lines import Lines, packed
+from syncapp.lines import packed, pool_of
+from syncapp.loops import Loops
 from syncapp.sessions import SessionStore
 
 log = structlog.get_logger(__name__)
@@ -107,9 +108,11 @@ class Sweeper:
         *,
         buckets: int = 16,
         clock: Callable[[], float] = time.monotonic,
+        loops: Loops | None = None,
     ) -> None:
         keys = Keyspace(buckets)
-        self._lines = Lines(client)
+        self._loops = loops or Loops()
+        self._pool = pool_of(client)
         self._store = store
         self._clock = clock
         self._deadlines = [keys.deadlines(bucket) for bucket in range(buckets)]
@@ -131,8 +134,7 @@ class Sweeper:
         """Start the thread, in the process that has forked; does nothing when it runs."""
         if self._thread is None or not self._thread.is_alive():
             self._stopping.clear()
-            self._thread = threading.Thread(target=self.run, name="sweeper", daemon=True)
-            self._thread.start()
+            self._thread = self._loops.start("sweeper", self._turn, self._stopping, at_end=self._release)
 
     def stop(self) -> None:
         """End the thread and let another process take over at once; waits for it at most 5 s."""
@@ -142,9 +144,11 @@ class Sweeper:
 
     def run(self) -> None:
         """Sweep, or wait for the lease, until stopped; no failure ends it."""
-        wait_s = 0.0
-        while not self._stopping.wait(wait_s):
-            wait_s = self._turn()
+        self.start()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _release(self) -> None:
         try:
             self._lease.release()
         except RedisError as error:
@@ -174,7 +178,7 @@ class Sweeper:
         self._aside = {session_id: until_s for session_id, until_s in self._aside.items() if until_s > now_s}
         reach = self._of_a_bucket + len(self._aside)
         looks = (packed("ZRANGE", key, 0, reach - 1, "WITHSCORES") for key in self._deadlines)
-        found = self._lines.call(b"".join((packed("TIME"), *looks)), 1 + len(self._deadlines))
+        found = self._pool.call(b"".join((packed("TIME"), *looks)), 1 + len(self._deadlines))
         for each in found:
             if isinstance(each, Exception):
                 raise each

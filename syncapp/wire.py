@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from syncapp.loops import Loops
 from syncapp.metrics import SENT
 
 SEND_BUFFER_BYTES = 131_072
@@ -26,7 +27,8 @@ PAUSE_S = 0.01
 class Watchdog:
     """Aborts wires that have been writing one message for too long, on one thread; and flushes what they counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, loops: Loops | None = None) -> None:
+        self._loops = loops or Loops()
         self._deadlines: dict[Wire, float] = {}
         self._thread: threading.Thread | None = None
 
@@ -37,8 +39,7 @@ class Watchdog:
     def start(self) -> None:
         """Start the thread, once."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="ws watchdog", daemon=True)
-            self._thread.start()
+            self._thread = self._loops.start("ws_watchdog", self._turn, threading.Event())
 
     def hurry(self, wire: Wire, deadline_s: float) -> None:
         """Watch a wire that is writing until an earlier instant."""
@@ -56,11 +57,10 @@ class Watchdog:
                 self.end(wire)
                 wire.abort()
 
-    def _run(self) -> None:
-        while True:
-            time.sleep(_WATCH_S)
-            self.run_once(time.monotonic())
-            SENT.flush()
+    def _turn(self) -> float:
+        self.run_once(time.monotonic())
+        SENT.flush()
+        return _WATCH_S
 
 
 class Wire:

@@ -44,6 +44,10 @@ class Proxy:
         """Let everything through to the server and nothing back; then cut the connections that missed something."""
         self._run(self._drop_replies(for_s))
 
+    def retarget(self, target_port: int) -> None:
+        """Lead new connections to another server; those that are open stay where they are."""
+        self._target_port = target_port
+
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
 import redis as redis_py
 from clocks import settings
+from peers import eventually
 from redis import exceptions
 
-from syncapp.lines import Lines, packed
+from syncapp.lines import packed, pool_of
 from syncapp.redis import connect
 from syncapp.servers import Valkey
 
@@ -24,65 +27,65 @@ def client(redis: redis_py.Redis, redis_url: str) -> Iterator[redis_py.Redis]:
 
 def test_replies_come_in_the_order_of_commands_and_an_error_stands_in_its_place(client: redis_py.Redis) -> None:
     commands = packed("ECHO", "first") + packed("LPUSH", "a key", 1) + packed("GET", "a key") + packed("ECHO", b"last")
-    first, length, error, last = Lines(client).call(commands, 4)
+    first, length, error, last = pool_of(client).call(commands, 4)
     assert (first, length, last) == ("first", 1, "last")
     assert isinstance(error, exceptions.ResponseError)
     assert str(error).startswith("WRONGTYPE")
 
 
 def test_a_command_without_an_answer_fails_in_time_and_its_late_answer_reaches_nobody(client: redis_py.Redis) -> None:
-    lines = Lines(client)
+    pool = pool_of(client)
     began_s = time.monotonic()
     with pytest.raises(exceptions.TimeoutError):
-        lines.call(packed("BLPOP", "a list nobody fills", 1))
+        pool.call(packed("BLPOP", "a list nobody fills", 1))
     assert time.monotonic() - began_s < 0.9
     for number in range(5):
-        assert lines.call(packed("ECHO", number)) == [str(number)]
+        assert pool.call(packed("ECHO", number)) == [str(number)]
         time.sleep(0.2)
 
 
 def test_no_more_lines_are_made_than_allowed_and_who_waits_gets_one_that_becomes_free(client: redis_py.Redis) -> None:
-    lines = Lines(client)
+    pool = pool_of(client)
     answers: list[object] = []
     threads = [
-        threading.Thread(target=lambda: answers.extend(lines.call(packed("BLPOP", "a list", "0.1")))) for _ in range(4)
+        threading.Thread(target=lambda: answers.extend(pool.call(packed("BLPOP", "a list", "0.1")))) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert answers == [None] * 4
-    assert lines._made == 2
+    assert pool._made == 2
 
 
 def test_who_waits_too_long_for_a_line_is_told(client: redis_py.Redis) -> None:
-    lines = Lines(client)
-    taken = [lines._take(), lines._take()]
+    pool = pool_of(client)
+    taken = [pool._take(), pool._take()]
     with pytest.raises(exceptions.ConnectionError, match="no connection became free"):
-        lines.call(packed("PING"))
-    lines._idle.extend(taken)
-    assert lines.call(packed("PING")) == ["PONG"]
+        pool.call(packed("PING"))
+    pool._idle.extend(taken)
+    assert pool.call(packed("PING")) == ["PONG"]
 
 
 def test_lines_that_the_server_closed_are_not_used_again(client: redis_py.Redis, redis: redis_py.Redis) -> None:
-    lines = Lines(client)
-    lines.call(packed("PING"))
+    pool = pool_of(client)
+    pool.call(packed("PING"))
     redis.client_kill_filter(_type="normal", skipme=True)
     time.sleep(0.6)
-    assert lines.call(packed("PING")) == ["PONG"]
+    assert pool.call(packed("PING")) == ["PONG"]
 
 
 def test_after_a_restart_one_failure_closes_all_idle_lines(client: redis_py.Redis, valkey: Valkey) -> None:
-    lines = Lines(client)
-    taken = [lines._take(), lines._take()]
-    lines._idle.extend(taken)
-    lines.call(packed("PING"))
+    pool = pool_of(client)
+    taken = [pool._take(), pool._take()]
+    pool._idle.extend(taken)
+    pool.call(packed("PING"))
     valkey.restart()
     for line in taken:
-        line._used_s = time.monotonic()  # as if they had been in use a moment ago
+        line.used_s = time.monotonic()  # as if they had been in use a moment ago
     with pytest.raises(exceptions.ConnectionError):
-        lines.call(packed("PING"))
-    assert lines.call(packed("PING")) == ["PONG"]
+        pool.call(packed("PING"))
+    assert pool.call(packed("PING")) == ["PONG"]
 
 
 @pytest.mark.parametrize(
@@ -98,6 +101,46 @@ def test_after_a_restart_one_failure_closes_all_idle_lines(client: redis_py.Redi
 def test_an_error_reply_becomes_the_exception_of_the_client_library(
     client: redis_py.Redis, text: str, kind: type[Exception]
 ) -> None:
-    (error,) = Lines(client).call(packed("EVAL", f"return redis.error_reply('{text}')", 0))
+    (error,) = pool_of(client).call(packed("EVAL", f"return redis.error_reply('{text}')", 0))
     assert type(error) is kind
     assert str(error) == text
+
+
+def test_scripts_and_commands_share_one_bounded_number_of_connections(client: redis_py.Redis) -> None:
+    pool = pool_of(client)
+    client.ping()
+    pool.call(packed("PING"))
+    assert pool._made == 1
+    lent = [pool.get_connection(), pool.get_connection()]
+    with pytest.raises(exceptions.ConnectionError, match="no connection became free"):
+        pool.call(packed("PING"))
+    for connection in lent:
+        pool.release(connection)
+    assert pool.call(packed("PING")) == ["PONG"]
+    assert pool._made == 2
+
+
+def test_idle_connections_are_given_back(redis: redis_py.Redis, redis_url: str) -> None:
+    with connect(settings(redis_url, redis_max_connections=8)) as client:
+        pool = pool_of(client)
+        pool._idle_s = 0.2
+        client.client_setname("it")
+        lent = [pool.get_connection() for _ in range(8)]
+        for connection in lent:
+            pool.release(connection)
+        assert pool._made == 8
+        eventually(lambda: pool._made == 0, within_s=30)
+        assert not [each for each in redis.client_list() if each["name"] == "it"]
+        assert client.ping()
+
+
+def test_a_connection_in_use_stays_and_its_pool_can_be_collected(redis_url: str) -> None:
+    client = connect(settings(redis_url))
+    pool = pool_of(client)
+    pool._idle_s = 0.0
+    (answer,) = pool.call(packed("BLPOP", "a list nobody fills", "1.5"))  # longer than idle ones are kept
+    assert answer is None
+    gone = weakref.ref(pool)
+    del client, pool
+    gc.collect()
+    assert gone() is None
