@@ -50,7 +50,7 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 def post_worker_init(worker: Worker) -> None:
     """Start what a web process does besides answering; here, because threads do not survive a fork."""
-    worker.wsgi.extensions["syncapp"].sweeper.start()
+    worker.wsgi.extensions["syncapp"].start()
     # What is there by now stays: a collection that looked at all of it would keep everybody waiting.
     gc.collect()
     gc.freeze()
@@ -59,7 +59,7 @@ def post_worker_init(worker: Worker) -> None:
 def worker_exit(server: Any, worker: Worker) -> None:
     """Let another process sweep at once, instead of when the lease of this one has ended."""
     if worker.booted:  # never true in gunicorn's main process, which may call this, too
-        worker.wsgi.extensions["syncapp"].sweeper.stop()
+        worker.wsgi.extensions["syncapp"].stop()
 
 
 def child_exit(server: Any, worker: Any) -> None:

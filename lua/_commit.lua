@@ -2,6 +2,7 @@
 -- @include _modes
 -- @include _reply
 -- @include _message
+-- @include _rights
 
 local SNAPSHOT_EVERY = 100
 local NUDGE_MS = 500
@@ -68,6 +69,11 @@ local function write_tombstone(session, call, now)
   redis.call('PEXPIREAT', session.key, int(now + call.session_ttl_ms))
 end
 
+-- Write what a commit might write, and lasts for a second: a server that takes no writes says so.
+local function try_write(keys)
+  redis.call('SET', keys.idempotency, '', 'PX', 1000)
+end
+
 -- Take a stale session away, so that another can take its place.
 local function clear(session)
   redis.call('DEL', session.key)
@@ -131,6 +137,7 @@ local function commit(session, keys, call, now, at, word, details, actor, elapse
     set(session, 'idle_ms', math.max(at, deadline_of(session) or at) + session.idle_timeout_ms)
   end
   set(session, 'look_ms', look_at(session))
+  check_rights_of(session, keys, call, now, actor)
   local deleted = session.status == 'deleted'
   local ended = session.changed.status and not LIVE[session.status] and not deleted
   local event = event_of(word, at, details)

@@ -40,6 +40,7 @@ if not existing and (epoch >= last_epoch or call.expected_epoch ~= '') then
   return refuse('not_found', now, nil, call)
 end
 
+check_all_rights(keys)
 if existing then clear(existing) end
 local first_group = 2 * count + 3 * people + 1
 local session = new_session(keys.session, {unpack(rest, 2 * count + 1, first_group - 1)}, {unpack(rest, first_group)},

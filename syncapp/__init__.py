@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,12 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from syncapp.admission import Guards
+    from syncapp.clock_watch import ClockWatch
     from syncapp.config import Settings
     from syncapp.history import History
     from syncapp.hub import Hub
+    from syncapp.loops import Loops
+    from syncapp.readiness import StoreHealth
     from syncapp.sessions import SessionStore
     from syncapp.sweeper import Sweeper
     from syncapp.tally import Queue
@@ -23,9 +27,8 @@ if TYPE_CHECKING:
 class Services:
     """What routes use; kept as `app.extensions["syncapp"]`.
 
-    queue: reads how the audit queue is, without PostgreSQL. checks: by name, what `/ready` asks; each answers None,
-    or says in a few words what is wrong.
-    worries: what `/ready` tells an operator besides.
+    queue: reads how the audit queue is, without PostgreSQL. store_health, audit_fault: what `/ready` asks of Redis and
+    PostgreSQL. worries: what it tells an operator besides. loops: the background loops of this process.
     """
 
     settings: Settings
@@ -35,8 +38,22 @@ class Services:
     guards: Guards
     queue: Callable[[], Queue]
     history: History
-    checks: Mapping[str, Callable[[], str | None]]
+    store_health: Callable[[], StoreHealth]
+    audit_fault: Callable[[], str | None]
     worries: Callable[[], list[str]]
+    clock_watch: ClockWatch
+    loops: Loops
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        """Start what a web process does besides answering; not before it has forked."""
+        self.sweeper.start()
+        self.loops.start("clock_watch", self.clock_watch.turn, self.stopped)
+
+    def stop(self) -> None:
+        """Let another process take over at once."""
+        self.stopped.set()
+        self.sweeper.stop()
 
 
 def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] | None = None) -> Flask:
@@ -51,17 +68,23 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
 
     from syncapp import broker, cli, db, logs, redis, ws
     from syncapp.admission import Guards
+    from syncapp.alerts import Alerts
     from syncapp.api import asyncapi, hooks, responses, sessions, streams, system
     from syncapp.api import history as history_api
+    from syncapp.clock_watch import ClockWatch
     from syncapp.config import Settings
     from syncapp.connection import Backend
     from syncapp.history import History
     from syncapp.hub import Hub
     from syncapp.inbox import Crew
     from syncapp.keys import Keyspace
+    from syncapp.lines import server_at
+    from syncapp.loops import Loops
     from syncapp.nudger import Nudger
     from syncapp.outbox import Outbox
     from syncapp.pool import ReadPool
+    from syncapp.presence import Presence
+    from syncapp.readiness import StoreCheck
     from syncapp.recovery import Recovery
     from syncapp.sessions import SessionStore
     from syncapp.sweeper import Sweeper
@@ -70,6 +93,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
 
     settings = settings or Settings.from_env()
     logs.configure(settings)
+    loops = Loops()
     client = redis.connect(settings)
     nudge = Nudger(enqueue_drain).nudge
     pool = ReadPool(
@@ -82,14 +106,18 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     on_miss = recovery.on_miss if settings.recover_on_miss else None
     store = SessionStore(client, settings, on_nudge=nudge, on_miss=on_miss, partials=partials)
     # A connection of its own: expiries wait for no request's, nor requests for an expiry's.
-    apart = redis.connect(settings)
+    apart = redis.connect(settings, max_connections=1)
     sweeper = Sweeper(
         apart,
         SessionStore(apart, settings, on_nudge=nudge, partials=partials),
         buckets=settings.sync_buckets,
+        loops=loops,
     )
-    hub = Hub(settings, read=store.read)
-    guards = Guards(settings)
+    hub = Hub(settings, read=store.read, loops=loops)
+    guards = Guards(settings, loops)
+    keys = Keyspace(settings.sync_buckets)
+    presence = Presence(client, keys, kind="web", loops=loops)
+    clock_watch = ClockWatch(client, keys, presence, server=server_at(settings.redis_url), alert=Alerts(settings))
 
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # a redirect would repeat any Host
@@ -106,13 +134,13 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         hub,
         sweeper,
         guards,
-        queue=Tally(apart, Keyspace(settings.sync_buckets), broker.connect(settings).scheduled_count).read,
+        queue=Tally(client, Keyspace(settings.sync_buckets), broker.connect(settings).scheduled_count).read,
         history=history,
-        checks={
-            "redis": partial(redis.check, client),
-            "postgresql": partial(db.check, settings.database_url),
-        },
-        worries=partial(redis.worries, client),
+        store_health=StoreCheck(client, bare.check).health,
+        audit_fault=partial(db.check, settings.database_url),
+        worries=lambda: [*clock_watch.worries(), *presence.show()],
+        clock_watch=clock_watch,
+        loops=loops,
     )
     hooks.register(app, settings)
     responses.register(app)
@@ -121,6 +149,6 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     app.register_blueprint(asyncapi.blueprint)
     app.register_blueprint(history_api.blueprint)
     system.register(app)
-    ws.register(app, Backend(settings, store, hub, Crew(settings.redis_max_connections // 2 or 1)), guards)
+    ws.register(app, Backend(settings, store, hub, Crew(settings.redis_max_connections // 2 or 1, loops)), guards)
     cli.register(app, settings)
     return app

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from syncapp.commands import NO_CLAIM, Claim, Known, Result, Swept
 from syncapp.config import Settings
-from syncapp.keys import Keyspace
+from syncapp.keys import PROBE_SESSION, Keyspace
 from syncapp.redis import TRANSLATION
 from syncapp.refusals import refusal
 from syncapp.scripts import Scripts
@@ -99,6 +99,12 @@ class Calls:
                 if reply[0] != "busy" or time.monotonic() > until_s:
                     break
         return known, reply
+
+    def check(self) -> None:
+        """Write what a commit may write, without a trace. Raises `StoreUnavailable` when any of it is refused."""
+        keys = (*self._keys.commit(PROBE_SESSION), self._keys.idempotency(PROBE_SESSION, "ready"))
+        with TRANSLATION:
+            self._scripts.call("check_store", keys, self._head(PROBE_SESSION, NO_CLAIM, "ready", None))
 
     def expire(self, session_ids: Sequence[str]) -> list[Swept | ResponseError]:
         """Run the expiry of each session, all in one round trip."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import click
 import psycopg2
@@ -12,6 +13,7 @@ from redis.exceptions import RedisError
 
 from syncapp import db, redis
 from syncapp.audit import AuditLog
+from syncapp.clock_watch import agreed_steps, recorded_steps
 from syncapp.commands import Claim
 from syncapp.config import Settings
 from syncapp.drains import Drain
@@ -23,15 +25,73 @@ from syncapp.outbox import Outbox
 from syncapp.pool import ReadPool
 from syncapp.recovery import Outcome, Recovery
 from syncapp.sessions import SessionStore
+from syncapp.statements import TIMEOUTS_BETWEEN
 
+_INSTANT = click.DateTime(["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"])  # the offset is required
 _CLAIM = Claim(request_id="flask-sessions-recover")
 
 
 def commands(settings: Settings) -> click.Group:
     """Return the group of commands."""
     group = click.Group("sessions", help="Sessions, in Redis and in the log.")
+    group.add_command(_list(settings))
     group.add_command(_recover(settings))
     return group
+
+
+def _list(settings: Settings) -> click.Command:
+    @click.command("list")
+    @click.option("--expired-by-step", is_flag=True, help="What timed out because the store's clock was set forward.")
+    @click.option(
+        "--from", "from_at", type=_INSTANT, help="What the clock should have said, if no process saw the step."
+    )
+    @click.option("--to", "to_at", type=_INSTANT, help="What it said; for a step that no process saw.")
+    def list_sessions(expired_by_step: bool, from_at: datetime | None, to_at: datetime | None) -> None:
+        """Name the live sessions of the store; or those that a step of its clock has cost time."""
+        if (from_at is None) != (to_at is None) or (from_at and not expired_by_step):
+            raise click.UsageError("--from and --to go together, with --expired-by-step")
+        try:
+            if not expired_by_step:
+                for each in SessionStore(redis.connect(settings), settings).scheduled():
+                    click.echo(each)
+                return
+            spans = [(from_at, to_at)] if from_at and to_at else _forward_steps(settings)
+            for span in spans:
+                _show_expired(settings, *span)
+            if not spans:
+                click.echo("No forward step of the store's clock was seen.")
+        except (RedisError, psycopg2.Error, SyncError) as error:
+            raise click.ClickException(f"the sessions could not be listed: {db.one_line(error)}") from error
+
+    return list_sessions
+
+
+def _forward_steps(settings: Settings) -> list[tuple[datetime, datetime]]:
+    """Return what the store's clock should have said and what it said, at each forward step that processes agree on."""
+    seen = recorded_steps(redis.connect(settings), Keyspace(settings.sync_buckets))
+    return [(_instant(step.before_ms), _instant(step.after_ms)) for step in agreed_steps(seen) if step.amount_ms > 0]
+
+
+def _show_expired(settings: Settings, before: datetime, after: datetime) -> None:
+    """Name what timed out at an instant that the clock jumped over."""
+    click.echo(f"The store's clock went from {_iso(before)} to {_iso(after)}:")
+    with contextlib.closing(db.Database(settings.database_url)) as database, database.transaction() as cursor:
+        # Over all of the log: there is no index by time alone.
+        cursor.execute("SET LOCAL statement_timeout = 0")
+        cursor.execute(TIMEOUTS_BETWEEN, [before, after])
+        found = cursor.fetchall()
+        for session, epoch, version, event, at_ms, person in found:
+            who = f" {person}" if person else ""
+            click.echo(f"  {session} epoch {epoch} version {version}: {event}{who} at {_iso(_instant(at_ms))}")
+    click.echo(f"  {len(found)} timeouts")
+
+
+def _instant(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _iso(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _recover(settings: Settings) -> click.Command:

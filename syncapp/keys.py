@@ -12,8 +12,8 @@ from functools import cache, lru_cache
 
 AUDIT_GROUP = "audit"
 """Consumer group of every outbox stream."""
-PROBE_CHANNEL = "sync:ready"
-"""Pub/sub channel that nobody listens to: whether one may publish is known by trying."""
+PROBE_SESSION = "00000000-0000-0000-0000-000000000000"
+"""Id of no session, under whose keys it is tried what a commit may write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,14 @@ class Keyspace:
     def drained(self, slot: int) -> str:
         """String with a lifetime of a minute: how many events were stored within ten seconds."""
         return f"sync:audit:{slot}"
+
+    def processes(self) -> str:
+        """Sorted set: names of web and worker processes by when they were last there (ms)."""
+        return "sync:processes"
+
+    def clock_steps(self) -> str:
+        """Sorted set: what processes saw of a clock that was set, as JSON, by the instant (ms) it was set to."""
+        return "sync:clock"
 
     def sweeper(self) -> str:
         """String with a lifetime of a second, renewed: who sweeps the deadlines."""

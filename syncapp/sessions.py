@@ -241,6 +241,10 @@ class SessionStore:
                 found = {each for each, _ in self._client.zscan_iter(self._keys.deadlines(bucket))}
             yield from sorted(found)
 
+    def check(self) -> None:
+        """Raise `StoreUnavailable` when the server refuses any of what commits write."""
+        self._calls.check()
+
     def time_ms(self) -> int:
         """Return the server's time in ms: the clock that every session runs by."""
         with TRANSLATION:

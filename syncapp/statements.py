@@ -37,6 +37,12 @@ COMMITS = (
     " WHERE session_id = %s AND epoch = %s AND version BETWEEN %s AND %s"
     " AND at <= %s ORDER BY version"
 )
+TIMEOUTS_BETWEEN = """
+SELECT session_id::text, epoch, version, event_type, (extract(epoch FROM at) * 1000)::bigint, participant_id
+FROM sync_events WHERE at > %s AND at <= %s AND event_type IN (
+    'participant_expired', 'group_expired', 'cycle_timed_out', 'session_expired'
+) ORDER BY at, session_id, epoch, version
+"""
 SESSIONS = (
     f"SELECT {', '.join(f'{name}::text' if name == 'session_id' else name for name in SESSION_COLUMNS)}"  # noqa: S608 as above
     " FROM sync_sessions{filters} ORDER BY updated_at DESC, session_id DESC LIMIT %(limit)s"

@@ -26,6 +26,7 @@ LEAVES = {
     "topics",
     "backlog",
     "metrics",
+    "loops",
     "logs",
     "events",
     "copying",
@@ -45,6 +46,9 @@ SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit"
     "history",
     "recovery",
     "nudger",
+    "readiness",
+    "presence",
+    "clock_watch",
 }
 EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__"} | {
     # What a client of a WebSocket or a stream is served with.
@@ -64,6 +68,7 @@ BELOW = {
     "sweeper": LEAVES | STORES | {"sessions"},
     "drains": LEAVES | STORES | {"outbox", "audit"},
     "letters": LEAVES | STORES | {"audit"},
+    "clock_watch": LEAVES | STORES | {"presence"},
     "tally": LEAVES | STORES | {"outbox"},
     "parity": LEAVES | STORES | {"verifier"},
     "recovery": LEAVES | STORES | {"sessions", "history", "outbox"},

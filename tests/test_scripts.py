@@ -20,7 +20,7 @@ COMMANDS = scripts.names()
 PARTIALS = sorted(path.stem for path in scripts.LUA_DIR.glob("_*.lua"))
 # What Redis gives a script, and what of Lua's own library the scripts may use.
 KNOWN_GLOBALS = {"redis", "cjson", "KEYS", "ARGV", "string", "table", "math"} | {
-    "assert", "ipairs", "next", "pairs", "tonumber", "tostring", "type", "unpack",
+    "assert", "error", "ipairs", "next", "pairs", "tonumber", "tostring", "type", "unpack",
 }  # fmt: skip
 READING = {"GET", "HGET", "HMGET", "TIME", "XLEN"}
 WRITING = {"DEL", "HDEL", "HSET", "PERSIST", "PEXPIREAT", "SET", "XADD", "ZADD", "ZREM", "PUBLISH"}

@@ -148,11 +148,13 @@ class AuditQueue(Answer):
 
 
 class Readiness(Answer):
-    """What a process needs, each `ok`."""
+    """What a process needs, each `ok` or in a few words what is wrong with it."""
 
     redis: Literal["ok"]
-    postgresql: Literal["ok"]
-    worries: list[str] | None = Field(default=None, description="Absent when there are none: what may lose data later.")
+    postgresql: str = Field(description="While it is not `ok`, audit events wait in Redis; commands go on.")
+    worries: list[str] | None = Field(
+        default=None, description="What an operator should know; absent if there is nothing."
+    )
 
 
 class Fault(Answer):

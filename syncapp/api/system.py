@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response, current_app
 from flask_swagger_ui import get_swaggerui_blueprint
@@ -25,6 +26,9 @@ from syncapp.api.schema import (
 from syncapp.errors import StoreUnavailable
 from syncapp.redis import TRANSLATION
 
+if TYPE_CHECKING:
+    from syncapp import Services
+
 blueprint = Blueprint("system", __name__)
 
 DRIFT_TOLERANCE_MS = 50
@@ -40,17 +44,23 @@ def health() -> Response:
 @blueprint.get("/ready")
 @documented(resp=answers(HTTP_200=ReadyAnswer), tags=["system"])
 def ready() -> Response:
-    """Tell whether Redis and PostgreSQL are reachable and fit; 503 names what is not, or that this process ends."""
-    services = current_app.extensions["syncapp"]
+    """Tell whether this process can take commands: 503 when not, or when it is about to end.
+
+    What only the audit trail waits for, and what an operator should know besides, is in `worries`.
+    """
+    services: Services = current_app.extensions["syncapp"]
     services.guards.draining.check()
-    found = {name: check() for name, check in services.checks.items()}
-    shown = {name: reason or "ok" for name, reason in found.items()}
-    bad = [f"{name}: {reason}" for name, reason in found.items() if reason]
+    health, audit_fault, unwell = services.store_health(), services.audit_fault(), services.loops.unwell()
+    bad = [f"redis {health.reason}"] if health.reason else []
+    bad += [f"the loop {name} of this process does not turn" for name in unwell]
+    shown: dict[str, Any] = {"redis": health.reason or "ok", "postgresql": audit_fault or "ok"}
+    worries = [*([f"postgresql {audit_fault}; audit events wait"] if audit_fault else []), *health.worries]
+    worries += services.worries()
+    if worries:
+        shown["worries"] = worries
     if bad:
-        fault = StoreUnavailable("not ready: " + "; ".join(bad), shown | {"retry_after_s": 1})
-        return responses.error(fault)
-    worries = services.worries()
-    return responses.data(shown | ({"worries": worries} if worries else {}))
+        return responses.error(StoreUnavailable("not ready: " + "; ".join(bad), shown | {"retry_after_s": 1}))
+    return responses.data(shown)
 
 
 @blueprint.get("/v1/audit/queue")

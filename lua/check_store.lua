@@ -1,0 +1,27 @@
+-- Tell whether the server takes all that commits write: raises what refuses one of them.
+--
+-- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record: written, for a second
+-- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
+--       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
+--       8 session ttl ms  9 idempotency ttl ms
+-- Replies  ok
+-- Event  none
+-- @include _command
+
+local keys = {
+  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
+  idempotency = KEYS[6],
+}
+local call = {
+  session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
+  request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
+  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]),
+}
+
+check_call(keys, call)
+assert(keys.idempotency, 'a key is missing')
+check_all_rights(keys)
+check_reading_rights(keys)
+try_write(keys)
+
+return reply('ok', server_now_ms(), {}, call)

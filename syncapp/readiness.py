@@ -1,0 +1,155 @@
+"""Readiness: whether the store takes commands, in words that may be shown to anybody.
+
+A driver's error names hosts, ports and users. It goes to the log, once for each new reason; `/ready` says one of the
+sentences below.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+import structlog
+from redis import exceptions
+
+from syncapp.db import one_line
+from syncapp.errors import StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+_BY_WORD = {
+    "READONLY": "is a replica, not a primary",
+    "MASTERDOWN": "is a replica that has lost its primary",
+    "LOADING": "is loading its data",
+    "OOM": "is out of memory and refuses writes",
+    "MISCONF": "cannot save to its disk and refuses writes",
+    "NOREPLICAS": "has too few replicas connected and refuses writes",
+    "NOPERM": "denies this user commands or keys that are needed (docs/keys.md)",
+    "NOAUTH": "wants a password",
+    "WRONGPASS": "refuses the user or the password",
+    "BUSY": "is busy with a script",
+    "CLUSTERDOWN": "is a node of a cluster that is down",
+    "CROSSSLOT": "is a node of a cluster, which needs another kind of URL",
+    "MOVED": "is a node of a cluster, which needs another kind of URL",
+    "ASK": "is a node of a cluster, which needs another kind of URL",
+}
+"""What an error reply that begins with a word means."""
+_BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
+    (exceptions.MaxConnectionsError, "has no free connection for this process (REDIS_MAX_CONNECTIONS)"),
+    (exceptions.AuthenticationError, "refuses the user or the password"),
+    (exceptions.TimeoutError, "does not answer in time"),
+    (exceptions.ConnectionError, "does not answer"),
+)
+_NO_RIGHT = ("ACL failure in script", "The user executing the script can't")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an error of the client library says about the server, without any of the error's own words."""
+    cause = error.__cause__ if isinstance(error, StoreUnavailable) and error.__cause__ else error
+    text = str(cause).removeprefix("ERR ")
+    word = getattr(cause, "status_code", None) or text.split(" ", 1)[0]
+    if text.startswith(_NO_RIGHT):
+        word = "NOPERM"
+    if word in _BY_WORD:
+        return _BY_WORD[word]
+    if "max number of clients" in text:
+        return "takes no more connections"
+    for kind, sentence in _BY_CLASS:
+        if isinstance(cause, kind):
+            return sentence
+    return f"answers with an error ({word})" if word.isupper() and word.isalpha() else "answers with an error"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHealth:
+    """reason: why the store takes no commands, None when it does; worries: how it could lose what it was given."""
+
+    reason: str | None
+    worries: tuple[str, ...] = ()
+
+
+class StoreCheck:
+    """Asks the store how it is.
+
+    probe() writes what a commit writes, and raises what refuses that: rights, memory and disk are known by trying.
+    """
+
+    def __init__(self, client: redis.Redis, probe: Callable[[], None]) -> None:
+        self._client = client
+        self._probe = probe
+        self._lock = threading.Lock()
+        self._logged: str | None = None
+
+    def health(self) -> StoreHealth:
+        """Return how the store is; never raises."""
+        try:
+            info = self._info()
+            reason = _unfit(info)
+            if reason is None:
+                self._probe()
+            health = StoreHealth(reason, tuple(_worries(info, self._save())))
+            self._log(reason)
+        except Exception as error:  # noqa: BLE001 whatever it answers, it is not fit
+            health = StoreHealth(reason_of(error))
+            self._log(health.reason, error)
+        return health
+
+    def _info(self) -> Mapping[str, Any]:
+        """Return what the server says of itself; nothing when this user may not ask."""
+        try:
+            info: Mapping[str, Any] = self._client.info("everything")
+        except exceptions.NoPermissionError:
+            return {}
+        return info
+
+    def _save(self) -> str | None:
+        """Return when the server makes snapshots; None when it does not say, as managed ones do not."""
+        try:
+            found: Any = self._client.config_get("save")
+        except exceptions.ResponseError:
+            return None
+        return found.get("save") if isinstance(found, dict) else None
+
+    def _log(self, reason: str | None, error: BaseException | None = None) -> None:
+        with self._lock:
+            if reason == self._logged:
+                return
+            self._logged = reason
+        if reason:
+            log.warning("store_unfit", reason=reason, error=one_line(error) if error else None)
+        else:
+            log.info("store_fit")
+
+
+def _unfit(info: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a server that answers; it may be too old, of another kind, or set up wrongly."""
+    # Valkey's own name for it comes alone from a Sentinel.
+    if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):
+        return "is a Sentinel, not a data server; name the primary's address"
+    if info.get("cluster_enabled"):
+        return "is a node of a cluster, which needs another kind of URL"
+    version = str(info.get("redis_version", "7"))
+    if int(version.split(".", maxsplit=1)[0]) < 7:
+        return f"version {version} is older than 7.0"
+    if info.get("role", "master") != "master":
+        return f"is a {info['role']}, not a primary"
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    return f"would evict live sessions (maxmemory-policy {policy})" if policy.startswith("allkeys") else None
+
+
+def _worries(info: Mapping[str, Any], save: str | None) -> list[str]:
+    found = []
+    if not info:
+        return ["redis does not let this user ask for INFO: its policy and persistence are unknown"]
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy not in ("noeviction",) and not policy.startswith("allkeys"):
+        found.append(f"redis may evict what retries need (maxmemory-policy {policy})")
+    if not info.get("aof_enabled") and save == "":
+        found.append("redis keeps nothing over a restart (no append-only file, no snapshots)")
+    for name, what in (("rdb_last_bgsave_status", "snapshot"), ("aof_last_write_status", "append-only file")):
+        if info.get(name, "ok") != "ok":
+            found.append(f"redis could not write its {what}")
+    return found

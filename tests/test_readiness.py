@@ -1,0 +1,200 @@
+"""`/ready` tells whether commands are taken, and says so without a word of a driver's."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_py
+from clocks import chess, dump, settings
+from redis import exceptions
+
+from syncapp.commands import Claim
+from syncapp.errors import StoreUnavailable
+from syncapp.keys import Keyspace
+from syncapp.processes import free_port
+from syncapp.readiness import StoreCheck, StoreHealth, reason_of
+from syncapp.redis import connect
+from syncapp.servers import Valkey
+from syncapp.sessions import SessionStore
+
+Redis = redis_py.Redis
+
+
+@pytest.fixture
+def valkey_with(run_directory: Path, tmp_path: Path) -> Any:
+    numbers = itertools.count()
+
+    @contextmanager
+    def start(*options: str) -> Iterator[Valkey]:
+        server = Valkey(run_directory, tmp_path / f"valkey-{next(numbers)}", options=options)
+        server.spawn()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+    return start
+
+
+def health(url: str) -> StoreHealth:
+    chosen = settings(url, redis_timeout_s=2)
+    with closing(connect(chosen)) as client:
+        return StoreCheck(client, SessionStore(client, chosen).check).health()
+
+
+def test_a_server_that_is_fit_has_no_reason_and_the_probe_leaves_no_trace(redis: Redis, redis_url: str) -> None:
+    assert health(redis_url).reason is None
+    (key,) = redis.keys("*")
+    assert 0 < redis.pttl(key) <= 1000
+
+
+def test_a_full_server_is_not_ready(redis: Redis, redis_url: str) -> None:
+    redis.config_set("maxmemory", 1)
+    try:
+        assert health(redis_url).reason == "is out of memory and refuses writes"
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert health(redis_url).reason is None
+
+
+def test_a_server_without_the_replicas_it_wants_is_not_ready(redis: Redis, redis_url: str) -> None:
+    redis.config_set("min-replicas-to-write", 1)
+    try:
+        assert health(redis_url).reason == "has too few replicas connected and refuses writes"
+    finally:
+        redis.config_set("min-replicas-to-write", 0)
+    assert health(redis_url).reason is None
+
+
+def test_a_server_that_cannot_save_is_not_ready_and_recovers(valkey_with: Any, tmp_path: Path) -> None:
+    with valkey_with("--appendonly", "no", "--save", "1 1") as server:
+        server.wait_ready()
+        with Redis.from_url(server.url) as client:
+            data = Path(client.config_get("dir")["dir"])
+            (data / "dump.rdb").mkdir()  # a snapshot cannot take the place of a folder
+            client.set("a", "1")
+            with pytest.raises(exceptions.ResponseError):
+                client.save()
+            while client.info("persistence")["rdb_last_bgsave_status"] == "ok":
+                client.set("a", "1")
+                with pytest.raises(exceptions.ResponseError):
+                    client.save()
+                if not client.info("persistence")["rdb_bgsave_in_progress"]:
+                    client.bgsave()
+            found = health(server.url)
+            assert found.reason == "cannot save to its disk and refuses writes"
+            (data / "dump.rdb").rmdir()
+            client.save()
+            assert health(server.url).reason is None
+
+
+def test_a_node_of_a_cluster_and_a_sentinel_are_named(valkey_with: Any, tmp_path: Path, run_directory: Path) -> None:
+    with valkey_with("--cluster-enabled", "yes") as server:
+        server.wait_ready()
+        assert health(server.url).reason == "is a node of a cluster, which needs another kind of URL"
+    with valkey_with() as server:
+        server.wait_ready()
+        config, port = tmp_path / "sentinel.conf", free_port()
+        config.write_text(f"sentinel monitor it 127.0.0.1 {server.port} 1\n")
+        argv = [server.argv[0], str(config), "--sentinel", "--port", str(port), "--bind", "127.0.0.1"]
+        sentinel = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+        try:
+            with Redis.from_url(f"redis://127.0.0.1:{port}") as client:
+                _wait_for_answer(client)
+            assert "is a Sentinel" in str(health(f"redis://127.0.0.1:{port}/0").reason)
+        finally:
+            sentinel.terminate()
+            sentinel.wait()
+
+
+def _wait_for_answer(client: Redis) -> None:
+    from peers import eventually
+
+    def answers() -> bool:
+        try:
+            return bool(client.ping())
+        except redis_py.RedisError:
+            return False
+
+    eventually(answers, within_s=30)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        exceptions.ConnectionError("Error 111 connecting to db.internal:6379. Connection refused."),
+        exceptions.TimeoutError("Timeout connecting to db.internal:6379"),
+        exceptions.AuthenticationError("invalid username-password pair for db.internal"),
+        exceptions.ResponseError("NOPERM User app has no permissions to access db.internal"),
+        exceptions.ResponseError("db.internal says no"),
+        ValueError("db.internal"),
+    ],
+)
+def test_no_word_of_a_drivers_error_is_shown(error: Exception) -> None:
+    assert "db.internal" not in reason_of(error)
+    assert "app" not in reason_of(error)
+
+
+COMMIT_RIGHTS = ["zadd", "xadd", "set", "publish", "hset", "hget", "hmget", "zrem", "pexpireat"]
+COMMIT_RIGHTS += ["del", "hdel", "persist"]  # to begin or to remove a session
+
+
+@pytest.fixture
+def user(redis: Redis, redis_url: str) -> Iterator[str]:
+    """URL of a user who may do everything, until a test takes something away."""
+    everything: Any = {"keys": ["*"], "channels": ["*"], "commands": ["+@all"]}
+    redis.acl_setuser("app", enabled=True, reset=True, passwords=["+secret"], **everything)
+    yield redis_url.replace("//", "//app:secret@", 1)
+    redis.acl_deluser("app")
+
+
+@pytest.mark.parametrize("right", [*COMMIT_RIGHTS, "channels", "keys"])
+@pytest.mark.parametrize("keyed", [False, True], ids=["plain", "keyed"])
+def test_a_user_who_lacks_a_right_leaves_no_half_commit_behind(
+    redis: Redis, user: str, right: str, keyed: bool
+) -> None:
+    chosen = settings(user)
+    store = SessionStore(connect(chosen), chosen)
+    owner = SessionStore(connect(settings(user)), settings(user))
+    claim = Claim(idempotency_key="a-key" if keyed else None)
+    # Each in a bucket of its own: a dump holds the bucket's outbox.
+    ids = {Keyspace().bucket(each): each for each in (str(uuid.uuid4()) for _ in range(100))}
+    made = [owner.create(chess(session_id=each)).found.session_id for each in list(ids.values())[:4]]
+    for session_id in made[1:]:
+        owner.start(session_id)
+    before = [dump(redis, session_id) for session_id in made]
+    match right:
+        case "channels":
+            redis.acl_setuser("app", enabled=True, reset_channels=True)
+        case "keys":
+            redis.acl_setuser(
+                "app", enabled=True, reset_keys=True, keys=["sync:*session*", "sync:*deadlines", "sync:*nudge"]
+            )
+        case _:
+            redis.acl_setuser("app", enabled=True, commands=[f"-{right}"])
+    assert health(user).reason == "denies this user commands or keys that are needed (docs/keys.md)"
+    commands = [store.start, store.switch, store.complete, store.delete]
+    refused = []
+    for session_id, command in zip(made, commands, strict=True):
+        try:
+            command(session_id, claim)
+        except StoreUnavailable:
+            refused.append(session_id)
+    for session_id, was in zip(made, before, strict=True):
+        # What was refused changed nothing; what does not need the right that is missing is done whole.
+        assert (dump(redis, session_id) == was) == (session_id in refused)
+    if right in ("xadd", "zadd", "set", "publish", "channels", "keys", "hset", "hmget"):
+        assert refused == made
+    redis.acl_setuser("app", enabled=True, commands=["+@all"], keys=["*"], channels=["*"])
+    assert health(user).reason is None
+    for session_id, command in zip(made, commands, strict=True):
+        if session_id in refused:
+            result = command(session_id, claim)
+            assert not result.replayed
