@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Call a session off; asked again, it answers and commits nothing.
 --
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
@@ -5,8 +6,9 @@
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
 --       10 reason as JSON text, or ''
--- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · store_full · invalid_transition
 -- Event  session_cancelled
+-- @include _memory
 -- @include _command
 
 local keys = {
@@ -22,7 +24,10 @@ local reason = ARGV[10]
 
 local session, now = begin(keys, call)
 if not session then return now end
-if session.status == 'cancelled' then return answer(session, keys, call, now) end
+if session.status == 'cancelled' then
+  if refuses_record(keys) then return refuse('store_full', now, nil, call) end
+  return answer(session, keys, call, now)
+end
 if not LIVE[session.status] then return refuse('invalid_transition', now, session, call) end
 
 local details = concerning(session, {reason = reason ~= '' and reason or nil})

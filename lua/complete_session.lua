@@ -1,11 +1,13 @@
+#!lua flags=allow-oom
 -- End a session as intended; asked again, it answers and commits nothing.
 --
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
--- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · store_full · invalid_transition
 -- Event  session_completed
+-- @include _memory
 -- @include _command
 
 local keys = {
@@ -20,7 +22,10 @@ local call = {
 
 local session, now = begin(keys, call)
 if not session then return now end
-if session.status == 'completed' then return answer(session, keys, call, now) end
+if session.status == 'completed' then
+  if refuses_record(keys) then return refuse('store_full', now, nil, call) end
+  return answer(session, keys, call, now)
+end
 if not LIVE[session.status] then return refuse('invalid_transition', now, session, call) end
 
 local details = concerning(session, {})

@@ -7,10 +7,11 @@
 --       10 mode  11 increment ms  12 word of action_on_timeout  13 idle timeout ms  14 session's budget ms or ''
 --       15 time per cycle ms or ''  16 most cycles or ''  17 warning thresholds (ms) from the largest, or ''
 --       18 action_on_timeout as JSON text  19 metadata as JSON text  20 definition as JSON text
---       21 most events that may wait in the outbox, '0' for any number  22 number of participants
---       23… id, budget (ms) and group index or '' of each; id and budget of each group
--- Replies  ok · session_exists · idempotency_mismatch · audit_backlog
+--       21 most events in the outbox, '0' for any  22 most of maxmemory used (percent), '0' for any  23 participants
+--       24… id, budget (ms) and group index or '' of each; id and budget of each group
+-- Replies  ok · session_exists · idempotency_mismatch · audit_backlog · store_full
 -- Event  session_created
+-- @include _memory
 -- @include _command
 -- @include _create
 
@@ -26,19 +27,19 @@ local call = {
 local mode, increment_ms, on_timeout, idle_timeout_ms = ARGV[10], tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13])
 local budget_ms, time_per_cycle_ms, max_cycles = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
 local warn_at, action_on_timeout, metadata, definition = ARGV[17], ARGV[18], ARGV[19], ARGV[20]
-local most_waiting, people, rest = tonumber(ARGV[21]), tonumber(ARGV[22]), {unpack(ARGV, 23)}
+local most_waiting, most_percent, people = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23])
+local rest = {unpack(ARGV, 24)}
 
 check_call(keys, call)
 assert(mode and increment_ms and on_timeout and idle_timeout_ms and definition)
-assert(most_waiting and people and #rest >= 3 * people)
+assert(most_waiting and most_percent and people and #rest >= 3 * people)
 local now = server_now_ms()
 local replayed = replay(keys, call, now)
 if replayed then return replayed end
 local existing = load_session(keys.session)
 if existing then return refuse('session_exists', now, existing, call) end
-if most_waiting > 0 and redis.call('XLEN', keys.outbox) >= most_waiting then
-  return refuse('audit_backlog', now, nil, call)
-end
+local refused = refuses_new(keys, most_waiting, most_percent)
+if refused then return refuse(refused, now, nil, call) end
 
 -- A deleted session leaves its epoch behind for a while: a new one is always later, and chained to it.
 local last = redis.call('HMGET', keys.session, 'epoch', 'updated_ms', 'chain')

@@ -1,11 +1,13 @@
+#!lua flags=allow-oom
 -- Remove a session; one that is not there is removed already.
 --
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
--- Replies  ok · busy · version_conflict · idempotency_mismatch
+-- Replies  ok · busy · version_conflict · idempotency_mismatch · store_full
 -- Event  session_deleted
+-- @include _memory
 -- @include _command
 
 local keys = {
@@ -22,6 +24,7 @@ local session, now = begin(keys, call)
 if not session then
   local refused = now
   if refused[1] ~= 'not_found' then return refused end
+  if refuses_record(keys) then return refuse('store_full', refused[2], nil, call) end
   return answer(nil, keys, call, refused[2])
 end
 

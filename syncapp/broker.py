@@ -1,4 +1,8 @@
-"""The task queue: Huey on Redis, with JSON messages, and no task queued that is queued already."""
+"""The task queue: Huey on Redis, with JSON messages, and no task queued that is queued already.
+
+What Huey writes is let in by a full server, too: drains are what makes room in it, and neither the queue nor the
+schedule can grow, because of each task only one waits.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,18 @@ from huey import RedisHuey
 from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import RedisStorage
+from redis import Redis
 
 from syncapp import redis
 from syncapp.config import Settings
 
 NAME = "syncapp"
-_PUSH_UNLESS_QUEUED = """
+_PUSH_UNLESS_QUEUED = """#!lua flags=allow-oom
 if redis.call('LPOS', KEYS[1], ARGV[1]) then return 0 end
 return redis.call('LPUSH', KEYS[1], ARGV[1])
+"""
+_SCHEDULE = """#!lua flags=allow-oom
+return redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
 """
 
 
@@ -38,20 +46,29 @@ class OnceStorage(RedisStorage):  # type: ignore[misc]  # huey carries no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._push = self.conn.register_script(_PUSH_UNLESS_QUEUED)
+        self._schedule = self.conn.register_script(_SCHEDULE)
 
     def enqueue(self, data: bytes, priority: int | None = None) -> None:
         """Put a message into the queue, unless it is waiting there."""
         self._push(keys=[self.queue_key], args=[data])
 
+    def add_to_schedule(self, data: bytes, ts: datetime) -> None:
+        """Put a message into the schedule, for an instant (UTC, naive)."""
+        self._schedule(keys=[self.schedule_key], args=[self.convert_ts(ts), data])
 
-def connect(settings: Settings) -> RedisHuey:
-    """Return the queue; no connection is made before its first use."""
+
+def connect(settings: Settings, client: Redis | None = None) -> RedisHuey:
+    """Return the queue; no connection is made before its first use.
+
+    client: whose connections it uses, one that does not decode; without one it has its own.
+    """
+    client = client or redis.connect(settings, decode=False)
     return RedisHuey(
         NAME,
         results=False,
         serializer=JsonSerializer(),
         storage_class=OnceStorage,
-        connection_pool=redis.connect(settings, decode=False).connection_pool,
+        connection_pool=client.connection_pool,
         # A wait for a task must end before the connection gives up on the answer.
         read_timeout=min(1.0, settings.redis_timeout_s / 2),
     )

@@ -10,13 +10,13 @@ from typing import Any
 
 import orjson
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from syncapp.commands import NO_CLAIM, Claim, Known, Result, Swept
 from syncapp.config import Settings
 from syncapp.keys import PROBE_SESSION, Keyspace
 from syncapp.redis import TRANSLATION
-from syncapp.refusals import refusal
+from syncapp.refusals import not_now, refusal
 from syncapp.scripts import Scripts
 from syncapp.state import Session
 
@@ -107,12 +107,14 @@ class Calls:
             self._scripts.call("check_store", keys, self._head(PROBE_SESSION, NO_CLAIM, "ready", None))
 
     def expire(self, session_ids: Sequence[str]) -> list[Swept | ResponseError]:
-        """Run the expiry of each session, all in one round trip."""
+        """Run the expiry of each session, all in one round trip. Raises `StoreUnavailable`, also of a full store."""
         calls = [(self._keys.commit(each), self._head(each, NO_CLAIM, "", None)) for each in session_ids]
         with TRANSLATION:
             replies = self._scripts.call_all("expire_session", calls)
         swept: list[Swept | ResponseError] = []
         for session_id, reply in zip(session_ids, replies, strict=True):
+            if isinstance(reply, OutOfMemoryError):  # no fault of the session, and no other would fare better
+                raise not_now(reply)
             if isinstance(reply, ResponseError):
                 swept.append(reply)
                 continue

@@ -51,6 +51,9 @@ class Settings:
     audit_backlog_limit: int = _setting(
         100_000, "Events of one bucket not yet in PostgreSQL that new sessions are refused at; 0 for no limit.", 0
     )
+    memory_limit_percent: int = _setting(
+        80, "Share of Redis' `maxmemory` in use that new sessions are refused at; 0 for no limit.", 0, 100
+    )
     audit_lag_alert_s: int = _setting(300, "Age of the oldest event not yet in PostgreSQL that is an alert.", 1)
     alert_webhook_url: str = _setting("", "Where alerts are posted as JSON (`http://`, `https://`).")
     alert_interval_s: int = _setting(60, "Between two alerts of one kind; those in between are counted.", 0, 86_400)

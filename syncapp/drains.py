@@ -8,7 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import psycopg2
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
 from syncapp.audit import AuditLog
+from syncapp.db import one_line
 from syncapp.events import Entry
 from syncapp.outbox import Outbox
 
@@ -35,6 +41,7 @@ class Drain:
     """Drains buckets, each by one thread at a time; any number of processes may do so at once.
 
     count(completed, failed) is told, of each batch, how many events are in the log and how many are new dead letters.
+    It must not raise: the batch is done by then.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class Drain:
         self._lock = threading.Lock()
         self._busy: set[int] = set()
         self._again: set[int] = set()
+        self._moved = 0
 
     def run(self, bucket: int, *, at_most_s: float = float("inf")) -> Drained:
         """Move batches until nothing is left, or for `at_most_s`.
@@ -73,6 +81,21 @@ class Drain:
             if not again:
                 break
         return Drained(moved, more)
+
+    def run_all(self) -> tuple[int, dict[str, list[int]]]:
+        """Drain every bucket; return how many entries were moved, and the buckets that failed, by the reason.
+
+        A failure of one bucket stops no other, unless Redis is away. Whatever of it was not moved is where it was.
+        """
+        before, failures = self._moved, dict[str, list[int]]()
+        for bucket in self._outbox.buckets:
+            try:
+                self.run(bucket)
+            except (RedisError, psycopg2.Error) as error:
+                failures.setdefault(one_line(error), []).append(bucket)
+                if isinstance(error, RedisConnectionError | RedisTimeoutError):
+                    break
+        return self._moved - before, failures
 
     def _enter(self, bucket: int) -> bool:
         """Tell whether this thread may drain; if not, the one that does will look again before it ends."""
@@ -95,5 +118,7 @@ class Drain:
         if entries:
             stored = self._audit.store(entries)
             self._outbox.acknowledge(bucket, entries)
+            with self._lock:
+                self._moved += len(entries)
             self._count(stored.new + stored.repeated, len(stored.letters))
         return len(entries)

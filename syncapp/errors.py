@@ -156,6 +156,12 @@ class AuditBacklog(StoreUnavailable):
     code = "AUDIT_BACKLOG"
 
 
+class StoreFull(StoreUnavailable):
+    """The store is too full for what was asked, and takes what frees memory only; details: retry_after_s."""
+
+    code = "STORE_FULL"
+
+
 class ServerStopping(SyncError):
     """This process is about to end, and begins nothing new; details: retry_after_s."""
 
@@ -190,5 +196,6 @@ BY_WORD: dict[str, type[SyncError]] = {
     "metadata_changed": Conflict,
     "busy": StoreUnavailable,
     "audit_backlog": AuditBacklog,
+    "store_full": StoreFull,
 }
 """What each refusing word of a script becomes; `ok` is the only other word."""

@@ -1,4 +1,4 @@
-"""Nudges: a bucket is to be drained, now or in a while, and whoever says so does not wait for the queue."""
+"""Nudges: a bucket is to be drained, now or in a while, and whoever says so does not wait for it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ _AGAIN_S = 1.0  # after a nudge that failed
 
 
 class Nudger:
-    """Asks for drains without making its caller wait: a thread of its own talks to the queue.
+    """Asks for drains without making its caller wait: a thread of its own does it, with `act(bucket)`.
 
     A nudge that fails is tried again each second: after a restart of Redis every old connection fails once.
+    No exception ends the thread.
     """
 
-    def __init__(self, enqueue: Callable[[int], None]) -> None:
-        self._enqueue = enqueue
+    def __init__(self, act: Callable[[int], None], *, name: str = "nudger") -> None:
+        self._act = act
+        self._name = name
         self._changed = threading.Condition()
         self._due: dict[int, float] = {}
         self._thread: threading.Thread | None = None
+        self._is_failing = False
 
     def nudge(self, bucket: int, delay_s: float = 0.0) -> None:
         """Have a bucket drained, after a delay; never blocks, never raises."""
@@ -37,12 +40,17 @@ class Nudger:
             self._changed.notify()
             # Started by the first nudge, in the process that has forked.
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="nudger", daemon=True)
+                self._thread = threading.Thread(target=self.run, name=self._name, daemon=True)
                 with contextlib.suppress(RuntimeError):  # no thread to be had: the next nudge tries again
                     self._thread.start()
 
+    def run(self) -> None:
+        """Act on nudges for ever."""
+        while True:
+            self.run_once()
+
     def run_once(self) -> None:
-        """Wait until a nudge is due, or for a while, and enqueue those that are."""
+        """Wait until a nudge is due, or for a while, and act on those that are."""
         with self._changed:
             wait_s = min(self._due.values(), default=float("inf")) - time.monotonic()
             if wait_s > 0:
@@ -53,11 +61,18 @@ class Nudger:
                 del self._due[bucket]
         for bucket in due:
             try:
-                self._enqueue(bucket)
-            except RedisError as error:
-                log.debug("nudge_failed", bucket=bucket, error=one_line(error))
+                self._act(bucket)
+            except Exception as error:  # noqa: BLE001 whatever it is, the bucket is tried again
                 self.nudge(bucket, _AGAIN_S)
+                with contextlib.suppress(Exception):  # a log that cannot be written ends nothing either
+                    self._tell(bucket, error)
+                self._is_failing = True
+            else:
+                self._is_failing = False
 
-    def _run(self) -> None:
-        while True:
-            self.run_once()
+    def _tell(self, bucket: int, error: Exception) -> None:
+        """Log a failure: what Redis refuses each time, for who looks for it; anything else once in a row of them."""
+        if isinstance(error, RedisError):
+            log.debug("nudge_failed", bucket=bucket, error=one_line(error))
+        elif not self._is_failing:
+            log.error("nudge_failed", bucket=bucket, error=one_line(error), exc_info=error)

@@ -22,6 +22,10 @@ _READ_AT_ONCE = 100
 _READ_BYTES = 4_194_304
 _SCANNED_AT_ONCE = 500
 _MOST_SCANNED = 20_000
+# A full server refuses XGROUP CREATE, and without the group nothing could be drained to make room.
+_MAKE_GROUP = """#!lua flags=allow-oom
+return redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,10 @@ class Outbox:
                 pipe.xpending(key, AUDIT_GROUP)
                 pipe.xrange(key, count=1)
             pipe.time()
-            *answers, (seconds, micros) = pipe.execute(raise_on_error=False)
-        now_ms = seconds * 1000 + micros // 1000
+            *answers, now = pipe.execute(raise_on_error=False)
+        if isinstance(now, Exception):
+            raise now
+        now_ms = now[0] * 1000 + now[1] // 1000
         return {bucket: _backlog(now_ms, *answers[3 * bucket : 3 * bucket + 3]) for bucket in self.buckets}
 
     def holds(self, session_id: str) -> bool:
@@ -152,12 +158,20 @@ class Outbox:
         except ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
-        try:
-            self._client.xgroup_create(self._keys.outbox(bucket), AUDIT_GROUP, "0", mkstream=True)
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):  # another reader was first
-                raise
+        self._make_group(bucket)
         return ask()
+
+    def make_groups(self) -> None:
+        """Make the consumer groups that are not there, from the start of their streams. Raises what redis raises."""
+        for bucket in self.buckets:
+            self._make_group(bucket)
+
+    def _make_group(self, bucket: int) -> None:
+        try:
+            self._client.eval(_MAKE_GROUP, 1, self._keys.outbox(bucket), AUDIT_GROUP)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):  # another reader was first
+                raise
 
 
 def _entry(bucket: int, stream_id: bytes | str, fields: dict[Any, Any] | None) -> Entry:
@@ -171,8 +185,8 @@ def _entry(bucket: int, stream_id: bytes | str, fields: dict[Any, Any] | None) -
 
 
 def _backlog(now_ms: int, length: Any, pending: Any, oldest: Any) -> Backlog:
-    for answer in (length, oldest):
-        if isinstance(answer, Exception):
+    for answer in (length, oldest, pending):
+        if isinstance(answer, Exception) and not str(answer).startswith("NOGROUP"):
             raise answer
     active = 0 if isinstance(pending, Exception) else int(pending["pending"])  # no group yet: nobody has read
     if not oldest:

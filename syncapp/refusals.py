@@ -31,10 +31,11 @@ _SENTENCES = {
     "not_found": "there is no session of this id; it may have been deleted or have ended long ago",
     "idempotency_mismatch": "this idempotency key was used for another command; use a new key for a new command",
     "audit_backlog": "the audit trail is too far behind for new sessions; those that are there go on",
+    "store_full": "the store is too full for this; sessions that are there can be completed, cancelled and deleted",
     "busy": "more time has passed than could be settled at once; try again",
 }
 """What each word says that needs no state."""
-_DETAILS = {"busy": {"retry_after_s": 1}, "audit_backlog": {"retry_after_s": 30}}
+_DETAILS = {"busy": {"retry_after_s": 1}, "audit_backlog": {"retry_after_s": 30}, "store_full": {"retry_after_s": 30}}
 
 
 def not_now(error: BaseException) -> StoreUnavailable:

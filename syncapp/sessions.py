@@ -61,7 +61,7 @@ class SessionStore:
         self._calls = Calls(client, settings, on_nudge, partials, on_miss)
 
     def create(self, new: CreateSession, claim: Claim = NO_CLAIM) -> Result:
-        """Create a session, `pending`. Raises `SessionExists`, `IdempotencyMismatch`, `AuditBacklog`.
+        """Create a session, `pending`. Raises `SessionExists`, `IdempotencyMismatch`, `AuditBacklog`, `StoreFull`.
 
         Without an id of its own, the id is made from the idempotency key, or else at random.
         """
@@ -85,6 +85,7 @@ class SessionStore:
             orjson.dumps(new.metadata),
             definition.to_json(),
             self._settings.audit_backlog_limit,
+            self._settings.memory_limit_percent,
             len(people),
         ]
         for place, person in enumerate(people):

@@ -5,15 +5,21 @@ Web processes show it without asking PostgreSQL: whoever drains keeps the counts
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import redis
+import structlog
 
+from syncapp.db import one_line
 from syncapp.keys import Keyspace
 from syncapp.outbox import Outbox
+
+log = structlog.get_logger(__name__)
 
 _SLOT_S = 10
 _SLOTS = 6
@@ -45,17 +51,45 @@ class Tally:
         self._keys = keyspace
         self._outbox = Outbox(client, keyspace)
         self._delayed = delayed
+        self._lock = threading.Lock()
+        self._uncounted = {"completed": 0, "failed": 0}
+        self._is_failing = False
 
     def add(self, completed: int, failed: int) -> None:
-        """Count events that were stored and dead letters that were kept. Raises what redis raises."""
+        """Count events that were stored and dead letters that were kept; never raises.
+
+        What Redis refuses to count, because it is full, is counted with a later batch. What was on its way when a
+        connection broke may be missing.
+        """
+        with self._lock:
+            counts = {
+                "completed": completed + self._uncounted["completed"],
+                "failed": failed + self._uncounted["failed"],
+            }
+            self._uncounted = dict.fromkeys(counts, 0)
+            try:
+                refused = self._count(counts)
+            except Exception as error:  # noqa: BLE001 the events are stored: nothing may fail for a count of them
+                refused = error
+            if refused and not self._is_failing:
+                with contextlib.suppress(Exception):
+                    log.warning("tally_failed", error=one_line(refused))
+            self._is_failing = refused is not None
+
+    def _count(self, counts: dict[str, int]) -> Exception | None:
+        """Add to the counts in Redis; keep those that it refuses for the next time, and return why."""
+        slot = self._keys.drained(self._now_slot())
+        names = [name for name, count in counts.items() if count]
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.hincrby(self._keys.tally(), "completed", completed)
-            if failed:
-                pipe.hincrby(self._keys.tally(), "failed", failed)
-            slot = self._keys.drained(self._now_slot())
-            pipe.incrby(slot, completed)
+            for name in names:
+                pipe.hincrby(self._keys.tally(), name, counts[name])
+            pipe.incrby(slot, counts["completed"])
             pipe.expire(slot, _SLOT_S * (_SLOTS + 2))
-            pipe.execute()
+            replies = pipe.execute(raise_on_error=False)
+        for name, reply in zip(names, replies, strict=False):
+            if isinstance(reply, Exception):
+                self._uncounted[name] = counts[name]
+        return next((reply for reply in replies if isinstance(reply, Exception)), None)
 
     def set_failed(self, failed: int) -> None:
         """Set how many dead letters there are, as PostgreSQL counts them. Raises what redis raises."""

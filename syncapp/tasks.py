@@ -2,7 +2,8 @@
 
 A task carries nothing but a bucket's number: Huey forgets a task whose worker dies, the streams do not
 forget an event. A bucket is drained when a commit nudges, at most twice a second; again half a second after a
-drain that moved something; and by a sweep of all buckets every few seconds and at a worker's start.
+drain that moved something; and by a sweep of all buckets every few seconds and at a worker's start. When Redis takes no
+task, the worker drains all the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 import traceback
 from typing import Any
 
@@ -18,25 +18,29 @@ import psycopg2
 import structlog
 from huey import crontab
 from huey.exceptions import CancelExecution
-from redis.exceptions import RedisError
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
 
 from syncapp import broker, db, logs, metrics, redis
 from syncapp.alerts import Alerts
 from syncapp.audit import AuditLog
 from syncapp.config import Settings
-from syncapp.drains import Drain, Drained, collect_rarely
+from syncapp.drains import Drain, collect_rarely
 from syncapp.keys import Keyspace
 from syncapp.letters import DeadLetters
 from syncapp.nudger import Nudger
 from syncapp.outbox import Outbox
+from syncapp.retries import POSTGRESQL, REDIS, Retries
 from syncapp.tally import Tally
+from syncapp.watch import Watch
 
 log = structlog.get_logger(__name__)
 
 _DRAIN_AT_MOST_S = 5.0  # then other buckets have their turn, and a worker that is to stop can
 _TRAILING_S = 0.5  # as long as a bucket's nudges are held back: the last commits of a burst come without one
-_WATCH_S = 5.0  # between two looks at all buckets
-_RETRY_SLACK_S = 10.0  # a retry that is due waits for the scheduler and for a free thread
+_OTHER_THREADS = 4  # besides Huey's workers: its scheduler, the watch, nudges, and drains outside of the queue
+_PROBE_TIMEOUT_S = 2
+_AWAY_CLASSES = ("08", "57")  # of SQLSTATE: connections, and a server that starts or stops
 
 
 def enqueue_drain(bucket: int) -> None:
@@ -46,24 +50,32 @@ def enqueue_drain(bucket: int) -> None:
 
 
 class Worker:
-    """What the tasks of one worker process share; it connects to nothing before the first task."""
+    """What the tasks of one worker process share; it connects to nothing before the first task.
 
-    def __init__(self, settings: Settings) -> None:
+    client: one that does not decode, with connections for all threads.
+    """
+
+    def __init__(self, settings: Settings, client: Redis) -> None:
         self.settings = settings
-        self.outbox = Outbox(
-            redis.connect(settings, decode=False),
-            Keyspace(settings.sync_buckets),
-            claim_idle_s=settings.audit_claim_idle_s,
-        )
+        self.outbox = Outbox(client, Keyspace(settings.sync_buckets), claim_idle_s=settings.audit_claim_idle_s)
         self.database = db.Database(settings.database_url)
         self._alert = Alerts(settings)
-        self._tally = Tally(redis.connect(settings, decode=False), self.outbox.keyspace)
+        self._tally = Tally(client, self.outbox.keyspace)
         self._drain = Drain(
             self.outbox, AuditLog(self.database, self._alert), batch=settings.audit_batch, count=self._tally.add
         )
-        self._nudger = Nudger(enqueue_drain)
+        self._nudger = Nudger(self._ask)
+        self._own = Nudger(self._drain_here, name="drains")
+        self._retries = Retries(settings.audit_retries, settings.audit_retry_delay_s, settings.audit_retry_backoff)
+        self._watch = Watch(
+            self.outbox,
+            ask=self._ask_or_later,
+            alert=self._alert,
+            lag_alert_s=settings.audit_lag_alert_s,
+            before=self._look_at_postgresql,
+            after=lambda: self._release(REDIS),
+        )
         self._started = threading.Lock()
-        self._watched = threading.Lock()
 
     def start(self) -> None:
         """Take over from whoever was there before; does something at the first call only, as each thread calls it."""
@@ -76,21 +88,23 @@ class Worker:
         logging.getLogger("huey").setLevel(logging.ERROR)
         for handler in logging.getLogger().handlers:
             handler.addFilter(without_traceback)
+        needed = connections_needed(self.settings)
+        if self.settings.redis_max_connections < needed:
+            log.warning(
+                "redis_max_connections_too_small",
+                setting="REDIS_MAX_CONNECTIONS",
+                value=self.settings.redis_max_connections,
+                used=needed,
+            )
         for bucket in self.outbox.buckets:
-            with contextlib.suppress(RedisError):
-                huey.delete(_hold(bucket))  # for a retry that may have died with who was to make it
             self._nudger.nudge(bucket)
+        with contextlib.suppress(RedisError):  # whoever drains makes what is still missing
+            self.outbox.make_groups()
         self.make_partitions()
 
     def watch(self) -> None:
         """Sweep every few seconds, on a thread of its own: a nudge may die with the process that was to pass it on."""
-        if self._watched.acquire(blocking=False):
-            threading.Thread(target=self._watch_for_ever, name="watch", daemon=True).start()
-
-    def _watch_for_ever(self) -> None:
-        while True:
-            time.sleep(_WATCH_S)
-            self.sweep()
+        self._watch.start()
 
     def drain(self, bucket: int, task: Any) -> None:
         """Drain a bucket; a failure is tried again by Huey, and told at CRITICAL when no retry is left.
@@ -98,51 +112,19 @@ class Worker:
         While a retry waits its turn, other tasks leave its bucket to it: however many nudges come during
         an outage, each bucket is tried by one task, and looked at again when that should be over.
         """
-        drained = self._drained(bucket, task)
-        if drained is None:
-            raise CancelExecution  # to Huey: once more if there are retries, after the task's delay; and no traceback
-        if drained.moved:
-            self._nudger.nudge(bucket, 0 if drained.more else _TRAILING_S)
-
-    def _drained(self, bucket: int, task: Any) -> Drained | None:
-        """Return what a drain did, or would have done but for a hold; None when it failed, which is told."""
         is_retry = task.retries < self.settings.audit_retries
-        try:
-            held_s = 0 if is_retry else (huey.get(_hold(bucket), peek=True) or 0) - time.time()
-            if held_s > 0:
-                self._nudger.nudge(bucket, held_s)
-                return Drained(0, more=False)
-            drained = self._drain.run(bucket, at_most_s=_DRAIN_AT_MOST_S)
-            if is_retry:
-                huey.delete(_hold(bucket))
-        except Exception as error:  # noqa: BLE001 whatever it is, the events stay in the outbox
-            metrics.DRAIN_FAILURES.inc()
-            self._tell(bucket, task, error)
-            _let_go(error)
-            return None
-        return drained
+        if not self._drained(bucket, is_retry=is_retry, is_last=not task.retries):
+            raise CancelExecution  # to Huey: once more if there are retries, after the task's delay; and no traceback
 
     def sweep(self) -> None:
         """Have every bucket drained that holds anything; alert when one holds anything for too long."""
-        try:
-            backlogs = self.outbox.backlogs()
-            for bucket, backlog in backlogs.items():
-                if backlog.waiting or backlog.active:
-                    enqueue_drain(bucket)
-        except RedisError as error:
-            log.warning("sweep_failed", error=db.one_line(error))
-            return
-        ages_ms = {bucket: backlog.oldest_age_ms or 0 for bucket, backlog in backlogs.items()}
-        late = {bucket: age for bucket, age in ages_ms.items() if age > self.settings.audit_lag_alert_s * 1000}
-        if late:
-            waiting = sum(backlog.waiting + backlog.active for backlog in backlogs.values())
-            self._alert("audit_lag", oldest_age_ms=max(late.values()), buckets=sorted(late), events=waiting)
+        self._watch.sweep()
 
     def count_letters(self) -> None:
         """Put the count of dead letters right, which are driven again or deleted by hand."""
         try:
             self._tally.set_failed(DeadLetters(self.database).count())
-        except (*db.AWAY, RedisError) as error:
+        except (psycopg2.Error, RedisError) as error:
             log.warning("count_letters_failed", error=db.one_line(error))
 
     def make_partitions(self) -> None:
@@ -157,20 +139,77 @@ class Worker:
             if made:
                 log.info("partitions_made", names=made)
 
-    def _tell(self, bucket: int, task: Any, error: Exception) -> None:
-        """Log a failed drain, and hold the bucket for the retry."""
-        expected = isinstance(error, (*db.AWAY, RedisError))
-        what: dict[str, Any] = {"bucket": bucket, "error": db.one_line(error)}
-        hold_s = task.retry_delay + _RETRY_SLACK_S if task.retries else self.settings.audit_retry_delay_s
-        with contextlib.suppress(RedisError):
-            huey.put(_hold(bucket), time.time() + hold_s)
-            backlog = self.outbox.backlogs()[bucket]
-            what |= {"waiting": backlog.waiting, "active": backlog.active, "oldest_age_ms": backlog.oldest_age_ms}
-        if task.retries:
-            retry = {"retries_left": task.retries, "retry_in_s": task.retry_delay}
-            log.warning("drain_failed", exc_info=not expected, **retry, **what)
-        else:
+    def _ask(self, bucket: int) -> None:
+        """Ask the queue for a drain; when Redis takes no task, drain here. Raises what redis raises when it is away."""
+        try:
+            enqueue_drain(bucket)
+        except ResponseError as error:
+            # A drain may do what the queue may not: it writes nothing to Redis that a full one refuses.
+            log.debug("drain_not_queued", bucket=bucket, error=db.one_line(error))
+            self._own.nudge(bucket)
+
+    def _ask_or_later(self, bucket: int) -> None:
+        try:
+            self._ask(bucket)
+        except Exception:  # noqa: BLE001 the nudger's thread tells, and tries again
+            self._nudger.nudge(bucket)
+
+    def _drain_here(self, bucket: int) -> None:
+        self._drained(bucket)
+
+    def _drained(self, bucket: int, *, is_retry: bool = False, is_last: bool = False) -> bool:
+        """Drain a bucket, unless it is held for a retry; return False when that failed, which is told."""
+        held_s = 0.0 if is_retry else self._retries.held_s(bucket)
+        if held_s > 0:
+            self._nudger.nudge(bucket, held_s)
+            return True
+        try:
+            drained = self._drain.run(bucket, at_most_s=_DRAIN_AT_MOST_S)
+        except Exception as error:  # noqa: BLE001 whatever it is, the events stay in the outbox
+            metrics.DRAIN_FAILURES.inc()
+            self._failed(bucket, error, is_last=is_last)
+            _let_go(error)
+            return False
+        if drained.moved:
+            self._retries.forget(bucket)
+            self._nudger.nudge(bucket, 0 if drained.more else _TRAILING_S)
+            self._release(POSTGRESQL)
+            self._release(REDIS)
+        return True
+
+    def _release(self, server: str) -> None:
+        """Have all buckets drained that were held because a server was away: it is back."""
+        for bucket in self._retries.release(server):
+            self._nudger.nudge(bucket)
+
+    def _look_at_postgresql(self) -> None:
+        """Release what waits for PostgreSQL, if it is back."""
+        if self._retries.holds(POSTGRESQL):
+            # A new connection: one that is open may be to a server that has stopped in the middle.
+            with contextlib.suppress(psycopg2.Error):
+                db.connect(self.settings.database_url, connect_timeout_s=_PROBE_TIMEOUT_S).close()
+                self._release(POSTGRESQL)
+
+    def _failed(self, bucket: int, error: Exception, *, is_last: bool) -> None:
+        """Tell of a failed drain, and hold the bucket for the retry, which this worker makes should Huey lose it."""
+        away = _away(error)
+        failure = self._retries.failed(bucket, away)
+        self._nudger.nudge(bucket, failure.held_s)
+        left = self.settings.audit_retries - failure.count + 1
+        what: dict[str, Any] = {"bucket": bucket, "error": db.one_line(error)} | self._backlog(bucket)
+        if is_last or left < 1:
             self._alert("drain_gave_up", retries=self.settings.audit_retries, **what)
+        else:
+            retry = {"retries_left": left, "retry_in_s": failure.retry_in_s}
+            log.warning("drain_failed", exc_info=not away, **retry, **what)
+
+    def _backlog(self, bucket: int) -> dict[str, Any]:
+        """Return what is known of a bucket, for who is told of it; nothing when that cannot be read."""
+        try:
+            found = self.outbox.backlogs()[bucket]
+        except Exception:  # noqa: BLE001 what is told is told without it
+            return {}
+        return {"waiting": found.waiting, "active": found.active, "oldest_age_ms": found.oldest_age_ms}
 
 
 def _let_go(error: BaseException | None) -> None:
@@ -189,15 +228,29 @@ def without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def _hold(bucket: int) -> str:
-    """Return the name under which Huey keeps until when (s) a bucket is left to its retry."""
-    return f"hold-{bucket}"
+def connections_needed(settings: Settings) -> int:
+    """Return how many connections to Redis a worker uses at once: one for each of its threads."""
+    return settings.worker_threads + _OTHER_THREADS
+
+
+def _away(error: Exception) -> str | None:
+    """Return the server that is away, by what a drain failed with; None when it was something else."""
+    if isinstance(error, RedisError):
+        return REDIS
+    if isinstance(error, db.AWAY) and (error.pgcode or "57")[:2] in _AWAY_CLASSES:
+        return POSTGRESQL
+    return None
 
 
 # `huey_consumer syncapp.tasks.huey` wants it here, made at import; nothing connects yet.
 _settings = Settings.from_env()
-huey = broker.connect(_settings)
-worker = Worker(_settings)
+_client = redis.connect(
+    _settings,
+    decode=False,
+    max_connections=max(_settings.redis_max_connections, connections_needed(_settings)),
+)
+huey = broker.connect(_settings, _client)
+worker = Worker(_settings, _client)
 drain_bucket: Any = huey.task(
     name="drain_bucket",
     retries=_settings.audit_retries,

@@ -37,6 +37,7 @@ LEAVES = {
     "questions",
     "exports",
     "statements",
+    "retries",
 }
 STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals", "pool", "moments", "remains"}
 SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit", "drains", "verifier", "parity"} | {
@@ -49,6 +50,7 @@ SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit"
     "readiness",
     "presence",
     "clock_watch",
+    "watch",
 }
 EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__"} | {
     # What a client of a WebSocket or a stream is served with.
@@ -70,6 +72,7 @@ BELOW = {
     "letters": LEAVES | STORES | {"audit"},
     "clock_watch": LEAVES | STORES | {"presence"},
     "tally": LEAVES | STORES | {"outbox"},
+    "watch": LEAVES | STORES | {"outbox"},
     "parity": LEAVES | STORES | {"verifier"},
     "recovery": LEAVES | STORES | {"sessions", "history", "outbox"},
 }

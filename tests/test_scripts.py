@@ -22,7 +22,7 @@ PARTIALS = sorted(path.stem for path in scripts.LUA_DIR.glob("_*.lua"))
 KNOWN_GLOBALS = {"redis", "cjson", "KEYS", "ARGV", "string", "table", "math"} | {
     "assert", "error", "ipairs", "next", "pairs", "tonumber", "tostring", "type", "unpack",
 }  # fmt: skip
-READING = {"GET", "HGET", "HMGET", "TIME", "XLEN"}
+READING = {"GET", "HGET", "HMGET", "INFO", "TIME", "XLEN"}
 WRITING = {"DEL", "HDEL", "HSET", "PERSIST", "PEXPIREAT", "SET", "XADD", "ZADD", "ZREM", "PUBLISH"}
 RETURNED = re.compile(r"(?:refuse|reply)\('(\w+)'|'(\w+)' (?:and|or) '(\w+)'|or '(unknown\w+)'|\[1\] = '(\w+)'")
 
@@ -87,6 +87,7 @@ def bytecode_globals(chunk: bytes) -> Iterator[tuple[str, str]]:
 
 
 def compiled(text: str) -> bytes:
+    text = re.sub(r"^#!.*", "", text)  # the server reads this line by itself
     lua = lupa.lua51.LuaRuntime(encoding=None)
     function = lua.eval(b"function(text) return string.dump(assert(loadstring(text))) end")
     return bytes(function(text.encode()))

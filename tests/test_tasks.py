@@ -84,7 +84,7 @@ def tasks(
     module = importlib.import_module("syncapp.tasks")
     monkeypatch.setitem(sys.modules, "syncapp.tasks", module)  # the old one comes back at the end
     yield module
-    module.worker._nudger._enqueue = lambda bucket: None  # what it still waits for is not for the next test
+    module.worker._nudger._act = lambda bucket: None  # what it still waits for is not for the next test
     module.worker.database.close()
 
 
@@ -250,7 +250,7 @@ def test_importing_the_tasks_connects_to_nothing_and_nudges_do_not_wait_for_a_re
         assert time.monotonic() - began < 0.5
         eventually(lambda: logs)
         time.sleep(0.1)
-        nudger._enqueue = lambda bucket: None  # it would try again each second, and tell the next tests so
+        nudger._act = lambda bucket: None  # it would try again each second, and tell the next tests so
     assert {(line["log_level"], line["event"]) for line in logs} == {("debug", "nudge_failed")}
 
 
@@ -460,7 +460,7 @@ def test_a_sweep_asks_for_the_buckets_that_hold_anything(
     tasks.worker.sweep()
     assert sorted(task.args for task in tasks.huey.pending()) == [(3,), (9,)]
     away = connect(settings(f"redis://127.0.0.1:{free_port()}/0"))
-    monkeypatch.setattr(tasks.worker, "outbox", Outbox(away, KEYS))
+    monkeypatch.setattr(tasks.worker._watch, "_outbox", Outbox(away, KEYS))
     with capture_logs() as logs:
         tasks.worker.sweep()
     assert [line["event"] for line in logs] == ["sweep_failed"]

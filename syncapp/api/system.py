@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from flask import Blueprint, Flask, Response, current_app
 from flask_swagger_ui import get_swaggerui_blueprint
 
@@ -25,6 +27,9 @@ from syncapp.api.schema import (
 )
 from syncapp.errors import StoreUnavailable
 from syncapp.redis import TRANSLATION
+from syncapp.tally import Queue
+
+log = structlog.get_logger(__name__)
 
 if TYPE_CHECKING:
     from syncapp import Services
@@ -67,15 +72,27 @@ def ready() -> Response:
 @documented(resp=answers(HTTP_200=AuditQueueAnswer), tags=["system"])
 def audit_queue() -> Response:
     """Tell how many audit events wait, were stored, and could not be."""
-    with TRANSLATION:
-        return responses.data(asdict(current_app.extensions["syncapp"].queue()))
+    return responses.data(asdict(_queue()))
+
+
+def _queue() -> Queue:
+    """Return how the audit queue is. Raises `StoreUnavailable`, whatever Redis replied."""
+    queue: Callable[[], Queue] = current_app.extensions["syncapp"].queue
+    try:
+        with TRANSLATION:
+            return queue()
+    except StoreUnavailable:
+        raise
+    except Exception as error:
+        log.warning("queue_not_read", error=f"{type(error).__name__}: {error}")
+        raise StoreUnavailable("the audit queue could not be read", {"retry_after_s": 1}) from error
 
 
 @blueprint.get("/metrics")
 def show_metrics() -> Response:
     """Return all metrics as Prometheus text; of the audit queue what it was when Redis last answered."""
-    with contextlib.suppress(StoreUnavailable), TRANSLATION:
-        metrics.show_queue(**asdict(current_app.extensions["syncapp"].queue()))
+    with contextlib.suppress(StoreUnavailable):
+        metrics.show_queue(**asdict(_queue()))
     text, content_type = metrics.render()
     return Response(text, content_type=content_type)
 

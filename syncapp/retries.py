@@ -1,0 +1,86 @@
+"""Retries: which buckets a worker leaves alone after a failed drain, and until when.
+
+Huey keeps a retry in Redis, and loses it when the worker dies that took it from the schedule, or when Redis refuses
+to take it. So each worker process also knows by itself which buckets failed, how often, and when to look again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+POSTGRESQL, REDIS = "postgresql", "redis"
+"""The servers that a drain needs."""
+
+_SLACK_S = 5.0  # Huey's retry comes first: it waits for the scheduler and for a free thread
+_FORGET_S = 60.0  # a failure so long after the last one is the first of its kind
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A bucket's latest failed drain.
+
+    count: how many in a row by now. retry_in_s: until Huey's retry; held_s: how long other drains leave the bucket
+    to it. of: the server that was away; None when it was something else.
+    """
+
+    count: int
+    retry_in_s: float
+    held_s: float
+    of: str | None
+
+
+class Retries:
+    """Counts failures by bucket; any number of threads may tell."""
+
+    def __init__(
+        self, retries: int, delay_s: float, backoff: float, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._retries = retries
+        self._delay_s = delay_s
+        self._backoff = backoff
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures: dict[int, tuple[Failure, float]] = {}
+
+    def held_s(self, bucket: int) -> float:
+        """Return how long a bucket is still left alone; 0 if it is not."""
+        with self._lock:
+            _, until_s = self._failures.get(bucket, (None, 0.0))
+            return max(0.0, until_s - self._clock())
+
+    def failed(self, bucket: int, of: str | None) -> Failure:
+        """Note a failed drain, and hold the bucket for the retry; after the last retry the count begins anew."""
+        with self._lock:
+            now_s = self._clock()
+            before, until_s = self._failures.get(bucket, (None, 0.0))
+            count = 1
+            if before and before.count <= self._retries and now_s < until_s + _FORGET_S:
+                count = before.count + 1
+            is_last = count > self._retries
+            retry_in_s = self._delay_s if is_last else self._delay_s * self._backoff ** (count - 1)
+            failure = Failure(count, retry_in_s, retry_in_s if is_last else retry_in_s + _SLACK_S, of)
+            self._failures[bucket] = (failure, now_s + failure.held_s)
+            return failure
+
+    def forget(self, bucket: int) -> None:
+        """Note that a drain moved something."""
+        with self._lock:
+            self._failures.pop(bucket, None)
+
+    def holds(self, of: str) -> list[int]:
+        """Return the buckets that are held because a server was away."""
+        with self._lock:
+            now_s = self._clock()
+            return [each for each, (failure, until_s) in self._failures.items() if failure.of == of and until_s > now_s]
+
+    def release(self, of: str) -> list[int]:
+        """Hold no bucket any longer because a server was away, and return those that were; their counts stay."""
+        released = self.holds(of)
+        with self._lock:
+            for each in released:
+                if found := self._failures.get(each):
+                    self._failures[each] = (found[0], self._clock())
+        return released

@@ -1,0 +1,112 @@
+"""The watch: looks at all buckets every few seconds, whatever became of nudges, tasks and retries."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from syncapp.db import one_line
+from syncapp.outbox import Backlog, Outbox
+
+log = structlog.get_logger(__name__)
+
+_INTERVAL_S = 5.0
+
+
+class Watch:
+    """Has buckets drained that hold anything, and alerts when one does for too long, or when that cannot be known.
+
+    ask(bucket) has a bucket drained; alert(kind, **context) tells people. Neither raises.
+    before() is called before each look, after() when Redis has answered one.
+    lag_alert_s: the age of an event that is an alert.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        *,
+        ask: Callable[[int], None],
+        alert: Callable[..., None],
+        lag_alert_s: float,
+        before: Callable[[], None] = lambda: None,
+        after: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._outbox = outbox
+        self._ask = ask
+        self._alert = alert
+        self._lag_alert_ms = lag_alert_s * 1000
+        self._before = before
+        self._after = after
+        self._clock = clock
+        self._seen_s = clock()
+        self._oldest_ms = 0
+        self._is_failing = False
+        self._started = threading.Lock()
+
+    def start(self) -> None:
+        """Start the thread; does nothing but at the first call."""
+        if self._started.acquire(blocking=False):
+            threading.Thread(target=self.run, name="watch", daemon=True).start()
+
+    def run(self) -> None:
+        """Look for ever; no exception ends it."""
+        while True:
+            time.sleep(_INTERVAL_S)
+            try:
+                self.run_once()
+            except Exception as error:  # noqa: BLE001 the next look may go better
+                with contextlib.suppress(Exception):  # a log that cannot be written ends nothing either
+                    self._tell(error)
+
+    def run_once(self) -> None:
+        """Look once; whatever becomes of what comes before."""
+        try:
+            self._before()
+        finally:
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Look at every bucket: first alert, then ask for drains."""
+        try:
+            backlogs = self._outbox.backlogs()
+        except Exception as error:  # noqa: BLE001 whatever Redis replied: people are told when it goes on
+            self._alert_unseen(error)
+            self._tell(error)
+            if not isinstance(error, RedisConnectionError | RedisTimeoutError):
+                for bucket in self._outbox.buckets:  # one of them cannot be read: the others may be drained
+                    self._ask(bucket)
+            return
+        self._seen_s = self._clock()
+        self._is_failing = False
+        self._alert_late(backlogs)
+        self._after()
+        for bucket, backlog in backlogs.items():
+            if backlog.waiting or backlog.active:
+                self._ask(bucket)
+
+    def _alert_late(self, backlogs: Mapping[int, Backlog]) -> None:
+        ages_ms = {bucket: backlog.oldest_age_ms or 0 for bucket, backlog in backlogs.items()}
+        self._oldest_ms = max(ages_ms.values())
+        late = sorted(bucket for bucket, age_ms in ages_ms.items() if age_ms > self._lag_alert_ms)
+        if late:
+            waiting = sum(backlog.waiting + backlog.active for backlog in backlogs.values())
+            self._alert("audit_lag", oldest_age_ms=self._oldest_ms, buckets=late, events=waiting)
+
+    def _alert_unseen(self, error: Exception) -> None:
+        """Alert when what was seen last, or could have come just after, has been waiting for too long by now."""
+        unseen_s = self._clock() - self._seen_s
+        if self._oldest_ms + unseen_s * 1000 > self._lag_alert_ms:
+            self._alert("audit_lag", not_seen_for_s=round(unseen_s), error=one_line(error))
+
+    def _tell(self, error: Exception) -> None:
+        """Log the first failure in a row."""
+        if not self._is_failing:
+            self._is_failing = True
+            log.warning("sweep_failed", error=one_line(error) or type(error).__name__)
