@@ -27,7 +27,7 @@ _MESSAGES = {
     "dead_letters": "PostgreSQL refused audit events for what they are; they are in sync_dead_letters.",
     "divergences": "Other audit events came under known keys; they are in sync_dead_letters, the first ones stay.",
     "clock_step": "The store's clock was set: sessions may have expired early or stood still (docs/operations.md).",
-    "audit_lag": "Audit events have been waiting for PostgreSQL for too long.",
+    "audit_lag": "Audit events have been waiting for PostgreSQL for too long, or may have been: nobody can look.",
 }
 """What each kind of alert says."""
 
@@ -59,9 +59,9 @@ class Alerts:
                 return
             self._told_at[kind] = now
             more = self._untold.pop(kind, 0)
-        self._log.critical(kind, **context, **({"more": more} if more else {}))
         if self._webhook_url or self._sentry_dsn:
             self._sender.submit(self._send, kind, context | {"more": more})
+        self._log.critical(kind, **context, **({"more": more} if more else {}))
 
     def close(self) -> None:
         """Wait until what was told is sent."""

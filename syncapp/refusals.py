@@ -31,7 +31,7 @@ _SENTENCES = {
     "not_found": "there is no session of this id; it may have been deleted or have ended long ago",
     "idempotency_mismatch": "this idempotency key was used for another command; use a new key for a new command",
     "audit_backlog": "the audit trail is too far behind for new sessions; those that are there go on",
-    "store_full": "the store is too full for this; sessions that are there can be completed, cancelled and deleted",
+    "store_full": "the store is too full for this, and nothing was changed; complete, cancel and delete still work",
     "busy": "more time has passed than could be settled at once; try again",
 }
 """What each word says that needs no state."""

@@ -166,7 +166,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("pause_session", "if session.status ~= 'running' then", "if not LIVE[session.status] then"),
     ("resume_session", "if session.status ~= 'paused' then", "if false then"),
     ("resume_session", "\nsettle(session, keys, call, now)\n", "\n"),
-    ("complete_session", "if session.status == 'completed' then return answer(session, keys, call, now) end", ""),
+    ("complete_session", "if session.status == 'completed' then", "if false then"),
     ("complete_session", "local elapsed = charge(session, now)", "local elapsed"),
     ("cancel_session", "local elapsed = charge(session, now)", "local elapsed"),
     ("expire_session", "if LIVE[session.status] then schedule(session, keys, call, now) else forget(keys, call) end", ""),
