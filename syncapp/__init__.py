@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -78,6 +77,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.hub import Hub
     from syncapp.inbox import Crew
     from syncapp.keys import Keyspace
+    from syncapp.last_drain import LastDrain
     from syncapp.lines import server_at
     from syncapp.loops import Loops
     from syncapp.nudger import Nudger
@@ -119,6 +119,12 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     presence = Presence(client, keys, kind="web", loops=loops)
     clock_watch = ClockWatch(client, keys, presence, server=server_at(settings.redis_url), alert=Alerts(settings))
 
+    last_drain = LastDrain(client, Keyspace(settings.sync_buckets))
+
+    def postgresql() -> str | None:
+        trouble = db.check(settings.database_url) or last_drain.read()
+        return trouble.sentence if trouble else None
+
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # a redirect would repeat any Host
     # No route is a coroutine: Flask need not look at each call.
@@ -137,7 +143,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         queue=Tally(client, Keyspace(settings.sync_buckets), broker.connect(settings).scheduled_count).read,
         history=history,
         store_health=StoreCheck(client, bare.check).health,
-        audit_fault=partial(db.check, settings.database_url),
+        audit_fault=postgresql,
         worries=lambda: [*clock_watch.worries(), *presence.show()],
         clock_watch=clock_watch,
         loops=loops,

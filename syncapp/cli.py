@@ -23,9 +23,13 @@ def _database_commands(settings: Settings) -> click.Group:
 
     @group.command()
     def upgrade() -> None:
-        """Apply the migrations that are not applied yet."""
+        """Apply the migrations that are not applied yet; with nothing to apply, a role that only reads will do."""
         try:
-            applied = db.upgrade(settings.database_url, partition_months=settings.audit_partition_months)
+            applied = db.upgrade(
+                settings.database_url,
+                partition_months=settings.audit_partition_months,
+                warn=lambda text: click.echo(f"Warning: {text}", err=True),
+            )
         except db.UpgradeFailed as error:
             raise click.ClickException(f"the database was not upgraded: {error}") from error
         click.echo(f"Applied {', '.join(applied)}." if applied else "The database is up to date.")

@@ -7,32 +7,53 @@ plain threads (the worker, commands), `check` and `pool` for anybody.
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import psycopg2
+import structlog
 from psycopg2 import extensions
+
+from syncapp import migrating
+from syncapp.idle import IDLE_S, IdleCloser
+from syncapp.migrating import UpgradeFailed
+from syncapp.probe import Probe
+from syncapp.troubles import AWAY, Streak, Trouble, one_line, trouble_of
+
+__all__ = [
+    "AWAY", "Connection", "Cursor", "Database", "UpgradeFailed", "check", "connect", "drop_partitions",
+    "make_partitions", "one_line", "upgrade",
+]  # fmt: skip
+
+log = structlog.get_logger(__name__)
 
 Connection = extensions.connection
 Cursor = extensions.cursor
-MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 30
-AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
-"""What psycopg2 raises when the server is away, or went away."""
-_UPGRADE_LOCK = 0x53796E63417070  # any number that no other user of the database has
-_UPGRADE_LOCK_TIMEOUT_S = 120
-
-
-class UpgradeFailed(Exception):
-    """Migrations that could not be applied; its text is one line."""
+_BUSY_WAIT_S = 30.0  # longer than any process of ours keeps a connection it does not use
+_BUSY = ("too_many_connections", "starting_up", "shutting_down")
+_MISSING_MONTHS = """
+SELECT name FROM generate_series(0, %s) AS ahead, LATERAL (
+    SELECT to_char(date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => ahead),
+        '"sync_events_"YYYY_MM') AS name
+) AS named WHERE to_regclass(name) IS NULL ORDER BY name
+"""
+# What drains and commands do.
+_MISSING_RIGHTS = """
+SELECT "right" || ' on ' || name FROM (VALUES
+    ('sync_events', 'SELECT'), ('sync_events', 'INSERT'),
+    ('sync_sessions', 'SELECT'), ('sync_sessions', 'INSERT'), ('sync_sessions', 'UPDATE'),
+    ('sync_participants', 'SELECT'), ('sync_participants', 'INSERT'), ('sync_participants', 'UPDATE'),
+    ('sync_dead_letters', 'SELECT'), ('sync_dead_letters', 'INSERT'), ('sync_dead_letters', 'UPDATE'),
+    ('sync_dropped_partitions', 'SELECT')
+) AS needed (name, "right") WHERE NOT has_table_privilege(to_regclass(name)::oid, "right")
+UNION ALL SELECT 'TEMPORARY on the database' WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
+"""
 
 
 def connect(database_url: str, *, connect_timeout_s: int = CONNECT_TIMEOUT_S) -> Connection:
@@ -53,85 +74,122 @@ def connect(database_url: str, *, connect_timeout_s: int = CONNECT_TIMEOUT_S) ->
 
 
 class Database:
-    """One connection a thread, opened when it is first needed and again after it was lost."""
+    """Transactions of plain threads, each over a connection of its own.
+
+    At most as many connections are open as threads have used it at once. One that nobody has used for 5 s is closed.
+    """
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
-        self._own = threading.local()
-        self._open: set[Connection] = set()
+        self._idle: list[tuple[float, Connection]] = []  # the one used last is at the end, and is used next
+        self._lock = threading.Lock()
+        self._closer = IdleCloser(self.close_idle)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Cursor]:
         """Yield a cursor in a transaction: committed at the end, rolled back by any exception.
 
-        Raises what psycopg2 raises; after one of `AWAY` the next transaction has a new connection.
+        Raises what psycopg2 raises; after one of `AWAY`, or of a server that has become read-only, the next
+        transaction has a new connection.
         """
         connection = self._begin()
         try:
             with connection.cursor() as cursor:
                 yield cursor
             connection.commit()
-        except AWAY:
-            self._drop(connection)
+        except BaseException as error:
+            # A server that takes no writes may be the wrong one by now, and a session that is set so stays so.
+            if isinstance(error, (*AWAY, psycopg2.errors.ReadOnlySqlTransaction)) or not _rolled_back(connection):
+                _close(connection)
+                self.close()
+            else:
+                self._give_back(connection)
             raise
-        except BaseException:
-            connection.rollback()
-            raise
+        self._give_back(connection)
 
     def close(self) -> None:
-        """Close the connections of all threads."""
-        while self._open:
-            self._open.pop().close()
+        """Close the connections that nobody uses now."""
+        self.close_idle(0.0)
+
+    def close_idle(self, idle_s: float = IDLE_S) -> None:
+        """Close the connections that nobody has used for so long."""
+        latest = time.monotonic() - idle_s
+        with self._lock:
+            old = [connection for since, connection in self._idle if since <= latest]
+            self._idle = [(since, connection) for since, connection in self._idle if since > latest]
+        for connection in old:
+            _close(connection)
 
     def _begin(self) -> Connection:
-        connection: Connection | None = getattr(self._own, "connection", None)
-        if connection is not None:
+        self._closer.start()
+        while True:
+            with self._lock:
+                connection = self._idle.pop()[1] if self._idle else None
+            if connection is None:
+                return _begun(connect(self._url))
             try:
                 return _begun(connection)
             except AWAY:  # it broke while nobody used it; nothing has been asked of it yet
-                self._drop(connection)
-        connection = self._own.connection = connect(self._url)
-        self._open.add(connection)
-        return _begun(connection)
+                _close(connection)
 
-    def _drop(self, connection: Connection) -> None:
-        self._own.connection = None
-        self._open.discard(connection)
-        with contextlib.suppress(psycopg2.Error):
-            connection.close()
+    def _give_back(self, connection: Connection) -> None:
+        with self._lock:
+            self._idle.append((time.monotonic(), connection))
+
+
+def _rolled_back(connection: Connection) -> bool:
+    try:
+        connection.rollback()
+    except psycopg2.Error:
+        return False
+    return True
+
+
+def _close(connection: Connection) -> None:
+    with contextlib.suppress(psycopg2.Error):
+        connection.close()
 
 
 def _begun(connection: Connection) -> Connection:
     """Begin a transaction with its limits. They are set here, because a pooler may refuse them at the start."""
     limits = ("statement_timeout", "idle_in_transaction_session_timeout")
-    with connection.cursor() as cursor:
-        cursor.execute("; ".join(f"SET LOCAL {name} = '{STATEMENT_TIMEOUT_S}s'" for name in limits))
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("; ".join(f"SET LOCAL {name} = '{STATEMENT_TIMEOUT_S}s'" for name in limits))
+    except BaseException:
+        _close(connection)
+        raise
     return connection
 
 
-def upgrade(database_url: str, *, partition_months: int = 3, wait_s: float = 5.0) -> list[str]:
+def upgrade(
+    database_url: str,
+    *,
+    partition_months: int = 3,
+    wait_s: float = 5.0,
+    warn: Callable[[str], None] = lambda text: log.warning("partitions_not_made", error=text),
+) -> list[str]:
     """Apply the migrations that are not applied yet, in order, and make partitions ahead; return their names.
 
-    Each is applied and marked in one transaction. Safe to run again, by several processes at once, and
-    after one was killed half-way. Waits `wait_s` for a server that is just starting. Raises `UpgradeFailed`.
+    Each is applied and marked in one transaction. Safe to run again, by several processes at once, and after one was
+    killed half-way. Writes nothing when nothing is missing, so that a role that only reads will do then. Waits `wait_s`
+    for a server that is away, and half a minute for one that is starting or has no connection left. warn is told of
+    partitions that could not be made. Raises `UpgradeFailed`.
     """
-    try:
-        with contextlib.closing(_connect_patiently(database_url, wait_s)) as guard, guard, guard.cursor() as cursor:
-            # Held by a transaction of a connection of its own: it goes with its process, however that ends.
-            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-            cursor.execute(f"SET LOCAL lock_timeout = '{_UPGRADE_LOCK_TIMEOUT_S}s'")
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_UPGRADE_LOCK])
-            applied = _apply_migrations(database_url)
-            # A long query may be in the way of new partitions; the worker makes them too, each night.
-            with (
-                contextlib.suppress(psycopg2.errors.LockNotAvailable),
-                contextlib.closing(Database(database_url)) as own,
-                own.transaction() as maker,
-            ):
-                make_partitions(maker, partition_months)
-            return applied
-    except psycopg2.Error as error:
-        raise UpgradeFailed(one_line(error)) from error
+    began_s = time.monotonic()
+    while True:
+        try:
+            with contextlib.closing(connect(database_url)) as connection:
+                applied = migrating.apply_missing(database_url, connection)
+                _make_missing_partitions(connection, partition_months, warn)
+                return applied
+        except psycopg2.Error as error:
+            trouble = trouble_of(error)
+            category = trouble.category if trouble else ""
+            patience_s = _BUSY_WAIT_S if category in _BUSY and wait_s else wait_s if category == "unreachable" else 0.0
+            if time.monotonic() >= began_s + patience_s:
+                raise UpgradeFailed(one_line(error)) from error
+        time.sleep(0.2)
 
 
 def make_partitions(cursor: Cursor, months_ahead: int) -> list[str]:
@@ -146,109 +204,71 @@ def drop_partitions(cursor: Cursor, months_kept: int) -> list[str]:
     return [name for (name,) in cursor.fetchall()]
 
 
-def check(database_url: str, timeout_s: float = 1.5) -> str | None:
-    """Return None when PostgreSQL is reachable and migrated, or what is wrong with it.
+def check(database_url: str, timeout_s: float = 1.5) -> Trouble | None:
+    """Return None when PostgreSQL is reachable and fit to be written to, or what is wrong with it.
 
-    Safe to call from any greenlet and as often as one likes: one question a second is asked, in a
-    native thread, and an answer that takes longer than `timeout_s` is not waited for.
+    Safe to call from any greenlet and as often as one likes: one question a second is asked, in a native thread, over a
+    connection that is closed at once, and an answer that takes longer than `timeout_s` is not waited for. The driver's
+    own text goes to the log, once for each trouble.
     """
-    return _probe(database_url).reason(timeout_s)
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's text as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-class Probe:
-    """Asks PostgreSQL how it is, at most once in `keep_s` and one question at a time."""
-
-    def __init__(self, ask: Callable[[], str | None], *, keep_s: float = 1.0) -> None:
-        self._ask = ask
-        self._keep_s = keep_s
-        self._asked_at = float("-inf")
-        self._answer: Future[str | None] | None = None
-        self._executor: Executor | None = None
-        self._lock = threading.Lock()
-
-    def reason(self, timeout_s: float) -> str | None:
-        """Return what the latest answer is, asking anew when it is old."""
-        with self._lock:
-            answer = self._answer
-            if answer is None or (answer.done() and time.monotonic() > self._asked_at + self._keep_s):
-                self._asked_at = time.monotonic()
-                self._executor = self._executor or native_threads(1)
-                answer = self._answer = self._executor.submit(self._ask)
-        try:
-            return answer.result(timeout_s)
-        except FutureTimeoutError:
-            return f"does not answer within {timeout_s:g} s"
+    probe, streak = _probe(database_url)
+    try:
+        trouble, text = probe.answer(timeout_s)
+    except FutureTimeoutError:
+        trouble, text = Trouble.of("slow"), f"no answer within {timeout_s:g} s"
+    streak.note(trouble, text)
+    return trouble
 
 
 @cache
-def _probe(database_url: str) -> Probe:
-    return Probe(lambda: _unfit(database_url))
+def _probe(database_url: str) -> tuple[Probe[tuple[Trouble | None, str]], Streak]:
+    return Probe(lambda: _unfit(database_url)), Streak("check")
 
 
-def _unfit(database_url: str) -> str | None:
+def _unfit(database_url: str) -> tuple[Trouble | None, str]:
+    """Return what is wrong, and the driver's text."""
     try:
         with (
             contextlib.closing(connect(database_url, connect_timeout_s=2)) as connection,
             connection.cursor() as cursor,
         ):
-            cursor.execute("SET LOCAL statement_timeout = '2s'; SELECT pg_is_in_recovery()")
-            if cursor.fetchone() == (True,):
-                return "is a standby, not a primary"
-            cursor.execute("SELECT migration_id FROM _yoyo_migration")
-            missing = {path.stem for path in MIGRATIONS.glob("*.sql")} - {name for (name,) in cursor.fetchall()}
-    except psycopg2.errors.UndefinedTable:
-        return "is not migrated: run flask db upgrade"
-    except psycopg2.Error as error:
-        return one_line(error)
-    return f"lacks {', '.join(sorted(missing))}: run flask db upgrade" if missing else None
+            cursor.execute("SET LOCAL statement_timeout = '2s'")
+            return _trouble_with(cursor), ""
+    except Exception as error:  # noqa: BLE001 gevent would print what leaves its thread
+        return trouble_of(error) or Trouble.of("failing"), one_line(error)
 
 
-def native_threads(count: int) -> Executor:
-    """Return an executor whose threads are real: gevent's, where gevent has replaced the standard ones."""
-    monkey = sys.modules.get("gevent.monkey")
-    kind: Callable[[int], Executor] = ThreadPoolExecutor
-    if monkey is not None and monkey.is_module_patched("threading"):
-        from gevent.threadpool import ThreadPoolExecutor as kind  # type: ignore[import-untyped,no-redef] # noqa: N813
-    return kind(count)
+def _trouble_with(cursor: Cursor) -> Trouble | None:
+    cursor.execute(migrating.IS_FIXED)
+    is_standby, is_read_only = cursor.fetchone() or (False, False)
+    if is_standby:
+        return Trouble.of("standby")
+    known, applied = migrating.known(), migrating.applied_to(cursor)
+    if not applied:
+        return Trouble.of("not_migrated")
+    if missing := sorted(known - applied):
+        return Trouble("not_migrated", f"lacks {', '.join(missing)}: run flask db upgrade")
+    if is_read_only:
+        return Trouble.of("read_only")
+    cursor.execute(_MISSING_RIGHTS)
+    if rights := [name for (name,) in cursor.fetchall()]:
+        return Trouble.of("lacks_rights", f": {', '.join(rights)}")
+    if applied - known:
+        return Trouble.of("newer_schema")
+    return None
 
 
-def _connect_patiently(database_url: str, wait_s: float) -> Connection:
-    end = time.monotonic() + wait_s
-    while True:
+def _make_missing_partitions(connection: Connection, months_ahead: int, warn: Callable[[str], None]) -> None:
+    """Make partitions ahead, if one is missing. If that fails, it is told: the default partition takes the rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(_MISSING_MONTHS, [months_ahead])
+        missing = [name for (name,) in cursor.fetchall()]
+        if not missing:
+            return
         try:
-            return connect(database_url)
-        except psycopg2.OperationalError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
-
-
-def _apply_migrations(database_url: str) -> list[str]:
-    """Apply what is missing; the caller holds the lock of upgrades."""
-    # Only this command needs them, and they take a while to load.
-    from yoyo import read_migrations
-    from yoyo.backends.core.postgresql import PostgresqlBackend
-    from yoyo.connections import DatabaseURI
-    from yoyo.migrations import default_migration_table
-
-    # libpq reads the URL: sockets, host lists and what else yoyo's own reader does not know.
-    words = extensions.parse_dsn(database_url)
-    uri = DatabaseURI("postgresql", None, None, None, None, words.pop("dbname", None), words)
-    applied = []
-    with PostgresqlBackend(uri, default_migration_table) as backend:
-        backend.init_database()
-        # yoyo's own lock is a row, which stays when its holder is killed; ours says that nobody holds it.
-        backend.break_lock()
-        for migration in backend.to_apply(read_migrations(str(MIGRATIONS))):
-            migration.load()
-            # yoyo would mark it in another transaction; killed in between, it would apply it again.
-            with backend.transaction() if migration.use_transactions else contextlib.nullcontext():
-                migration.process_steps(backend, "apply")
-                backend.mark_one(migration, log=False)
-            applied.append(str(migration.id))
-    return applied
+            # A long query may be in the way; the worker makes them too, each night.
+            cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
+            make_partitions(cursor, months_ahead)
+            connection.commit()
+        except psycopg2.Error as error:
+            warn(f"{', '.join(missing)} could not be made, the default partition takes their rows: {one_line(error)}")

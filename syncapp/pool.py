@@ -19,8 +19,11 @@ import orjson
 import psycopg2
 from psycopg2 import extras
 
-from syncapp.db import AWAY, Connection, Cursor, connect, native_threads, one_line
+from syncapp.db import Connection, Cursor, connect
 from syncapp.errors import AuditUnavailable
+from syncapp.idle import IDLE_S, IdleCloser
+from syncapp.probe import native_threads
+from syncapp.troubles import AWAY, Streak, Trouble, one_line, trouble_of
 
 _CONNECT_TIMEOUT_S = 2
 _WAITING_PER_CONNECTION = 8
@@ -30,7 +33,10 @@ _T = TypeVar("_T")
 
 
 class ReadPool:
-    """Asks questions that change nothing; each sees one state of the database. Nothing connects before the first."""
+    """Asks questions that change nothing; each sees one state of the database.
+
+    Nothing connects before the first question, and a connection that nobody has used for 5 s is closed.
+    """
 
     def __init__(self, database_url: str, *, connections: int = 4, timeout_s: float = 5.0) -> None:
         self._url = database_url
@@ -40,17 +46,19 @@ class ReadPool:
         self._waiting = 0
         # Native threads put in and take out, greenlets too: no locks here, for gevent's are no use to both.
         self._permits: deque[None] = deque([None] * connections)
-        self._idle: deque[Connection] = deque()
-        self._away: tuple[float, str] = (float("-inf"), "")
+        self._idle: deque[tuple[float, Connection]] = deque()  # the one used last is at the end, and is used next
+        self._away: tuple[float, Trouble] | None = None
+        self._closer = IdleCloser(self.close_idle)
+        self._streak = Streak("history")
 
     def ask(self, question: Callable[[Cursor], _T]) -> _T:
         """Call `question` in a native thread with a cursor, and return what it returns.
 
-        Raises `AuditUnavailable` when PostgreSQL is away, too slow, or asked by too many at once already.
+        Raises `AuditUnavailable` when PostgreSQL is away, too slow, or asked by too many at once already; its reason is
+        in our words, the driver's are in the log.
         """
-        away_until_s, reason = self._away
-        if time.monotonic() < away_until_s:
-            raise _unavailable(reason)
+        if (away := self._away) and time.monotonic() < away[0]:
+            raise _unavailable(away[1].sentence)
         if self._waiting >= self._connections * _WAITING_PER_CONNECTION:
             raise _unavailable("too many questions at once")
         end_s = time.monotonic() + self._timeout_s
@@ -61,24 +69,52 @@ class ReadPool:
         finally:
             self._waiting -= 1
         self._executor = self._executor or native_threads(self._connections)
+        self._closer.start()
         try:
             future = self._executor.submit(self._answer, question)
         except BaseException:
             self._permits.append(None)
             raise
         try:
-            return future.result(max(0.0, end_s - time.monotonic()))()
-        except FutureTimeoutError:
+            answer = future.result(max(0.0, end_s - time.monotonic()))()
+        except (FutureTimeoutError, psycopg2.errors.QueryCanceled):
             raise _unavailable(f"no answer within {self._timeout_s:g} s") from None
-        except psycopg2.errors.QueryCanceled:
-            raise _unavailable(f"no answer within {self._timeout_s:g} s") from None
-        except (*AWAY, psycopg2.errors.UndefinedTable) as error:
-            raise _unavailable(one_line(error)) from error
+        except psycopg2.errors.ReadOnlySqlTransaction:
+            raise  # ours are: the question is wrong, not the server
+        except psycopg2.Error as error:
+            trouble = trouble_of(error)
+            if trouble is None:
+                raise
+            self._streak.note(trouble, one_line(error))
+            raise _unavailable(trouble.sentence) from error
+        self._streak.note(None)
+        return answer
 
     def close(self) -> None:
         """Close the connections that nobody uses now."""
-        while self._idle:
-            self._idle.pop().close()
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop()[1].close()
+
+    def close_idle(self, idle_s: float = IDLE_S) -> None:
+        """Close the connections that nobody has used for so long."""
+        latest = time.monotonic() - idle_s
+        while True:
+            # With a permit in hand: whoever finds nothing idle meanwhile makes no connection too many.
+            try:
+                self._permits.pop()
+            except IndexError:
+                return
+            try:
+                since, connection = self._idle.popleft()
+                if since > latest:
+                    self._idle.appendleft((since, connection))
+                    return
+                connection.close()
+            except IndexError:
+                return
+            finally:
+                self._permits.append(None)
 
     def _wait_for_permit(self, end_s: float) -> None:
         """Take a permit, looking for one now and then: a native thread that gives one back can wake no greenlet."""
@@ -104,7 +140,7 @@ class ReadPool:
 
     def _found(self, question: Callable[[Cursor], _T]) -> _T:
         with contextlib.suppress(IndexError):
-            connection = self._idle.pop()
+            _, connection = self._idle.pop()
             try:
                 return self._put(connection, question)
             except psycopg2.errors.QueryCanceled:
@@ -122,7 +158,7 @@ class ReadPool:
         finally:
             try:
                 connection.rollback()
-                self._idle.append(connection)
+                self._idle.append((time.monotonic(), connection))
             except psycopg2.Error:
                 connection.close()
 
@@ -130,7 +166,7 @@ class ReadPool:
         try:
             connection = connect(self._url, connect_timeout_s=_CONNECT_TIMEOUT_S)
         except psycopg2.Error as error:
-            self._away = (time.monotonic() + _AWAY_S, one_line(error))
+            self._away = (time.monotonic() + _AWAY_S, trouble_of(error) or Trouble.of("failing"))
             raise
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
         for register in (extras.register_default_json, extras.register_default_jsonb):

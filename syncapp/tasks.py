@@ -27,11 +27,13 @@ from syncapp.audit import AuditLog
 from syncapp.config import Settings
 from syncapp.drains import Drain, collect_rarely
 from syncapp.keys import Keyspace
+from syncapp.last_drain import LastDrain
 from syncapp.letters import DeadLetters
 from syncapp.nudger import Nudger
 from syncapp.outbox import Outbox
 from syncapp.retries import POSTGRESQL, REDIS, Retries
 from syncapp.tally import Tally
+from syncapp.troubles import trouble_of
 from syncapp.watch import Watch
 
 log = structlog.get_logger(__name__)
@@ -64,6 +66,7 @@ class Worker:
         self._drain = Drain(
             self.outbox, AuditLog(self.database, self._alert), batch=settings.audit_batch, count=self._tally.add
         )
+        self._last_drain = LastDrain(client, self.outbox.keyspace)
         self._nudger = Nudger(self._ask)
         self._own = Nudger(self._drain_here, name="drains")
         self._retries = Retries(settings.audit_retries, settings.audit_retry_delay_s, settings.audit_retry_backoff)
@@ -167,10 +170,12 @@ class Worker:
             drained = self._drain.run(bucket, at_most_s=_DRAIN_AT_MOST_S)
         except Exception as error:  # noqa: BLE001 whatever it is, the events stay in the outbox
             metrics.DRAIN_FAILURES.inc()
+            self._last_drain.failed(error)
             self._failed(bucket, error, is_last=is_last)
             _let_go(error)
             return False
         if drained.moved:
+            self._last_drain.went_through()
             self._retries.forget(bucket)
             self._nudger.nudge(bucket, 0 if drained.more else _TRAILING_S)
             self._release(POSTGRESQL)
@@ -201,7 +206,7 @@ class Worker:
             self._alert("drain_gave_up", retries=self.settings.audit_retries, **what)
         else:
             retry = {"retries_left": left, "retry_in_s": failure.retry_in_s}
-            log.warning("drain_failed", exc_info=not away, **retry, **what)
+            log.warning("drain_failed", exc_info=not (away or trouble_of(error)), **retry, **what)
 
     def _backlog(self, bucket: int) -> dict[str, Any]:
         """Return what is known of a bucket, for who is told of it; nothing when that cannot be read."""

@@ -38,8 +38,14 @@ LEAVES = {
     "exports",
     "statements",
     "retries",
+    "capacity",
 }
-STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals", "pool", "moments", "remains"}
+STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals", "pool", "moments", "remains"} | {
+    "troubles",
+    "idle",
+    "probe",
+    "migrating",
+}
 SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit", "drains", "verifier", "parity"} | {
     "alerts",
     "tally",
@@ -51,6 +57,7 @@ SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit"
     "presence",
     "clock_watch",
     "watch",
+    "last_drain",
 }
 EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__"} | {
     # What a client of a WebSocket or a stream is served with.

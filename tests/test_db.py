@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 import socket
 import subprocess
 import sys
@@ -11,37 +10,33 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 import pytest
+from roles import ask, guest_of, held, name_of, role_of, scratch, server_of, set_read_only
+from structlog.testing import capture_logs
+from test_race import eventually
 
 from syncapp import db as database
-from syncapp.db import Database, Probe, UpgradeFailed, upgrade
+from syncapp import migrating
+from syncapp.db import Database, UpgradeFailed, upgrade
+from syncapp.probe import Probe
 from syncapp.processes import free_port
+from syncapp.troubles import trouble_of
 
 MIGRATIONS = ["001_initial_schema", "002_add_indexes"]
 ROOT = Path(__file__).parent.parent
 Db = psycopg2.extensions.connection
 
 
-def ask(url: str, query: str, *arguments: Any) -> list[Any]:
-    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute(query, arguments)
-        return cursor.fetchall() if cursor.description else []
-
-
 @pytest.fixture
 def empty_url(database_url: str) -> Iterator[str]:
     """Where a database without any table is."""
-    name = f"empty_{secrets.token_hex(4)}"
-    with closing(psycopg2.connect(database_url)) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute(f"CREATE DATABASE {name}")
-        yield re.sub(r"^(\w+://[^/?]*)(/[^?]*)?", rf"\1/{name}", database_url)
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with scratch(database_url) as url:
+        yield url
 
 
 def start_upgrade(url: str) -> subprocess.Popen[str]:
@@ -109,16 +104,20 @@ def test_a_failing_migration_is_one_line_too_and_leaves_nothing_behind(empty_url
     assert ask(empty_url, "SELECT to_regclass('sync_sessions')") == [(None,)]
 
 
+def add_migration(directory: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    for path in migrating.MIGRATIONS.glob("*.sql"):
+        (directory / path.name).write_text(path.read_text())
+    (directory / "900_more.sql").write_text(text)
+    monkeypatch.setattr(migrating, "MIGRATIONS", directory)
+
+
 def test_a_migration_may_hold_what_no_transaction_can(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upgrade(empty_url)
-    for path in database.MIGRATIONS.glob("*.sql"):
-        (tmp_path / path.name).write_text(path.read_text())
     text = "-- transactional: false\nCREATE INDEX CONCURRENTLY IF NOT EXISTS more ON sync_sessions (created_at);\n"
-    (tmp_path / "003_more.sql").write_text(text)
-    monkeypatch.setattr(database, "MIGRATIONS", tmp_path)
-    assert upgrade(empty_url) == ["003_more"]
+    add_migration(tmp_path, monkeypatch, text)
+    assert upgrade(empty_url) == ["900_more"]
     assert upgrade(empty_url) == []
     assert ask(empty_url, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'more'::regclass") == [(True,)]
 
@@ -214,36 +213,126 @@ def test_a_statement_does_not_last_for_ever(db: Db, database_url: str) -> None:
     ours.close()
 
 
+def sentence(url: str) -> str | None:
+    """What `check` says now: an answer is kept for a second."""
+    time.sleep(1.1)
+    found = database.check(url, 10)
+    return found.sentence if found else None
+
+
 def test_check_tells_what_is_wrong(empty_url: str, database_url: str) -> None:
     assert database.check(database_url) is None
-    assert database.check(empty_url) == "is not migrated: run flask db upgrade"
+    assert sentence(empty_url) == "is not migrated: run flask db upgrade"
     upgrade(empty_url)
     ask(empty_url, "DELETE FROM _yoyo_migration WHERE migration_id = '002_add_indexes'")
-    time.sleep(1.1)  # an answer is kept for a second
-    assert database.check(empty_url) == "lacks 002_add_indexes: run flask db upgrade"
-    assert "refused" in (database.check(f"postgresql://127.0.0.1:{free_port()}/none") or "")
+    assert sentence(empty_url) == "lacks 002_add_indexes: run flask db upgrade"
+    more = "INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES (%s, %s)"
+    ask(empty_url, more, "2", "002_add_indexes")
+    ask(empty_url, more, "9", "900_later")
+    assert sentence(empty_url) == "has a newer schema than this release"
+    assert sentence(f"postgresql://127.0.0.1:{free_port()}/none") == "cannot be reached"
+
+
+@pytest.fixture
+def guest(empty_url: str) -> Iterator[str]:
+    """Where a role that has no rights yet meets the database of `empty_url`, which is migrated."""
+    upgrade(empty_url)
+    with guest_of(empty_url) as url:
+        yield url
+
+
+def test_check_tells_of_rights_limits_and_logins_in_words_that_name_nobody(empty_url: str, guest: str) -> None:
+    role, name = role_of(guest), name_of(empty_url)
+    said = [sentence(guest)]
+    assert said == ["does not allow what is needed"]
+    ask(empty_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    said.append(sentence(guest))
+    assert "INSERT on sync_events" in (said[-1] or "")
+    ask(empty_url, f"GRANT INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}")
+    assert sentence(guest) is None
+    for change, back, expected in (
+        (f"ALTER ROLE {role} CONNECTION LIMIT 0", f"ALTER ROLE {role} CONNECTION LIMIT -1", "has no connection left"),
+        (f"ALTER ROLE {role} NOLOGIN", f"ALTER ROLE {role} LOGIN", "refuses the login"),
+        (
+            f"ALTER DATABASE {name} SET default_transaction_read_only = on",
+            f"ALTER DATABASE {name} RESET default_transaction_read_only",
+            "is read-only",
+        ),
+        (
+            f"ALTER DATABASE {name} ALLOW_CONNECTIONS off",
+            f"ALTER DATABASE {name} ALLOW_CONNECTIONS on",
+            "refuses the login",
+        ),
+    ):
+        ask(server_of(empty_url), change)
+        said.append(sentence(guest))
+        ask(server_of(empty_url), back)
+        assert said[-1] == expected
+        assert sentence(guest) is None
+    text = " ".join(each or "" for each in said)
+    assert not re.search(rf"{role}|{name}|127\.0\.0\.1|port|FATAL|pass", text)
+
+
+def test_a_trouble_is_logged_once_with_the_drivers_whole_text() -> None:
+    port = free_port()
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert sentence(f"postgresql://127.0.0.1:{port}/none") == "cannot be reached"
+    (line,) = [line for line in logs if line["event"] == "postgresql_trouble"]
+    assert (line["category"], str(port) in line["error"]) == ("unreachable", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "category"),
+    [
+        ('connection to server at "10.0.0.1", port 5432 failed: FATAL:  too many connections for role "x"', "too_many"),
+        ("FATAL:  sorry, too many clients already", "too_many"),
+        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute", "too_many"),
+        ("FATAL:  remaining connection slots are reserved for non-replication superuser connections", "too_many"),
+        ("FATAL:  no more connections allowed (max_client_conn)", "too_many"),
+        ("FATAL:  the database system is starting up", "starting_up"),
+        ("FATAL:  the database system is not yet accepting connections", "starting_up"),
+        ("FATAL:  the database system is shutting down", "shutting_down"),
+        ('FATAL:  password authentication failed for user "x"', "refuses_login"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "x", database "y", no encryption', "refuses_login"),
+        ("server closed the connection unexpectedly", "unreachable"),
+        ('could not translate host name "db.example" to address', "unreachable"),
+        ("FATAL:  server login has been failing, cached error: connect failed (server_login_retry)", "unreachable"),
+    ],
+)
+def test_a_refused_connection_is_known_by_what_it_says(text: str, category: str) -> None:
+    found = trouble_of(psycopg2.OperationalError(text))
+    assert found is not None
+    assert found.category.startswith(category)
 
 
 def test_check_asks_once_for_all_who_come_and_waits_no_longer_than_told() -> None:
     asked: list[float] = []
     answered = threading.Event()
 
-    def slow() -> str | None:
+    def slow() -> str:
         asked.append(time.monotonic())
         answered.wait(10)
         return "is ill"
 
     probe = Probe(slow, keep_s=0.2)
     began = time.monotonic()
+
+    def answer(_: int) -> str:
+        try:
+            return probe.answer(0.3)
+        except FutureTimeoutError:
+            return "late"
+
     with ThreadPoolExecutor(8) as threads:
-        reasons = list(threads.map(lambda _: probe.reason(0.3), range(8)))
-    assert set(reasons) == {"does not answer within 0.3 s"}
+        reasons = list(threads.map(answer, range(8)))
+    assert set(reasons) == {"late"}
     assert time.monotonic() - began < 2
     assert len(asked) == 1
     answered.set()
-    assert probe.reason(5) == "is ill"
+    assert probe.answer(5) == "is ill"
     time.sleep(0.25)
-    assert probe.reason(5) == "is ill"
+    assert probe.answer(5) == "is ill"
     assert len(asked) == 2
 
 
@@ -264,14 +353,14 @@ ticker = gevent.spawn(tick)
 began = time.monotonic()
 answers = [gevent.spawn(check, {url!r}, 0.5) for _ in range(20)]
 gevent.joinall(answers)
-print({{answer.value for answer in answers}}, ticks, time.monotonic() - began, sep="|")
+print({{str(answer.value) for answer in answers}}, ticks, time.monotonic() - began, sep="|")
 """
     with silent:
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
         )
-    reasons, ticks, took = done.stdout.split("|")
-    assert reasons == "{'does not answer within 0.5 s'}"
+    reasons, ticks, took = done.stdout.splitlines()[-1].split("|")  # after what is logged
+    assert reasons == "{'does not answer in time'}"
     assert int(ticks) > 30
     assert float(took) < 1.5
 
@@ -285,3 +374,87 @@ def test_a_long_query_in_the_way_of_new_partitions_does_not_fail_an_upgrade(empt
         assert 4 < time.monotonic() - began < 10
     assert upgrade(empty_url, partition_months=1) == []
     assert ask(empty_url, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sync_events'::regclass") == [(3,)]
+
+
+# Without the right to write
+
+
+def test_an_upgrade_with_nothing_to_apply_needs_no_right_to_write(empty_url: str, guest: str) -> None:
+    role = role_of(guest)
+    ask(empty_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    warned: list[str] = []
+    assert upgrade(guest, warn=warned.append) == []
+    set_read_only(empty_url, on=True)
+    assert upgrade(empty_url, warn=warned.append) == []
+    assert warned == []
+    # A month that is missing is told, and no failure.
+    assert upgrade(empty_url, partition_months=4, warn=warned.append) == []
+    assert upgrade(guest, partition_months=4, warn=warned.append) == []
+    assert len(warned) == 2
+    assert all(re.match(r"sync_events_\d{4}_\d\d could not be made, the default partition", each) for each in warned)
+    set_read_only(empty_url, on=False)
+    assert upgrade(empty_url, partition_months=4, warn=warned.append) == []
+    assert len(warned) == 2
+    assert ask(empty_url, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sync_events'::regclass") == [(6,)]
+
+
+def test_an_upgrade_that_may_not_apply_what_is_missing_says_so_in_one_line(
+    empty_url: str, guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = role_of(guest)
+    add_migration(tmp_path, monkeypatch, "CREATE TABLE more ();\n")
+    with pytest.raises(UpgradeFailed, match="permission denied"):  # it may not even read what is applied
+        upgrade(guest)
+    ask(empty_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    with pytest.raises(UpgradeFailed, match=r"^900_more must be applied, and this role may not: permission") as refused:
+        upgrade(guest)
+    assert "\n" not in str(refused.value)
+    set_read_only(empty_url, on=True)
+    with pytest.raises(UpgradeFailed, match=r"^900_more must be applied, and the database is read-only$"):
+        upgrade(empty_url)
+    set_read_only(empty_url, on=False)
+    assert upgrade(empty_url) == ["900_more"]
+    assert upgrade(guest) == []
+
+
+# Connections are given back
+
+
+def test_a_thread_that_stores_nothing_for_seconds_holds_no_connection(empty_url: str) -> None:
+    ours, barrier = Database(empty_url), threading.Barrier(4)
+
+    def use(_: int) -> int:
+        with ours.transaction() as cursor:
+            cursor.execute("SELECT 1")
+            barrier.wait(30)
+            found = held(empty_url)
+            barrier.wait(30)
+        return found
+
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(2):
+            assert list(threads.map(use, range(4))) == [4] * 4
+            eventually(lambda: held(empty_url) == 0)
+
+
+def test_a_process_ends_though_it_kept_connections(empty_url: str) -> None:
+    code = f"""
+from syncapp.db import Database
+from syncapp.pool import ReadPool
+with Database({empty_url!r}).transaction() as cursor:
+    cursor.execute("SELECT 1")
+ReadPool({empty_url!r}).ask(lambda cursor: cursor.execute("SELECT 1"))
+"""
+    for first in ("", "from gevent import monkey; monkey.patch_all()"):
+        subprocess.run([sys.executable, "-c", first + code], cwd=ROOT, timeout=60, check=True)
+
+
+def test_an_upgrade_waits_for_a_connection_that_is_kept_for_a_moment(empty_url: str, guest: str) -> None:
+    role = role_of(guest)
+    ask(empty_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}; ALTER ROLE {role} CONNECTION LIMIT 1")
+    theirs = Database(guest)
+    with theirs.transaction() as cursor:
+        cursor.execute("SELECT 1")
+        with pytest.raises(psycopg2.OperationalError, match="too many connections"):
+            database.connect(guest)
+    assert upgrade(guest) == []  # theirs was given back meanwhile

@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg2
 import pytest
 import requests
+from roles import ask, guest_of, held, role_of
 from test_race import CHESS, eventually
 
-from syncapp.db import Cursor
+from syncapp.db import Cursor, Database, upgrade
 from syncapp.errors import AuditUnavailable
 from syncapp.pool import ReadPool
 from syncapp.servers import Postgres
@@ -81,11 +82,103 @@ def test_a_connection_that_broke_while_nobody_used_it_is_replaced(
 
 def test_a_server_that_refuses_is_left_alone_for_a_second() -> None:
     pool = ReadPool("postgresql://127.0.0.1:1/nothing")
-    with pytest.raises(AuditUnavailable):
+    with pytest.raises(AuditUnavailable) as refused:
         pool.ask(number)
+    assert refused.value.details["reason"] == "cannot be reached"  # the driver's text names host and port
     pool._connect = lambda: pytest.fail("it tried")  # type: ignore[method-assign]
     with pytest.raises(AuditUnavailable):
         pool.ask(number)
+
+
+def test_a_connection_that_nobody_has_used_for_seconds_is_closed(database_url: str) -> None:
+    with guest_of(database_url) as url:
+        pool, ready = ReadPool(url, connections=3, timeout_s=60), threading.Barrier(3)
+
+        def question(_: Cursor) -> int:
+            ready.wait(30)
+            found = held(database_url, role_of(url))
+            ready.wait(30)
+            return found
+
+        with ThreadPoolExecutor(3) as threads:
+            assert list(threads.map(lambda _: pool.ask(question), range(3))) == [3] * 3
+        eventually(lambda: held(database_url, role_of(url)) == 0)
+        assert pool.ask(number)
+        pool.close()
+
+
+def test_while_idle_connections_are_closed_there_are_never_too_many(database_url: str) -> None:
+    with guest_of(database_url) as url:
+        ask(database_url, f"ALTER ROLE {role_of(url)} CONNECTION LIMIT 2")
+        pool, end_s = ReadPool(url, connections=2, timeout_s=20), time.monotonic() + 2
+
+        def closing() -> None:
+            while time.monotonic() < end_s:
+                pool.close_idle(0.0)
+
+        def asking() -> int:
+            asked = 0
+            while time.monotonic() < end_s:
+                assert pool.ask(number)
+                asked += 1
+            return asked
+
+        with ThreadPoolExecutor(5) as threads:
+            closer, askers = threads.submit(closing), [threads.submit(asking) for _ in range(4)]
+            assert all(asker.result() for asker in askers)
+            closer.result()
+        pool.close()
+
+
+def test_what_the_database_refuses_is_told_in_our_words(database_url: str) -> None:
+    with guest_of(database_url) as url:
+        pool = ReadPool(url, connections=1)
+
+        def reason() -> str:
+            with pytest.raises(AuditUnavailable) as refused:
+                pool.ask(lambda cursor: cursor.execute("SELECT FROM sync_events"))
+            return str(refused.value.details["reason"])
+
+        assert reason() == "does not allow what is needed"
+        ask(database_url, f"ALTER ROLE {role_of(url)} CONNECTION LIMIT 0")
+        pool.close()
+        eventually(lambda: reason() == "has no connection left")
+        ask(database_url, f"ALTER ROLE {role_of(url)} CONNECTION LIMIT -1")
+        ask(database_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role_of(url)}")
+
+        def answers() -> bool:
+            try:
+                return bool(pool.ask(number))
+            except AuditUnavailable:
+                return False
+
+        eventually(answers)
+        pool.close()
+
+
+def test_web_processes_that_were_asked_once_give_every_connection_back(
+    make_cluster: MakeCluster, database_url: str, db: psycopg2.extensions.connection
+) -> None:
+    with guest_of(database_url, "SELECT, INSERT, UPDATE") as url:
+        role = role_of(url)
+        ask(database_url, f"ALTER ROLE {role} CONNECTION LIMIT 12")
+        cluster = make_cluster(web=3, worker=False, DATABASE_URL=url, HISTORY_TIMEOUT_S="60")
+        ours = Database(url)
+        with db.cursor() as cursor:  # an answer takes a while, so that every connection is needed
+            cursor.execute("BEGIN; LOCK TABLE sync_sessions")
+            with ThreadPoolExecutor(24) as threads:
+                asked = [threads.submit(requests.get, f"{base}/v1/history", timeout=90) for base in cluster.urls * 8]
+                eventually(lambda: held(database_url, role) == 12)
+                with pytest.raises(psycopg2.OperationalError, match="too many connections"), ours.transaction():
+                    pass
+                cursor.execute("ROLLBACK")
+                assert {each.result().status_code for each in asked} == {200}
+        assert upgrade(url) == []  # it waits for one
+        eventually(lambda: held(database_url, role) == 0)
+        with ours.transaction() as cursor:
+            cursor.execute("SELECT 1")
+        ours.close()
+        assert {requests.get(f"{base}/v1/history", timeout=30).status_code for base in cluster.urls} == {200}
 
 
 def test_an_outage_of_postgresql_stops_answers_from_the_log_and_nothing_else(

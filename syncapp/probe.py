@@ -1,0 +1,43 @@
+"""Questions that are asked in native threads, so that no greenlet waits for a driver that blocks."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Probe(Generic[_T]):
+    """Asks one question, at most once in `keep_s` and once at a time, however many want its answer."""
+
+    def __init__(self, ask: Callable[[], _T], *, keep_s: float = 1.0) -> None:
+        self._ask = ask
+        self._keep_s = keep_s
+        self._asked_at = float("-inf")
+        self._answer: Future[_T] | None = None
+        self._executor: Executor | None = None
+        self._lock = threading.Lock()
+
+    def answer(self, timeout_s: float) -> _T:
+        """Return the latest answer, asking anew when it is old. Raises `concurrent.futures.TimeoutError`."""
+        with self._lock:
+            answer = self._answer
+            if answer is None or (answer.done() and time.monotonic() > self._asked_at + self._keep_s):
+                self._asked_at = time.monotonic()
+                self._executor = self._executor or native_threads(1)
+                answer = self._answer = self._executor.submit(self._ask)
+        return answer.result(timeout_s)
+
+
+def native_threads(count: int) -> Executor:
+    """Return an executor whose threads are real: gevent's, where gevent has replaced the standard ones."""
+    monkey = sys.modules.get("gevent.monkey")
+    kind: Callable[[int], Executor] = ThreadPoolExecutor
+    if monkey is not None and monkey.is_module_patched("threading"):
+        from gevent.threadpool import ThreadPoolExecutor as kind  # type: ignore[import-untyped,no-redef] # noqa: N813
+    return kind(count)

@@ -1,0 +1,131 @@
+"""What can be wrong with PostgreSQL, by category, in words of our own.
+
+A driver's text names hosts, ports, users and databases. It goes to the log and to whoever runs a command; clients
+and `/ready` get a `Trouble`.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import psycopg2
+import structlog
+
+log = structlog.get_logger(__name__)
+
+AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
+"""What psycopg2 raises when the server is away, or went away."""
+_SENTENCES = {
+    "unreachable": "cannot be reached",
+    "slow": "does not answer in time",
+    "refuses_login": "refuses the login",
+    "too_many_connections": "has no connection left",
+    "starting_up": "is starting up",
+    "shutting_down": "is shutting down",
+    "standby": "is a standby, not a primary",
+    "read_only": "is read-only",
+    "disk_full": "is out of disk",
+    "out_of_resources": "is out of memory or at another limit of its own",
+    "not_migrated": "is not migrated: run flask db upgrade",
+    "newer_schema": "has a newer schema than this release",
+    "lacks_rights": "does not allow what is needed",
+    "failing": "fails; its log says why",
+}
+"""What is said of each category, after the name PostgreSQL."""
+_BY_STATE = (
+    ("57P01", "shutting_down"),
+    ("57P02", "shutting_down"),
+    ("57P03", "starting_up"),
+    ("57014", "slow"),
+    ("53100", "disk_full"),
+    ("53300", "too_many_connections"),
+    ("53", "out_of_resources"),
+    ("25006", "read_only"),
+    ("42501", "lacks_rights"),
+    ("28", "refuses_login"),
+    ("3D000", "refuses_login"),
+    ("42P01", "not_migrated"),
+    ("42703", "not_migrated"),
+    ("42704", "not_migrated"),
+    ("42883", "not_migrated"),
+    ("3F000", "not_migrated"),
+    ("08", "unreachable"),
+    ("58", "failing"),
+    ("XX", "failing"),
+)
+"""Categories by the beginning of SQLSTATE, the first that fits."""
+_BY_TEXT = (
+    ("too many connections", "too_many_connections"),
+    ("too many clients", "too_many_connections"),
+    ("connection slots are reserved", "too_many_connections"),
+    ("no more connections allowed", "too_many_connections"),  # PgBouncer
+    ("starting up", "starting_up"),
+    ("recovery mode", "starting_up"),
+    ("not yet accepting", "starting_up"),
+    ("not accepting", "starting_up"),
+    ("shutting down", "shutting_down"),
+    ("administrator command", "shutting_down"),
+    ("No space left", "disk_full"),
+    ("read-only", "read_only"),
+    ("server login", "unreachable"),  # PgBouncer, whose server is away
+    ("cannot connect to server", "unreachable"),
+    ("FATAL", "refuses_login"),
+    ("no password supplied", "refuses_login"),
+)
+"""Categories by what a refused connection says, the first that fits: libpq gives no SQLSTATE then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong with PostgreSQL: a category, and a sentence about it that anybody may read."""
+
+    category: str
+    sentence: str
+
+    @classmethod
+    def of(cls, category: str, more: str = "") -> Trouble:
+        """Make one of a known category; `more` is added to its sentence."""
+        return cls(category, _SENTENCES[category] + more)
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+CATEGORIES = frozenset(_SENTENCES)
+
+
+def trouble_of(error: BaseException) -> Trouble | None:
+    """Return what an error of psycopg2 tells of the server; None when it is about the question or the data."""
+    if not isinstance(error, psycopg2.Error):
+        return None
+    category = next((word for state, word in _BY_STATE if (error.pgcode or "").startswith(state)), None)
+    if category is None and not error.pgcode and isinstance(error, AWAY):
+        category = next((word for text, word in _BY_TEXT if text in str(error)), "unreachable")
+    return Trouble.of(category) if category else None
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's text as one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class Streak:
+    """Logs a trouble when it begins, with the driver's whole text, and when it ends."""
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self._category: str | None = None
+        self._lock = threading.Lock()
+
+    def note(self, trouble: Trouble | None, text: str = "") -> None:
+        """Take note of how it is now; the log is written at changes only."""
+        category = trouble.category if trouble else None
+        with self._lock:
+            before, self._category = self._category, category
+        if category == before:
+            return
+        if trouble:
+            log.warning("postgresql_trouble", by=self._who, category=category, what=trouble.sentence, error=text)
+        else:
+            log.info("postgresql_is_well", by=self._who, was=before)
