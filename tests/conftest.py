@@ -51,7 +51,7 @@ def servers(run_directory: Path) -> Iterator[Servers]:
             stack.enter_context(_borrowed_redis(redis_url))
         database_url = os.environ.get("DATABASE_URL", "")
         if database_url:
-            database_url = stack.enter_context(_scratch_database(database_url))
+            database_url = stack.enter_context(scratch_database(database_url))
         yield stack.enter_context(
             Servers(
                 run_directory,
@@ -209,7 +209,7 @@ def _borrowed_redis(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _scratch_database(url: str) -> Iterator[str]:
+def scratch_database(url: str) -> Iterator[str]:
     """Make a database beside the given one; drop it at the end."""
     name = f"syncapp_test_{secrets.token_hex(4)}"
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:

@@ -296,7 +296,7 @@ def test_the_procfile_names_every_process_type() -> None:
 def test_every_requirement_is_pinned() -> None:
     for name in ("requirements.txt", "requirements-dev.txt"):
         for line in (ROOT / name).read_text().splitlines():
-            assert re.fullmatch(r"#.*|-r requirements\.txt|[\w.-]+==[\w.]+|", line), line
+            assert re.fullmatch(r"#.*|-r requirements\.txt|[\w.-]+(\[\w+\])?==[\w.]+(; .+)?|", line), line
 
 
 def test_make_help_lists_every_target() -> None:
