@@ -9,7 +9,14 @@ import shutil
 import tempfile
 from typing import Any
 
+from syncapp.config import Settings, stop_if_wrong
+from syncapp.listening import Listening
 from syncapp.worker import Worker
+
+# Checked before anything starts: a worker that finds a wrong setting ends with a traceback.
+with stop_if_wrong():
+    settings = Settings.from_env()
+    listening = Listening.of(settings)
 
 # Before prometheus_client is imported anywhere: the workers count together, and any of them answers for all.
 if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
@@ -17,12 +24,11 @@ if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
     os.environ["SYNCAPP_METRICS_OWNER"] = str(os.getpid())
 
 # What differs between machines comes from the environment, the rest is decided here.
-bind = f"{os.environ.get('HOST') or '0.0.0.0'}:{os.environ.get('PORT') or 8000}"
-workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
+bind = listening.bind
+workers = settings.web_concurrency
 worker_class = Worker
 # Counts WebSockets and requests together: without room above WS_MAX_CONNECTIONS health checks would starve.
-most_sockets = int(os.environ.get("WS_MAX_CONNECTIONS") or 5000)
-worker_connections = int(os.environ.get("WORKER_CONNECTIONS") or most_sockets + 1000)
+worker_connections = settings.worker_connections or settings.ws_max_connections + 1000
 # Each connection is a file, and the usual limit of 1024 is for people, not for servers.
 files, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
 wanted_files = worker_connections + 1000

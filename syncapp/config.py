@@ -1,20 +1,24 @@
 """Settings: one table, read once from the environment.
 
 This is the only module that reads the environment. `Settings.from_env()` raises `SettingsError`
-naming every value that does not fit, so that a process with bad settings never starts.
+naming every value that does not fit, and `load()` makes one line of that, so that a process with wrong settings
+never starts.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
 
 class SettingsError(ValueError):
-    """Settings that cannot be used; its text names every one of them."""
+    """Settings that cannot be used; its text names each, on one line, and repeats no value: it may be a password."""
 
 
 def _setting(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
@@ -100,6 +104,12 @@ class Settings:
         4.0, "Longest time over which a process that ends closes its WebSockets (1012), one after the other.", 0, 3600
     )
     worker_threads: int = _setting(4, "Threads of the worker process.", 1, 64)
+    host: str = _setting("0.0.0.0", "IP address or host name that gunicorn listens on (`make run`: `127.0.0.1`).")  # noqa: S104 a container's router comes from outside
+    port: int = _setting(8000, "Port that gunicorn listens on.", 1, 65_535)
+    web_concurrency: int = _setting(2, "Web processes that gunicorn starts.", 1, 1000)
+    worker_connections: int = _setting(
+        0, "Connections one web process takes; 0 for `WS_MAX_CONNECTIONS` + 1000.", 0, 1_000_000
+    )
     log_level: str = _setting("INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL.")
     log_format: str = _setting("console", "`console` for people, `json` for machines.")
 
@@ -115,7 +125,7 @@ class Settings:
                 try:
                     values[item.name] = _parse(text, item.default, item.metadata["low"], item.metadata["high"])
                 except ValueError as error:
-                    faults.append(f"{item.name.upper()}={text!r}: {error}")
+                    faults.append(f"{item.name.upper()} {error}")
         faults.extend(_unfit(values))
         if faults:
             raise SettingsError("; ".join(faults))
@@ -138,27 +148,19 @@ def _parse(text: str, default: Any, low: float | None, high: float | None) -> An
         kind = "a whole number" if isinstance(default, int) else "a number"
         raise ValueError(f"must be {kind}") from None
     if not (low is None or number >= low) or not (high is None or number <= high):
-        raise ValueError(f"must be {low:g} to {high:g}")
+        raise ValueError(f"must be {_bounds(low, high)}")
     return number
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    """Say which numbers a setting takes, without exponents."""
+    shown = [str(int(bound) if bound == int(bound) else bound) for bound in (low, high) if bound is not None]
+    return " to ".join(shown) if high is not None else f"at least {shown[0]}"
 
 
 def _unfit(values: dict[str, Any]) -> list[str]:
     """Name what the types alone do not show, and normalise the words."""
-    faults = []
-    if not values.get("redis_url", "redis://").startswith(("redis://", "rediss://", "unix://")):
-        faults.append("REDIS_URL must start with redis://, rediss:// or unix://")
-    faults.extend(
-        f"{name.upper()} must start with http:// or https://"
-        for name in ("alert_webhook_url", "sentry_dsn")
-        if not values.get(name, "http://").startswith(("http://", "https://"))
-    )
-    url = values.get("database_url", "postgresql://")
-    if not url.startswith(("postgres://", "postgresql://")):
-        faults.append("DATABASE_URL must start with postgres:// or postgresql://")
-    else:
-        if url.startswith("postgres://"):
-            values["database_url"] = url = "postgresql://" + url.removeprefix("postgres://")
-        faults.extend(_broken_urls(values.get("redis_url", "redis://"), url))
+    faults = [*_unfit_urls(values)]
     for name, words in (
         ("log_level", {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}),
         ("log_format", {"console", "json"}),
@@ -169,21 +171,88 @@ def _unfit(values: dict[str, Any]) -> list[str]:
             values[name] = word
             if word not in words:
                 faults.append(f"{name.upper()} must be one of {', '.join(sorted(words))}")
+    if "host" in values:
+        values["host"] = host = re.sub(r"^\[(.*:.*)\]$", r"\1", values["host"])
+        if not _is_host(host):
+            faults.append("HOST must be an IP address or a host name, without a port")
     return faults
 
 
-def _broken_urls(redis_url: str, database_url: str) -> Iterator[str]:
+def _is_host(text: str) -> bool:
+    """Tell whether a text can be an IP address, without brackets or a zone, or the name of a host."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?", text) is not None
+    return "%" not in text
+
+
+def _unfit_urls(values: dict[str, Any]) -> Iterator[str]:
     """Name URLs that cannot be read, without their texts: they hold passwords."""
+    hint = "is no URL; percent-encode what is special in its user and password"
+    if not values.get("redis_url", "redis://").startswith(("redis://", "rediss://", "unix://")):
+        yield "REDIS_URL must start with redis://, rediss:// or unix://"
+    elif fault := _redis_url_fault(values.get("redis_url", "redis://"), hint):
+        yield f"REDIS_URL {fault}"
+    url = values.get("database_url", "postgresql://")
+    if url.startswith("postgres://"):
+        values["database_url"] = url = "postgresql://" + url.removeprefix("postgres://")
+    if not url.startswith("postgresql://"):
+        yield "DATABASE_URL must start with postgres:// or postgresql://"
+    elif not _is_database_url(url):
+        yield f"DATABASE_URL {hint}"
+    for name in ("alert_webhook_url", "sentry_dsn"):
+        if name in values and not values[name].startswith(("http://", "https://")):
+            yield f"{name.upper()} must start with http:// or https://"
+        elif name in values and not _is_web_url(values[name]):
+            yield f"{name.upper()} {hint}"
+        elif name == "sentry_dsn" and name in values and not re.search(r"://[^/@]+@.*/\d+$", values[name]):
+            yield "SENTRY_DSN must have a key and a project: https://key@host/project"
+
+
+def _redis_url_fault(url: str, hint: str) -> str | None:
+    """Return why redis-py cannot make a connection of it, or None; it does not connect."""
+    from redis import ConnectionPool
+
+    try:
+        ConnectionPool.from_url(url).make_connection()
+    except ValueError:
+        return hint
+    except TypeError:
+        return "has an option that connections to Redis do not have"
+    return None
+
+
+def _is_database_url(url: str) -> bool:
+    """Tell whether psycopg2 can read it."""
     from psycopg2 import ProgrammingError
     from psycopg2.extensions import parse_dsn
 
-    hint = "is no URL; percent-encode what is special in its user and password"
     try:
-        _ = urlsplit(redis_url).port
-    except ValueError:
-        yield f"REDIS_URL {hint}"
-    try:
-        parse_dsn(database_url)
-        _ = [int(port) for port in parse_dsn(database_url).get("port", "").split(",") if port]
+        _ = [int(port) for port in parse_dsn(url).get("port", "").split(",") if port]
     except (ProgrammingError, ValueError):
-        yield f"DATABASE_URL {hint}"
+        return False
+    return True
+
+
+def _is_web_url(url: str) -> bool:
+    """Tell whether it names a host, and a port if any that is a number."""
+    try:
+        return bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+@contextmanager
+def stop_if_wrong() -> Iterator[None]:
+    """End the process on a `SettingsError`, with one line on standard error and exit code 1."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SystemExit(f"SyncApp cannot start: {error}") from None
+
+
+def load() -> Settings:
+    """Return the settings of a process; wrong ones end it."""
+    with stop_if_wrong():
+        return Settings.from_env()

@@ -24,6 +24,8 @@ from pathlib import Path
 from honcho.environ import parse, parse_procfile
 from honcho.printer import Message, Printer
 
+from syncapp.config import Settings, SettingsError
+from syncapp.listening import Listening
 from syncapp.processes import Process, StartError, end_leftovers
 from syncapp.servers import Servers
 
@@ -71,9 +73,8 @@ class Web(App):
 
     def __init__(self, env: Mapping[str, str], *, directory: Path, output: Path | Callable[[bytes], None]) -> None:
         super().__init__("web", env, directory=directory, output=output)
-        self.host = "127.0.0.1" if env["HOST"] == "0.0.0.0" else env["HOST"]
-        self.port = int(env["PORT"])
-        self.url = f"http://{self.host}:{self.port}"
+        listening = Listening.of(Settings.from_env(env))
+        self.host, self.port, self.url = listening.reached_at, listening.port, listening.url
 
     def is_ready(self) -> bool:
         """Tell whether it answers 200 to GET /ready."""
@@ -87,18 +88,22 @@ class Web(App):
 
 
 def run(environ: Mapping[str, str]) -> None:
-    """Start everything, say what to try, and wait. Raises `StartError` when something fails or stops by itself."""
+    """Start everything, say what to try, and wait.
+
+    Raises `SettingsError`, and `StartError` when something fails or stops by itself.
+    """
     directory = Path(environ.get("DATA_DIR") or ".data").expanduser().resolve()
-    host, port = environ.get("HOST") or "127.0.0.1", environ.get("PORT") or "8000"
+    # Nobody but this machine is let in, unless HOST says so.
+    environ = {**environ, "HOST": environ.get("HOST", "").strip() or "127.0.0.1"}
+    listening = Listening.of(Settings.from_env(environ))
     with _locked(directory):
         if end_leftovers(directory):
             print("Ended what an earlier run had left behind when it was killed.", flush=True)
-        _check_port(host, port)
+        _check_port(listening)
         print("Starting ...", flush=True)
         try:
             with Servers(directory, environ.get("REDIS_URL", ""), environ.get("DATABASE_URL", "")) as servers:
-                concurrency = environ.get("WEB_CONCURRENCY") or "2"
-                _serve(servers, app_env(environ, servers, HOST=host, PORT=port, WEB_CONCURRENCY=concurrency), directory)
+                _serve(servers, app_env(environ, servers), directory)
         finally:
             end_leftovers(directory)  # a signal may have come between the start of a process and the note of it
 
@@ -142,14 +147,15 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def _check_port(host: str, port: str) -> None:
+def _check_port(listening: Listening) -> None:
     try:
-        socket.create_server((host, int(port))).close()
-    except (ValueError, OverflowError) as error:
-        raise StartError(f"PORT={port} is no port: {error}") from None
+        with socket.socket(listening.family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((listening.address, listening.port))
+            probe.listen()
     except OSError as error:
         raise StartError(
-            f"cannot listen on {host}:{port} ({error.strerror}); for another port: make run PORT=..."
+            f"cannot listen on {listening.bind} ({error.strerror}); for another port: make run PORT=..."
         ) from None
 
 
@@ -210,6 +216,9 @@ def main() -> int:
         run(dotenv() | os.environ)
     except KeyboardInterrupt:
         print("Stopped.", flush=True)
+    except SettingsError as error:
+        print(f"SyncApp cannot start: {error}", file=sys.stderr)
+        return 1
     except (StartError, OSError) as error:
         print(f"make run: {error}", file=sys.stderr)
         return 1

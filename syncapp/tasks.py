@@ -24,7 +24,7 @@ from redis.exceptions import RedisError, ResponseError
 from syncapp import broker, db, logs, metrics, redis
 from syncapp.alerts import Alerts
 from syncapp.audit import AuditLog
-from syncapp.config import Settings
+from syncapp.config import Settings, load
 from syncapp.drains import Drain, collect_rarely
 from syncapp.keys import Keyspace
 from syncapp.last_drain import LastDrain
@@ -248,7 +248,7 @@ def _away(error: Exception) -> str | None:
 
 
 # `huey_consumer syncapp.tasks.huey` wants it here, made at import; nothing connects yet.
-_settings = Settings.from_env()
+_settings = load()
 _client = redis.connect(
     _settings,
     decode=False,

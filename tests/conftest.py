@@ -132,7 +132,7 @@ class Cluster:
         ]
         for process in self.web:
             process.name = f"web on port {process.port}"
-        self.worker = App("worker", environment(0), directory=directory, output=directory / "worker.log")
+        self.worker = App("worker", environment(free_port()), directory=directory, output=directory / "worker.log")
         self.processes: list[Process] = [*self.web, *([self.worker] if worker else [])]
 
     @property

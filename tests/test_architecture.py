@@ -37,6 +37,7 @@ LEAVES = {
     "questions",
     "exports",
     "statements",
+    "listening",
     "retries",
     "capacity",
 }
@@ -59,7 +60,7 @@ SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit"
     "watch",
     "last_drain",
 }
-EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__"} | {
+EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__", "__main__"} | {
     # What a client of a WebSocket or a stream is served with.
     "admission", "connection", "inbox", "outlet", "sockets", "stream", "wire",
     # The web server itself.

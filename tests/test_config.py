@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from syncapp.config import Settings, SettingsError
+from syncapp.dev import procfile
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,6 +78,88 @@ def test_every_bad_value_is_named_at_once() -> None:
         "AUDIT_RETRY_BACKOFF",
     ):
         assert name in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("AUDIT_BACKLOG_LIMIT", "-1", "must be at least 0"),
+        ("SYNC_BUCKETS", "1025", "must be 1 to 1024"),
+        ("REDIS_TIMEOUT_S", "61", "must be 0.05 to 60"),
+        ("PORT", "80a", "must be a whole number"),
+        ("PORT", "65536", "must be 1 to 65535"),
+        ("WEB_CONCURRENCY", "0", "must be 1 to 1000"),
+        ("WORKER_CONNECTIONS", "-1", "must be 0 to 1000000"),
+        ("HOST", "127.0.0.1:8000", "must be an IP address or a host name, without a port"),
+        ("HOST", "[::1", "must be an IP address or a host name, without a port"),
+        ("HOST", "http://localhost", "must be an IP address or a host name, without a port"),
+        ("REDIS_URL", "redis://u:secret@h/0?nope=1", "has an option that connections to Redis do not have"),
+        (
+            "ALERT_WEBHOOK_URL",
+            "https://u:secret@:80/",
+            "is no URL; percent-encode what is special in its user and password",
+        ),
+        ("SENTRY_DSN", "https://sentry.io/1", "must have a key and a project: https://key@host/project"),
+    ],
+)
+def test_a_fault_is_named_without_repeating_the_value(name: str, value: str, fault: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({name: value})
+    assert str(refused.value) == f"{name} {fault}"
+
+
+def test_a_sentry_dsn_and_a_webhook_of_the_usual_forms_are_taken() -> None:
+    for dsn in ("https://key@o1.ingest.sentry.io/42", "https://key:secret@sentry.example/some/path/7"):
+        assert Settings.from_env({"SENTRY_DSN": dsn}).sentry_dsn == dsn
+    assert Settings.from_env({"ALERT_WEBHOOK_URL": "http://[::1]:9/x?y=1"}).alert_webhook_url
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        procfile()["release"],
+        procfile()["web"],
+        procfile()["worker"],
+        "gunicorn wsgi:app",
+        "gunicorn --check-config wsgi:app",
+        "huey_consumer syncapp.tasks.huey",
+        "flask --app wsgi audit status",
+        "python -m syncapp.dev",
+    ],
+)
+def test_wrong_settings_end_every_command_with_one_line_that_names_them_all(command: str, tmp_path: Path) -> None:
+    wrong = {
+        "LOG_LEVEL": "nope",
+        "REDIS_URL": "redis://u:se/cret@h:x/0",
+        "SESSION_TTL_S": "se\ncret",
+        "DATA_DIR": str(tmp_path),
+    }
+    done = start(command, wrong)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "SyncApp cannot start: SESSION_TTL_S must be a whole number; REDIS_URL is no URL; percent-encode what is"
+        " special in its user and password; LOG_LEVEL must be one of CRITICAL, DEBUG, ERROR, INFO, WARNING\n"
+    )
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("kind", "name"), [("web", "WEB_CONCURRENCY"), ("worker", "WORKER_THREADS"), ("web", "PORT")])
+def test_what_the_servers_themselves_read_is_checked_before_they_do(kind: str, name: str) -> None:
+    done = start(procfile()[kind], {name: "many"})
+    assert (done.returncode, done.stderr) == (1, f"SyncApp cannot start: {name} must be a whole number\n")
+
+
+def start(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command as a platform does, until it ends by itself."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}"
+    return subprocess.run(
+        ["sh", "-c", f"exec {command}"],
+        cwd=ROOT,
+        env={"PATH": path, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_every_setting_says_what_it_is_for() -> None:

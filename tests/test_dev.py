@@ -23,6 +23,7 @@ import pytest
 import requests
 from conftest import MakeCluster
 from redis import Redis
+from test_listening import has_ipv6
 
 from syncapp import dev
 from syncapp.dev import ROOT, Web, app_env, procfile
@@ -133,6 +134,15 @@ def test_the_commands_of_the_greeting_work_as_they_stand(running: Run) -> None:
     docs = re.search(r"^API docs +(http\S+)$", running.output, re.MULTILINE)
     assert docs
     assert requests.get(docs[1], timeout=5).status_code == 200
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback address")
+def test_a_run_on_every_ipv6_address_is_announced_at_loopback(make_run: RunIt) -> None:
+    run = make_run(argv=("make", "run", "HOST=[::]"))
+    run.wait_until_announced()
+    assert f"SyncApp runs at http://[::1]:{run.port} " in run.output
+    assert f"ws://[::1]:{run.port}/ws" in run.output
+    assert requests.get(f"http://[::1]:{run.port}/ready", timeout=30).status_code == 200
 
 
 def test_a_directory_in_use_is_refused(running: Run, servers: Servers) -> None:

@@ -1,0 +1,65 @@
+"""Where the web process listens: HOST and PORT as gunicorn, sockets and URLs write them."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+
+from syncapp.config import Settings, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """An IP address of this machine, without brackets, and a port."""
+
+    address: str
+    port: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Listening:
+        """Look HOST up if it is a name, IPv4 first. Raises `SettingsError` when this machine has no such address."""
+        try:
+            address = str(ipaddress.ip_address(settings.host))
+        except ValueError:
+            address = _looked_up(settings.host, settings.port)
+        listening = cls(address, settings.port)
+        try:
+            with socket.socket(listening.family) as probe:
+                probe.bind((address, 0))
+        except OSError as error:
+            raise SettingsError(f"HOST cannot be listened on: {error.strerror}") from None
+        return listening
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """Family of its sockets."""
+        return socket.AF_INET6 if ":" in self.address else socket.AF_INET
+
+    @property
+    def bind(self) -> str:
+        """Address and port as gunicorn takes them."""
+        return f"{_bracketed(self.address)}:{self.port}"
+
+    @property
+    def reached_at(self) -> str:
+        """Address at which this machine reaches it: any address at all means loopback, too."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)  # noqa: S104 it asks, and binds nothing
+
+    @property
+    def url(self) -> str:
+        """Base URL at which this machine reaches it."""
+        return f"http://{_bracketed(self.reached_at)}:{self.port}"
+
+
+def _looked_up(name: str, port: int) -> str:
+    try:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"HOST is not known to this machine: {why}") from None
+    return str(min(found, key=lambda each: each[0] != socket.AF_INET)[4][0])
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
