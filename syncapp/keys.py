@@ -14,6 +14,8 @@ AUDIT_GROUP = "audit"
 """Consumer group of every outbox stream."""
 PROBE_SESSION = "00000000-0000-0000-0000-000000000000"
 """Id of no session, under whose keys it is tried what a commit may write."""
+SENTINEL = "complete"
+"""Member of each bucket's deadlines that is no session: it tells a whole set from one that was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,15 @@ class Keyspace:
         """Hash: the session."""
         return f"{self._tag(session_id)}session:{session_id}"
 
+    def sessions(self) -> str:
+        """Pattern of the keys of all sessions, for SCAN."""
+        return "sync:{b*}:session:*"
+
+    def session_of(self, key: str) -> str | None:
+        """Return the id in a session's key; None when the key is not one of this keyspace."""
+        session_id = key.partition(":session:")[2]
+        return session_id if key == self.session(session_id) else None
+
     def idempotency(self, session_id: str, key: str) -> str:
         """String: a command's first result."""
         return f"{self._tag(session_id)}idem:{session_id}:{key}"
@@ -39,7 +50,7 @@ class Keyspace:
         return f"{self._tag(session_id)}channel:{session_id}"
 
     def deadlines(self, bucket: int) -> str:
-        """Sorted set: session ids by the next instant (ms) they must be looked at."""
+        """Sorted set: session ids by the next instant (ms) they must be looked at, and the sentinel."""
         return f"{_bucket_tag(bucket)}deadlines"
 
     def outbox(self, bucket: int) -> str:

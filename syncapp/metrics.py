@@ -40,6 +40,9 @@ EXPIRY_LATENESS = Histogram(
     buckets=_SECONDS,
 )
 EXPIRY_FAILURES = Counter("syncapp_expiry_failures_total", "Sessions the sweeper could not expire; it tries again.")
+DEADLINES_REBUILT = Counter(
+    "syncapp_deadlines_rebuilt_total", "Sessions scheduled again after their bucket's deadlines were deleted."
+)
 SWEEPING = Gauge("syncapp_sweepers", "Web processes that hold the sweeper's lease.", multiprocess_mode="livesum")
 CLOCK_STEPS = Counter(
     "syncapp_clock_steps_total",

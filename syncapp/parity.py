@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from syncapp.db import Connection, connect
-from syncapp.keys import Keyspace
+from syncapp.keys import SENTINEL, Keyspace
 from syncapp.state import order_of
 from syncapp.verifier import Fault
 
@@ -78,7 +78,8 @@ class Parity:
         """Yield every session that has a deadline: all live ones."""
         for bucket in range(self._keys.buckets):
             for member, _ in self._client.zscan_iter(self._keys.deadlines(bucket), count=_AT_ONCE):
-                yield _text(member)
+                if (name := _text(member)) != SENTINEL:
+                    yield name
 
     def _held(self, names: list[str]) -> dict[str, tuple[int, int, str]]:
         """Return epoch, version and chain of each session as the store has them; 0, 0 and '' for what it has not."""

@@ -27,7 +27,7 @@ from syncapp.config import Settings
 from syncapp.definitions import define, session_budget_ms
 from syncapp.errors import Conflict, ValidationFailed
 from syncapp.fields import MAX_METADATA_BYTES
-from syncapp.keys import Keyspace
+from syncapp.keys import SENTINEL, Keyspace
 from syncapp.models import CreateSession, merge_patch
 from syncapp.redis import TRANSLATION
 from syncapp.remains import Remains
@@ -240,7 +240,7 @@ class SessionStore:
         for bucket in range(self._keys.buckets):
             with TRANSLATION:
                 found = {each for each, _ in self._client.zscan_iter(self._keys.deadlines(bucket))}
-            yield from sorted(found)
+            yield from sorted(found - {SENTINEL})
 
     def check(self) -> None:
         """Raise `StoreUnavailable` when the server refuses any of what commits write."""

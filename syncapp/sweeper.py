@@ -23,6 +23,7 @@ from syncapp.errors import StoreUnavailable
 from syncapp.keys import Keyspace
 from syncapp.lines import packed, pool_of
 from syncapp.loops import Loops
+from syncapp.rebuild import Rebuild
 from syncapp.sessions import SessionStore
 
 log = structlog.get_logger(__name__)
@@ -121,6 +122,7 @@ class Sweeper:
         self._ahead_ms = 0.0
         self._aside: dict[str, float] = {}
         self._lease = Lease(client, keys.sweeper(), clock)
+        self._rebuild = Rebuild(client, store, keys, clock)
         self._failures = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -226,6 +228,7 @@ class Sweeper:
         """Do one pass, if it is this process's turn; return how long to wait (s) before the next."""
         try:
             wait_s = self.run_once().wait_s if self._lease.hold() else RENEW_S
+            self._rebuild.step(held=self._lease.held)
         except (RedisError, StoreUnavailable) as error:
             if not self._failures:
                 log.warning("sweeper_without_store", error=f"{type(error).__name__}: {error}")

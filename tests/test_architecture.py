@@ -59,6 +59,7 @@ SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit"
     "clock_watch",
     "watch",
     "last_drain",
+    "rebuild",
 }
 EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__", "__main__"} | {
     # What a client of a WebSocket or a stream is served with.
@@ -75,7 +76,8 @@ BELOW = {
     **dict.fromkeys(TOOLS, LEAVES | STORES | TOOLS),
     # A service made of others: the only ones that know them.
     "sessions": LEAVES | STORES | {"calls"},
-    "sweeper": LEAVES | STORES | {"sessions"},
+    "sweeper": LEAVES | STORES | {"sessions", "rebuild"},
+    "rebuild": LEAVES | STORES | {"sessions"},
     "drains": LEAVES | STORES | {"outbox", "audit"},
     "letters": LEAVES | STORES | {"audit"},
     "clock_watch": LEAVES | STORES | {"presence"},
