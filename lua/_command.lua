@@ -11,27 +11,23 @@ local function check_call(keys, call)
   assert((call.fingerprint ~= '') == (keys.idempotency ~= nil), 'an idempotency record needs a fingerprint')
 end
 
--- The first result of this idempotency key, if it has one; 'idempotency_mismatch' if it was another
--- command's. The definition is not in the record: the session's own hash has it, or its tombstone, unless
--- another session of this id was made since. One that was restored since is the same.
+-- The answer to a command whose key has a record: the session as it is now, settled as a read settles it, and the
+-- event and patch of the first result. 'idempotency_mismatch' if the key was another command's; 'session_gone' if the
+-- session is not there any more. One that was restored since is the same: it was created at the same instant.
 local function replay(keys, call, now)
-  local record = keys.idempotency and redis.call('GET', keys.idempotency)
-  if not record then return nil end
-  local first = cjson.decode(record)
-  if first[1] ~= call.fingerprint then return refuse('idempotency_mismatch', now, nil, call) end
-  local state = {}
-  for i = 6, #first do state[i - 5] = first[i] end
-  local epoch = epoch_of(state[1])
-  if epoch then
-    -- Of a deleted session there are an epoch and a definition, but no scalars.
-    local scalars, last, definition = unpack(redis.call('HMGET', keys.session, 'scalars', 'epoch', 'definition'))
-    if epoch ~= (epoch_of(scalars) or last) and created_of(state[1]) ~= created_of(scalars) then
-      return refuse('not_found', now, nil, call)
-    end
-    if epoch ~= call.known_epoch then state[DEFINITION] = definition end
-  end
-  call.expired_id = first[3]
-  return reply('ok', tonumber(first[2]), state, call, first[4], first[5], 1)
+  local text = keys.idempotency and redis.call('GET', keys.idempotency)
+  if not text then return nil end
+  local first = read_record(text)
+  if first.fingerprint ~= call.fingerprint then return refuse('idempotency_mismatch', now, nil, call) end
+  if first.created == '' then return reply('ok', now, {}, call, first.event, first.patch, first) end
+  local session = load_session(keys.session)
+  if not session or int(session.created_ms) ~= first.created then return refuse('session_gone', now, nil, call) end
+  now = math.max(now, session.updated_ms)
+  local settled = settle(session, keys, call, now)
+  publish(keys, call)
+  if not settled then return refuse('busy', now, nil, call) end
+  call.expired_id = first.expired_id
+  return reply('ok', now, state_for(session, call), call, first.event, first.patch, first)
 end
 
 -- Whether a session is at the epoch and version that the caller expects, if it expects any.

@@ -3,6 +3,7 @@
 -- @include _reply
 -- @include _message
 -- @include _rights
+-- @include _idempotency
 
 local SNAPSHOT_EVERY = 100
 local NUDGE_MS = 500
@@ -62,10 +63,8 @@ end
 
 -- Leave of a deleted session what keeps its next epoch later than this one.
 local function write_tombstone(session, call, now)
-  local definition = redis.call('HGET', session.key, 'definition')
   redis.call('DEL', session.key)
-  redis.call('HSET', session.key, 'epoch', int(session.epoch), 'updated_ms', int(session.updated_ms),
-    'definition', definition)
+  redis.call('HSET', session.key, 'epoch', int(session.epoch), 'updated_ms', int(session.updated_ms))
   redis.call('PEXPIREAT', session.key, int(now + call.session_ttl_ms))
 end
 
@@ -158,15 +157,14 @@ local function commit(session, keys, call, now, at, word, details, actor, elapse
   return event, patch
 end
 
--- Answer a command, keep the answer for its idempotency key, and publish. No session: it is deleted; no event: there
--- was nothing to change.
+-- Answer a command, keep a record of it for its idempotency key, and publish. No session: it is deleted; no event:
+-- there was nothing to change.
 local function answer(session, keys, call, now, event, patch)
-  local gone = not session or session.status == 'deleted'
+  local left = session and session.status ~= 'deleted' and session or nil
   if keys.idempotency then
-    local state = gone and {} or state_of(session, int(session.epoch), '')
-    local first = {call.fingerprint, int(now), call.expired_id or '', event or '', patch or '', unpack(state)}
-    redis.call('SET', keys.idempotency, cjson.encode(first), 'PX', int(call.idempotency_ttl_ms))
+    local record = idempotency_record(left, call, event, patch)
+    redis.call('SET', keys.idempotency, record, 'PX', int(call.idempotency_ttl_ms))
   end
   publish(keys, call)
-  return reply('ok', now, gone and {} or state_for(session, call), call, event, patch)
+  return reply('ok', now, left and state_for(left, call) or {}, call, event, patch)
 end

@@ -26,9 +26,12 @@ local function state_for(session, call)
 end
 
 -- {word, now, state, event, patch, nudge, replayed, expired}: nudge is 1 when the bucket's outbox
--- wants draining, expired the id of who was found to have run out of time.
-local function reply(word, now, state, call, event, patch, replayed)
-  return {word, now, state, event or '', patch or '', call.nudge or 0, replayed or 0, call.expired_id or ''}
+-- wants draining, expired the id of who was found to have run out of time. replayed is '' for a command that was
+-- carried out now, else the epoch and version that its first result was at, or 'deleted'.
+local function reply(word, now, state, call, event, patch, first)
+  local replayed = ''
+  if first then replayed = first.created ~= '' and first.epoch .. ' ' .. first.version or 'deleted' end
+  return {word, now, state, event or '', patch or '', call.nudge or 0, replayed, call.expired_id or ''}
 end
 
 -- Refuse a command: nothing it asked for is written. The state tells the caller what is so.

@@ -27,16 +27,6 @@ local function split(text)
   return words
 end
 
--- The epoch, as text, that scalars begin with.
-local function epoch_of(scalars)
-  return scalars and string.match(scalars, '^%d+')
-end
-
--- When the session was created, as text: the same in every epoch that it was restored in.
-local function created_of(scalars)
-  return scalars and string.match(scalars, '^' .. string.rep('[^ ]* ', 15) .. '(%d+)')
-end
-
 -- One read brings all that most commands need. With more than one block, `block_tags` says which commit each
 -- was last written by, as version.instant: a caller that has blocks of the same tags is not sent them again.
 local function load_session(key)

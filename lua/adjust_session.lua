@@ -6,7 +6,7 @@
 --       8 session ttl ms  9 idempotency ttl ms
 --       10 add, set or at_least  11 ms  12 participant or ''  13 group or ''  14 latest deadline (ms) or ''
 --       15 reason as JSON text, or ''
--- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 --          unknown_participant · unknown_group · no_budget · adjustment_too_large
 -- Event  time_adjusted, then what is due by it
 -- @include _command

@@ -6,7 +6,8 @@
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
 --       10 reason as JSON text, or ''
--- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · store_full · invalid_transition
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · store_full
+--          invalid_transition
 -- Event  session_cancelled
 -- @include _memory
 -- @include _command

@@ -9,7 +9,7 @@
 --       18 action_on_timeout as JSON text  19 metadata as JSON text  20 definition as JSON text
 --       21 most events in the outbox, '0' for any  22 most of maxmemory used (percent), '0' for any  23 participants
 --       24… id, budget (ms) and group index or '' of each; id and budget of each group
--- Replies  ok · session_exists · idempotency_mismatch · audit_backlog · store_full
+-- Replies  ok · session_exists · busy · idempotency_mismatch · session_gone · audit_backlog · store_full
 -- Event  session_created
 -- @include _memory
 -- @include _command

@@ -5,7 +5,7 @@
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
--- Replies  ok · busy · version_conflict · idempotency_mismatch · store_full
+-- Replies  ok · busy · version_conflict · idempotency_mismatch · session_gone · store_full
 -- Event  session_deleted
 -- @include _memory
 -- @include _command

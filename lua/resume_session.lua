@@ -4,7 +4,7 @@
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
--- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 -- Event  session_resumed, then what is due by it
 -- @include _command
 

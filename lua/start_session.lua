@@ -5,7 +5,8 @@
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
 --       10 participant who begins, or ''
--- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition · unknown_participant
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
+--          unknown_participant
 -- Event  session_started, then what is due by it
 -- @include _command
 

@@ -5,7 +5,7 @@
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
 --       10 next participant, or '' for the next in rotation  11 participant whose turn it must be, or ''
--- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · invalid_transition
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 --          unknown_participant · not_active_participant · unknown_next_participant
 --          expired_next_participant
 -- Event  cycle_switched, then what is due by it

@@ -5,7 +5,7 @@
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms
 --       10 metadata version the document was made from, or '' to ask for it  11 metadata as JSON text
--- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · metadata_changed
+-- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · metadata_changed
 -- Event  metadata_updated
 -- @include _command
 

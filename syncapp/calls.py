@@ -134,7 +134,7 @@ class Calls:
             known.epoch if known else "",
             known.tags if known else "",
             self._settings.session_ttl_s * 1000,
-            # What a record does not have, the session or its tombstone has: it must not be gone before.
+            # A record must not outlive the tombstone, which keeps a later session's created_at apart from this one's.
             min(self._settings.idempotency_ttl_s, self._settings.session_ttl_s) * 1000,
         ]
 
@@ -150,6 +150,7 @@ class Calls:
             event_json=event,
             patch_json=patch,
             replayed=bool(replayed),
+            first=_first(replayed),
             expired_participant_id=expired_id or None,
         )
 
@@ -167,7 +168,17 @@ class Calls:
 def _is_miss(command: str, reply: Sequence[Any]) -> bool:
     """Tell whether there was no session: a delete is glad of that, but the log may know one to delete."""
     word, _, _, event, _, _, replayed, _ = reply
-    return word == "not_found" or (command == "delete" and word == "ok" and not event and not replayed)
+    return word in ("not_found", "session_gone") or (
+        command == "delete" and word == "ok" and not event and not replayed
+    )
+
+
+def _first(replayed: str) -> tuple[int, int] | None:
+    """Return the (epoch, version) of a first result; None for a command that was not replayed, and for a delete."""
+    if not replayed or replayed == "deleted":
+        return None
+    epoch, version = replayed.split(" ")
+    return int(epoch), int(version)
 
 
 def _text(value: str | bytes | int) -> str:

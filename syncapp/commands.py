@@ -17,7 +17,7 @@ class Claim(Struct, frozen=True):
     """What a caller claims about the session it acts on, and how the command is known.
 
     expected_epoch, expected_version: when given, any other is refused (compare-and-set).
-    idempotency_key: 1-128 visible characters; the same key again returns the first result.
+    idempotency_key: 1-128 visible characters; the same key again does nothing more.
     request_id: goes into the audit trail; letters, digits, `.`, `_` and `-`.
     """
 
@@ -35,8 +35,9 @@ class Result(Struct, frozen=True):
 
     session: the state after it, or None when it is deleted. now_ms: the server's time it is shown at.
     event_json, patch_json: of its commit, as text, because few callers want them; '' when nothing had to be
-    committed. replayed: an idempotency key brought back a first result. expired_participant_id: who was found to
-    have run out of time.
+    committed. expired_participant_id: who was found to have run out of time. replayed: the command was carried out
+    before under the same idempotency key. Then the session is the present one, the rest is of the first result:
+    first, its (epoch, version), None after a delete; event_json and patch_json, '' where they were too long to keep.
     """
 
     session: Session | None
@@ -45,6 +46,12 @@ class Result(Struct, frozen=True):
     patch_json: str = ""
     replayed: bool = False
     expired_participant_id: str | None = None
+    first: tuple[int, int] | None = None
+
+    @property
+    def order(self) -> tuple[int, int] | None:
+        """The (epoch, version) that the command led to; None after a delete."""
+        return self.first or (self.session.order if self.session else None)
 
     @property
     def event(self) -> Mapping[str, Any] | None:

@@ -182,6 +182,7 @@ class AuditIncomplete(StoreUnavailable):
 
 BY_WORD: dict[str, type[SyncError]] = {
     "not_found": SessionNotFound,
+    "session_gone": SessionNotFound,
     "session_exists": SessionExists,
     "version_conflict": Conflict,
     "invalid_transition": InvalidTransition,

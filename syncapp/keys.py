@@ -42,7 +42,7 @@ class Keyspace:
         return session_id if key == self.session(session_id) else None
 
     def idempotency(self, session_id: str, key: str) -> str:
-        """String: a command's first result."""
+        """String: what a replay of a command needs."""
         return f"{self._tag(session_id)}idem:{session_id}:{key}"
 
     def channel(self, session_id: str) -> str:

@@ -163,10 +163,10 @@ def message(kind: Told, session_id: str, timestamp: int, fields: Mapping[str, An
 
 
 def ack(session_id: str, timestamp: int, echo: str | int, result: Result) -> bytes:
-    """Return the `ACK` of a command; that of a delete has no version."""
+    """Return the `ACK` of a command, with the version that it led to; that of a delete has none."""
     fields: dict[str, Any] = {"id": echo}
-    if result.session:
-        fields |= {"epoch": result.session.epoch, "version": result.session.version}
+    if result.order:
+        fields["epoch"], fields["version"] = result.order
     if result.expired_participant_id:
         fields["expired_participant_id"] = result.expired_participant_id
     if result.replayed:

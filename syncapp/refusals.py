@@ -29,13 +29,20 @@ _FIELDS = {
 """What each word says, and of which field."""
 _SENTENCES = {
     "not_found": "there is no session of this id; it may have been deleted or have ended long ago",
+    "session_gone": "the command took effect when it was first sent with this key, but its session is gone: it was "
+    "deleted, ended long ago, or another of the same id took its place",
     "idempotency_mismatch": "this idempotency key was used for another command; use a new key for a new command",
     "audit_backlog": "the audit trail is too far behind for new sessions; those that are there go on",
     "store_full": "the store is too full for this, and nothing was changed; complete, cancel and delete still work",
     "busy": "more time has passed than could be settled at once; try again",
 }
 """What each word says that needs no state."""
-_DETAILS = {"busy": {"retry_after_s": 1}, "audit_backlog": {"retry_after_s": 30}, "store_full": {"retry_after_s": 30}}
+_DETAILS: dict[str, dict[str, Any]] = {
+    "busy": {"retry_after_s": 1},
+    "audit_backlog": {"retry_after_s": 30},
+    "store_full": {"retry_after_s": 30},
+    "session_gone": {"replayed": True},
+}
 
 
 def not_now(error: BaseException) -> StoreUnavailable:

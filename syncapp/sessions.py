@@ -12,6 +12,7 @@ and, but for `create` and `delete`, `SessionNotFound`.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ from syncapp.state import Session, order_of
 
 KEY_NAMESPACE = uuid.UUID("6c2f6d63-8a0b-5b0e-9c39-0d0c4d1f4f57")
 """Makes a session's id from an idempotency key, when a create has no id of its own."""
+_RANDOM_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z", re.IGNORECASE)
 _UPDATE_ATTEMPTS = 64
 
 
@@ -63,7 +65,8 @@ class SessionStore:
     def create(self, new: CreateSession, claim: Claim = NO_CLAIM) -> Result:
         """Create a session, `pending`. Raises `SessionExists`, `IdempotencyMismatch`, `AuditBacklog`, `StoreFull`.
 
-        Without an id of its own, the id is made from the idempotency key, or else at random.
+        Without an id of its own, the id is made from the idempotency key, or else at random. Raises
+        `ValidationFailed` when that key is no random UUID: others could name it, too, and would share the session.
         """
         session_id = new.session_id or _new_id(claim)
         people, groups = new.in_rotation(), new.in_groups()
@@ -256,4 +259,7 @@ class SessionStore:
 def _new_id(claim: Claim) -> str:
     if claim.idempotency_key is None:
         return str(uuid.uuid4())
+    if not _RANDOM_UUID.match(claim.idempotency_key):
+        message = "must be a random UUID (version 4 or 7) when there is no session_id: send one or the other"
+        raise ValidationFailed.of("Idempotency-Key", message, "random_uuid")
     return str(uuid.uuid5(KEY_NAMESPACE, claim.idempotency_key))

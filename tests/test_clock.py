@@ -393,19 +393,6 @@ def test_a_start_or_a_resume_with_nothing_left_times_out_at_once(store: SessionS
     assert told(redis, second)[-2:] == [("session_resumed", 0), ("participant_expired", 0)]
 
 
-def test_an_answer_that_made_something_due_is_replayed_as_it_was(store: SessionStore) -> None:
-    session_id = running(store, action_on_timeout=SKIP)
-    store.adjust(session_id, op="set", ms=0, participant_id="b")
-    claim = Claim(idempotency_key="k")
-    first, again = store.switch(session_id, claim), store.switch(session_id, claim)
-    assert (again.replayed, again.found, again.patch, again.expired_participant_id) == (
-        True,
-        first.found,
-        first.patch,
-        "b",
-    )
-
-
 # Rotation
 
 

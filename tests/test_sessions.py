@@ -331,73 +331,6 @@ def test_a_conflict_carries_both_versions_and_the_current_state(store: SessionSt
     assert details["current"]["status"] == "running"
 
 
-def test_the_same_key_again_brings_the_first_result_back_and_commits_nothing(
-    store: SessionStore, clock: SetClock, redis: Redis, running: str
-) -> None:
-    claim = Claim(idempotency_key="k")
-    clock.pass_ms(1000)
-    first = store.switch(running, claim)
-    clock.pass_ms(1000)
-    store.switch(running)
-    before = dump(redis, running)
-    again = store.switch(running, claim)
-    assert again.replayed
-    assert (again.found, again.now_ms, again.event, again.patch) == (
-        first.found,
-        first.now_ms,
-        first.event,
-        first.patch,
-    )
-    assert dump(redis, running) == before
-
-
-def test_a_first_result_outlives_its_session_in_a_process_that_never_saw_it(
-    store: SessionStore, redis_url: str, running: str
-) -> None:
-    claim = Claim(idempotency_key="k")
-    first = store.switch(running, claim)
-    store.delete(running)
-    assert make_store(redis_url).switch(running, claim).found == first.found
-
-
-def test_deleting_again_with_the_same_key_is_a_replay(store: SessionStore, running: str) -> None:
-    claim = Claim(idempotency_key="d")
-    assert not store.delete(running, claim).replayed
-    assert store.delete(running, claim).replayed
-
-
-def test_a_key_belongs_to_its_command_arguments_and_expected_version(store: SessionStore, running: str) -> None:
-    store.switch(running, Claim(idempotency_key="k"), participant_id="white")
-    attempts: list[Callable[[], Result]] = [
-        lambda: store.switch(running, Claim(idempotency_key="k"), participant_id="black"),
-        lambda: store.switch(running, Claim(expected_version=2, idempotency_key="k"), participant_id="white"),
-        lambda: store.pause(running, Claim(idempotency_key="k")),
-    ]
-    for attempt in attempts:
-        with pytest.raises(IdempotencyMismatch):
-            attempt()
-
-
-def test_a_create_with_a_key_and_no_id_finds_its_first_session_again(store: SessionStore, redis_url: str) -> None:
-    claim = Claim(idempotency_key="game 1".replace(" ", "-"))
-    first = store.create(chess(), claim)
-    again = make_store(redis_url).create(chess(), claim)
-    assert again.replayed
-    assert again.found == first.found
-    with pytest.raises(IdempotencyMismatch):
-        store.create(chess(increment_ms=1), claim)
-
-
-def test_updates_with_a_key_are_replayed_though_the_metadata_moved_on(store: SessionStore, running: str) -> None:
-    claim = Claim(idempotency_key="u")
-    first = store.update(running, {"a": 1}, claim)
-    store.update(running, {"a": 2})
-    again = store.update(running, {"a": 1}, claim)
-    assert again.replayed
-    assert again.found == first.found
-    assert store.get(running).found.metadata == {"a": 2}
-
-
 def test_every_commit_is_one_message_and_patches_fold_to_the_state(
     store: SessionStore, clock: SetClock, redis: Redis
 ) -> None:
@@ -548,27 +481,6 @@ def test_a_command_that_found_nothing_to_do_keeps_its_key(store: SessionStore, r
     with pytest.raises(IdempotencyMismatch):
         store.update(running, {"a": 1}, claim)
     assert getattr(store, command)(running, claim).replayed
-
-
-def test_deleting_what_is_gone_with_a_key_does_not_delete_what_comes_later(store: SessionStore, running: str) -> None:
-    claim = Claim(idempotency_key="k")
-    store.delete(running)
-    store.delete(running, claim)
-    store.create(chess(session_id=running))
-    assert store.delete(running, claim).replayed
-    assert store.get(running).found.version == 1
-
-
-def test_a_replay_for_a_session_that_was_made_again_is_not_found_in_every_process(
-    store: SessionStore, redis_url: str
-) -> None:
-    claim = Claim(idempotency_key="k")
-    session_id = store.create(chess(), claim).found.session_id
-    store.delete(session_id)
-    store.create(chess(session_id=session_id))
-    for each in (store, make_store(redis_url)):
-        with pytest.raises(SessionNotFound):
-            each.create(chess(), claim)
 
 
 def test_a_commit_asks_for_a_drain_at_most_once_a_second_and_bucket(redis_url: str, clock: SetClock) -> None:

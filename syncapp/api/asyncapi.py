@@ -127,7 +127,9 @@ class Ack(ServerMessage):
     id: Echo
     epoch: int = 0
     version: int = 0
-    replayed: Literal[True] | None = Field(default=None, description="The idempotency key brought a first result back.")
+    replayed: Literal[True] | None = Field(
+        default=None, description="The command had been done before, under the same idempotency key."
+    )
     expired_participant_id: str | None = Field(default=None, description="Who was found to have run out of time.")
 
 

@@ -37,19 +37,24 @@ def state(found: Result) -> Response:
 
 
 def result(found: Result, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return the state after a command, or just its event and patch when the caller prefers that."""
+    """Return the state after a command, or just its event and patch when the caller prefers that.
+
+    A record of an idempotency key may have no room for the patch: a replay then answers with the state all the same,
+    as RFC 7240 allows.
+    """
     session = found.found
     headers = {"ETag": session.etag} | (headers or {})
     if found.replayed:
         headers["Idempotency-Replayed"] = "true"
-    if requests.wants_minimal():
+    if requests.wants_minimal() and (found.patch_json or not found.replayed):
         # The patch's own: what the command made due may have been committed on top of it.
         patch = found.patch or {}
+        epoch = found.first[0] if found.first else session.epoch
         version = patch.get("version", session.version)
-        headers |= {"Preference-Applied": "return=minimal", "ETag": f'"{session.epoch}-{version}"'}
+        headers |= {"Preference-Applied": "return=minimal", "ETag": f'"{epoch}-{version}"'}
         document: dict[str, Any] = {
             "session_id": session.session_id,
-            "epoch": session.epoch,
+            "epoch": epoch,
             "version": version,
             "event": found.event,
             "patch": public_patch(patch),

@@ -250,7 +250,8 @@ class CreateHeaders(BaseModel):
     idempotency_key: str | None = Field(
         default=None,
         alias="Idempotency-Key",
-        description="1 to 128 visible ASCII characters; the same key again returns the first result.",
+        description="1 to 128 visible ASCII characters; the same key again does nothing more and answers with the "
+        "present state. Without a `session_id` the key must be a random UUID (version 4 or 7), made for this create.",
     )
     prefer: str | None = Field(default=None, alias="Prefer", description="`return=minimal` leaves the state out.")
     request_id: str | None = Field(
@@ -260,6 +261,13 @@ class CreateHeaders(BaseModel):
 
 class CommandHeaders(CreateHeaders):
     """Headers of a command."""
+
+    idempotency_key: str | None = Field(
+        default=None,
+        alias="Idempotency-Key",
+        description="1 to 128 visible ASCII characters; the same key again does nothing more and answers with the "
+        "present state, or, where `return=minimal` is preferred, with the first event and patch if they were kept.",
+    )
 
     if_match: str | None = Field(default=None, alias="If-Match", description="The ETag to act on; else 412.")
 
