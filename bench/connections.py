@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from syncapp.db import upgrade
-from syncapp.dev import Web, app_env
+from syncapp.dev import NO_LIMITS, Web, app_env
 from syncapp.processes import end_leftovers, free_port
 from syncapp.servers import Servers
 
@@ -80,7 +80,9 @@ def server(**env: str) -> Iterator[Server]:
             limits |= {"WS_MESSAGES_BURST": "100000", "WS_DRAIN_S": "0"}
             upgrade(servers.database_url)
             web = Web(
-                app_env(os.environ, servers, **own, **limits, **env), directory=directory, output=directory / "log"
+                app_env(os.environ, servers, **NO_LIMITS, **own, **limits, **env),
+                directory=directory,
+                output=directory / "log",
             )
             web.start()
             try:

@@ -15,7 +15,7 @@ import orjson
 import psycopg2
 
 from bench.rig import Rig
-from syncapp.dev import Web, app_env
+from syncapp.dev import NO_LIMITS, Web, app_env
 from syncapp.processes import free_port
 
 SESSIONS = 20
@@ -76,7 +76,8 @@ def differences(webs: Sequence[Web], acknowledged: Mapping[str, int]) -> list[st
 
 
 def _web(rig: Rig) -> Web:
-    env = app_env(os.environ, rig.servers, HOST="127.0.0.1", PORT=str(free_port()), WEB_CONCURRENCY="1")
+    own = {"HOST": "127.0.0.1", "PORT": str(free_port()), "WEB_CONCURRENCY": "1"}
+    env = app_env(os.environ, rig.servers, **NO_LIMITS, **own)
     handle, log = tempfile.mkstemp(prefix="relay-", suffix=".log", dir=rig.directory)
     os.close(handle)
     return Web(env | {"TMPDIR": str(rig.directory)}, directory=rig.directory, output=Path(log))

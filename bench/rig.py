@@ -15,7 +15,7 @@ import redis as redis_py
 from syncapp.commands import Result
 from syncapp.config import Settings
 from syncapp.db import upgrade
-from syncapp.dev import App, Web, app_env
+from syncapp.dev import NO_LIMITS, App, Web, app_env
 from syncapp.keys import Keyspace
 from syncapp.models import CreateSession
 from syncapp.processes import free_port
@@ -113,9 +113,8 @@ class Rig:
             yield worker
 
     def _env(self, **values: str) -> dict[str, str]:
-        return app_env(
-            os.environ, self.servers, HOST="127.0.0.1", PORT=str(free_port()), TMPDIR=str(self.directory), **values
-        )
+        own = {"HOST": "127.0.0.1", "PORT": str(free_port()), "TMPDIR": str(self.directory)}
+        return app_env(os.environ, self.servers, **(NO_LIMITS | own | values))
 
     def _log(self, name: str) -> Path:
         handle, path = tempfile.mkstemp(prefix=f"{name}-", suffix=".log", dir=self.directory)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from syncapp.config import Settings
     from syncapp.history import History
     from syncapp.hub import Hub
+    from syncapp.limits import Limits
     from syncapp.loops import Loops
     from syncapp.readiness import StoreHealth
     from syncapp.sessions import SessionStore
@@ -35,6 +36,7 @@ class Services:
     hub: Hub
     sweeper: Sweeper
     guards: Guards
+    limits: Limits
     queue: Callable[[], Queue]
     history: History
     store_health: Callable[[], StoreHealth]
@@ -66,6 +68,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from werkzeug.middleware.proxy_fix import ProxyFix
 
     from syncapp import broker, cli, db, logs, redis, ws
+    from syncapp.addresses import Forwarded
     from syncapp.admission import Guards
     from syncapp.alerts import Alerts
     from syncapp.api import asyncapi, hooks, responses, sessions, streams, system
@@ -78,6 +81,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.inbox import Crew
     from syncapp.keys import Keyspace
     from syncapp.last_drain import LastDrain
+    from syncapp.limits import Limits
     from syncapp.lines import server_at
     from syncapp.loops import Loops
     from syncapp.nudger import Nudger
@@ -114,7 +118,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         loops=loops,
     )
     hub = Hub(settings, read=store.read, loops=loops)
-    guards = Guards(settings, loops)
+    guards, limits = Guards(settings, loops), Limits(settings)
     keys = Keyspace(settings.sync_buckets)
     presence = Presence(client, keys, kind="web", loops=loops)
     clock_watch = ClockWatch(client, keys, presence, server=server_at(settings.redis_url), alert=Alerts(settings))
@@ -131,8 +135,9 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     app.ensure_sync = lambda func: func  # type: ignore[method-assign]
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     if settings.proxy_hops:
+        forwarded = Forwarded(app.wsgi_app, settings.proxy_hops)
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # the documented way to add middleware
-            app.wsgi_app, x_for=settings.proxy_hops, x_proto=settings.proxy_hops, x_host=0
+            forwarded, x_for=0, x_proto=settings.proxy_hops, x_host=0
         )
     app.extensions["syncapp"] = Services(
         settings,
@@ -140,6 +145,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         hub,
         sweeper,
         guards,
+        limits,
         queue=Tally(client, Keyspace(settings.sync_buckets), broker.connect(settings).scheduled_count).read,
         history=history,
         store_health=StoreCheck(client, bare.check).health,
@@ -155,6 +161,8 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     app.register_blueprint(asyncapi.blueprint)
     app.register_blueprint(history_api.blueprint)
     system.register(app)
-    ws.register(app, Backend(settings, store, hub, Crew(settings.redis_max_connections // 2 or 1, loops)), guards)
+    ws.register(
+        app, Backend(settings, store, hub, Crew(settings.redis_max_connections // 2 or 1, loops), limits), guards
+    )
     cli.register(app, settings)
     return app

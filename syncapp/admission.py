@@ -11,9 +11,11 @@ from typing import ClassVar, NamedTuple
 from flask import request
 
 from syncapp import models
+from syncapp.addresses import group_of
 from syncapp.config import Settings
 from syncapp.draining import Draining
-from syncapp.errors import RateLimited, SyncError, ValidationFailed
+from syncapp.errors import SyncError, ValidationFailed
+from syncapp.limits import refused
 from syncapp.loops import Loops
 from syncapp.metrics import SOCKETS, WS_REFUSED
 from syncapp.topics import NEVER, Order
@@ -61,7 +63,7 @@ class Quotas:
     @contextmanager
     def hold(self, session: str, address: str) -> Iterator[None]:
         """Count a connection in while it lasts. Raises `TooManyConnections`, `RateLimited`."""
-        keys = [("process", ""), ("session", session), ("address", address)]
+        keys = [("process", ""), ("session", session), ("address", group_of(address))]
         with self._lock:
             self._check(keys)
             self._open.update(keys)
@@ -86,9 +88,10 @@ class Quotas:
             scope, limit = key[0], limits[key[0]]
             if self._open[key] < limit:
                 continue
-            details = {"limit": limit, "retry_after_s": RETRY_AFTER_S}
             message = f"this {scope} has {limit} connections, as many as it may"
-            fault = (RateLimited if scope == "address" else TooManyConnections)(message, details)
+            fault: SyncError = TooManyConnections(message, {"limit": limit, "retry_after_s": RETRY_AFTER_S})
+            if scope == "address":
+                fault = refused("ws_max_connections_per_address", limit, RETRY_AFTER_S, message)
             raise counted(f"{scope}_quota", fault)
 
 

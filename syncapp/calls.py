@@ -106,6 +106,11 @@ class Calls:
         with TRANSLATION:
             self._scripts.call("check_store", keys, self._head(PROBE_SESSION, NO_CLAIM, "ready", None))
 
+    def known(self, session_id: str) -> Session | None:
+        """Return the session as it was last told of, if that is still remembered."""
+        known = self._known.get(session_id)
+        return known.session if known else None
+
     def expire(self, session_ids: Sequence[str]) -> list[Swept | ResponseError]:
         """Run the expiry of each session, all in one round trip. Raises `StoreUnavailable`, also of a full store."""
         calls = [(self._keys.commit(each), self._head(each, NO_CLAIM, "", None)) for each in session_ids]

@@ -82,7 +82,27 @@ class Settings:
         0.0, "Requests a second one address may make to one web process; 0 for no limit.", 0, 1_000_000
     )
     rate_limit_burst: int = _setting(50, "Requests one address may make at once before the rate applies.", 1, 1_000_000)
-    proxy_hops: int = _setting(0, "Trusted proxies that append to `X-Forwarded-For` (1 on Heroku).", 0, 10)
+    creates_per_minute: int = _setting(
+        1200, "Sessions a minute one address may create by one web process; 0 for no limit.", 0, 1_000_000
+    )
+    address_store_bytes_per_hour: int = _setting(
+        67_108_864,
+        "Bytes an hour one address may add to the store (sessions, metadata, idempotency keys) by one web process; "
+        "0 for no limit.",
+        0,
+    )
+    self_commits_per_hour: int = _setting(
+        72_000,
+        "Commits an hour that sessions of one address may make by themselves (`skip_cycle`), for each web process; "
+        "0 for no limit.",
+        0,
+    )
+    proxy_hops: int = _setting(
+        0,
+        "Trusted proxies that append to `X-Forwarded-For` (1 on Heroku); with fewer entries the peer is the client.",
+        0,
+        10,
+    )
     ws_allowed_origins: str = _setting(
         "*", "Origins that may open WebSockets, separated by commas; `*` for all. Clients without one are let in."
     )

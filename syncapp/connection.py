@@ -14,11 +14,12 @@ from typing import Any
 
 import structlog
 
-from syncapp import dispatch, protocol
+from syncapp import protocol
 from syncapp.config import Settings
 from syncapp.errors import InternalError, SyncError, ValidationFailed
 from syncapp.hub import Hub
 from syncapp.inbox import MOST_IN_FLIGHT, Crew, Inbox
+from syncapp.limits import Limits
 from syncapp.metrics import WS_CLOSED, WS_COMMANDS, WS_RECEIVED, WS_SKIPPED
 from syncapp.outlet import Outlet
 from syncapp.protocol import Close, Command, Ping, Told
@@ -41,6 +42,7 @@ class Backend:
     store: SessionStore
     hub: Hub
     crew: Crew
+    limits: Limits
 
 
 class Connection:
@@ -50,7 +52,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_backend", "_close", "_commands", "_id", "_inbox", "_inspected", "_leaves", "_outlet", "_ping_s",
+        "_address", "_backend", "_close", "_commands", "_id", "_inbox", "_inspected", "_leaves", "_outlet", "_ping_s",
         "_received", "_session_id", "_wire", "_ws",
     )  # fmt: skip
 
@@ -65,6 +67,7 @@ class Connection:
         self._id = uuid.uuid4().hex[:12]
         self._outlet = Outlet(wire, claim, patches=patches)
         self._inbox: Inbox | None = None
+        self._address = ""
         self._close: tuple[Close, str] | None = None
         self._leaves = False
         self._received = self._commands = 0
@@ -78,6 +81,7 @@ class Connection:
     def run(self, address: str, claim: Order = NEVER) -> None:
         """Serve until the end; raises nothing."""
         began_s = time.monotonic()
+        self._address = address
         log.info("websocket opened", session_id=self._session_id, address=address, connection=self._id)
         try:
             self._backend.hub.watch(self._session_id, self, claim)
@@ -198,8 +202,8 @@ class Connection:
         request_id = f"{self._id}.{self._commands}"
         try:
             asked = command.asked(self._session_id)
-            store, claim = self._backend.store, command.claim(request_id)
-            result = dispatch.call(store, command.command, self._session_id, asked, claim)
+            backend, claim = self._backend, command.claim(request_id)
+            result = backend.limits.run(backend.store, self._address, command.command, self._session_id, asked, claim)
         except SyncError as fault:
             self.refuse(command, fault)
             return fault

@@ -30,6 +30,8 @@ from syncapp.processes import Process, StartError, end_leftovers
 from syncapp.servers import Servers
 
 ROOT = Path(__file__).resolve().parent.parent
+NO_LIMITS = {"CREATES_PER_MINUTE": "0", "ADDRESS_STORE_BYTES_PER_HOUR": "0", "SELF_COMMITS_PER_HOUR": "0"}
+"""Settings for load that comes from one address: tests and benchmarks."""
 
 
 def procfile() -> dict[str, str]:

@@ -129,7 +129,7 @@ class IdempotencyMismatch(SyncError):
 
 
 class RateLimited(SyncError):
-    """Too many requests; details: retry_after_s."""
+    """Too many requests; details: reason (the name of the limit), limit, retry_after_s."""
 
     status, code = 429, "RATE_LIMIT_EXCEEDED"
 

@@ -33,6 +33,7 @@ WS_COMMANDS = Counter("syncapp_ws_commands_total", "Commands over WebSockets.", 
 WS_SKIPPED = Counter("syncapp_ws_versions_skipped_total", "Versions that slow clients were not sent.")
 WS_CLOSED = Counter("syncapp_ws_closed_total", "WebSockets closed by the server.", ("code",))
 WS_REFUSED = Counter("syncapp_ws_refused_total", "WebSocket handshakes refused.", ("reason",))
+LIMITED = Counter("syncapp_limited_total", "Requests refused by a limit of their address.", ("reason",))
 HUB_RESYNCS = Counter("syncapp_hub_resyncs_total", "Whole states read because a version was missed.", ("reason",))
 EXPIRY_LATENESS = Histogram(
     "syncapp_expiry_lateness_seconds",

@@ -104,6 +104,10 @@ class SessionStore:
         """Return a session, settled: what was due has happened."""
         return self._calls.run("get", session_id, NO_CLAIM)
 
+    def known(self, session_id: str) -> Session | None:
+        """Return the session as this process was last told of it, without asking the store; None if it was not."""
+        return self._calls.known(session_id)
+
     def read(self, session_id: str) -> tuple[Session, int]:
         """Return a session and the server's time in ms it is shown at, for the hub."""
         result = self.get(session_id)

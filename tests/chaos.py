@@ -33,7 +33,7 @@ import requests
 from proxy import Proxy
 
 from syncapp.db import upgrade
-from syncapp.dev import App, Web, app_env
+from syncapp.dev import NO_LIMITS, App, Web, app_env
 from syncapp.keys import Keyspace
 from syncapp.parity import Parity
 from syncapp.processes import Process, free_port
@@ -90,6 +90,7 @@ class Rig:
             AUDIT_RETRY_DELAY_S="1",
             AUDIT_RETRIES="3",
             AUDIT_CLAIM_IDLE_S="3",
+            **NO_LIMITS,
         )
         self.webs = [
             Web(env | {"PORT": str(free_port())}, directory=directory, output=directory / f"web-{number}.log")

@@ -19,7 +19,7 @@ import psycopg2
 import pytest
 import redis as redis_py
 
-from syncapp.dev import App, Web, app_env
+from syncapp.dev import NO_LIMITS, App, Web, app_env
 from syncapp.processes import Process, end_leftovers, free_port
 from syncapp.servers import Postgres, Servers, Valkey
 
@@ -124,7 +124,7 @@ class Cluster:
         def environment(port: int) -> dict[str, str]:
             # A killed web process leaves its temporary files: they go with the directory.
             own = {"HOST": "127.0.0.1", "PORT": str(port), "WEB_CONCURRENCY": "1", "TMPDIR": str(directory)}
-            return app_env(os.environ, servers, **{**own, **env})
+            return app_env(os.environ, servers, **{**NO_LIMITS, **own, **env})
 
         self.web = [
             Web(environment(free_port()), directory=directory, output=directory / f"web-{number}.log")

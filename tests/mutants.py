@@ -124,7 +124,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_commit", "parts.from = at + WIDTH + 1", "parts.from = at + WIDTH"),
     ("_commit", "    table.sort(indexes)\n", ""),
     ("_commit", "session.version % SNAPSHOT_EVERY == 0", "session.version % SNAPSHOT_EVERY == 1"),
-    ("_command", "now = math.max(now, session.updated_ms)", ""),
+    ("_command", "  now = math.max(now, session.updated_ms)\n  local settled = settle(session, keys, call, now)\n  publish(keys, call)\n  if not settled then return nil", "  local settled = settle(session, keys, call, now)\n  publish(keys, call)\n  if not settled then return nil"),
     ("_command", "if first.fingerprint ~= call.fingerprint then", "if false then"),
     ("_command", "(call.expected_version == '' or call.expected_version == int(session.version))", "true"),
     ("_command", "(call.expected_epoch == '' or call.expected_epoch == int(session.epoch))", "true"),

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from syncapp import create_app
-from syncapp.api.hooks import RateLimit
 from syncapp.api.schema import CommandAnswer, ErrorAnswer, HealthAnswer, StateAnswer, TimeAnswer
+from syncapp.limits import Buckets
 
 CHESS: dict[str, Any] = {
     "sync_mode": "per_participant",
@@ -699,7 +699,7 @@ def test_a_rate_limit_is_per_address_and_spares_health_checks(
 
 
 def test_a_bucket_of_tokens_fills_with_time_and_forgets_old_addresses() -> None:
-    limit = RateLimit(2.0, 1)
+    limit = Buckets(2.0, 1)
     assert limit.wait_s("a", 0.0) == 0
     assert limit.wait_s("a", 0.1) == pytest.approx(0.4)
     assert limit.wait_s("a", 0.6) == 0

@@ -38,6 +38,8 @@ LEAVES = {
     "exports",
     "statements",
     "listening",
+    "addresses",
+    "limits",
     "retries",
     "capacity",
 }

@@ -515,6 +515,20 @@ def test_a_read_or_command_that_misses_a_session_brings_it_back(
         assert answer.get_json()["data"]["epoch"] == clock.now_ms
 
 
+def test_a_replay_that_misses_its_session_brings_it_back_and_does_nothing_twice(
+    client: FlaskClient, store: SessionStore, clock: SetClock, log: Log, redis: redis_py.Redis
+) -> None:
+    playing(store, clock)
+    url, headers = f"/v1/sessions/{ID}/switch", {"Idempotency-Key": "move-17"}
+    first = client.post(url, headers=headers).get_json()["data"]
+    log.store()
+    lose(redis)
+    again = client.post(url, headers=headers)
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (200, "true")
+    assert again.get_json()["data"]["cycle_count"] == first["cycle_count"]
+    assert [message["event"]["type"] for message in messages(redis, ID)] == ["session_restored"]
+
+
 def test_unknown_ids_are_looked_for_once_in_a_while_and_not_too_many(client: FlaskClient, db: Db) -> None:
     looked = RECOVERIES.labels("unknown")._value.get
     before = looked()

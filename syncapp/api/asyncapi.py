@@ -14,6 +14,7 @@ from syncapp.errors import (
     BY_WORD,
     InternalError,
     InvalidJson,
+    RateLimited,
     SessionNotFound,
     StoreUnavailable,
     SyncError,
@@ -25,7 +26,7 @@ blueprint = Blueprint("asyncapi", __name__)
 
 _ERRORS: list[type[SyncError]] = [
     *BY_WORD.values(),
-    *(InternalError, InvalidJson, SessionNotFound, StoreUnavailable, ValidationFailed),
+    *(InternalError, InvalidJson, RateLimited, SessionNotFound, StoreUnavailable, ValidationFailed),
 ]
 ERROR_CODES = sorted({error.code for error in _ERRORS})
 """What an `ERROR` may carry."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, request
 
-from syncapp import dispatch
 from syncapp.api import requests, responses
 from syncapp.api.schema import (
     CommandAnswer,
@@ -20,7 +19,8 @@ from syncapp.api.schema import (
 from syncapp.commands import Result
 from syncapp.dispatch import COMMANDS
 from syncapp.errors import Conflict, PreconditionFailed
-from syncapp.models import CreateSession, session_id
+from syncapp.limits import Limits
+from syncapp.models import CreateSession, Request, session_id
 from syncapp.sessions import SessionStore
 from syncapp.stream import Poll
 from syncapp.topics import Order
@@ -44,11 +44,17 @@ def store() -> SessionStore:
     return found
 
 
+def limited(name: str, session: str, asked: Request) -> Result:
+    """Run a command within the limits of this request's address."""
+    limits: Limits = current_app.extensions["syncapp"].limits
+    return limits.run(store(), request.remote_addr or "", name, session, asked, requests.claim(asked))
+
+
 def run(name: str, session: str) -> Result:
     """Run a command as this request asks and claims."""
     asked = COMMANDS[name].parse(requests.body())
     try:
-        return dispatch.call(store(), name, session_id(session), asked, requests.claim(asked))
+        return limited(name, session_id(session), asked)
     except Conflict as conflict:
         if requests.claims_by_header():
             raise PreconditionFailed(conflict.message, conflict.details) from None
@@ -71,7 +77,7 @@ def run(name: str, session: str) -> Result:
 def create() -> Response:
     """Create a session."""
     asked = CreateSession.parse(requests.body())
-    result = store().create(asked, requests.claim(asked))
+    result = limited("create", "", asked)
     return responses.result(result, 201, {"Location": f"/v1/sessions/{result.found.session_id}"})
 
 

@@ -1,0 +1,84 @@
+"""Addresses of clients in one form, however a proxy writes them, and the groups that limits count by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+Address = IPv4Address | IPv6Address
+
+UNKNOWN = "unknown"
+"""The group of everybody whose address cannot be read."""
+_LONGEST = 128
+_BRACKETED = re.compile(r"\[([^\[\]]+)\](?::[\w.-]*)?\Z", re.ASCII)
+_V4_WITH_PORT = re.compile(r"([0-9.]+):[\w.-]*\Z", re.ASCII)
+_PREFIX = 64
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+
+def parse(text: str) -> Address | None:
+    """Read an address as proxies write it; None when it is none.
+
+    Ports, brackets, quotes, spaces and zones are taken off. An IPv6 address that stands for an IPv4 one
+    (`::ffff:192.0.2.1`, `64:ff9b::192.0.2.1`) is that one.
+    """
+    if len(text) > _LONGEST:
+        return None
+    text = text.strip(" \t").removeprefix('"').removesuffix('"').strip(" \t")
+    if match := _BRACKETED.match(text) or _V4_WITH_PORT.match(text):
+        text = match[1]
+    try:
+        address = ip_address(text.split("%", 1)[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped:
+            return address.ipv4_mapped
+        if address in _NAT64:
+            return IPv4Address(int(address) & 0xFFFFFFFF)
+        return IPv6Address(int(address))  # without its zone
+    return address
+
+
+@lru_cache(maxsize=4096)
+def group_of(text: str) -> str:
+    """Return what limits count an address by: an IPv4 address, an IPv6 network of 64 bits, or `unknown`."""
+    address = parse(text)
+    if address is None:
+        return UNKNOWN
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(IPv6Network((int(address), _PREFIX), strict=False))
+
+
+def client_of(forwarded: str | None, hops: int, peer: str) -> str:
+    """Return a client's address: the entry that the outermost of `hops` trusted proxies has added.
+
+    forwarded: `X-Forwarded-For`. peer: the other end of the connection; it is the client's address when nothing else
+    can be trusted: with fewer entries than hops, the request has not come by way of all proxies, and anybody may
+    have written what is there; and an entry that is no address (`unknown`, `_hidden`) must not make a group of its own.
+    """
+    # By commas alone, from the right: a quote that a client leaves open must not swallow what proxies add.
+    entries = forwarded.rsplit(",", hops) if forwarded and hops else []
+    address = parse(entries[-hops]) if entries and len(entries) >= hops else None
+    return str(address) if address else peer
+
+
+class Forwarded:
+    """WSGI middleware that puts the client's address in the place of the proxy's."""
+
+    def __init__(self, app: WSGIApplication, hops: int) -> None:
+        self._app: Callable[..., Iterable[bytes]] = app
+        self._hops = hops
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        """Pass a request on."""
+        peer = environ.get("REMOTE_ADDR", "")
+        environ["REMOTE_ADDR"] = client_of(environ.get("HTTP_X_FORWARDED_FOR"), self._hops, peer)
+        return self._app(environ, start_response)
