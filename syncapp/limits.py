@@ -95,6 +95,7 @@ class Limits:
         self._commits = _buckets(settings.self_commits_per_hour, _HOUR_S, _HOUR_S)
         self._lock = threading.Lock()
         self._leases: OrderedDict[str, float] = OrderedDict()
+        self._most_cycles = MOST_CYCLES
 
     def run(self, store: Any, address: str, command: str, session_id: str, asked: Request, claim: Claim) -> Result:
         """Run a command for an address. Raises `RateLimited`, and what the command itself raises."""
@@ -143,7 +144,7 @@ class Limits:
             goes_on = asked.sync_mode in _TURNS and _skips(asked)
         else:
             known: Session | None = store.known(session_id) if command in _GO_ON else None
-            goes_on = known is not None and commits_ahead(known)[0] > 0
+            goes_on = known is not None and commits_ahead(known, self._most_cycles)[0] > 0
         if goes_on:
             limit = self._settings.self_commits_per_hour
             message = f"sessions of this address may make {limit} commits an hour by themselves, by skip_cycle"
@@ -153,7 +154,7 @@ class Limits:
         """Charge what a session may commit by itself within an hour, less what was charged for that time before."""
         if not self._commits:
             return
-        commits, window_s = commits_ahead(session)
+        commits, window_s = commits_ahead(session, self._most_cycles)
         if not commits:
             return
         with self._lock:
@@ -174,7 +175,7 @@ def _skips(asked: CreateSession) -> bool:
     return action.type == "skip_cycle" if action else asked.sync_mode == "per_cycle"
 
 
-def commits_ahead(session: Session) -> tuple[float, float]:
+def commits_ahead(session: Session, most_cycles: int) -> tuple[float, float]:
     """Return how many commits a session may make by itself within an hour, and in how many seconds; 0 when it ends.
 
     Only `skip_cycle` lets a session go on, in modes with turns: one commit for each timeout and each warning.
@@ -187,9 +188,10 @@ def commits_ahead(session: Session) -> tuple[float, float]:
         return 0.0, 1.0
     per_cycle = 1 + len(definition.warn_at_ms)
     if session.sync_mode != "per_cycle":  # each budget runs out once
-        return float(len(definition.group_ids or definition.participant_ids) * per_cycle), _HOUR_S
+        budgets = len(definition.group_ids or definition.participant_ids)
+        return float(min(budgets, most_cycles) * per_cycle), _HOUR_S
     cycle_s = (definition.time_per_cycle_ms or 1000) / 1000
-    cycles = min(float(MOST_CYCLES), _HOUR_S / cycle_s)
+    cycles = min(float(most_cycles), _HOUR_S / cycle_s)
     if definition.max_cycles:
         cycles = min(cycles, float(definition.max_cycles - session.cycle_count))
     return cycles * per_cycle, max(1.0, cycles * cycle_s)

@@ -28,6 +28,7 @@ from syncapp.servers import Servers  # noqa: E402
 
 # The fast and pointed ones first: most mutants do not come to the last.
 SUITES = [
+    "tests/test_idempotency.py",
     "tests/test_clock.py",
     "tests/test_sessions.py",
     "tests/test_sweeper.py::test_the_entry_of_a_session_that_is_gone_is_removed",

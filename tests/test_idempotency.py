@@ -280,8 +280,9 @@ def test_a_record_is_never_cut_but_leaves_out_what_does_not_fit(
 
 
 def test_records_of_the_previous_release_are_replayed(
-    store: SessionStore, redis: redis_py.Redis, running: str, redis_url: str
+    store: SessionStore, clock: SetClock, redis: redis_py.Redis, running: str, redis_url: str
 ) -> None:
+    clock.pass_ms(1000)
     first = store.switch(running, CLAIM)
     previous_record(redis, running, first)
     store.pause(running)
