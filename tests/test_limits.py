@@ -82,13 +82,12 @@ def test_addresses_that_are_remembered_are_bounded() -> None:
 def test_creates_of_one_address_are_bounded_and_a_refused_one_changes_nothing(
     redis_url: str, database_url: str, redis: redis_py.Redis
 ) -> None:
-    client = app_client(redis_url, database_url, creates_per_minute=3)
+    client = app_client(redis_url, database_url, creates_per_minute=1)
     key = {"Idempotency-Key": str(uuid.uuid4())}
-    made = [client.post("/v1/sessions", json=CHESS).status_code for _ in range(3)]
-    assert made == [201] * 3
+    assert client.post("/v1/sessions", json=CHESS).status_code == 201
     keys = redis.dbsize()
     details = refusal(client.post("/v1/sessions", json=CHESS, headers=key))
-    assert (details["reason"], details["limit"]) == ("creates_per_minute", 3)
+    assert (details["reason"], details["limit"]) == ("creates_per_minute", 1)
     assert redis.dbsize() == keys
     other = client.post("/v1/sessions", json=CHESS, headers=key | {"X-Forwarded-For": "203.0.113.7"})
     assert (other.status_code, "Idempotency-Replayed" in other.headers) == (201, False)  # the key was not used up
@@ -102,7 +101,7 @@ def test_a_replay_and_a_refused_create_cost_nothing(redis_url: str, database_url
     client = app_client(redis_url, database_url, creates_per_minute=2, address_store_bytes_per_hour=40_000)
     body, key = CHESS | {"session_id": str(uuid.uuid4())}, {"Idempotency-Key": "1"}
     assert client.post("/v1/sessions", json=body, headers=key).status_code == 201
-    for _ in range(20):
+    for _ in range(6):
         again = client.post("/v1/sessions", json=body, headers=key)
         assert (again.status_code, "Idempotency-Replayed" in again.headers) == (201, True)
         assert client.post("/v1/sessions", json=body).status_code == 409
