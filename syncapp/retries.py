@@ -51,6 +51,12 @@ class Retries:
             _, until_s = self._failures.get(bucket, (None, 0.0))
             return max(0.0, until_s - self._clock())
 
+    def count(self, bucket: int) -> int:
+        """Return how many drains of a bucket have failed in a row."""
+        with self._lock:
+            found = self._failures.get(bucket)
+            return found[0].count if found else 0
+
     def failed(self, bucket: int, of: str | None) -> Failure:
         """Note a failed drain, and hold the bucket for the retry; after the last retry the count begins anew."""
         with self._lock:

@@ -42,7 +42,7 @@ _DRAIN_AT_MOST_S = 5.0  # then other buckets have their turn, and a worker that 
 _TRAILING_S = 0.5  # as long as a bucket's nudges are held back: the last commits of a burst come without one
 _OTHER_THREADS = 4  # besides Huey's workers: its scheduler, the watch, nudges, and drains outside of the queue
 _PROBE_TIMEOUT_S = 2
-_AWAY_CLASSES = ("08", "57")  # of SQLSTATE: connections, and a server that starts or stops
+_AWAY = ("08", "57P")  # beginnings of SQLSTATE: a lost connection, a server that starts or stops
 
 
 def enqueue_drain(bucket: int) -> None:
@@ -117,7 +117,9 @@ class Worker:
         """
         is_retry = task.retries < self.settings.audit_retries
         if not self._drained(bucket, is_retry=is_retry, is_last=not task.retries):
-            raise CancelExecution  # to Huey: once more if there are retries, after the task's delay; and no traceback
+            # To Huey: once more if there are retries, after the task's delay; and no traceback. What this worker tries
+            # in between begins no further row of retries.
+            raise CancelExecution(retry=None if is_retry or self._retries.count(bucket) == 1 else False)
 
     def sweep(self) -> None:
         """Have every bucket drained that holds anything; alert when one holds anything for too long."""
@@ -242,7 +244,7 @@ def _away(error: Exception) -> str | None:
     """Return the server that is away, by what a drain failed with; None when it was something else."""
     if isinstance(error, RedisError):
         return REDIS
-    if isinstance(error, db.AWAY) and (error.pgcode or "57")[:2] in _AWAY_CLASSES:
+    if isinstance(error, db.AWAY) and (not error.pgcode or error.pgcode.startswith(_AWAY)):
         return POSTGRESQL
     return None
 

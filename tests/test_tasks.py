@@ -23,13 +23,14 @@ from typing import Any
 import psycopg2
 import pytest
 import redis as redis_py
+import structlog
 from clocks import chess, make_store, settings
 from flask import Flask
 from huey.registry import Message
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
-from syncapp import broker, cli
+from syncapp import broker, cli, nudger
 from syncapp.audit import AuditLog, Stored
 from syncapp.db import Database, upgrade
 from syncapp.dev import App, app_env
@@ -84,7 +85,8 @@ def tasks(
     module = importlib.import_module("syncapp.tasks")
     monkeypatch.setitem(sys.modules, "syncapp.tasks", module)  # the old one comes back at the end
     yield module
-    module.worker._nudger._act = lambda bucket: None  # what it still waits for is not for the next test
+    for nudges in (module.worker._nudger, module.worker._own):
+        nudges._act = lambda bucket: None  # what it still waits for is not for the next test
     module.worker.database.close()
 
 
@@ -240,17 +242,18 @@ def test_importing_the_tasks_connects_to_nothing_and_nudges_do_not_wait_for_a_re
     module = importlib.import_module("syncapp.tasks")
     monkeypatch.setitem(sys.modules, "syncapp.tasks", module)
     assert threading.active_count() == before
+    monkeypatch.setattr(nudger, "log", structlog.get_logger())  # an earlier test may have configured its own
     with pytest.raises(RedisError):
         module.enqueue_drain(1)
     with capture_logs() as logs:
         began = time.monotonic()
-        nudger = module.Nudger(module.enqueue_drain)
+        nudges = module.Nudger(module.enqueue_drain)
         for _ in range(1000):
-            nudger.nudge(1)
+            nudges.nudge(1)
         assert time.monotonic() - began < 0.5
         eventually(lambda: logs)
         time.sleep(0.1)
-        nudger._act = lambda bucket: None  # it would try again each second, and tell the next tests so
+        nudges._act = lambda bucket: None  # it would try again each second, and tell the next tests so
     assert {(line["log_level"], line["event"]) for line in logs} == {("debug", "nudge_failed")}
 
 

@@ -6,17 +6,25 @@ import time
 from typing import Any
 
 import pytest
+import structlog
 from clocks import settings
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from structlog.testing import capture_logs
 from test_tasks import eventually, tasks  # noqa: F401 `tasks` is a fixture
 
+from syncapp import nudger as nudger_module
 from syncapp import watch as watch_module
 from syncapp.nudger import Nudger
 from syncapp.outbox import Backlog
 from syncapp.retries import POSTGRESQL, REDIS, Retries
 from syncapp.watch import Watch
+
+
+@pytest.fixture(autouse=True)
+def fresh_logger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A logger that keeps nothing of how an earlier test had it configured, so that its lines are captured."""
+    monkeypatch.setattr(watch_module, "log", structlog.get_logger())
 
 
 class Buckets:
@@ -128,7 +136,8 @@ def test_the_watch_goes_on_whatever_a_look_raises(
     assert {line["event"] for line in logs} == {"sweep_failed"}
 
 
-def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once() -> None:
+def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nudger_module, "log", structlog.get_logger())
     faults = iter([ValueError("one"), ValueError("two"), RedisError("away")])
     acted: list[int] = []
 
@@ -139,9 +148,10 @@ def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once() -> None:
 
     with capture_logs() as logs:
         nudger = Nudger(act)
-        nudger.nudge(1)
-        eventually(lambda: acted == [1])
-    assert [(line["log_level"], line["error"]) for line in logs] == [("error", "one"), ("debug", "away")]
+        nudger.nudge(999)
+        eventually(lambda: acted == [999])
+    ours = [line for line in logs if line["bucket"] == 999]  # nudges of other tests may still be at it
+    assert [(line["log_level"], line["error"]) for line in ours] == [("error", "one"), ("debug", "away")]
 
 
 # Retries
@@ -175,8 +185,28 @@ def test_what_waits_for_a_server_is_released_when_it_is_back_and_counted_on(cloc
         retries.failed(bucket, of)
     assert retries.holds(POSTGRESQL) == retries.release(POSTGRESQL) == [1, 4]
     assert [retries.held_s(bucket) for bucket in (1, 2, 3, 4)] == [0, 7, 7, 0]
+    assert [retries.count(bucket) for bucket in (1, 5)] == [1, 0]
     assert retries.release(POSTGRESQL) == retries.holds(POSTGRESQL) == []
     assert retries.failed(1, POSTGRESQL).count == 2
+
+
+def test_what_a_worker_tries_between_retries_of_huey_begins_no_further_row_of_them(
+    tasks: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RedisConnectionError("away")
+
+    monkeypatch.setattr(tasks.worker._drain, "run", fail)
+    with capture_logs():
+        for _ in range(4):
+            tasks.worker._retries.release(REDIS)
+            tasks.enqueue_drain(3)
+            tasks.huey.execute(tasks.huey.dequeue())
+        assert tasks.worker._retries.count(3) == 4
+        (retry,) = tasks.huey.scheduled()
+        tasks.huey.execute(retry, retry.eta)
+        assert tasks.huey.scheduled_count() == 2  # the next of the row; this test leaves the first where it was
 
 
 def test_the_last_failure_is_an_alert_though_redis_does_not_answer(
