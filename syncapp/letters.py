@@ -8,7 +8,9 @@ from syncapp.events import Entry
 
 _COUNT = "SELECT count(*) FROM sync_dead_letters WHERE redriven_at IS NULL"
 _NEXT = """
-SELECT id, bucket, stream_id, raw FROM sync_dead_letters WHERE redriven_at IS NULL AND id > %s ORDER BY id LIMIT 100
+SELECT id, bucket, stream_id, raw, EXISTS (
+    SELECT FROM sync_dropped_partitions WHERE epoch >= from_epoch AND epoch < to_epoch
+) FROM sync_dead_letters WHERE redriven_at IS NULL AND id > %s ORDER BY id LIMIT 100
 """
 _DONE = "UPDATE sync_dead_letters SET redriven_at = now() WHERE id = %s"
 
@@ -29,11 +31,14 @@ class DeadLetters:
         """Store each once more; return how many went through and how many did not.
 
         A letter stays where it is, byte for byte, and is marked when it went through. Killed in between, the
-        same again finds it stored already.
+        same again finds it stored already. One of a month that retention has dropped stays a letter.
         """
         last, done, left = 0, 0, 0
         while letters := self._after(last):
-            for last, bucket, stream_id, raw in letters:
+            for last, bucket, stream_id, raw, is_dropped in letters:
+                if is_dropped:
+                    left += 1
+                    continue
                 stored = audit.store([Entry(bucket, stream_id, bytes(raw))])
                 if stored.new + stored.repeated:
                     with self._database.transaction() as cursor:
@@ -43,7 +48,7 @@ class DeadLetters:
                     left += 1
         return done, left
 
-    def _after(self, last: int) -> list[tuple[int, int, str, memoryview]]:
+    def _after(self, last: int) -> list[tuple[int, int, str, memoryview, bool]]:
         with self._database.transaction() as cursor:
             cursor.execute(_NEXT, [last])
             return cursor.fetchall()

@@ -16,9 +16,10 @@ from typing import Any
 import redis
 
 from syncapp.db import Connection, connect
+from syncapp.findings import Bad, Fault, Fork
+from syncapp.forks import Forks
 from syncapp.keys import SENTINEL, Keyspace
 from syncapp.state import order_of
-from syncapp.verifier import Fault
 
 _AT_ONCE = 500
 _NOWHERE = (0, 0)
@@ -37,7 +38,7 @@ class Parity:
         self._keys = keyspace
         self._url = database_url
 
-    def compare(self, session_id: str | None = None) -> Iterator[Fault]:
+    def compare(self, session_id: str | None = None) -> Iterator[Fault | Fork]:
         """Yield where the two do not agree, on all sessions or on one. Raises what redis and psycopg2 raise."""
         told: set[str] = set()
         with (
@@ -48,12 +49,12 @@ class Parity:
             connection.autocommit = True
             names = iter([session_id]) if session_id else chain(_live(listing), self._live())
             while batch := list(dict.fromkeys(islice(names, _AT_ONCE))):
-                for fault in self._compare(cursor, batch):
+                for fault in self._compare(connection, cursor, batch):
                     if fault.session_id not in told:
                         told.add(fault.session_id)
                         yield fault
 
-    def _compare(self, cursor: Any, batch: list[str]) -> Iterator[Fault]:
+    def _compare(self, connection: Connection, cursor: Any, batch: list[str]) -> Iterator[Fault | Fork]:
         held = self._held(batch)
         waits = self._waits(batch)
         cursor.execute(_NEWEST, [batch])
@@ -65,7 +66,7 @@ class Parity:
             order, newest = held[each][:2], (epoch, version)
             if order == newest:
                 if order != _NOWHERE and held[each][2] != sha1(message.encode(), usedforsecurity=False).hexdigest():
-                    yield Fault(each, *newest, "the store made another commit of this version")
+                    yield _other(connection, each, *held[each])
             elif order > newest:
                 if each not in behind and not waits[each]:
                     yield Fault(each, *order, "is in the store, but neither in the log nor on its way there")
@@ -95,6 +96,18 @@ class Parity:
             for name in names:
                 pipe.xlen(self._keys.outbox(self._keys.bucket(name)))
             return dict(zip(names, map(bool, pipe.execute()), strict=True))
+
+
+def _other(connection: Connection, session_id: str, epoch: int, version: int, chain: str) -> Fault | Fork:
+    """Tell of a store that made another commit than the row: a fork, if dead letters have it."""
+    try:
+        way = Forks(connection, session_id).way(epoch, version, bytes.fromhex(chain))
+    except Bad as bad:
+        return Fault(session_id, *bad.place, str(bad))
+    if way is None:
+        return Fault(session_id, epoch, version, "the store made another commit of this version")
+    goes_on = "the store (until flask sessions recover)"
+    return Fork(session_id, epoch, way.first, way.last, way.last - way.first + 1, goes_on)
 
 
 def _live(connection: Connection) -> Iterator[str]:

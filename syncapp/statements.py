@@ -78,9 +78,8 @@ LAST = (
 )
 NEWEST = "SELECT epoch, version FROM sync_events WHERE session_id = %s ORDER BY epoch DESC, version DESC LIMIT 1"
 FORKS = (
-    "SELECT DISTINCT told ->> 'session_id', (told ->> 'epoch')::bigint FROM (SELECT CASE WHEN kind = 'divergent'"
-    " THEN convert_from(raw, 'UTF8')::json END AS told FROM sync_dead_letters WHERE redriven_at IS NULL) AS letters"
-    " WHERE told IS NOT NULL"
+    "SELECT DISTINCT session_id::text, epoch FROM sync_dead_letters"
+    " WHERE kind = 'divergent' AND redriven_at IS NULL AND session_id IS NOT NULL"
 )
 RECENT_IDS = (
     "SELECT session_id::text FROM sync_sessions"

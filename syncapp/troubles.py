@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import psycopg2
 import structlog
 
-log = structlog.get_logger(__name__)
-
 AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
 """What psycopg2 raises when the server is away, or went away."""
 _SENTENCES = {
@@ -114,7 +112,7 @@ class Streak:
     """Logs a trouble when it begins, with the driver's whole text, and when it ends."""
 
     def __init__(self, who: str) -> None:
-        self._who = who
+        self._log = structlog.get_logger(__name__).bind(by=who)
         self._category: str | None = None
         self._lock = threading.Lock()
 
@@ -126,6 +124,6 @@ class Streak:
         if category == before:
             return
         if trouble:
-            log.warning("postgresql_trouble", by=self._who, category=category, what=trouble.sentence, error=text)
+            self._log.warning("postgresql_trouble", category=category, what=trouble.sentence, error=text)
         else:
-            log.info("postgresql_is_well", by=self._who, was=before)
+            self._log.info("postgresql_is_well", was=before)

@@ -34,11 +34,12 @@ from proxy import Proxy
 
 from syncapp.db import upgrade
 from syncapp.dev import NO_LIMITS, App, Web, app_env
+from syncapp.findings import Fault, Fork
 from syncapp.keys import Keyspace
 from syncapp.parity import Parity
 from syncapp.processes import Process, free_port
 from syncapp.servers import Servers
-from syncapp.verifier import Checked, Fault, verify
+from syncapp.verifier import Checked, verify
 
 BODIES: list[dict[str, Any]] = [
     {
@@ -273,7 +274,7 @@ class Outcome:
             cursor.execute("SELECT kind, error FROM sync_dead_letters")
             self.letters = cursor.fetchall()
         self.checked = Checked()
-        self.faults: list[Fault] = list(verify(rig.servers.database_url, self.checked))
+        self.faults: list[Fault | Fork] = list(verify(rig.servers.database_url, self.checked))
         with redis_py.Redis.from_url(rig.servers.redis_url) as client:
             self.faults += Parity(client, Keyspace(16), rig.servers.database_url).compare()
 

@@ -42,12 +42,14 @@ LEAVES = {
     "limits",
     "retries",
     "capacity",
+    "findings",
 }
 STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals", "pool", "moments", "remains"} | {
     "troubles",
     "idle",
     "probe",
     "migrating",
+    "forks",
 }
 SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit", "drains", "verifier", "parity"} | {
     "alerts",
@@ -85,7 +87,6 @@ BELOW = {
     "clock_watch": LEAVES | STORES | {"presence"},
     "tally": LEAVES | STORES | {"outbox"},
     "watch": LEAVES | STORES | {"outbox"},
-    "parity": LEAVES | STORES | {"verifier"},
     "recovery": LEAVES | STORES | {"sessions", "history", "outbox"},
 }
 FRAMEWORKS = {"flask", "flask_sock", "simple_websocket", "huey", "werkzeug", "spectree", "gunicorn"}

@@ -14,6 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
 from pathlib import Path
 
+import orjson
 import psycopg2
 import pytest
 from roles import ask, guest_of, held, name_of, role_of, scratch, server_of, set_read_only
@@ -27,7 +28,7 @@ from syncapp.probe import Probe
 from syncapp.processes import free_port
 from syncapp.troubles import trouble_of
 
-MIGRATIONS = ["001_initial_schema", "002_add_indexes"]
+MIGRATIONS = ["001_initial_schema", "002_add_indexes", "003_dead_letters_by_event"]
 ROOT = Path(__file__).parent.parent
 Db = psycopg2.extensions.connection
 
@@ -120,6 +121,39 @@ def test_a_migration_may_hold_what_no_transaction_can(
     assert upgrade(empty_url) == ["900_more"]
     assert upgrade(empty_url) == []
     assert ask(empty_url, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'more'::regclass") == [(True,)]
+
+
+def test_letters_from_before_they_were_kept_by_event_are_found_by_it_afterwards(
+    empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = migrating.MIGRATIONS
+    for path in sorted(whole.glob("*.sql"))[:2]:
+        (tmp_path / path.name).write_text(path.read_text())
+    monkeypatch.setattr(migrating, "MIGRATIONS", tmp_path)
+    assert upgrade(empty_url) == MIGRATIONS[:2]
+    key = ("3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10", 5, 7)
+    insert = (
+        "INSERT INTO sync_events (session_id, epoch, version, event_type, at, sync_mode, status, cycle_count, actor,"
+        " patch, message, content_hash) VALUES (%s, %s, %s, '', now(), 'global', 'pending', 0, '', '{}', '{}', 'hash')"
+    )
+    ask(empty_url, insert, *key)
+    letter = "INSERT INTO sync_dead_letters (bucket, stream_id, kind, error, raw) VALUES (1, %s, %s, '', %s)"
+    message = orjson.dumps(dict(zip(("session_id", "epoch", "version"), key, strict=True))).decode()
+    noted = "session_id::text, epoch, version, convert_from(stored_hash, 'UTF8')"
+    texts = [("divergent", message), ("refused", message), ("refused", "{"), ("refused", "\xff"), ("divergent", "[1]")]
+
+    def keep(time: str) -> None:
+        for number, (kind, text) in enumerate(texts):
+            ask(empty_url, letter, f"{time}-{number}", kind, text.encode("latin1"))
+
+    keep("before")
+    monkeypatch.setattr(migrating, "MIGRATIONS", whole)
+    assert upgrade(empty_url) == MIGRATIONS[2:]
+    keep("after")
+    assert (
+        ask(empty_url, f"SELECT {noted} FROM sync_dead_letters ORDER BY id")
+        == [(*key, "hash"), (*key, None), *[(None,) * 4] * 3] * 2
+    )
 
 
 def test_urls_may_name_a_socket_directory_and_options() -> None:

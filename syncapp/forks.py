@@ -1,0 +1,155 @@
+"""Forks of a session's log: what follows on messages that were kept as dead letters instead of rows.
+
+After a failover that lost writes, the same (session, epoch, version) is committed again with another content. The
+first of the two that arrives is the row, the other one a dead letter of kind `divergent`. Later rows may follow on
+either. Whatever is asked here is read message by message, so that memory is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha1, sha256
+from typing import Any
+
+import orjson
+
+from syncapp.db import Connection, Cursor
+from syncapp.findings import Bad
+from syncapp.state import Session
+
+_AT_ONCE = 100
+_ROW = """
+SELECT message::text, content_hash FROM sync_events WHERE session_id = %s AND epoch = %s AND version = %s
+"""
+_LETTERS = """
+SELECT raw, content_hash, stored_hash, redriven_at IS NOT NULL FROM sync_dead_letters
+WHERE session_id = %s AND epoch = %s AND version = %s AND kind = 'divergent' ORDER BY id
+"""
+_EARLIER = """
+SELECT letter.epoch, letter.version, letter.raw, stored.message::text
+FROM sync_dead_letters AS letter LEFT JOIN sync_events AS stored USING (session_id, epoch, version)
+WHERE session_id = %s AND letter.epoch < %s AND kind = 'divergent' ORDER BY letter.epoch DESC, letter.version DESC
+"""
+
+_LAST_BEFORE = """
+SELECT epoch, message::text FROM sync_events WHERE session_id = %s AND epoch < %s
+ORDER BY epoch DESC, version DESC LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a message follows on the log over dead letters.
+
+    epoch: of the letters. first, last: their versions. root: what version 1 names, when that is a letter, too; else
+    None. state: after the last of them; None when the log does not tell it.
+    """
+
+    epoch: int
+    first: int
+    last: int
+    root: bytes | None
+    state: Session | None
+
+
+class Forks:
+    """Looks for the other past of one session, by the hashes that messages name."""
+
+    def __init__(self, connection: Connection, session_id: str) -> None:
+        self._connection = connection
+        self._session_id = session_id
+
+    def way(self, epoch: int, version: int, named: bytes) -> Way | None:
+        """Return how a message that names `named`, of this epoch and version, follows on a row over dead letters.
+
+        None when letters do not close the gap. Raises `Bad` for a row that is not the one a letter of its key found.
+        """
+        first, parts, is_row = version + 1, _Parts(), False
+        with self._connection.cursor() as cursor:
+            at, wanted = version, named
+            while at and not is_row:
+                message, is_row = self._message(cursor, epoch, at, wanted)
+                if message is None:
+                    return None
+                parts.add(message)
+                first = first if is_row else at
+                at, wanted = at - 1, bytes.fromhex(message["previous"])
+            if first > version:
+                return None
+            root = None if is_row else wanted
+            while at and not parts.is_whole:
+                message, _ = self._message(cursor, epoch, at, wanted)
+                if message is None:
+                    break
+                parts.add(message)
+                at, wanted = at - 1, bytes.fromhex(message["previous"])
+        return Way(epoch, first, version, root, parts.state(self._session_id))
+
+    def earlier(self, epoch: int, named: bytes) -> tuple[int, int, bool] | None:
+        """Return the epoch and version, in an earlier epoch, of the message with this hash, and whether it is a row.
+
+        Letters are looked through, and the rows under their keys: on the last of a side no row follows.
+        """
+        with self._connection.cursor("earlier") as cursor:
+            cursor.itersize = _AT_ONCE
+            cursor.execute(_EARLIER, [self._session_id, epoch])
+            for its_epoch, version, raw, text in cursor:
+                if text is not None and _hash(text.encode()) == named:
+                    return its_epoch, version, True
+                if _hash(bytes(raw)) == named:
+                    return its_epoch, version, False
+        return None
+
+    def last_before(self, epoch: int) -> tuple[int, bytes]:
+        """Return the epoch and the hash of the last row of an earlier epoch; 0 and nothing when there is none."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(_LAST_BEFORE, [self._session_id, epoch])
+            its_epoch, text = cursor.fetchone() or (0, None)
+        return its_epoch, b"" if text is None else _hash(text.encode())
+
+    def _message(
+        self, cursor: Cursor, epoch: int, version: int, wanted: bytes
+    ) -> tuple[Mapping[str, Any] | None, bool]:
+        """Return the message of this hash, and whether it is a row; None when neither a row nor a letter is that."""
+        key = [self._session_id, epoch, version]
+        cursor.execute(_ROW, key)
+        text, row_hash = cursor.fetchone() or (None, None)
+        if text is not None and _hash(text.encode()) == wanted:
+            return orjson.loads(text), True
+        cursor.execute(_LETTERS, key)
+        for kept, content_hash, stored_hash, is_redriven in cursor.fetchall():
+            raw = bytes(kept)
+            if _hash(raw) != wanted or sha256(raw).digest() != bytes(content_hash):
+                continue
+            if row_hash is None:
+                raise Bad(epoch, version, "is missing; a dead letter tells that another event was stored")
+            if stored_hash is not None and not is_redriven and bytes(stored_hash) != bytes(row_hash):
+                raise Bad(epoch, version, "was changed: a dead letter of this version found another row")
+            return orjson.loads(raw), False
+        return None, False
+
+
+class _Parts:
+    """Messages from a whole state on, found from the last to the first: never more than lie between two snapshots."""
+
+    def __init__(self) -> None:
+        self.is_whole = False
+        self._found: list[Mapping[str, Any]] = []
+
+    def add(self, message: Mapping[str, Any]) -> None:
+        if not self.is_whole:
+            self._found.append(message)
+            self.is_whole = "snapshot" in message
+
+    def state(self, session_id: str) -> Session | None:
+        if not self.is_whole:
+            return None
+        state = Session.from_snapshot(session_id, self._found[-1]["snapshot"])
+        for message in reversed(self._found[:-1]):
+            state = state.fold(message["patch"])
+        return state
+
+
+def _hash(message: bytes) -> bytes:
+    return sha1(message, usedforsecurity=False).digest()
