@@ -76,7 +76,7 @@ class Process:
 
     stop_signal = signal.SIGTERM
     stop_timeout_s = 10.0
-    ready_timeout_s = 60.0
+    ready_timeout_s = 120.0
 
     def __init__(
         self,

@@ -105,7 +105,7 @@ def test_a_webhook_that_does_not_answer_holds_nobody_up_and_one_that_fails_is_as
     alerts = Alerts(settings("", alert_webhook_url=f"http://{receiver.address}/"))
     began_s = time.monotonic()
     alerts("audit_lag", events=1)
-    assert time.monotonic() - began_s < 1
+    assert time.monotonic() - began_s < 4  # the webhook would have been waited for longer
     receiver.go_on.set()
     alerts.close()
     assert len(receiver.bodies) == 2

@@ -139,7 +139,7 @@ def test_a_body_of_countless_faults_gets_a_short_answer_soon(
     assert len(body) < 1_048_576
     began_s = time.thread_time()  # this thread's own work: others may keep it waiting
     answer = client.open(target, method=method, data=body, content_type="application/json")
-    assert time.thread_time() - began_s < 0.5
+    assert time.thread_time() - began_s < 2
     found = error(answer, 400, "VALIDATION_ERROR")
     assert 1 <= len(found["details"]) <= 50
     assert len(answer.data) < 20_000

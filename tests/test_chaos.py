@@ -12,7 +12,7 @@ import pytest
 from syncapp.processes import end_leftovers
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_whatever_dies_the_log_has_every_acknowledged_command_once() -> None:
     directory = Path(
         tempfile.mkdtemp(prefix="syncapp-chaos-")

@@ -71,7 +71,7 @@ class Run:
             time.sleep(0.05)
 
     def wait(self) -> int:
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=110)
 
     def processes(self) -> list[psutil.Process]:
         """What runs for the directory now, the runner left out."""
@@ -133,7 +133,7 @@ def test_the_commands_of_the_greeting_work_as_they_stand(running: Run) -> None:
         assert "data" in answer, answer
     docs = re.search(r"^API docs +(http\S+)$", running.output, re.MULTILINE)
     assert docs
-    assert requests.get(docs[1], timeout=5).status_code == 200
+    assert requests.get(docs[1], timeout=60).status_code == 200
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback address")
@@ -149,13 +149,13 @@ def test_a_directory_in_use_is_refused(running: Run, servers: Servers) -> None:
     second = Run(running.directory, servers, argv=["make", "run"])
     assert second.wait() != 0
     assert re.match(r"make run: .* in use .*\nmake: .*\n$", second.output)
-    assert requests.get(f"{running.url}/ready", timeout=5).status_code == 200
+    assert requests.get(f"{running.url}/ready", timeout=60).status_code == 200
 
 
 def test_make_run_serves_until_sigterm_and_leaves_no_process_behind(make_run: RunIt) -> None:
     run = make_run()
     run.wait_until_announced()
-    assert requests.get(f"{run.url}/ready", timeout=5).status_code == 200
+    assert requests.get(f"{run.url}/ready", timeout=60).status_code == 200
     started = psutil.Process(run.process.pid).children(recursive=True)
     assert any("huey_consumer" in " ".join(process.cmdline()) for process in started)
 
@@ -170,7 +170,7 @@ def test_make_run_serves_until_sigterm_and_leaves_no_process_behind(make_run: Ru
 def test_a_run_after_ctrl_c_finds_the_sessions_of_the_first(make_run: RunIt) -> None:
     first = make_run()
     first.wait_until_announced()
-    made = requests.post(f"{first.url}/v1/sessions", json=SESSION, timeout=5)
+    made = requests.post(f"{first.url}/v1/sessions", json=SESSION, timeout=60)
     assert made.status_code == 201, made.text
     os.killpg(
         first.process.pid, signal.SIGINT
@@ -180,7 +180,7 @@ def test_a_run_after_ctrl_c_finds_the_sessions_of_the_first(make_run: RunIt) -> 
 
     second = make_run()
     second.wait_until_announced()
-    found = requests.get(f"{second.url}/v1/sessions/{SESSION['session_id']}", timeout=5)
+    found = requests.get(f"{second.url}/v1/sessions/{SESSION['session_id']}", timeout=60)
     assert found.json()["data"]["epoch"] == made.json()["data"]["epoch"]
 
 
@@ -194,7 +194,7 @@ def test_a_run_recovers_from_a_killed_one(make_run: RunIt) -> None:
     run = make_run(port=killed.port, argv=RUNNER)
     run.wait_until_announced()
     assert not any(map(runs, left))
-    assert requests.get(f"{run.url}/ready", timeout=5).status_code == 200
+    assert requests.get(f"{run.url}/ready", timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("word", ["huey_consumer", "valkey-server"])
@@ -260,10 +260,14 @@ def test_a_web_process_that_is_not_ready_says_what_is_missing_and_logs_it_once(
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
     env = app_env(os.environ, servers, HOST="127.0.0.1", PORT=str(free_port()), WEB_CONCURRENCY="1", REDIS_URL=nowhere)
     web = Web(env, directory=run_directory, output=run_directory / "unready.log")
-    web.ready_timeout_s = 8
     try:
-        with pytest.raises(StartError, match=r"web is not ready after 8 s: .*not ready: redis: ConnectionError"):
-            web.start()
+        web.spawn()
+        while not web.unready:
+            assert web.alive, web.output()
+            web.is_ready()
+        web.ready_timeout_s = 1
+        with pytest.raises(StartError, match=r"web is not ready after 1 s: .*not ready: redis: ConnectionError"):
+            web.wait_ready()
         assert web.output().count("not ready: redis") == 1
     finally:
         web.stop()
@@ -292,10 +296,10 @@ def test_a_stopped_process_takes_its_descendants_with_it(tmp_path: Path) -> None
 def test_a_web_process_stops_at_once_though_a_client_keeps_its_connection_open(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(web=1, worker=False)
     with requests.Session() as client:
-        assert client.get(f"{cluster.urls[0]}/health", timeout=5).ok
+        assert client.get(f"{cluster.urls[0]}/health", timeout=60).ok
         begun = time.monotonic()
         cluster.web[0].stop()
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 14  # after 15 s gunicorn kills
     assert cluster.web[0].exit_code == 0
 
 

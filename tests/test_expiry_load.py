@@ -21,6 +21,7 @@ import pytest
 import redis as redis_py
 import requests
 from clocks import make_store
+from peers import eventually
 
 from syncapp.errors import InvalidTransition
 from syncapp.keys import Keyspace
@@ -72,7 +73,7 @@ class Load:
     def command(self, session_id: str) -> int:
         """Send a command to one of the web processes; return the status."""
         path, json = random.choice([("switch", None), ("adjust", {"op": "add", "ms": random.randint(-40, 40)})])
-        answer = self.http.post(f"{random.choice(self.urls)}/{session_id}/{path}", json=json, timeout=30)
+        answer = self.http.post(f"{random.choice(self.urls)}/{session_id}/{path}", json=json, timeout=60)
         if answer.ok:
             self._note(answer.json()["data"])
         return answer.status_code
@@ -119,7 +120,7 @@ def commits(client: redis_py.Redis) -> dict[str, list[Commit]]:
 
 def ends(client: redis_py.Redis, sessions: list[str]) -> dict[str, Commit]:
     """The expiry of each session, when all have expired; each has exactly one, and it is the last commit."""
-    end_s, keys = time.monotonic() + 30, Keyspace()
+    end_s, keys = time.monotonic() + 120, Keyspace()
     live = {session: keys.deadlines(keys.bucket(session)) for session in sessions}
     while live and time.monotonic() < end_s:
         time.sleep(0.25)
@@ -148,7 +149,7 @@ def metric(cluster: Cluster, name: str) -> float:
     """Sum of a metric over the web processes."""
     total = 0.0
     for url in cluster.urls:
-        lines = requests.get(f"{url}/metrics", timeout=10).text.splitlines()
+        lines = requests.get(f"{url}/metrics", timeout=60).text.splitlines()
         total += sum(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
     return total
 
@@ -186,10 +187,10 @@ def test_sessions_that_expire_while_commands_run_expire_once_at_their_deadlines(
         assert end.committed_ms >= end.at_ms
     assert report(f"{OVER_S} s, {statuses.total()} commands", found)[-1] < 10_000
     assert metric(cluster, "syncapp_expiry_lateness_seconds_count") - swept > SESSIONS / 2
-    assert metric(cluster, "syncapp_sweepers") == 1
+    eventually(lambda: metric(cluster, "syncapp_sweepers") == 1)
     for session in random.sample(commanded + quiet, 20):
         for url in load.urls:
-            assert load.http.get(f"{url}/{session}", timeout=10).json()["data"]["status"] == "expired"
+            assert load.http.get(f"{url}/{session}", timeout=60).json()["data"]["status"] == "expired"
 
 
 def test_sessions_that_expire_all_at_once_do_so_once_each(load: Load, outbox: redis_py.Redis) -> None:
@@ -201,7 +202,7 @@ def test_sessions_that_expire_all_at_once_do_so_once_each(load: Load, outbox: re
 
 
 def test_the_past_is_right_when_no_web_process_was_there(cluster: Cluster, load: Load, outbox: redis_py.Redis) -> None:
-    game = load.start(time.time() + 2, sync_mode="per_participant")
+    game = load.start(time.time() + 5, sync_mode="per_participant")
     made = load.store.create(
         CreateSession.parse({"sync_mode": "per_cycle", "time_per_cycle_ms": 1000, "participants": PAIR})
     )
@@ -210,7 +211,7 @@ def test_the_past_is_right_when_no_web_process_was_there(cluster: Cluster, load:
     try:
         for web in cluster.web:
             web.kill()
-        time.sleep(5)
+        time.sleep(max(0.0, (max(load.deadlines[game, 2], started_ms + 5000) - load.store.time_ms()) / 1000 + 0.1))
         before = commits(outbox)
         assert [commit.word for commit in before[game]] == ["session_created", "session_started"]
         with pytest.raises(InvalidTransition) as refused:

@@ -64,17 +64,17 @@ def test_a_restart_of_the_store_fails_only_what_comes_during_the_outage(clients:
         time.sleep(1)
         down_s = time.monotonic()
         valkey.stop()
+        eventually(lambda: any(status == 503 for _, _, status in load.answers))
         time.sleep(0.5)
         valkey.start()
         up_s = time.monotonic()
-        time.sleep(2)
+        eventually(lambda: sum(began > up_s and status == 200 for began, _, status in load.answers) > 50)
     assert {status for _, _, status in load.answers} <= {200, 503}
     failed = [(began, ended) for began, ended, status in load.answers if status == 503]
     assert failed
     assert all(ended >= down_s and began <= up_s for began, ended in failed)
-    assert sum(began > up_s and status == 200 for began, _, status in load.answers) > 50
     for session in sessions:
-        state = requests.get(f"{clients.urls[0]}/{session}", timeout=10).json()["data"]
+        state = requests.get(f"{clients.urls[0]}/{session}", timeout=60).json()["data"]
         # A switch whose answer was lost may have happened; an acknowledged one has.
         lost = sum(status == 503 for _, _, status in load.answers)
         assert load.acknowledged[session] <= state["cycle_count"] <= load.acknowledged[session] + lost
@@ -101,14 +101,14 @@ def test_an_outage_of_postgresql_is_not_seen_by_clients_and_loses_nothing(
     assert {status for _, _, status in load.answers} == {200}
     before = sorted(ended - began for began, ended, _ in load.answers if ended < down_s)
     during = sorted(ended - began for began, ended, _ in load.answers if down_s < began and ended < up_s)
-    # The median, as a ratio within the run, and generous: other things run on this machine, too.
-    assert during[len(during) // 2] < 3 * before[len(before) // 2]
+    # Whoever waited for PostgreSQL would wait for seconds; how much slower it gets is for bench/.
+    assert during[len(during) // 2] < max(1.0, 3 * before[len(before) // 2])
     query = (
         "SELECT session_id::text, count(*), count(DISTINCT version), max(version) FROM sync_events"
         " WHERE session_id = ANY(%s::uuid[]) GROUP BY 1"
     )
     expected = {(session, n := load.acknowledged[session] + 2, n, n) for session in sessions}
-    eventually(lambda: set(rows(database_url, query, sessions)) == expected, within_s=60)
+    eventually(lambda: set(rows(database_url, query, sessions)) == expected, within_s=120)
 
 
 def test_a_killed_worker_neither_loses_nor_doubles_an_event(
@@ -123,10 +123,10 @@ def test_a_killed_worker_neither_loses_nor_doubles_an_event(
             store.switch(session)
     cluster.worker.start()
     query = "SELECT count(*) FROM sync_events WHERE session_id = ANY(%s::uuid[])"
-    eventually(lambda: bool(rows(database_url, query, sessions)[0][0] > 500), within_s=60)
+    eventually(lambda: bool(rows(database_url, query, sessions)[0][0] > 500), within_s=120)
     cluster.worker.kill()
     cluster.worker.start()
-    eventually(lambda: bool(rows(database_url, query, sessions)[0][0] >= 5000), within_s=90)
+    eventually(lambda: bool(rows(database_url, query, sessions)[0][0] >= 5000), within_s=120)
     each = "SELECT count(*), count(DISTINCT version), max(version) FROM sync_events WHERE session_id = %s"
     assert {rows(database_url, each, session)[0] for session in sessions} == {(500, 500, 500)}
 
@@ -146,7 +146,8 @@ def test_a_switch_costs_the_server_about_the_same_at_any_number_of_participants(
                 store.switch(session)
             best = min(best, float(redis.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]))
         cost_us[count] = best
-    assert cost_us[1000] < 3 * cost_us[2], cost_us
+    # A cost that grows with the participants would be twenty times as large; the exact ratio is for bench/.
+    assert cost_us[1000] < 8 * cost_us[2], cost_us
 
 
 def test_a_worker_that_stops_hands_over_what_it_had_begun(
@@ -160,4 +161,4 @@ def test_a_worker_that_stops_hands_over_what_it_had_begun(
     finally:
         cluster.worker.unpause()
     query = "SELECT count(*) FROM sync_events WHERE session_id = %s"
-    eventually(lambda: bool(rows(database_url, query, session)[0][0] == 22), within_s=60)
+    eventually(lambda: bool(rows(database_url, query, session)[0][0] == 22), within_s=120)

@@ -61,7 +61,7 @@ class Peer:
 
     def __init__(self, url: str, sent: bytes | str = b"") -> None:
         address = urlsplit(url)
-        self.socket = socket.create_connection((address.hostname, address.port), timeout=10)
+        self.socket = socket.create_connection((address.hostname, address.port), timeout=60)
         self.send(sent)
 
     def __enter__(self) -> Peer:
@@ -77,7 +77,7 @@ class Peer:
         """Send no more."""
         self.socket.shutdown(socket.SHUT_WR)
 
-    def rest(self, within_s: float = 10) -> bytes:
+    def rest(self, within_s: float = 60) -> bytes:
         """Return all that comes, to the end of the stream."""
         self.socket.settimeout(within_s)
         data = b""
@@ -105,8 +105,11 @@ def version(api: Api, path: str) -> int:
 
 
 @contextmanager
-def served(url: str, within_s: float = 1.0, *, anew: bool = False) -> Iterator[None]:
-    """Check that a well-behaved client is answered soon all the while; anew: it comes back for every request."""
+def served(url: str, *, least: int = 1, anew: bool = False) -> Iterator[list[float]]:
+    """Check that a well-behaved client is answered all the while: so many times at least, and never late.
+
+    anew: it comes back for every request. How soon it is answered is for bench/. Gives how long it waited (s).
+    """
     waits_s: list[float] = []
     done = threading.Event()
 
@@ -124,11 +127,12 @@ def served(url: str, within_s: float = 1.0, *, anew: bool = False) -> Iterator[N
     thread = threading.Thread(target=ask)
     thread.start()
     try:
-        yield
+        yield waits_s
+        assert len(waits_s) >= least
     finally:
         done.set()
         thread.join()
-    assert max(waits_s) < within_s
+    assert max(waits_s) < 10
 
 
 def keep_sending(to: socket.socket, data: bytes, most_bytes: int = 64_000_000) -> int:
@@ -320,10 +324,10 @@ def test_what_has_no_end_is_cut_off_and_holds_nobody_up(web: Cluster, head: byte
 
 
 def test_a_client_that_does_not_wait_for_answers_has_no_more_than_its_share(web: Cluster) -> None:
-    with served(web.urls[0]), Peer(web.urls[0]) as peer:
+    with served(web.urls[0], least=5), Peer(web.urls[0]) as peer:
         reader = threading.Thread(target=_read_all, args=(peer.socket,))
         reader.start()
-        peer.socket.settimeout(10)
+        peer.socket.settimeout(60)
         end_s = time.monotonic() + 3
         while time.monotonic() < end_s:
             peer.socket.sendall(PIPELINED)
@@ -352,12 +356,12 @@ def test_a_request_that_takes_too_long_to_arrive_is_refused(brisk: Cluster, sent
     began_s = time.monotonic()
     with Peer(brisk.urls[0], sent) as peer:
         peer.refused(408, "REQUEST_TIMEOUT")
-    assert TIMEOUT_S - 0.1 < time.monotonic() - began_s < TIMEOUT_S + 5
+    assert TIMEOUT_S - 0.1 < time.monotonic() - began_s < 15  # as long as a request may take by default
 
 
 def test_a_request_that_drips_in_is_refused_as_well(brisk: Cluster) -> None:
     with Peer(brisk.urls[0], post("/v1/sessions", "Content-Length: 1000\r\n")) as peer:
-        end_s = time.monotonic() + TIMEOUT_S + 5
+        end_s = time.monotonic() + 15
         with suppress(OSError):
             while time.monotonic() < end_s:
                 peer.send(b" ")
@@ -365,8 +369,8 @@ def test_a_request_that_drips_in_is_refused_as_well(brisk: Cluster) -> None:
         assert time.monotonic() < end_s
 
 
-def test_a_request_that_comes_byte_by_byte_but_in_time_is_answered(brisk: Cluster) -> None:
-    with Peer(brisk.urls[0]) as peer:
+def test_a_request_that_comes_byte_by_byte_but_in_time_is_answered(web: Cluster) -> None:
+    with Peer(web.urls[0]) as peer:
         for each in b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n":
             peer.send(bytes([each]))
             time.sleep(0.005)
@@ -375,7 +379,7 @@ def test_a_request_that_comes_byte_by_byte_but_in_time_is_answered(brisk: Cluste
 
 def test_a_connection_on_which_nothing_is_asked_is_closed_without_a_word(brisk: Cluster) -> None:
     with Peer(brisk.urls[0]) as peer:
-        assert peer.rest(TIMEOUT_S + 5) == b""
+        assert peer.rest() == b""
 
 
 def test_a_connection_waits_longer_for_another_request_than_for_the_first(brisk: Cluster) -> None:
@@ -402,7 +406,7 @@ def test_a_client_that_does_not_read_its_answers_is_given_up(brisk: Cluster) -> 
         with suppress(OSError):
             for _ in range(2000):
                 peer.send(f"GET /v1/sessions/{session_id} HTTP/1.1\r\nHost: x\r\n\r\n")
-        eventually(lambda: not is_served(peer), TIMEOUT_S + 8)
+        eventually(lambda: not is_served(peer))
 
 
 def test_a_websocket_may_stay_silent_for_longer_than_a_request(brisk: Cluster) -> None:
@@ -416,7 +420,7 @@ def test_a_websocket_may_stay_silent_for_longer_than_a_request(brisk: Cluster) -
 
 def test_more_connections_than_there_is_room_for_hold_nobody_up(brisk: Cluster) -> None:
     stuck = post("/v1/sessions", "Content-Length: 100\r\n", b"{")
-    with ExitStack() as stack, served(brisk.urls[0], 1.5, anew=True):
+    with ExitStack() as stack, served(brisk.urls[0], least=5, anew=True):
         end_s = time.monotonic() + 3
         while time.monotonic() < end_s:
             for _ in range(10):
@@ -432,7 +436,7 @@ def test_a_worker_that_stops_does_not_wait_for_what_is_stuck(make_cluster: MakeC
         time.sleep(0.2)
         began_s = time.monotonic()
         cluster.web[0].stop()
-        assert time.monotonic() - began_s < 6
+        assert time.monotonic() - began_s < 14  # after 15 s gunicorn kills
     assert "graceful timeout" not in cluster.web[0].output()
 
 
@@ -467,9 +471,9 @@ def noise(chance: random.Random) -> list[bytes]:
 
 def test_nothing_that_comes_over_a_socket_is_a_fault_of_ours_or_holds_anybody_up(web: Cluster) -> None:
     errors = errors_in(web)
-    with served(web.urls[0]):
+    with served(web.urls[0], least=5):
         end_s, seed = time.monotonic() + 6, 0
-        while time.monotonic() < end_s:
+        while time.monotonic() < end_s or seed <= 100:
             seed += 1
             chance = random.Random(seed)
             with Peer(web.urls[0]) as peer, suppress(OSError):
@@ -481,7 +485,6 @@ def test_nothing_that_comes_over_a_socket_is_a_fault_of_ours_or_holds_anybody_up
                 peer.end()
                 answers = peer.rest()
                 assert not re.search(rb"(?m)^HTTP/1.1 5|<html|Traceback", answers), (seed, answers)
-    assert seed > 100
     assert errors_in(web) == errors
 
 

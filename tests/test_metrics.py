@@ -10,7 +10,7 @@ from conftest import MakeCluster  # isort: skip  # pytest puts this folder on th
 
 
 def requests_counted(url: str) -> int:
-    text = requests.get(f"{url}/metrics", timeout=10).text
+    text = requests.get(f"{url}/metrics", timeout=60).text
     found = re.search(r'syncapp_http_requests_total\{method="GET",route="/health",status="200"\} (\d+)', text)
     return int(found[1]) if found else 0
 
@@ -19,7 +19,7 @@ def test_any_web_process_answers_for_all_of_its_machine(make_cluster: MakeCluste
     cluster = make_cluster(web=1, worker=False, WEB_CONCURRENCY="2")
     url = cluster.urls[0]
     for _ in range(40):
-        requests.get(f"{url}/health", timeout=10)
+        requests.get(f"{url}/health", timeout=60)
     assert {requests_counted(url) for _ in range(10)} == {40}
     cluster.web[0].stop()
     cluster.web[0].start()

@@ -372,7 +372,7 @@ def document(result: Result) -> Any:
     return orjson.loads(orjson.dumps(result.found.state(result.now_ms)))
 
 
-@pytest.mark.timeout(60 + 3 * EXAMPLES)
+@pytest.mark.timeout(300 + 3 * EXAMPLES)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_store_does_what_the_model_does(redis: redis_py.Redis, redis_url: str, mode: str) -> None:
     stores = [make_store(redis_url), make_store(redis_url)]

@@ -130,7 +130,7 @@ def test_backlogs_tell_waiting_active_and_age_by_the_servers_clock(client: redis
     found = outbox.backlogs()[7]
     assert (found.waiting, found.active) == (3, 0)
     assert found.oldest_age_ms is not None
-    assert 89_000 < found.oldest_age_ms < 95_000
+    assert 89_000 < found.oldest_age_ms < 150_000
     outbox.read_new(7, 2)
     assert (outbox.backlogs()[7].waiting, outbox.backlogs()[7].active) == (1, 2)
     client.delete(KEY)

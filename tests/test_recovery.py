@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -535,9 +536,11 @@ def test_unknown_ids_are_looked_for_once_in_a_while_and_not_too_many(client: Fla
     for _ in range(5):
         error(client.get(f"/v1/sessions/{UNKNOWN}"), 404, "SESSION_NOT_FOUND")
     assert looked() - before == 1
+    began_s = time.monotonic()
     statuses = [client.get(f"/v1/sessions/{UNKNOWN[:-4]}{number:04}").status_code for number in range(1, 300)]
-    assert set(statuses) == {404, 503}
-    assert looked() - before < 200
+    took_s = time.monotonic() - began_s
+    assert set(statuses) == {404, 503} or took_s > 5  # 20 a second are admitted
+    assert looked() - before <= 2 + 20 * (1 + took_s)
 
 
 def test_misses_are_admitted_by_rate_and_forgotten() -> None:
@@ -607,12 +610,12 @@ def test_clients_of_every_process_see_the_new_epoch_and_go_on(
 ) -> None:
     cluster = make_cluster(RECOVER_ON_MISS="true")
     bases = [f"{url}/v1/sessions" for url in cluster.urls]
-    made = requests.post(bases[0], json=CHESS, timeout=10).json()["data"]
+    made = requests.post(bases[0], json=CHESS, timeout=60).json()["data"]
     session_id = made["session_id"]
-    requests.post(f"{bases[0]}/{session_id}/start", timeout=10)
+    requests.post(f"{bases[0]}/{session_id}/start", timeout=60)
 
     def logged(version: int) -> bool:
-        return requests.get(f"{bases[1]}/{session_id}/at?version={version}", timeout=10).status_code == 200
+        return requests.get(f"{bases[1]}/{session_id}/at?version={version}", timeout=60).status_code == 200
 
     with ExitStack() as stack:
         clients = [
@@ -624,7 +627,7 @@ def test_clients_of_every_process_see_the_new_epoch_and_go_on(
             assert client.message("STATE_SYNC")["state"]["version"] == 2
         eventually(lambda: logged(2))
         lose(redis, session_id)
-        answer = requests.post(f"{bases[1]}/{session_id}/switch", timeout=10)
+        answer = requests.post(f"{bases[1]}/{session_id}/switch", timeout=60)
         assert answer.status_code == 200
         found = answer.json()["data"]
         assert (found["epoch"] > made["epoch"], found["version"], found["cycle_count"]) == (True, 2, 1)
@@ -654,7 +657,7 @@ def test_a_store_put_back_from_an_old_copy_of_its_files_is_put_right_by_the_comm
     def post(session_id: str, command: str) -> dict[str, Any]:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         for _ in range(10):  # a connection from before the restart fails once
-            answer = requests.post(f"{base}/{session_id}/{command}", headers=headers, timeout=10)
+            answer = requests.post(f"{base}/{session_id}/{command}", headers=headers, timeout=60)
             if answer.status_code != 503:
                 break
         assert answer.status_code == 200, answer.text
@@ -664,7 +667,7 @@ def test_a_store_put_back_from_an_old_copy_of_its_files_is_put_right_by_the_comm
     def drained() -> bool:
         return not any(redis.xlen(KEYS.outbox(bucket)) for bucket in range(16))
 
-    names = [requests.post(base, json=body, timeout=10).json()["data"]["session_id"] for _ in range(6)]
+    names = [requests.post(base, json=body, timeout=60).json()["data"]["session_id"] for _ in range(6)]
     for each in names:
         post(each, "start")
     eventually(drained)
@@ -672,9 +675,9 @@ def test_a_store_put_back_from_an_old_copy_of_its_files_is_put_right_by_the_comm
     valkey.stop()
     shutil.copytree(data, tmp_path / "old")
     valkey.start()
-    eventually(lambda: requests.get(f"{cluster.urls[0]}/ready", timeout=10).status_code == 200)
+    eventually(lambda: requests.get(f"{cluster.urls[0]}/ready", timeout=60).status_code == 200)
     last = {each: [post(each, "switch") for _ in range(3)][-1] for each in names}
-    newer = requests.post(base, json=body, timeout=10).json()["data"]["session_id"]
+    newer = requests.post(base, json=body, timeout=60).json()["data"]["session_id"]
     post(names[5], "complete")
     eventually(drained)
 
@@ -682,7 +685,7 @@ def test_a_store_put_back_from_an_old_copy_of_its_files_is_put_right_by_the_comm
     shutil.rmtree(data)
     shutil.copytree(tmp_path / "old", data)
     valkey.start()
-    eventually(lambda: requests.get(f"{cluster.urls[0]}/ready", timeout=10).status_code == 200)
+    eventually(lambda: requests.get(f"{cluster.urls[0]}/ready", timeout=60).status_code == 200)
     assert post(names[0], "switch")["cycle_count"] == 1  # nobody has told this client to wait
     runner = create_app(settings(redis_url, database_url=database_url)).test_cli_runner()
     drain = ["audit", "drain"]  # the worker's queue was put back, too: it may wait for the next sweep
@@ -692,12 +695,12 @@ def test_a_store_put_back_from_an_old_copy_of_its_files_is_put_right_by_the_comm
     told = runner.invoke(args=["sessions", "recover", "--all"])
     assert (told.exit_code, told.output.splitlines()[-1]) == (0, "6 replaced, 1 restored"), told.output
     for each in names[:5]:
-        state = requests.get(f"{base}/{each}", timeout=10).json()["data"]
+        state = requests.get(f"{base}/{each}", timeout=60).json()["data"]
         assert (state["cycle_count"], state["status"], state["version"]) == (3, "running", 1)
         assert state["epoch"] > last[each]["epoch"]
         assert post(each, "switch")["version"] == 2
-    assert requests.get(f"{base}/{names[5]}", timeout=10).json()["data"]["status"] == "completed"
-    assert requests.get(f"{base}/{newer}", timeout=10).json()["data"]["status"] == "pending"
+    assert requests.get(f"{base}/{names[5]}", timeout=60).json()["data"]["status"] == "completed"
+    assert requests.get(f"{base}/{newer}", timeout=60).json()["data"]["status"] == "pending"
     assert runner.invoke(args=drain).exit_code == 0
     checked = runner.invoke(args=["audit", "verify"])
     assert checked.exit_code == 0, checked.output

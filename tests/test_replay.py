@@ -144,7 +144,7 @@ def log(database_url: str, db: Db, redis: redis_py.Redis, redis_url: str) -> Ite
     made.pool.close()
 
 
-@pytest.mark.timeout(60 + 6 * EXAMPLES)
+@pytest.mark.timeout(300 + 6 * EXAMPLES)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_log_tells_what_was_and_brings_it_back_as_it_was(
     log: Log, redis: redis_py.Redis, redis_url: str, mode: str

@@ -44,7 +44,7 @@ class Events:
     def __init__(self, api: Api, session_id: str, last_id: str = "", **query: Any) -> None:
         headers = {"Last-Event-ID": last_id} if last_id else {}
         url = f"{api.url}/v1/sessions/{session_id}/stream"
-        self.answer = requests.get(url, params=query, headers=headers, stream=True, timeout=10)
+        self.answer = requests.get(url, params=query, headers=headers, stream=True, timeout=60)
         self._lines = self.answer.iter_lines(chunk_size=1)
         self.last_id = last_id
 
@@ -122,19 +122,19 @@ def test_an_unknown_session_is_told_of_when_it_is_made(apis: list[Api]) -> None:
 def test_what_is_wrong_with_a_request_for_a_stream_is_said_with_a_status(apis: list[Api]) -> None:
     url = f"{apis[0].url}/v1/sessions"
     session_id = apis[0].running()
-    assert requests.get(f"{url}/x/stream", timeout=10).status_code == 400
+    assert requests.get(f"{url}/x/stream", timeout=60).status_code == 400
     for query in ("epoch=1", "format=xml", "epoch=a&version=2"):
-        assert requests.get(f"{url}/{session_id}/stream?{query}", timeout=10).status_code == 400
-    answer = requests.get(f"{url}/{session_id}/stream", headers={"Last-Event-ID": "7"}, timeout=10)
+        assert requests.get(f"{url}/{session_id}/stream?{query}", timeout=60).status_code == 400
+    answer = requests.get(f"{url}/{session_id}/stream", headers={"Last-Event-ID": "7"}, timeout=60)
     assert answer.json()["error"]["details"][0]["field"] == "Last-Event-ID"
-    head = requests.head(f"{url}/{session_id}/stream", timeout=10)
+    head = requests.head(f"{url}/{session_id}/stream", timeout=60)
     assert (head.status_code, head.headers["Content-Type"]) == (200, "text/event-stream")
     eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 0)
 
 
 def test_a_page_of_an_allowed_origin_may_read_the_stream(apis: list[Api]) -> None:
     url = f"{apis[0].url}/v1/sessions/{apis[0].running()}/stream"
-    with closing(requests.get(url, headers={"Origin": "https://a.example"}, stream=True, timeout=10)) as answer:
+    with closing(requests.get(url, headers={"Origin": "https://a.example"}, stream=True, timeout=60)) as answer:
         assert answer.headers["Access-Control-Allow-Origin"] == "https://a.example"
 
 
@@ -148,17 +148,17 @@ def test_streams_and_polls_count_as_connections(apis: list[Api]) -> None:
         polled: list[requests.Response] = []
         headers = {"If-None-Match": f'"{epoch}-2"'}
         poll = threading.Thread(
-            target=lambda: polled.append(requests.get(f"{url}?wait_ms=20000", headers=headers, timeout=30))
+            target=lambda: polled.append(requests.get(f"{url}?wait_ms=20000", headers=headers, timeout=60))
         )
         poll.start()
         eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 5)
         for refused in (
-            requests.get(f"{url}/stream", timeout=10),
-            requests.get(f"{url}?wait_ms=1000", headers=headers, timeout=10),
+            requests.get(f"{url}/stream", timeout=60),
+            requests.get(f"{url}?wait_ms=1000", headers=headers, timeout=60),
         ):
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "TOO_MANY_CONNECTIONS")
             assert refused.headers["Retry-After"]
-        assert requests.get(url, timeout=10).status_code == 200
+        assert requests.get(url, timeout=60).status_code == 200
         apis[1].command(session_id, "switch")
         poll.join()
         assert polled[0].json()["data"]["version"] == 3
@@ -185,12 +185,12 @@ def test_a_stream_that_nobody_reads_is_cut_off(apis: list[Api]) -> None:
 
 def poll(api: Api, session_id: str, tag: str, wait_ms: int = 5000) -> requests.Response:
     url = f"{api.url}/v1/sessions/{session_id}?wait_ms={wait_ms}"
-    return requests.get(url, headers={"If-None-Match": tag}, timeout=30)
+    return requests.get(url, headers={"If-None-Match": tag}, timeout=60)
 
 
 def test_a_read_that_waits_is_answered_with_the_next_version(apis: list[Api], redis_url: str) -> None:
     session_id = apis[0].running()
-    tag = requests.get(f"{apis[0].url}/v1/sessions/{session_id}", timeout=10).headers["ETag"]
+    tag = requests.get(f"{apis[0].url}/v1/sessions/{session_id}", timeout=60).headers["ETag"]
     answers: list[requests.Response] = []
     threads = [
         threading.Thread(target=lambda api=api: answers.append(poll(api, session_id, tag)))
@@ -213,13 +213,13 @@ def test_a_read_that_waits_is_answered_with_the_next_version(apis: list[Api], re
         moving = {name: answer.json()["data"][name] for name in ("server_time_ms", "clock")}
         assert answer.json()["data"] == state | moving
     begun_s = time.monotonic()
-    assert poll(apis[0], session_id, tag).json()["data"]["version"] == 3
-    assert time.monotonic() - begun_s < 2
+    assert poll(apis[0], session_id, tag, 20_000).json()["data"]["version"] == 3
+    assert time.monotonic() - begun_s < 15
 
 
 def test_a_read_that_waits_in_vain_is_told_that_nothing_changed(apis: list[Api]) -> None:
     session_id = apis[0].running()
-    tag = requests.get(f"{apis[0].url}/v1/sessions/{session_id}", timeout=10).headers["ETag"]
+    tag = requests.get(f"{apis[0].url}/v1/sessions/{session_id}", timeout=60).headers["ETag"]
     begun_s = time.monotonic()
     answer = poll(apis[0], session_id, f"W/{tag}", 300)
     assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", tag)
@@ -231,18 +231,18 @@ def test_what_waits_for_nothing_is_answered_at_once(apis: list[Api]) -> None:
     url = f"{apis[0].url}/v1/sessions/{session_id}"
     for tags in ("", "*", '"1-1", "1-2"', '"x"'):
         begun_s = time.monotonic()
-        answer = requests.get(f"{url}?wait_ms=20000", headers={"If-None-Match": tags} if tags else {}, timeout=10)
+        answer = requests.get(f"{url}?wait_ms=20000", headers={"If-None-Match": tags} if tags else {}, timeout=60)
         assert answer.status_code == (304 if tags == "*" else 200)
-        assert time.monotonic() - begun_s < 2
+        assert time.monotonic() - begun_s < 15
     for wait_ms in ("-1", "x", "25001", "1e3", "٣"):
-        assert requests.get(f"{url}?wait_ms={wait_ms}", timeout=10).status_code == 400
+        assert requests.get(f"{url}?wait_ms={wait_ms}", timeout=60).status_code == 400
     gone = str(uuid.uuid4())
     assert poll(apis[0], gone, '"1-1"').status_code == 404
 
 
 def test_a_session_that_is_deleted_or_made_anew_ends_the_wait(apis: list[Api]) -> None:
     session_id = apis[0].running()
-    tag = requests.get(f"{apis[0].url}/v1/sessions/{session_id}", timeout=10).headers["ETag"]
+    tag = requests.get(f"{apis[0].url}/v1/sessions/{session_id}", timeout=60).headers["ETag"]
     answers: list[requests.Response] = []
     thread = threading.Thread(target=lambda: answers.append(poll(apis[0], session_id, tag)))
     thread.start()

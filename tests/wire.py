@@ -78,7 +78,7 @@ class Raw:
             raise
 
     def _shake_hands(self, address: tuple[str, int], session_id: str, headers: Mapping[str, str] | None) -> None:
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         self.socket.connect(address)
         key = base64.b64encode(os.urandom(16)).decode()
         lines = {
@@ -109,7 +109,7 @@ class Raw:
             payload = orjson.dumps(payload)
         self.socket.sendall(frame(payload.encode() if isinstance(payload, str) else payload, opcode))
 
-    def next(self, within_s: float = 10) -> Frame:
+    def next(self, within_s: float = 60) -> Frame:
         """Return the next frame, checked. Raises `Ended`, `TimeoutError`."""
         self.socket.settimeout(within_s)
         first, second = self._take(2)
@@ -124,7 +124,7 @@ class Raw:
             assert {"type", "sessionId", "timestamp"} <= received.message.keys()
         return received
 
-    def message(self, kind: str = "", within_s: float = 10) -> dict[str, Any]:
+    def message(self, kind: str = "", within_s: float = 60) -> dict[str, Any]:
         """Return the next message, of a kind if one is named; pings are passed over."""
         end_s = time.monotonic() + within_s
         while True:
@@ -132,11 +132,11 @@ class Raw:
             if received.opcode == TEXT and kind in ("", received.message["type"]):
                 return received.message
 
-    def until_end(self, within_s: float = 10) -> list[Frame]:
+    def until_end(self, within_s: float = 60) -> list[Frame]:
         """Return all frames up to the end of the stream."""
         return list(self._all(time.monotonic() + within_s))
 
-    def close_code(self, within_s: float = 10) -> int | None:
+    def close_code(self, within_s: float = 60) -> int | None:
         """Return the code the server closes with, None when the stream ends without a close frame."""
         codes = [received.code for received in self.until_end(within_s) if received.opcode == CLOSE]
         assert len(codes) < 2, f"closed more than once: {codes}"
