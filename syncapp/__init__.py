@@ -99,7 +99,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     logs.configure(settings)
     loops = Loops()
     client = redis.connect(settings)
-    nudge = Nudger(enqueue_drain).nudge
+    nudge = Nudger(enqueue_drain, loops=loops).nudge
     pool = ReadPool(
         settings.database_url, connections=settings.history_connections, timeout_s=settings.history_timeout_s
     )
@@ -117,7 +117,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         buckets=settings.sync_buckets,
         loops=loops,
     )
-    hub = Hub(settings, read=store.read, loops=loops)
+    hub = Hub(settings, read=store.read, client=client, loops=loops)
     guards, limits = Guards(settings, loops), Limits(settings)
     keys = Keyspace(settings.sync_buckets)
     presence = Presence(client, keys, kind="web", loops=loops)
@@ -146,7 +146,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         sweeper,
         guards,
         limits,
-        queue=Tally(client, Keyspace(settings.sync_buckets), broker.connect(settings).scheduled_count).read,
+        queue=Tally(client, Keyspace(settings.sync_buckets), broker.connect(settings, client).scheduled_count).read,
         history=history,
         store_health=StoreCheck(client, bare.check).health,
         audit_fault=postgresql,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from syncapp.config import Settings
 
+_BESIDE_COMMANDS = 3  # the sweeper's, that of pub/sub, and one to ask for drains
+_BESIDE_HUEY = 5  # the worker's scheduler, its watch, nudges, drains outside of the queue, the watch of the clock
+_BESIDE_DRAINS = 2  # drains outside of the queue, and the watch, which looks whether PostgreSQL is back
 POSTGRESQL_OF_A_RELEASE = 2
 """`flask db upgrade`: one that holds the lock, one that migrates."""
 POSTGRESQL_OF_A_COMMAND = 3
@@ -16,5 +19,15 @@ def postgresql_of_web(settings: Settings) -> int:
 
 
 def postgresql_of_worker(settings: Settings) -> int:
-    """Return the most connections to PostgreSQL of the worker process: one a thread, and one for its watch."""
-    return settings.worker_threads + 1
+    """Return the most connections to PostgreSQL of the worker process: one a thread."""
+    return settings.worker_threads + _BESIDE_DRAINS
+
+
+def redis_of_web(settings: Settings) -> int:
+    """Return the most connections to Redis of one web process."""
+    return settings.redis_max_connections + _BESIDE_COMMANDS
+
+
+def redis_of_worker(settings: Settings) -> int:
+    """Return the most connections to Redis of the worker process: one a thread, whatever the setting says."""
+    return settings.worker_threads + _BESIDE_HUEY

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import orjson
+import redis
 import structlog
 from redis.exceptions import RedisError
 
@@ -45,11 +46,17 @@ class Hub:
     """Watches sessions for anybody who wants to know; nothing starts before the first `watch`.
 
     read(session_id) returns a session and the server's time (ms); it raises `SessionNotFound` and
-    `StoreUnavailable`. It runs on the hub's own threads. clock: the server's, to be read at any time.
+    `StoreUnavailable`. It runs on the hub's own threads. client: one to look after what is watched with, or one of its
+    own. clock: the server's, to be read at any time.
     """
 
     def __init__(
-        self, settings: Settings, read: Callable[[str], tuple[Session, int]], loops: Loops | None = None
+        self,
+        settings: Settings,
+        read: Callable[[str], tuple[Session, int]],
+        *,
+        client: redis.Redis | None = None,
+        loops: Loops | None = None,
     ) -> None:
         self.clock = ServerClock()
         self._loops = loops or Loops()
@@ -64,7 +71,7 @@ class Hub:
         self._tell_outage_s = float("inf")
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._client = connect(settings, max_connections=1)
+        self._client = client or connect(settings, max_connections=1)
         self._clock_due_s = 0.0
         self._inspection = Inspection(self._client, self._keys, step_s=_TEND_S)
         self._pubsub = PubSub(
@@ -118,7 +125,6 @@ class Hub:
             self._to_read.put(None)
         for thread in self._threads:
             thread.join(self._settings.redis_timeout_s + 1)
-        self._client.close()
         WATCHED.dec(len(self._topics))
         self._topics.clear()
         self._by_channel.clear()

@@ -172,6 +172,12 @@ class Pool(redis.ConnectionPool):
         self._changed = threading.Condition(threading.Lock())
         self._is_reaped = False
 
+    def grow(self, max_connections: int) -> None:
+        """Allow more connections than until now."""
+        with self._changed:
+            self.max_connections = max(self.max_connections, max_connections)
+            self._changed.notify_all()
+
     def call(self, commands: bytes, count: int = 1) -> list[Any]:
         """Send packed commands over a free line; return as many replies, errors among them.
 

@@ -11,9 +11,11 @@ import structlog
 from redis.exceptions import RedisError
 
 from syncapp.db import one_line
+from syncapp.loops import Loops
 
 log = structlog.get_logger(__name__)
 
+_BEAT_S = 5.0
 _AGAIN_S = 1.0  # after a nudge that failed
 
 
@@ -24,9 +26,11 @@ class Nudger:
     No exception ends the thread.
     """
 
-    def __init__(self, act: Callable[[int], None], *, name: str = "nudger") -> None:
+    def __init__(self, act: Callable[[int], None], *, name: str = "nudger", loops: Loops | None = None) -> None:
         self._act = act
         self._name = name
+        self._loops = loops or Loops()
+        self._stopped = threading.Event()
         self._changed = threading.Condition()
         self._due: dict[int, float] = {}
         self._thread: threading.Thread | None = None
@@ -40,26 +44,21 @@ class Nudger:
             self._changed.notify()
             # Started by the first nudge, in the process that has forked.
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self.run, name=self._name, daemon=True)
                 with contextlib.suppress(RuntimeError):  # no thread to be had: the next nudge tries again
-                    self._thread.start()
-
-    def run(self) -> None:
-        """Act on nudges for ever."""
-        while True:
-            self.run_once()
+                    self._thread = self._loops.start(self._name, self.run_once, self._stopped)
 
     def run_once(self) -> None:
         """Wait until a nudge is due, or for a while, and act on those that are."""
         with self._changed:
             wait_s = min(self._due.values(), default=float("inf")) - time.monotonic()
             if wait_s > 0:
-                self._changed.wait(min(wait_s, 60.0))
+                self._changed.wait(min(wait_s, _BEAT_S))
             now = time.monotonic()
             due = [bucket for bucket, instant in self._due.items() if instant <= now]
             for bucket in due:
                 del self._due[bucket]
         for bucket in due:
+            self._loops.beat(self._name)
             try:
                 self._act(bucket)
             except Exception as error:  # noqa: BLE001 whatever it is, the bucket is tried again

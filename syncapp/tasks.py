@@ -24,13 +24,18 @@ from redis.exceptions import RedisError, ResponseError
 from syncapp import broker, db, logs, metrics, redis
 from syncapp.alerts import Alerts
 from syncapp.audit import AuditLog
+from syncapp.capacity import redis_of_worker
+from syncapp.clock_watch import ClockWatch
 from syncapp.config import Settings, load
 from syncapp.drains import Drain, collect_rarely
 from syncapp.keys import Keyspace
 from syncapp.last_drain import LastDrain
 from syncapp.letters import DeadLetters
+from syncapp.lines import pool_of, server_at
+from syncapp.loops import Loops
 from syncapp.nudger import Nudger
 from syncapp.outbox import Outbox
+from syncapp.presence import Presence
 from syncapp.retries import POSTGRESQL, REDIS, Retries
 from syncapp.tally import Tally
 from syncapp.troubles import trouble_of
@@ -40,7 +45,6 @@ log = structlog.get_logger(__name__)
 
 _DRAIN_AT_MOST_S = 5.0  # then other buckets have their turn, and a worker that is to stop can
 _TRAILING_S = 0.5  # as long as a bucket's nudges are held back: the last commits of a burst come without one
-_OTHER_THREADS = 4  # besides Huey's workers: its scheduler, the watch, nudges, and drains outside of the queue
 _PROBE_TIMEOUT_S = 2
 _AWAY = ("08", "57P")  # beginnings of SQLSTATE: a lost connection, a server that starts or stops
 
@@ -59,6 +63,9 @@ class Worker:
 
     def __init__(self, settings: Settings, client: Redis) -> None:
         self.settings = settings
+        self._client = client
+        self._loops = Loops()
+        self._stopped = threading.Event()
         self.outbox = Outbox(client, Keyspace(settings.sync_buckets), claim_idle_s=settings.audit_claim_idle_s)
         self.database = db.Database(settings.database_url)
         self._alert = Alerts(settings)
@@ -67,8 +74,8 @@ class Worker:
             self.outbox, AuditLog(self.database, self._alert), batch=settings.audit_batch, count=self._tally.add
         )
         self._last_drain = LastDrain(client, self.outbox.keyspace)
-        self._nudger = Nudger(self._ask)
-        self._own = Nudger(self._drain_here, name="drains")
+        self._nudger = Nudger(self._ask, loops=self._loops)
+        self._own = Nudger(self._drain_here, name="drains", loops=self._loops)
         self._retries = Retries(settings.audit_retries, settings.audit_retry_delay_s, settings.audit_retry_backoff)
         self._watch = Watch(
             self.outbox,
@@ -78,7 +85,15 @@ class Worker:
             before=self._look_at_postgresql,
             after=lambda: self._release(REDIS),
         )
+        self._clock_watch = ClockWatch(
+            client,
+            self.outbox.keyspace,
+            Presence(client, self.outbox.keyspace, kind="worker", loops=self._loops),
+            server=server_at(settings.redis_url),
+            alert=self._alert,
+        )
         self._started = threading.Lock()
+        self._watched = threading.Lock()
 
     def start(self) -> None:
         """Take over from whoever was there before; does something at the first call only, as each thread calls it."""
@@ -91,7 +106,8 @@ class Worker:
         logging.getLogger("huey").setLevel(logging.ERROR)
         for handler in logging.getLogger().handlers:
             handler.addFilter(without_traceback)
-        needed = connections_needed(self.settings)
+        needed = redis_of_worker(self.settings)
+        pool_of(self._client).grow(needed)
         if self.settings.redis_max_connections < needed:
             log.warning(
                 "redis_max_connections_too_small",
@@ -106,8 +122,10 @@ class Worker:
         self.make_partitions()
 
     def watch(self) -> None:
-        """Sweep every few seconds, on a thread of its own: a nudge may die with the process that was to pass it on."""
-        self._watch.start()
+        """Start what a worker does besides its tasks, once: a nudge may die with the process that was to pass it on."""
+        if self._watched.acquire(blocking=False):
+            self._loops.start("watch", self._watch.turn, self._stopped)
+            self._loops.start("clock_watch", self._clock_watch.turn, self._stopped)
 
     def drain(self, bucket: int, task: Any) -> None:
         """Drain a bucket; a failure is tried again by Huey, and told at CRITICAL when no retry is left.
@@ -235,11 +253,6 @@ def without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def connections_needed(settings: Settings) -> int:
-    """Return how many connections to Redis a worker uses at once: one for each of its threads."""
-    return settings.worker_threads + _OTHER_THREADS
-
-
 def _away(error: Exception) -> str | None:
     """Return the server that is away, by what a drain failed with; None when it was something else."""
     if isinstance(error, RedisError):
@@ -251,11 +264,8 @@ def _away(error: Exception) -> str | None:
 
 # `huey_consumer syncapp.tasks.huey` wants it here, made at import; nothing connects yet.
 _settings = load()
-_client = redis.connect(
-    _settings,
-    decode=False,
-    max_connections=max(_settings.redis_max_connections, connections_needed(_settings)),
-)
+# A web process, which only asks for drains, needs no more than one; a worker that starts takes what it needs.
+_client = redis.connect(_settings, decode=False, max_connections=1)
 huey = broker.connect(_settings, _client)
 worker = Worker(_settings, _client)
 drain_bucket: Any = huey.task(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -48,22 +46,11 @@ class Watch:
         self._seen_s = clock()
         self._oldest_ms = 0
         self._is_failing = False
-        self._started = threading.Lock()
 
-    def start(self) -> None:
-        """Start the thread; does nothing but at the first call."""
-        if self._started.acquire(blocking=False):
-            threading.Thread(target=self.run, name="watch", daemon=True).start()
-
-    def run(self) -> None:
-        """Look for ever; no exception ends it."""
-        while True:
-            time.sleep(_INTERVAL_S)
-            try:
-                self.run_once()
-            except Exception as error:  # noqa: BLE001 the next look may go better
-                with contextlib.suppress(Exception):  # a log that cannot be written ends nothing either
-                    self._tell(error)
+    def turn(self) -> float:
+        """Look once; return how long to wait (s) before the next time. May raise: the next look may go better."""
+        self.run_once()
+        return _INTERVAL_S
 
     def run_once(self) -> None:
         """Look once; whatever becomes of what comes before."""

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import redis as redis_py
+import requests
+from peers import Api, eventually
+from websockets.sync.client import connect
+
 from syncapp import capacity
 from syncapp.config import Settings
+from syncapp.servers import Valkey
+
+from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 
 APP: dict[str, Any] = json.loads((Path(__file__).parent.parent / "app.json").read_text())
 ENV = {name: each["value"] for name, each in APP["env"].items()}
@@ -22,3 +32,50 @@ def test_postgresql_has_room_for_two_releases_a_migration_and_an_operator() -> N
     one = WEB_PROCESSES * capacity.postgresql_of_web(SETTINGS) + WORKERS * capacity.postgresql_of_worker(SETTINGS)
     more = capacity.POSTGRESQL_OF_A_RELEASE + capacity.POSTGRESQL_OF_A_COMMAND
     assert RELEASES * one + more <= 20
+
+
+def test_redis_has_room_for_two_releases_and_an_operator() -> None:
+    assert "heroku-redis:premium-0" in APP["addons"]
+    one = WEB_PROCESSES * capacity.redis_of_web(SETTINGS) + WORKERS * capacity.redis_of_worker(SETTINGS)
+    assert RELEASES * one + 2 <= 40
+
+
+def test_processes_hold_no_more_connections_to_redis_than_that_under_load_and_few_when_idle(
+    make_cluster: MakeCluster, valkey: Valkey
+) -> None:
+    with redis_py.Redis.from_url(valkey.url) as client:
+        before = {each["id"] for each in client.client_list()}
+
+        def held() -> int:
+            return sum(each["id"] not in before for each in client.client_list())
+
+        cluster = make_cluster(web=2, **{name: ENV[name] for name in ("REDIS_MAX_CONNECTIONS", "WORKER_THREADS")})
+        most = 2 * capacity.redis_of_web(SETTINGS) + capacity.redis_of_worker(SETTINGS)
+        apis = [Api(url) for url in cluster.urls]
+        sessions = [apis[0].running() for _ in range(8)]
+        seen: list[int] = []
+        done = threading.Event()
+
+        def load(number: int) -> None:
+            url, session_id = cluster.urls[number % 2], sessions[number % 8]
+            for path in ("switch", "", "events", "../../metrics", "../../ready", "../../v1/audit/queue") * 8:
+                method = requests.post if path == "switch" else requests.get
+                answer = method(f"{url}/v1/sessions/{session_id}/{path}".rstrip("/"), timeout=60)
+                assert answer.status_code in (200, 503), answer.text
+
+        def count() -> None:
+            while not done.wait(0.02):
+                seen.append(held())
+
+        with ThreadPoolExecutor(17) as threads:
+            counting = threads.submit(count)
+            sockets = [connect(f"ws{url[4:]}/ws?sessionId={each}") for url in cluster.urls for each in sessions]
+            for each in [threads.submit(load, number) for number in range(16)]:
+                each.result(120)
+            done.set()
+            counting.result(60)
+        assert max(seen) <= most
+        for socket in sockets:
+            socket.close()
+        # What stays: pub/sub, the sweeper's or its watchers', and the worker's waits for tasks.
+        eventually(lambda: held() <= 2 * 3 + capacity.redis_of_worker(SETTINGS), within_s=60)

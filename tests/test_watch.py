@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ from test_tasks import eventually, tasks  # noqa: F401 `tasks` is a fixture
 
 from syncapp import nudger as nudger_module
 from syncapp import watch as watch_module
+from syncapp.loops import Loops
 from syncapp.nudger import Nudger
 from syncapp.outbox import Backlog
 from syncapp.retries import POSTGRESQL, REDIS, Retries
@@ -127,13 +129,13 @@ def test_the_watch_goes_on_whatever_a_look_raises(
         happened.append(("before",))
 
     monkeypatch.setattr(watch, "_before", before)
+    stopped = threading.Event()
     with capture_logs() as logs:
-        watch.start()
-        watch.start()
+        Loops().start("watch", watch.turn, stopped)
         eventually(lambda: happened.count(("before",)) > 2)
-        monkeypatch.setattr(watch_module, "_INTERVAL_S", 3600.0)
+        stopped.set()
     assert happened.count(("after",)) > 2  # each look went on to the sweep
-    assert {line["event"] for line in logs} == {"sweep_failed"}
+    assert {line["event"] for line in logs} == {"loop_failed", "loop_recovered"}
 
 
 def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once(monkeypatch: pytest.MonkeyPatch) -> None:
