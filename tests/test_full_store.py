@@ -92,10 +92,15 @@ class Full:
     def no_limit(self) -> None:
         self.redis.config_set("maxmemory", 0)
 
-    def dump(self) -> dict[bytes, tuple[bytes | None, int]]:
+    def dump(self) -> dict[bytes, tuple[Any, int]]:
         """Everything that Redis holds, but for what ends by itself within a second."""
         keys = sorted(key for key in self.redis.scan_iter(count=1000) if not re.search(rb"sweeper|nudge", key))
-        return {key: (self.redis.dump(key), self.redis.pexpiretime(key)) for key in keys}
+        # DUMP tells a hash's fields in an order of their own.
+        hashes = {key for key in keys if self.redis.type(key) == b"hash"}
+        return {
+            key: (self.redis.hgetall(key) if key in hashes else self.redis.dump(key), self.redis.pexpiretime(key))
+            for key in keys
+        }
 
     def flask(self, *words: str) -> tuple[int, str]:
         """Run a command of `flask`; return its exit code and what it printed."""
@@ -298,6 +303,21 @@ def test_the_watch_of_a_worker_survives_a_store_that_is_busy(full: Full) -> None
 def _run_for_ever(client: redis_py.Redis) -> None:
     with suppress(redis_py.RedisError):
         client.eval("while true do end", 0)
+
+
+def test_a_batch_of_any_size_is_removed_at_once_from_a_full_store(full: Full) -> None:
+    with full.redis.pipeline(transaction=False) as pipe:
+        for number in range(10_000):
+            pipe.xadd(KEYS.outbox(1), {"message": str(number)})
+        pipe.execute()
+    outbox = Outbox(connect(full.chosen, decode=False), KEYS)
+    full.redis.config_set("maxmemory", 1)
+    entries = outbox.read_new(1, 10_000)
+    assert len(entries) == 10_000
+    outbox.acknowledge(1, entries)
+    assert (full.left, full.redis.xpending(KEYS.outbox(1), "audit")["pending"]) == (0, 0)
+    full.no_limit()
+    full.check_that_all_is_well()
 
 
 # What is counted
