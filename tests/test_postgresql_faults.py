@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,16 +17,18 @@ import redis as redis_py
 from clocks import make_store, settings
 from flask import Flask
 from roles import ask, end_connections, guest_of, role_of, scratch, server_of, set_read_only
+from test_db import add_migration
 from test_race import eventually
 from test_tasks import left
 
-from syncapp import cli
-from syncapp.db import check, upgrade
+from syncapp import audit, cli, troubles
+from syncapp.db import UpgradeFailed, check, upgrade
 from syncapp.dev import App, app_env
 from syncapp.keys import Keyspace
 from syncapp.last_drain import LastDrain
 from syncapp.models import CreateSession
 from syncapp.servers import Postgres, Servers
+from syncapp.troubles import Trouble
 
 RIGHTS = "SELECT, INSERT, UPDATE"
 
@@ -106,7 +109,9 @@ def suffer(scene: Scene, category: str, end: Callable[[], Any]) -> None:
     assert scene.rows() == (before, 0)
     assert left(scene.client) == 60
     end()
+    began_s = time.monotonic()
     eventually(lambda: left(scene.client) == 0, within_s=60)
+    print(f"{category}: drained {time.monotonic() - began_s:.1f} s after its end")
     scene.play(1)
     eventually(lambda: scene.rows() == (scene.commits, 0))
     eventually(lambda: scene.found() is None)
@@ -139,6 +144,40 @@ def test_a_role_without_a_connection_left_delays_events_and_loses_none(make: Mak
     ask(scene.url, f"ALTER ROLE {role} CONNECTION LIMIT 0")
     end_connections(scene.url)
     suffer(scene, "too_many_connections", lambda: ask(scene.url, f"ALTER ROLE {role} CONNECTION LIMIT -1"))
+
+
+def test_nothing_that_is_wrong_with_the_server_is_blamed_on_an_event() -> None:
+    assert not [state for state, _ in troubles._BY_STATE if state.startswith(audit._REFUSALS)]
+    assert {category for _, category in (*troubles._BY_STATE, *troubles._BY_TEXT)} <= troubles.CATEGORIES
+
+
+def test_a_standby_is_told_and_an_upgrade_with_nothing_to_apply_is_content_with_it(
+    run_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Postgres(run_directory, run_directory / f"standby-{secrets.token_hex(4)}", options=("fsync=off",))
+    server.start()
+    try:
+        upgrade(server.url)
+        server.stop()
+        signal = server.data / "standby.signal"
+        signal.touch()
+        server.start()
+        trouble = check(server.url, 10)
+        assert trouble == Trouble("standby", "is a standby, not a primary")
+        warned: list[str] = []
+        assert upgrade(server.url, warn=warned.append) == []
+        assert upgrade(server.url, partition_months=5, warn=warned.append) == []
+        assert len(warned) == 1
+        add_migration(tmp_path, monkeypatch, "CREATE TABLE more ();")
+        with pytest.raises(UpgradeFailed, match=r"^900_more must be applied, and the database is a standby$"):
+            upgrade(server.url)
+        server.stop()
+        signal.unlink()
+        server.start()
+        assert upgrade(server.url) == ["900_more"]
+        eventually(lambda: check(server.url, 10) is None)
+    finally:
+        server.stop()
 
 
 @contextmanager
