@@ -67,7 +67,7 @@ class Calls:
             self._number += 1
             keys.append(self._rig.keys.idempotency(self.session_id, f"bench-{self._number}"))
             fingerprint = "f" * 64
-        head = [self.session_id, "", "", fingerprint, "bench", *map(str, self._known), "3600000", "3600000"]
+        head = [self.session_id, "", "", fingerprint, "bench", *map(str, self._known), "3600000", "3600000", "1000"]
         return packed("EVALSHA", self._hashes[f"{name}_session"], len(keys), *keys, *head, *args)
 
     def learn(self, reply: list[Any]) -> None:

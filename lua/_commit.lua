@@ -1,5 +1,5 @@
 -- The one atomic write: nothing else calls a writing command, and no step can fail after the first.
--- @include _modes
+-- @include _idle
 -- @include _reply
 -- @include _message
 -- @include _rights
@@ -7,6 +7,7 @@
 
 local SNAPSHOT_EVERY = 100
 local NUDGE_MS = 500
+local PLACED = 25  -- scalars with places of their own in a snapshot; later ones stand by name
 local MOST_ARGUMENTS = 1000
 
 -- Put the touched records into their blocks; returns the names of the blocks that changed.
@@ -78,26 +79,22 @@ local function clear(session)
   redis.call('DEL', session.key)
 end
 
--- The whole state as a list of strings, each scalar one of its own.
+-- The whole state as a list of strings, each scalar one of its own. Scalars that earlier releases do not know stand
+-- where a reply has its tags: those releases go by places, and look for nothing there.
 local function snapshot_of(session)
-  local snapshot = {unpack(session.texts)}
-  for i, text in ipairs(state_of(session, '', '')) do
-    if i > 1 then snapshot[#snapshot + 1] = text end
+  local snapshot, named = {unpack(session.texts, 1, PLACED)}, {}
+  for i = PLACED + 1, #SCALARS do
+    if session.texts[i] ~= '' then named[#named + 1] = SCALARS[i] .. '=' .. session.texts[i] end
   end
+  local state = state_of(session, '', '')
+  state[TAGS] = table.concat(named, ' ')
+  for i = 2, #state do snapshot[#snapshot + 1] = state[i] end
   return snapshot
 end
 
 -- Take a session that is not there off the deadlines.
 local function forget(keys, call)
   redis.call('ZREM', keys.deadlines, call.session_id)
-end
-
--- The next instant to look at a session, or nil: what is finished does nothing by itself.
-local function look_at(session)
-  if not LIVE[session.status] then return nil end
-  local look = session.idle_ms
-  look = math.min(look, timeout_at(session) or look)
-  return session.warn_at and math.min(look, (warning_at(session)) or look) or look
 end
 
 -- Set the next instant to look at a live session; let a finished one go when its time has come.
@@ -125,36 +122,39 @@ local function publish(keys, call)
 end
 
 -- Commit what was set and touched as one event that took effect at `at`; returns its event and patch. Whoever
--- calls it publishes, when there is nothing left to write.
+-- calls it publishes, when there is nothing left to write. The returned patch tells of the idle end, too; in the
+-- message it stands beside the patch, in which an earlier release folds no member that it does not know.
 --   word, details   the event's type, and JSON texts of what it concerns
 --   actor           'client' for a command, 'system' for what a session does by itself
 --   elapsed         ms charged by this commit, or nil
 local function commit(session, keys, call, now, at, word, details, actor, elapsed)
   set(session, 'version', session.version + 1)
   set(session, 'updated_ms', at)
-  if actor == 'client' and LIVE[session.status] then
-    set(session, 'idle_ms', math.max(at, deadline_of(session) or at) + session.idle_timeout_ms)
-  end
-  set(session, 'look_ms', look_at(session))
+  plan(session, at, actor == 'client')
+  if actor == 'client' and session.unattended then set(session, 'unattended', nil) end
   check_rights_of(session, keys, call, now, actor)
   local deleted = session.status == 'deleted'
   local ended = session.changed.status and not LIVE[session.status] and not deleted
   local event = event_of(word, at, details)
   local patch = deleted and '{}' or patch_of(session)
+  local idle, told = session.idling and ',"idle_ms":' .. int(session.idle_ms) or '', patch
+  if not deleted and (session.idling or session.changed.idling) then
+    told = string.sub(patch, 1, -2) .. (session.idling and idle or ',"idle_ms":null') .. '}'
+  end
   if deleted then write_tombstone(session, call, now) else write_fields(session) end
   schedule(session, keys, call, now)
   local snapshot
   if ended or session.version == 1 or (session.version % SNAPSHOT_EVERY == 0 and not deleted) then
     snapshot = cjson.encode(snapshot_of(session))
   end
-  local message = message_of(session, call, actor, elapsed, event, patch, snapshot)
+  local message = message_of(session, call, actor, elapsed, event, patch, idle, snapshot)
   redis.call('HSET', session.key, 'chain', chain_on(session, message))
   redis.call('XADD', keys.outbox, '*', 'message', message)
   if redis.call('SET', keys.nudge, '1', 'NX', 'PX', NUDGE_MS) then call.nudge = 1 end
   call.messages = call.messages or {}
   table.insert(call.messages, message)
   session.changed, session.touched = {}, {p = {}, g = {}}
-  return event, patch
+  return event, told
 end
 
 -- Answer a command, keep a record of it for its idempotency key, and publish. No session: it is deleted; no event:

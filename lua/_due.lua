@@ -28,6 +28,7 @@ local function time_out(session, keys, call, now, at)
     local goes_on = session.on_timeout == 'skip_cycle' and SKIPS[session.sync_mode]
     local next = goes_on and session.turn and next_in_rotation(session)
     if goes_on and (next or not session.turn) then
+      set(session, 'unattended', (session.unattended or 0) + 1)
       if hand_over(session, next, at) and next then
         details.next_participant_id = quote(participant_id(session, next))
       end
@@ -37,6 +38,15 @@ local function time_out(session, keys, call, now, at)
   end
   local word = TIMEOUTS[session.sync_mode] or 'session_expired'
   commit(session, keys, call, now, at, word, details, 'system', elapsed)
+end
+
+-- Pause rounds that have gone on by themselves for too long, just when the next cycle has begun: it is whole.
+local function pause_unattended(session, keys, call, now, at)
+  local elapsed = charge(session, at)
+  halt(session, 'paused')
+  commit(session, keys, call, now, at, 'session_paused', concerning(session, {
+    remaining_ms = remaining_text(session), reason = quote('unattended'),
+  }), 'system', elapsed)
 end
 
 local function cancel_idle(session, keys, call, now, at)
@@ -50,13 +60,18 @@ end
 local function settle_one(session, keys, call, now)
   if not LIVE[session.status] then return false end
   local warning, place = warning_at(session)
-  local timeout, idle = timeout_at(session), session.idle_ms
+  local timeout = timeout_at(session)
+  local idle = counts_idle(session, timeout) and session.idle_ms or math.huge
   if warning and warning <= now and warning <= math.min(timeout or warning, idle) then
     warn(session, keys, call, now, warning, place)
     call.instants[#call.instants + 1] = int(warning)
   elseif timeout and timeout <= now and timeout <= idle then
     time_out(session, keys, call, now, timeout)
     call.instants[#call.instants + 1] = int(timeout)
+    if session.status == 'running' and (session.unattended or 0) >= tonumber(call.most_unattended) then
+      pause_unattended(session, keys, call, now, timeout)
+      call.instants[#call.instants + 1] = int(timeout)
+    end
   elseif idle <= now then
     cancel_idle(session, keys, call, now, idle)
     call.instants[#call.instants + 1] = int(idle)

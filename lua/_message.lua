@@ -9,7 +9,7 @@ local CHANGES = {
   'cycle_count', 'time_used_ms', 'time_remaining_ms', 'cycle_started_ms', 'session_started_ms', 'session_completed_ms',
 }
 local MESSAGE = '{"session_id":"%s","epoch":%d,"version":%d,"sync_mode":"%s","status":"%s","cycle_count":%d,'
-  .. '"elapsed_ms":%s,"actor":"%s","request_id":"%s","previous":"%s","event":%s,"patch":%s%s}'
+  .. '"elapsed_ms":%s,"actor":"%s","request_id":"%s","previous":"%s","event":%s,"patch":%s%s%s}'
 local PARTICIPANT = '"%s":{"time_used_ms":%d,"time_remaining_ms":%s,"cycle_count":%d,"is_active":%s,"has_expired":%s}'
 local GROUP = '"%s":{"time_used_ms":%d,"time_remaining_ms":%d,"has_expired":%s}'
 
@@ -59,11 +59,12 @@ local function event_of(word, at, details)
   return object(EVENT, details)
 end
 
--- `previous` is the hash of the session's message before this one; an epoch's first may have none.
-local function message_of(session, call, actor, elapsed, event, patch, snapshot)
+-- `previous` is the hash of the session's message before this one; an epoch's first may have none. idle: when the
+-- session will be idle, as a further member, or ''.
+local function message_of(session, call, actor, elapsed, event, patch, idle, snapshot)
   return string.format(MESSAGE, call.session_id, session.epoch, session.version, session.sync_mode, session.status,
     session.cycle_count, int_or_null(elapsed), actor, call.request_id, session.chain or '', event, patch,
-    snapshot and ',"snapshot":' .. snapshot or '')
+    idle, snapshot and ',"snapshot":' .. snapshot or '')
 end
 
 -- Add to what an event concerns who is active, and in which group.

@@ -42,30 +42,34 @@ local function charge_known(session)
   return session.status == 'running' and charge(session, session.updated_ms) or nil
 end
 
--- As after a client's command.
-local function somebody_came(session, now)
-  set(session, 'idle_ms', math.max(now, deadline_of(session) or now) + session.idle_timeout_ms)
+-- Begin the idle time anew: the log does not know who was watching, nor could anybody come meanwhile.
+local function let_somebody_come(session, now)
+  plan(session, now, true)
+  set(session, 'idle_ms', math.max(session.idle_ms or 0, now + session.idle_timeout_ms))
 end
 
 -- What the clock did while the session was away (docs/audit.md). Each returns when the restore takes effect, and
 -- the ms it charges.
 local RULES = {
   -- It went on as if nothing had happened.
-  run = function(session)
+  run = function(session, now)
+    let_somebody_come(session, now)
     return session.updated_ms
   end,
   -- It stopped at the last instant that is known.
   freeze = function(session, now)
     local elapsed = charge_known(session)
     if session.status == 'running' then halt(session, 'paused') end
-    somebody_came(session, now)
+    set(session, 'unattended', nil)
+    let_somebody_come(session, now)
     return now, elapsed
   end,
   -- It stopped then, too, and goes on now.
   credit = function(session, now)
     local elapsed = charge_known(session)
     if session.status == 'running' then run(session, now) end
-    somebody_came(session, now)
+    set(session, 'unattended', nil)
+    let_somebody_come(session, now)
     return now, elapsed
   end,
 }

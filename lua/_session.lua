@@ -4,13 +4,19 @@
 -- What is small and changes, in the order of the text `scalars`; syncapp/state.py reads them in this order.
 --   look_ms  when something is due by itself, as among the deadlines
 --   warned   a set of bits, one for each threshold of warn_at that has fired
+--   idling   1 while idle time counts; nil while it does not, and in what an earlier release has written
+--   unattended  cycles that have timed out since the last client's command
 local SCALARS = {
   'epoch', 'version', 'status', 'sync_mode', 'participant_count', 'group_count', 'increment_ms',
   'idle_timeout_ms', 'turn', 'cycle_count', 'time_used_ms', 'time_remaining_ms', 'cycle_started_ms',
   'session_started_ms', 'session_completed_ms', 'created_ms', 'updated_ms', 'metadata_version',
   'on_timeout', 'idle_ms', 'look_ms', 'time_per_cycle_ms', 'max_cycles', 'warned', 'crossed',
+  'idling', 'unattended',
 }
-local SCALAR = '([^ ]*) '
+-- A pattern of them all, from a text of nine: string.rep of one would be a good part of a load. What an earlier
+-- release has written may end sooner, and is padded.
+local NINE = '([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) '
+local PADDING = '                           '
 local LIVE = {pending = true, running = true, paused = true}
 
 -- Totals of participants ('p') and groups ('g') stand in blocks of fixed-width records, so that a
@@ -37,8 +43,7 @@ local function load_session(key)
     key = key, scalars = scalars, metadata = metadata, chain = chain, warn_at = split(warn_at),
     block_tags = split(tags), blocks = {['p:0'] = people or nil, ['g:0'] = groups or nil}, changed = {},
     touched = {p = {}, g = {}}, records = {p = {}, g = {}}, ids = {}, membership = {},
-    -- Padded, because an earlier release may have known fewer.
-    texts = {string.match(scalars .. string.rep(' ', #SCALARS), string.rep(SCALAR, #SCALARS))},
+    texts = {string.match(scalars .. PADDING, NINE .. NINE .. NINE)},
   }
   for i, text in ipairs(session.texts) do
     if text ~= '' then session[SCALARS[i]] = tonumber(text) or text end

@@ -3,9 +3,9 @@
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
---       8 session ttl ms  9 idempotency ttl ms
---       10 add, set or at_least  11 ms  12 participant or ''  13 group or ''  14 latest deadline (ms) or ''
---       15 reason as JSON text, or ''
+--       8 session ttl ms  9 idempotency ttl ms  10 most unattended cycles
+--       11 add, set or at_least  12 ms  13 participant or ''  14 group or ''  15 latest deadline (ms) or ''
+--       16 reason as JSON text, or ''
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 --          unknown_participant · unknown_group · no_budget · adjustment_too_large
 -- Event  time_adjusted, then what is due by it
@@ -19,10 +19,10 @@ local keys = {
 local call = {
   session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
   request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
-  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]),
+  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]), most_unattended = ARGV[10],
 }
-local op, ms, participant_arg, group_arg = ARGV[10], tonumber(ARGV[11]), ARGV[12], ARGV[13]
-local not_after_ms, reason = tonumber(ARGV[14]), ARGV[15]
+local op, ms, participant_arg, group_arg = ARGV[11], tonumber(ARGV[12]), ARGV[13], ARGV[14]
+local not_after_ms, reason = tonumber(ARGV[15]), ARGV[16]
 
 assert(ADJUST[op] and ms and participant_arg and group_arg and reason, 'an argument is missing')
 local session, now = begin(keys, call)

@@ -3,12 +3,12 @@
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
---       8 session ttl ms  9 idempotency ttl ms
---       10 mode  11 increment ms  12 word of action_on_timeout  13 idle timeout ms  14 session's budget ms or ''
---       15 time per cycle ms or ''  16 most cycles or ''  17 warning thresholds (ms) from the largest, or ''
---       18 action_on_timeout as JSON text  19 metadata as JSON text  20 definition as JSON text
---       21 most events in the outbox, '0' for any  22 most of maxmemory used (percent), '0' for any  23 participants
---       24… id, budget (ms) and group index or '' of each; id and budget of each group
+--       8 session ttl ms  9 idempotency ttl ms  10 most unattended cycles
+--       11 mode  12 increment ms  13 word of action_on_timeout  14 idle timeout ms  15 session's budget ms or ''
+--       16 time per cycle ms or ''  17 most cycles or ''  18 warning thresholds (ms) from the largest, or ''
+--       19 action_on_timeout as JSON text  20 metadata as JSON text  21 definition as JSON text
+--       22 most events in the outbox, '0' for any  23 most of maxmemory used (percent), '0' for any  24 participants
+--       25… id, budget (ms) and group index or '' of each; id and budget of each group
 -- Replies  ok · session_exists · busy · idempotency_mismatch · session_gone · audit_backlog · store_full
 -- Event  session_created
 -- @include _memory
@@ -22,13 +22,13 @@ local keys = {
 local call = {
   session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
   request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
-  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]),
+  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]), most_unattended = ARGV[10],
 }
-local mode, increment_ms, on_timeout, idle_timeout_ms = ARGV[10], tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13])
-local budget_ms, time_per_cycle_ms, max_cycles = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
-local warn_at, action_on_timeout, metadata, definition = ARGV[17], ARGV[18], ARGV[19], ARGV[20]
-local most_waiting, most_percent, people = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23])
-local rest = {unpack(ARGV, 24)}
+local mode, increment_ms, on_timeout, idle_timeout_ms = ARGV[11], tonumber(ARGV[12]), ARGV[13], tonumber(ARGV[14])
+local budget_ms, time_per_cycle_ms, max_cycles = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
+local warn_at, action_on_timeout, metadata, definition = ARGV[18], ARGV[19], ARGV[20], ARGV[21]
+local most_waiting, most_percent, people = tonumber(ARGV[22]), tonumber(ARGV[23]), tonumber(ARGV[24])
+local rest = {unpack(ARGV, 25)}
 
 check_call(keys, call)
 assert(mode and increment_ms and on_timeout and idle_timeout_ms and definition)

@@ -3,8 +3,8 @@
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
 -- ARGV  1 session id  2 epoch it is at  3 version it is at  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
---       8 session ttl ms  9 idempotency ttl ms
---       10 last epoch in the log
+--       8 session ttl ms  9 idempotency ttl ms  10 most unattended cycles
+--       11 last epoch in the log
 -- Replies  ok · not_found · version_conflict
 -- Event  session_restored, then what is due
 -- @include _command
@@ -17,9 +17,9 @@ local keys = {
 local call = {
   session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
   request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
-  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]),
+  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]), most_unattended = ARGV[10],
 }
-local last_epoch = tonumber(ARGV[10])
+local last_epoch = tonumber(ARGV[11])
 
 check_call(keys, call)
 assert(call.expected_epoch ~= '' and call.expected_version ~= '' and last_epoch, 'an argument is missing')

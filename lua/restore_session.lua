@@ -3,12 +3,12 @@
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
 -- ARGV  1 session id  2 epoch of the stale session it takes the place of, or ''  3 that one's version, or ''
 --       4 fingerprint or ''  5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
---       8 session ttl ms  9 idempotency ttl ms
---       10 last epoch in the log  11 SHA-1 of its last message  12 rule of the clock: run, freeze or credit
---       13 metadata as JSON text  14 action_on_timeout as JSON text  15 definition as JSON text
---       16 warning thresholds (ms) from the largest, or ''  17 records of participants, then of groups
---       18 number of participants  19 number of scalars
---       20… name and text of each scalar; id, zero and group index or '' of each participant; id and zero of each group
+--       8 session ttl ms  9 idempotency ttl ms  10 most unattended cycles
+--       11 last epoch in the log  12 SHA-1 of its last message  13 rule of the clock: run, freeze or credit
+--       14 metadata as JSON text  15 action_on_timeout as JSON text  16 definition as JSON text
+--       17 warning thresholds (ms) from the largest, or ''  18 records of participants, then of groups
+--       19 number of participants  20 number of scalars
+--       21… name and text of each scalar; id, zero and group index or '' of each participant; id and zero of each group
 -- Replies  ok · session_exists · version_conflict · not_found
 -- Event  session_restored, then what is due
 -- @include _command
@@ -22,11 +22,11 @@ local keys = {
 local call = {
   session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
   request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
-  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]),
+  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]), most_unattended = ARGV[10],
 }
-local last_epoch, chain, rule, metadata, action_on_timeout = tonumber(ARGV[10]), ARGV[11], ARGV[12], ARGV[13], ARGV[14]
-local definition, warn_at, records, people, count = ARGV[15], ARGV[16], ARGV[17], tonumber(ARGV[18]), tonumber(ARGV[19])
-local rest = {unpack(ARGV, 20)}
+local last_epoch, chain, rule, metadata, action_on_timeout = tonumber(ARGV[11]), ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+local definition, warn_at, records, people, count = ARGV[16], ARGV[17], ARGV[18], tonumber(ARGV[19]), tonumber(ARGV[20])
+local rest = {unpack(ARGV, 21)}
 
 check_call(keys, call)
 assert(last_epoch and chain and RULES[rule] and records and people and count and #rest >= 2 * count + 3 * people)

@@ -3,7 +3,7 @@
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
---       8 session ttl ms  9 idempotency ttl ms
+--       8 session ttl ms  9 idempotency ttl ms  10 most unattended cycles
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 -- Event  session_resumed, then what is due by it
 -- @include _command
@@ -15,7 +15,7 @@ local keys = {
 local call = {
   session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
   request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
-  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]),
+  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]), most_unattended = ARGV[10],
 }
 
 local session, now = begin(keys, call)

@@ -113,9 +113,7 @@ class Calls:
 
     def expire(self, session_ids: Sequence[str]) -> list[Swept | ResponseError]:
         """Run the expiry of each session, all in one round trip. Raises `StoreUnavailable`, also of a full store."""
-        calls = [(self._keys.commit(each), self._head(each, NO_CLAIM, "", None)) for each in session_ids]
-        with TRANSLATION:
-            replies = self._scripts.call_all("expire_session", calls)
+        replies = self._call_all("expire_session", session_ids)
         swept: list[Swept | ResponseError] = []
         for session_id, reply in zip(session_ids, replies, strict=True):
             if isinstance(reply, OutOfMemoryError):  # no fault of the session, and no other would fare better
@@ -127,6 +125,17 @@ class Calls:
                 self._on_nudge(self._keys.bucket(session_id))
             swept.append(Swept(int(reply[1]), tuple(map(int, reply[2])), reply[0] == "busy"))
         return swept
+
+    def attend(self, session_ids: Sequence[str]) -> list[ResponseError | None]:
+        """Say that somebody watches each session, all in one round trip."""
+        replies = self._call_all("attend_session", session_ids)
+        return [reply if isinstance(reply, ResponseError) else None for reply in replies]
+
+    def _call_all(self, script: str, session_ids: Sequence[str]) -> list[Any]:
+        """Run a script that wants nothing but a session on each, in one round trip."""
+        calls = [(self._keys.commit(each), self._head(each, NO_CLAIM, "", None)) for each in session_ids]
+        with TRANSLATION:
+            return self._scripts.call_all(script, calls)
 
     def _head(self, session_id: str, claim: Claim, fingerprint: str, known: Known | None) -> list[str | bytes | int]:
         """Return the arguments that every script begins with."""
@@ -141,6 +150,7 @@ class Calls:
             self._settings.session_ttl_s * 1000,
             # A record must not outlive the tombstone, which keeps a later session's created_at apart from this one's.
             min(self._settings.idempotency_ttl_s, self._settings.session_ttl_s) * 1000,
+            self._settings.max_unattended_cycles,
         ]
 
     def result(self, command: str, session_id: str, claim: Claim, known: Known | None, reply: list[Any]) -> Result:

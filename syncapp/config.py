@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
+MAX_IDLE_TIMEOUT_S = 30 * 86_400
+
 
 class SettingsError(ValueError):
     """Settings that cannot be used; its text names each, on one line, and repeats no value: it may be a password."""
@@ -39,8 +41,12 @@ class Settings:
     redis_max_connections: int = _setting(64, "Connections to Redis a process may hold for commands.", 1, 10_000)
     redis_verify_tls: bool = _setting(True, "Check the certificate of a `rediss://` server (Heroku's is self-signed).")
     sync_buckets: int = _setting(16, "Key groups sessions are spread over; fixed for the life of the data.", 1, 1024)
-    session_ttl_s: int = _setting(
-        3600, "How long a terminal session stays readable; the default `idle_timeout_s`.", 1, 604_800
+    session_ttl_s: int = _setting(3600, "How long a finished session stays readable.", 1, 604_800)
+    idle_timeout_s: int = _setting(
+        86_400, "How long an abandoned session lives, if its create says nothing else.", 1, MAX_IDLE_TIMEOUT_S
+    )
+    max_unattended_cycles: int = _setting(
+        1000, "Cycles that may time out without any client's command before the session is paused.", 1, 1_000_000
     )
     idempotency_ttl_s: int = _setting(
         3600, "How long the first result of an idempotency key is kept; not longer than `SESSION_TTL_S`.", 1, 604_800

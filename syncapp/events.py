@@ -19,7 +19,7 @@ from msgspec.json import Decoder
 from msgspec.structs import astuple
 
 from syncapp.copying import COLUMNS, copied_row
-from syncapp.state import BLOCKS, DEFINITION, SCALARS, Session, iso
+from syncapp.state import BLOCKS, DEFINITION, SCALARS, Session, iso, values_of_snapshot
 
 Row = dict[str, Any]
 """Column values by name, as JSON; instants are ISO 8601 text, exact to the millisecond."""
@@ -214,11 +214,12 @@ def _told_by_state(whole: Session) -> Row:
 
 
 def _record(snapshot: Sequence[str]) -> Row:
-    """Return a snapshot by names: its order is that of one release of lua/_session.lua."""
-    return dict(zip(SCALARS, snapshot, strict=False)) | {
-        "metadata": snapshot[DEFINITION - 1],
-        "definition": snapshot[DEFINITION],
-        "participants": "".join(snapshot[BLOCKS:]),
+    """Return a snapshot by names."""
+    values = values_of_snapshot(snapshot)
+    return dict(zip(SCALARS, values, strict=False)) | {
+        "metadata": values[DEFINITION - 1],
+        "definition": values[DEFINITION],
+        "participants": "".join(values[BLOCKS:]),
     }
 
 

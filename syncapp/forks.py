@@ -16,7 +16,7 @@ import orjson
 
 from syncapp.db import Connection, Cursor
 from syncapp.findings import Bad
-from syncapp.state import Session
+from syncapp.state import Session, patch_of
 
 _AT_ONCE = 100
 _ROW = """
@@ -147,7 +147,7 @@ class _Parts:
             return None
         state = Session.from_snapshot(session_id, self._found[-1]["snapshot"])
         for message in reversed(self._found[:-1]):
-            state = state.fold(message["patch"])
+            state = state.fold(*patch_of(message))
         return state
 
 

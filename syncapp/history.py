@@ -162,7 +162,7 @@ def _events(cursor: Cursor, session_id: str, asked: EventsQuestion, columns: Seq
         filters += " AND at >= %(since)s"
     if asked.until is not None:
         filters += " AND at < %(until)s"
-    told = {"at_ms": statements.AT_MS, "event": statements.EVENT}
+    told = {"at_ms": statements.AT_MS, "event": statements.EVENT, "idle_ms": statements.IDLE_MS}
     named = ", ".join(told.get(name, name) for name in columns)
     values |= {"types": asked.type, "since": iso(asked.since), "until": iso(asked.until)}
     cursor.execute(statements.EVENTS.format(columns=named, filters=filters), values)
@@ -177,7 +177,8 @@ def _events(cursor: Cursor, session_id: str, asked: EventsQuestion, columns: Seq
 def _shown(row: Row) -> Row:
     """Return an event's row under the names that clients know."""
     shown = {"epoch": row.pop("epoch"), "version": row.pop("version"), "type": row.pop("event_type")}
-    return shown | {"at": iso(row["at_ms"])} | row | {"patch": public_patch(row["patch"])}
+    patch = public_patch({**row["patch"], "idle_ms": row.pop("idle_ms")})
+    return shown | {"at": iso(row["at_ms"])} | row | {"patch": patch}
 
 
 def _expect_any(cursor: Cursor, session_id: str) -> None:

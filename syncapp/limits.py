@@ -24,8 +24,6 @@ from syncapp.state import Session
 
 MOST_ADDRESSES = 10_000
 RECORD_BYTES = 1024
-MOST_CYCLES = 1000
-"""Cycles that a session goes through by itself after a command (`MAX_UNATTENDED_CYCLES`)."""
 _MOST_LEASES = 10_000
 _HOUR_S = 3600.0
 _GO_ON = frozenset({"start", "switch", "resume", "adjust", "update"})
@@ -95,7 +93,7 @@ class Limits:
         self._commits = _buckets(settings.self_commits_per_hour, _HOUR_S, _HOUR_S)
         self._lock = threading.Lock()
         self._leases: OrderedDict[str, float] = OrderedDict()
-        self._most_cycles = MOST_CYCLES
+        self._most_cycles = settings.max_unattended_cycles
 
     def run(self, store: Any, address: str, command: str, session_id: str, asked: Request, claim: Claim) -> Result:
         """Run a command for an address. Raises `RateLimited`, and what the command itself raises."""

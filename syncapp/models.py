@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticOmit
 
+from syncapp.config import MAX_IDLE_TIMEOUT_S
 from syncapp.errors import ValidationFailed
 from syncapp.fields import (
     MAX_ACTION_BYTES,
@@ -160,7 +161,7 @@ class CreateSession(Request):
     increment_ms: Annotated[int, Field(ge=0, le=60_000)] = 0
     warn_at_ms: Annotated[list[WarningMs], Field(min_length=1, max_length=MOST_WARNINGS)] | None = None
     action_on_timeout: Annotated[ActionOnTimeout, AfterValidator(without_nul), at_most(MAX_ACTION_BYTES)] | None = None
-    idle_timeout_s: Annotated[int, Field(ge=1, le=604_800)] | None = None
+    idle_timeout_s: Annotated[int, Field(ge=1, le=MAX_IDLE_TIMEOUT_S)] | None = None
     metadata: Metadata = Field(default_factory=dict)
 
     @classmethod

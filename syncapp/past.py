@@ -20,7 +20,7 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 class Commit:
     """A row of the log, as far as the state after it is told by it.
 
-    patch: as the store committed it. record: of the whole state, where there is a snapshot, else None.
+    patch, idle_ms: as the store committed them. record: of the whole state, where there is a snapshot, else None.
     """
 
     epoch: int
@@ -31,6 +31,7 @@ class Commit:
     actor: str
     event: Mapping[str, Any]
     patch: Mapping[str, Any]
+    idle_ms: int | None
     record: Mapping[str, Any] | None
 
     @property
@@ -85,7 +86,7 @@ def fold(session_id: str, commits: Iterable[Commit]) -> Session:
         elif commit.version != session.version + 1:
             raise missing(commit.epoch, session.version + 1)
         else:
-            session = session.fold(commit.patch)
+            session = session.fold(commit.patch, commit.idle_ms)
     if session is None:
         raise LookupError("nothing was given to fold")
     return session

@@ -1,8 +1,8 @@
 """What remains of a session in the log: its last known state, and what its scripts knew beside it.
 
-Snapshots hold all of it. Patches do not tell of four things, which are worked out from what happened since: when the
-session will be idle, which warnings have fired in this cycle, whether a budget of its own has run out already, and
-whose turn was last in each group.
+Snapshots hold all of it. Messages do not tell of four things, which are worked out from what happened since: how many
+cycles went by without a client, which warnings have fired in this cycle, whether a budget of its own has run out
+already, and whose turn was last in each group. Idle time begins anew with a restore (docs/audit.md).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from syncapp import statements
 from syncapp.db import Cursor
 from syncapp.moments import commits_of
 from syncapp.past import Commit, session_of
-from syncapp.state import LIVE, RECORD_WIDTH, Session, iso
+from syncapp.state import RECORD_WIDTH, Session, iso
 
 _TIMEOUTS = frozenset({"cycle_timed_out", "session_expired"})
 _RECORD = "%12d%12d%9d%1d"
@@ -27,7 +27,7 @@ _RECORD = "%12d%12d%9d%1d"
 class Inner:
     """What only scripts know, by the names of lua/_session.lua; members: by group, the place of who was last in it."""
 
-    idle_ms: int
+    unattended: int
     warned: int
     crossed: int
     members: list[int]
@@ -37,15 +37,17 @@ class Inner:
         """Read it from the record of a whole state."""
         text = record["participants"][len(session.participants) * RECORD_WIDTH :]
         places = [int(text[at + 24 : at + 33]) for at in range(0, len(text), RECORD_WIDTH)]
-        idle_ms, warned, crossed = (int(record[name] or 0) for name in ("idle_ms", "warned", "crossed"))
-        return cls(idle_ms, warned, crossed, places)
+        # An earlier release may have known fewer.
+        unattended, warned, crossed = (int(record.get(name) or 0) for name in ("unattended", "warned", "crossed"))
+        return cls(unattended, warned, crossed, places)
 
     def enter(self, commit: Commit, before: Session, after: Session) -> None:
         """Take note of one commit (docs/clock.md)."""
         event, definition = commit.event, after.definition
-        if commit.actor == "client" and after.status in LIVE:
-            deadline_ms: int | None = after.clock(commit.at_ms)["deadline_ms"]
-            self.idle_ms = max(commit.at_ms, deadline_ms or commit.at_ms) + after.idle_timeout_ms
+        if commit.actor == "client":
+            self.unattended = 0
+        elif after.cycle_count > before.cycle_count:
+            self.unattended += 1
         if event["type"] == "time_warning":
             self.warned |= 1 << definition.warn_at_ms.index(event["threshold_ms"])
         begins = event["type"] == "session_started" or after.cycle_count > before.cycle_count
@@ -98,11 +100,11 @@ class Remains:
         }  # fmt: skip
         fields |= {
             "on_timeout": definition.action_on_timeout["type"],
-            "idle_ms": self.inner.idle_ms,
             "time_per_cycle_ms": definition.time_per_cycle_ms,
             "max_cycles": definition.max_cycles,
             "warned": self.inner.warned,
             "crossed": self.inner.crossed,
+            "unattended": self.inner.unattended,
             "metadata_version": 1,
         }
         args: list[str | bytes | int] = [
@@ -151,7 +153,7 @@ def of(cursor: Cursor, session_id: str) -> Remains | None:
     session = session_of(session_id, record)
     inner = Inner.of(record, session)
     for commit in commits[1:]:
-        before, session = session, session.fold(commit.patch)
+        before, session = session, session.fold(commit.patch, commit.idle_ms)
         inner.enter(commit, before, session)
     return Remains(epoch, version, _hash(message), status, session, inner)
 

@@ -73,7 +73,7 @@ class SessionStore:
         default = "skip_cycle" if new.sync_mode == "per_cycle" else "end_session"
         action = new.action_on_timeout.model_dump() if new.action_on_timeout else {"type": default}
         definition = define(new, action)
-        idle_timeout_s = new.idle_timeout_s or self._settings.session_ttl_s
+        idle_timeout_s = new.idle_timeout_s or self._settings.idle_timeout_s
         args: list[str | bytes | int] = [
             new.sync_mode,
             new.increment_ms,
@@ -190,6 +190,13 @@ class SessionStore:
         What a session that fails raised stands in its place; one that is gone is taken off the deadlines.
         """
         return self._calls.expire(session_ids)
+
+    def attend(self, session_ids: Sequence[str]) -> list[ResponseError | None]:
+        """Say that somebody watches sessions, in one round trip: their idle time begins anew, without a commit.
+
+        What a session that fails raised stands in its place.
+        """
+        return self._calls.attend(session_ids)
 
     def update(self, session_id: str, metadata: Mapping[str, Any], claim: Claim = NO_CLAIM) -> Result:
         """Merge a patch (RFC 7396), `metadata`, into the metadata, in any status.

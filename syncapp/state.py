@@ -45,7 +45,11 @@ SCALARS = (
     "max_cycles",
     "warned",
     "crossed",
+    "idling",
+    "unattended",
 )
+PLACED = 25
+"""How many scalars have places of their own in a snapshot: as many as lua/_commit.lua says."""
 _PADDING = " " * len(SCALARS)
 # The places after the scalars and the metadata in a state reply.
 DEFINITION = len(SCALARS) + 1
@@ -62,14 +66,25 @@ SCOPES = {
     "count_up": "session",
 }
 _INSTANTS = tuple(
-    (f"{name}_ms", f"{name}_at") for name in ("cycle_started", "session_started", "session_completed", "updated")
+    (f"{name}_ms", f"{name}_at")
+    for name in ("cycle_started", "session_started", "session_completed", "updated", "idle")
 )
 
 
 def values_of(reply: Sequence[str]) -> list[str]:
-    """Return a state with each scalar apart, as snapshots have it; a reply begins with one text of them all."""
+    """Return a state with each scalar apart; a reply begins with one text of them all."""
     # Padded, because an earlier release may have known fewer.
     return [*(reply[0] + _PADDING).split(" ")[: len(SCALARS)], *reply[1:]]
+
+
+def values_of_snapshot(snapshot: Sequence[str]) -> list[str]:
+    """Return the state that a message's `snapshot` tells, each scalar apart.
+
+    Scalars after the first PLACED stand as `name=text` where a reply has its tags: earlier releases look for nothing
+    there, and what they have written names none.
+    """
+    named = dict(word.split("=", 1) for word in snapshot[PLACED + 2].split(" ") if "=" in word)
+    return [*snapshot[:PLACED], *(named.get(name, "") for name in SCALARS[PLACED:]), *snapshot[PLACED:]]
 
 
 def order_of(scalars: str) -> tuple[int, int]:
@@ -89,6 +104,11 @@ def iso(ms: int | None) -> str | None:
 @lru_cache(maxsize=4096)
 def _iso_second(second: int) -> str:
     return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+def patch_of(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
+    """Return what `Session.fold` takes of a commit's message: its patch, and when the session will be idle."""
+    return message["patch"], message.get("idle_ms")
 
 
 def public_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +151,10 @@ def participants_of(block: str) -> tuple[Participant, ...]:
 
 
 class Session(Struct, frozen=True):
-    """A session at one (epoch, version)."""
+    """A session at one (epoch, version).
+
+    idle_ms: the instant of the idle end, None while idle time does not count. Watchers put it off without a commit.
+    """
 
     session_id: str
     epoch: int
@@ -140,6 +163,7 @@ class Session(Struct, frozen=True):
     sync_mode: str
     increment_ms: int
     idle_timeout_ms: int
+    idle_ms: int | None
     turn: int | None
     cycle_count: int
     time_used_ms: int | None
@@ -169,6 +193,7 @@ class Session(Struct, frozen=True):
             sync_mode=raw["sync_mode"],
             increment_ms=int(raw["increment_ms"]),
             idle_timeout_ms=int(raw["idle_timeout_ms"]),
+            idle_ms=_int(raw["idle_ms"]) if raw["idling"] == "1" else None,
             turn=_int(raw["turn"]),
             cycle_count=int(raw["cycle_count"]),
             time_used_ms=_int(raw["time_used_ms"]),
@@ -189,8 +214,9 @@ class Session(Struct, frozen=True):
         )
 
     @classmethod
-    def from_snapshot(cls, session_id: str, values: Sequence[str]) -> Session:
+    def from_snapshot(cls, session_id: str, snapshot: Sequence[str]) -> Session:
         """Read the `snapshot` of a message, which carries its definition."""
+        values = values_of_snapshot(snapshot)
         records = tuple(chain.from_iterable(map(participants_of, values[BLOCKS:])))
         return cls.from_reply(session_id, values, Definition.from_json(values[DEFINITION]), records)
 
@@ -211,8 +237,8 @@ class Session(Struct, frozen=True):
             return None
         return self.definition.participant_ids[self.turn]
 
-    def fold(self, patch: Mapping[str, Any]) -> Session:
-        """Return the session after the commit that carried this patch, as a fresh read would."""
+    def fold(self, patch: Mapping[str, Any], idle_ms: int | None) -> Session:
+        """Return the session after the commit that carried this patch, as a fresh read would (`patch_of`)."""
         changes: dict[str, Any] = {
             name: value
             for name, value in patch.items()
@@ -234,7 +260,7 @@ class Session(Struct, frozen=True):
             for name, new in patch["groups"].items():
                 groups[self.definition.group_index[name]] = Group(**new)
             changes["groups"] = tuple(groups)
-        return replace(self, **changes)
+        return replace(self, idle_ms=idle_ms, **changes)
 
     def clock(self, now_ms: int) -> dict[str, Any]:
         """Return the clock that runs, or would run, as it shows at `now_ms` (docs/protocol.md)."""
@@ -282,6 +308,8 @@ class Session(Struct, frozen=True):
             "session_completed_at": iso(self.session_completed_ms),
             "created_at": iso(self.created_ms),
             "updated_at": iso(self.updated_ms),
+            "idle_timeout_s": self.idle_timeout_ms // 1000,
+            "idle_at": iso(self.idle_ms),
             "action_on_timeout": definition.action_on_timeout,
             "metadata": self.metadata,
             "server_time_ms": now_ms,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 EVENT_COLUMNS = (
     "epoch", "version", "event_type", "at_ms", "status", "cycle_count", "participant_id", "next_participant_id",
-    "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "event", "patch",
+    "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "event", "patch", "idle_ms",
 )  # fmt: skip
 SESSION_COLUMNS = (
     "session_id", "sync_mode", "status", "epoch", "version", "cycle_count", "participant_count", "total_time_ms",
@@ -12,7 +12,8 @@ SESSION_COLUMNS = (
 )  # fmt: skip
 AT_MS = "(extract(epoch FROM at) * 1000)::bigint"
 EVENT = "message -> 'event'"
-_COMMIT = f"epoch, version, {AT_MS}, status, cycle_count, actor, {EVENT}, message -> 'patch', record"
+IDLE_MS = "(message ->> 'idle_ms')::bigint"
+_COMMIT = f"epoch, version, {AT_MS}, status, cycle_count, actor, {EVENT}, message -> 'patch', {IDLE_MS}, record"
 
 EXISTS = "SELECT 1 FROM sync_events WHERE session_id = %s LIMIT 1"
 EVENTS = (

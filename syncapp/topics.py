@@ -15,7 +15,7 @@ import structlog
 from syncapp import protocol
 from syncapp.errors import SessionNotFound, SyncError
 from syncapp.protocol import Told
-from syncapp.state import TERMINAL, Session, public_patch
+from syncapp.state import TERMINAL, Session, patch_of, public_patch
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +102,13 @@ class Update:
         return protocol.message(kind, self.session_id, self.at_ms, fields)
 
 
+def patch_between(patch: Mapping[str, Any], before: Session | None, after: Session) -> Mapping[str, Any]:
+    """Return a commit's patch as watchers are told it: with the instant of the idle end, if there is or was one."""
+    if before and before.idle_ms is None and after.idle_ms is None:
+        return patch
+    return {**patch, "idle_ms": after.idle_ms}
+
+
 class Watcher(Protocol):
     """Who is told."""
 
@@ -133,6 +140,11 @@ class Topic:
         self._held: Session | None = None
         self._shown: Update | None = None
         self._early: deque[Mapping[str, Any]] = deque(maxlen=_EARLY)
+
+    @property
+    def session(self) -> Session | None:
+        """The session as it is held; None when there is none, or none was read yet."""
+        return self._held
 
     def lost(self) -> None:
         """Note that messages may be missed from now on."""
@@ -200,8 +212,9 @@ class Topic:
                 return Update(self.session_id, now_ms, order=order, event=event)
             session = self._after(message, order)
             if session:
+                patch = patch_between(message["patch"], self._held, session)
                 self._hold(session, order)
-                return Update(self.session_id, now_ms, session=session, event=event, patch=message["patch"])
+                return Update(self.session_id, now_ms, session=session, event=event, patch=patch)
             self.current = False
         self._early.append(message)
         return None
@@ -235,7 +248,7 @@ class Topic:
         """Return the session after a message, or None when the message alone does not tell."""
         try:
             if self._held and order == (self._held.epoch, self._held.version + 1):
-                return self._held.fold(message["patch"])
+                return self._held.fold(*patch_of(message))
             if "snapshot" in message:
                 return Session.from_snapshot(self.session_id, message["snapshot"])
         except Exception:  # a later release may send what this one can't fold: it is read instead

@@ -23,7 +23,7 @@ from syncapp.db import Connection, connect
 from syncapp.events import GRANTED, Entry, Event, Row
 from syncapp.findings import Bad, Fault, Fork
 from syncapp.forks import Forks
-from syncapp.state import Session
+from syncapp.state import Session, patch_of
 from syncapp.totals import Totals
 
 _AT_ONCE = 500
@@ -213,7 +213,7 @@ class _History:
                 raise Bad(epoch, version, "the first row has no snapshot")
         if message["status"] == "deleted":
             return
-        state = self._state.fold(message["patch"]) if self._state else None
+        state = self._state.fold(*patch_of(message)) if self._state else None
         if "snapshot" in message:
             whole = Session.from_snapshot(self._session_id, message["snapshot"])
             if state not in (None, whole):

@@ -65,7 +65,7 @@ class Due:
 class Model:
     """One session, made from the body of a create request."""
 
-    def __init__(self, body: dict[str, Any], now_ms: int, *, default_idle_s: int = 3600) -> None:
+    def __init__(self, body: dict[str, Any], now_ms: int, *, most_unattended: int = 1000) -> None:
         self.mode: str = body["sync_mode"]
         default_action = {"type": "skip_cycle" if self.mode == "per_cycle" else "end_session"}
         self.action: dict[str, Any] = body.get("action_on_timeout") or default_action
@@ -74,7 +74,7 @@ class Model:
             p["participant_id"]: Person(p.get("total_time_ms"), p.get("group_id")) for p in body_people(body)
         }
         self.budgets = self._budgets()
-        self.idle_timeout_ms = 1000 * (body.get("idle_timeout_s") or default_idle_s)
+        self.idle_timeout_ms = 1000 * (body.get("idle_timeout_s") or 86_400)
         self.metadata: dict[str, Any] = body.get("metadata") or {}
         self.status = "pending"
         self.turn: str | None = None
@@ -88,7 +88,10 @@ class Model:
         self.crossed = False
         self.version = 0
         self.epoch = self.created = self.updated = self.now = now_ms
-        self.idle_at = 0
+        self.idle_at: int | None = None
+        self.not_idle_before = 0
+        self.unattended = 0
+        self.most_unattended = most_unattended
         self.events: list[dict[str, Any]] = []
         self._commit("session_created", now_ms)
         self._touch()
@@ -204,12 +207,24 @@ class Model:
             self.now = max(now_ms, self.updated)
             self.run_started = self.now if self.status == "running" and rule == "credit" else None
             self.status = "paused" if self.status == "running" and rule == "freeze" else self.status
+            self.unattended = 0
+        self.not_idle_before = max(now_ms, self.updated, self.deadline() or 0) + self.idle_timeout_ms
         self._commit("session_restored", self.now, **self._actors(), remaining_ms=self.shown(), reason=rule)
-        if rule != "run":
-            self._touch()
+        if self.counts_idle():
+            self.idle_at = max(now_ms, self.updated) + self.idle_timeout_ms
         self.settle(now_ms)
 
+    def attend(self, now_ms: int) -> None:
+        """Take note of a watcher, at the server's time: nothing is settled, and nothing committed."""
+        if self.idle_at is not None and self.idle_at > now_ms:
+            self.idle_at = max(self.idle_at, now_ms + self.idle_timeout_ms)
+
     # What it does by itself.
+
+    def counts_idle(self) -> bool:
+        """Tell whether idle time counts: whether nothing runs towards an end."""
+        rounds = self.mode == "per_cycle" and self.action["type"] == "skip_cycle" and not self.body.get("max_cycles")
+        return self.status in LIVE and (self.deadline() is None or self.crossed or rounds)
 
     def settle(self, now_ms: int) -> None:
         """Do what is due, each at its own instant."""
@@ -228,14 +243,14 @@ class Model:
         """Return what comes next by itself; what the last commit made overdue is due at that commit's instant."""
         if self.status not in LIVE:
             return None
-        dues = [Due(self.idle_at, IDLE)]
+        dues = [Due(self.idle_at, IDLE)] if self.idle_at is not None else []
         zero_ms = self.deadline()
         if zero_ms is not None:
             unfired = [ms for ms in self.body.get("warn_at_ms") or [] if ms not in self.fired]
             dues += [Due(max(zero_ms - ms, self.updated), WARNING, -ms, ms) for ms in unfired]
             if not self.crossed:
                 dues.append(Due(max(zero_ms, self.updated), TIMEOUT))
-        return min(dues)
+        return min(dues, default=None)
 
     def _actors(self) -> dict[str, str | None]:
         """Return whose turn it is, and in which group."""
@@ -259,6 +274,7 @@ class Model:
             self._charge(at_ms)
             if self.action["type"] == "skip_cycle" and self.mode in SCOPES and not self._all_expired():
                 following = self._end_cycle(self._next_in_rotation(), at_ms)
+                self.unattended += 1
             else:
                 self._end("expired", at_ms)
         self._commit(
@@ -269,6 +285,10 @@ class Model:
             remaining_ms=left,
             action_on_timeout=self.action,
         )
+        if self.status == "running" and self.unattended >= self.most_unattended:
+            self.run_started = None
+            self.status = "paused"
+            self._commit("session_paused", at_ms, **self._actors(), remaining_ms=self.shown(), reason="unattended")
 
     # What it is.
 
@@ -330,6 +350,10 @@ class Model:
         self.updated = at_ms
         event = {"type": kind, "at_ms": at_ms, **{name: value for name, value in fields.items() if value is not None}}
         self.events.append(event)
+        if not self.counts_idle():
+            self.idle_at = None
+        elif self.idle_at is None:
+            self.idle_at = max(at_ms + self.idle_timeout_ms, self.not_idle_before)
         return event
 
     def _finish(self, kind: str, **fields: Any) -> dict[str, Any]:
@@ -340,7 +364,9 @@ class Model:
         return event
 
     def _touch(self) -> None:
-        self.idle_at = max(self.now, self.deadline() or 0) + self.idle_timeout_ms
+        """Take note of a client's command."""
+        self.unattended = self.not_idle_before = 0
+        self.idle_at = self.now + self.idle_timeout_ms if self.counts_idle() else None
 
     def _charge(self, at_ms: int) -> None:
         """Book what has elapsed; a new run starts."""
@@ -464,6 +490,8 @@ class Model:
             "session_completed_at": iso(self.session_completed),
             "created_at": iso(self.created),
             "updated_at": iso(self.updated),
+            "idle_timeout_s": self.idle_timeout_ms // 1000,
+            "idle_at": iso(self.idle_at),
             "action_on_timeout": self.action,
             "metadata": self.metadata,
             "server_time_ms": self.now,

@@ -155,7 +155,7 @@ def test_an_event_is_told_as_it_happened_to_the_millisecond(
     assert created[12] is None
     assert created[13] == {"a": []}
     assert created[16] == made.state(made.created_ms)
-    assert created[17]["idle_timeout_ms"] == "3600000"
+    assert created[17]["idle_timeout_ms"] == "86400000"
     assert orjson.loads(created[17]["definition"])["participant_ids"] == ["white", "black"]
 
 

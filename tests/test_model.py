@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 from ledger import Ledger
 from model import LIVE, Model, Refused
+from msgspec.structs import replace
 
 from syncapp.commands import Result, Swept
 from syncapp.errors import InvalidTransition, NotActiveParticipant, SyncError, ValidationFailed
@@ -32,11 +33,12 @@ from syncapp.keys import Keyspace
 from syncapp.models import CreateSession
 from syncapp.protocol import Told
 from syncapp.sessions import SessionStore
-from syncapp.state import Session
-from syncapp.topics import Update
+from syncapp.state import Session, iso, patch_of
+from syncapp.topics import Update, patch_between
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 STEPS = 40
+MOST_UNATTENDED = 7
 MODES = ("per_participant", "per_cycle", "per_group", "global", "count_up")
 ERRORS: dict[str, tuple[type[SyncError], str | None, str | None]] = {
     "invalid_transition": (InvalidTransition, None, None),
@@ -144,6 +146,7 @@ class ClockMachine(RuleBasedStateMachine):
         self.clock = SetClock(client)
         self.turns = 0
         self.agreed = False
+        self.folded: Session | None = None
 
     @initialize(data=st.data())
     def begin(self, data: st.DataObject) -> None:
@@ -206,6 +209,20 @@ class ClockMachine(RuleBasedStateMachine):
         assert applied == [event["at_ms"] for event in self.model.events[known:]]
         self._check()
 
+    @rule(move=moves, look=st.booleans())
+    def watch(self, move: tuple[str, int], look: bool) -> None:
+        self._move(move)
+        assert self.stores[0].attend([self.session_id]) == [None]
+        self.model.attend(self.clock.now_ms)
+        held = self.folded
+        if held and held.idle_ms != self.model.idle_at:  # no commit tells of it
+            self.folded = replace(held, idle_ms=self.model.idle_at)
+            self.client_state["idle_at"] = iso(self.model.idle_at)
+        assert not self._new_events()
+        self.agreed = False
+        if look:
+            self._check()
+
     @rule(move=moves, value=st.integers(0, 3))
     def update(self, move: tuple[str, int], value: int) -> None:
         self._do(move, "update", {"value": value})
@@ -253,10 +270,10 @@ class ClockMachine(RuleBasedStateMachine):
         note(f"body = {body}")
         made = self.stores[0].create(CreateSession.parse(body))
         self.session_id = made.found.session_id
-        self.model = Model(body, self.clock.now_ms)
+        self.model = Model(body, self.clock.now_ms, most_unattended=MOST_UNATTENDED)
         self.seen = "-"
         self.known = 0
-        self.folded: Session | None = None
+        self.folded = None
         self.client_state: dict[str, Any] = {}
         self.body = body
         assert made.event == self.model.events[0]
@@ -273,7 +290,7 @@ class ClockMachine(RuleBasedStateMachine):
         base = self.clock.now_ms
         if kind == "due" and due is not None:
             base = due.at_ms
-        if kind == "idle" and self.model.status in LIVE:
+        if kind == "idle" and self.model.idle_at is not None:
             base = self.model.idle_at
         if kind == "timeout" and zero_ms is not None:
             base = zero_ms
@@ -352,8 +369,9 @@ class ClockMachine(RuleBasedStateMachine):
             self.ledger.reopen(self.folded)
             self.client_state = orjson.loads(orjson.dumps(self.folded.state(0)))
         else:
-            self.folded = self.folded.fold(message["patch"])
-            update = Update(self.session_id, 0, session=self.folded, event=message["event"], patch=message["patch"])
+            before, self.folded = self.folded, self.folded.fold(*patch_of(message))
+            patch = patch_between(message["patch"], before, self.folded)
+            update = Update(self.session_id, 0, session=self.folded, event=message["event"], patch=patch)
             self.client_state = fold(self.client_state, orjson.loads(update.payload(Told.STATE_PATCH)))
             assert self.client_state == orjson.loads(orjson.dumps(self.folded.state(update.at_ms)))
             if "snapshot" in message:
@@ -362,7 +380,7 @@ class ClockMachine(RuleBasedStateMachine):
 
     def _check_with_a_fresh_store(self) -> None:
         self.model.settle(self.clock.now_ms)
-        fresh = make_store(self.redis_url).get(self.session_id)
+        fresh = make_store(self.redis_url, max_unattended_cycles=MOST_UNATTENDED).get(self.session_id)
         assert fresh.found == self.folded
         assert document(fresh) == {"session_id": self.session_id, **self.model.state()}
 
@@ -375,7 +393,7 @@ def document(result: Result) -> Any:
 @pytest.mark.timeout(300 + 3 * EXAMPLES)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_store_does_what_the_model_does(redis: redis_py.Redis, redis_url: str, mode: str) -> None:
-    stores = [make_store(redis_url), make_store(redis_url)]
+    stores = [make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED) for _ in range(2)]
     run_state_machine_as_test(
         lambda: ClockMachine(redis, stores, redis_url, mode),  # type: ignore[arg-type]  # anything that makes one
         settings=settings(

@@ -21,6 +21,7 @@ from clocks import NOON_MS, PARTIALS, SetClock, chess, crowd, make_store, messag
 from flask.testing import FlaskClient
 from test_api import CHESS, UNKNOWN, error
 from test_audit import KEYS, rows
+from test_model import MOST_UNATTENDED
 from test_race import eventually
 from test_replay import Log
 from wire import Raw
@@ -42,6 +43,7 @@ from syncapp.recovery import Misses, Outcome, Recovery
 from syncapp.servers import Valkey
 from syncapp.sessions import SessionStore
 from syncapp.state import SCALARS, values_of
+from syncapp.verifier import Checked, verify
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 
@@ -161,7 +163,7 @@ def test_what_was_due_meanwhile_happens_at_its_own_instant(
     assert at(64_999)["clock"]["remaining_ms"] == 1
 
 
-@pytest.mark.parametrize(("rule", "idle_ms"), [("run", 3_612_000), ("freeze", 3_600_000), ("credit", 3_648_000)])
+@pytest.mark.parametrize(("rule", "idle_ms"), [("run", 86_412_000), ("freeze", 86_400_000), ("credit", 86_448_000)])
 def test_a_restored_session_is_idle_when_nobody_has_come_for_so_long(
     store: SessionStore, clock: SetClock, log: Log, redis: redis_py.Redis, rule: str, idle_ms: int
 ) -> None:
@@ -172,6 +174,47 @@ def test_a_restored_session_is_idle_when_nobody_has_come_for_so_long(
     log.recoveries[rule].recover(ID)
     known = redis.hget(KEYS.session(ID), "scalars")
     assert int(values_of([known.decode()])[SCALARS.index("idle_ms")]) == clock.now_ms + idle_ms  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("rule", ["run", "freeze", "credit"])
+def test_nobody_could_come_to_a_lost_session_so_its_idle_time_begins_anew(
+    store: SessionStore, clock: SetClock, log: Log, redis: redis_py.Redis, rule: str
+) -> None:
+    people = [{"participant_id": "a", "total_time_ms": 10_000}]
+    new = {"session_id": ID, "sync_mode": "per_participant", "participants": people, "idle_timeout_s": 60}
+    store.create(CreateSession.parse(new | {"action_on_timeout": {"type": "notify"}}))
+    store.start(ID)
+    log.store()
+    lose(redis)
+    clock.pass_ms(500_000)  # by `run`, overtime began while it was away
+    log.recoveries[rule].recover(ID)
+    assert store.get(ID).found.idle_ms == (None if rule == "credit" else clock.now_ms + 60_000)
+    store.get(ID)
+    clock.pass_ms(59_999)
+    assert store.get(ID).found.status == {"freeze": "paused"}.get(rule, "running")
+    log.store()
+    assert list(verify(log.url, Checked(), ID)) == []
+
+
+@pytest.mark.parametrize(("rule", "cycles"), [("run", MOST_UNATTENDED), ("credit", 2 * MOST_UNATTENDED - 2)])
+def test_the_count_of_unattended_cycles_goes_on_by_run_and_begins_anew_by_credit(
+    redis_url: str, clock: SetClock, log: Log, redis: redis_py.Redis, rule: str, cycles: int
+) -> None:
+    store = make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED)
+    new = {"session_id": ID, "sync_mode": "per_cycle", "time_per_cycle_ms": 1000}
+    store.create(CreateSession.parse(new))
+    store.start(ID)
+    clock.pass_ms(1000 * (MOST_UNATTENDED - 2))
+    store.get(ID)
+    log.store()
+    lose(redis)
+    clock.pass_ms(2_000_000)
+    log.recoveries[rule].recover(ID)
+    clock.pass_ms(60_000)
+    found = store.get(ID).found
+    assert (found.status, found.cycle_count) == ("paused", cycles)
+    log.store()
+    assert list(verify(log.url, Checked(), ID)) == []
 
 
 def test_groups_come_back_with_whose_turn_is_next_in_each(

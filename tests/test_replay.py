@@ -19,7 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 from test_audit import KEYS
-from test_model import MODES, ClockMachine, document, moves
+from test_model import MODES, MOST_UNATTENDED, ClockMachine, document, moves
 
 from syncapp.audit import AuditLog
 from syncapp.db import Database
@@ -30,7 +30,7 @@ from syncapp.pool import ReadPool
 from syncapp.questions import AtQuestion
 from syncapp.recovery import Outcome, Recovery
 from syncapp.sessions import SessionStore
-from syncapp.state import Session
+from syncapp.state import Session, iso
 from syncapp.verifier import Checked, verify
 
 EXAMPLES = int(os.environ.get("REPLAY_EXAMPLES", "6"))
@@ -46,7 +46,7 @@ class Log:
         self.database, self.pool = Database(database_url), ReadPool(database_url, timeout_s=30)
         self.audit, self.client = AuditLog(self.database), client
         self.history = History(self.pool, lambda: 2**45)
-        store, outbox = make_store(redis_url), Outbox(client, KEYS)
+        store, outbox = make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED), Outbox(client, KEYS)
         self.recoveries = {
             clock: Recovery(store, self.history, outbox, settings(redis_url), clock)
             for clock in ("run", "freeze", "credit")
@@ -104,11 +104,12 @@ class ReplayMachine(ClockMachine):
         super()._check()
         result = self.stores[0].get(self.session_id)
         if result.now_ms >= result.found.epoch:  # not with an epoch that is later only to be another one
-            self.said[result.now_ms] = document(result)
+            self.said[result.now_ms] = document(result) | {"idle_at": self.logged_idle_at}
 
     def _fold(self, message: dict[str, Any]) -> None:
         super()._fold(message)
         assert self.folded
+        self.logged_idle_at = iso(self.folded.idle_ms)  # the log does not know who watched since
         self.after[self.folded.order] = (self.folded, message["event"])
         # What was said of an instant before the clock was set back, or before another commit at it, is not what was.
         restored = message["event"]["type"] == "session_restored"
@@ -149,7 +150,7 @@ def log(database_url: str, db: Db, redis: redis_py.Redis, redis_url: str) -> Ite
 def test_the_log_tells_what_was_and_brings_it_back_as_it_was(
     log: Log, redis: redis_py.Redis, redis_url: str, mode: str
 ) -> None:
-    stores = [make_store(redis_url), make_store(redis_url)]
+    stores = [make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED) for _ in range(2)]
     run_state_machine_as_test(
         lambda: ReplayMachine(log, redis, stores, redis_url, mode),  # type: ignore[arg-type]  # anything that makes one
         settings=hypothesis_settings(

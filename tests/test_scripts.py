@@ -154,6 +154,7 @@ def test_lua_and_python_agree_on_a_reply() -> None:
     assert listed
     assert tuple(re.findall(r"'(\w+)'", listed[1])) == state.SCALARS
     assert f"local WIDTH = {state.RECORD_WIDTH}" in source("_session")
+    assert f"local PLACED = {state.PLACED} " in source("_commit")
 
 
 def test_an_include_is_spliced_in_once_and_a_replaced_partial_takes_its_place() -> None:
@@ -176,7 +177,7 @@ def test_a_malformed_call_fails_and_writes_nothing(
     if name in ("switch_session", "pause_session"):
         store.start(session_id)
     keys = list(store._calls._keys.commit(session_id))
-    arguments: list[str | bytes | int] = [session_id, "", "", "", "", "", "", 3_600_000, 3_600_000]
+    arguments: list[str | bytes | int] = [session_id, "", "", "", "", "", "", 3_600_000, 3_600_000, 1000]
     if missing == "no keys":
         keys = []
     elif missing == "no arguments":

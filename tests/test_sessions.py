@@ -30,7 +30,7 @@ from syncapp.errors import (
 from syncapp.keys import Keyspace
 from syncapp.models import CreateSession, merge_patch
 from syncapp.sessions import SessionStore
-from syncapp.state import Session
+from syncapp.state import Session, patch_of
 
 Redis = redis_py.Redis
 
@@ -352,7 +352,7 @@ def test_every_commit_is_one_message_and_patches_fold_to_the_state(
     assert [message["version"] for message in log] == list(range(1, 9))
     session = Session.from_snapshot(session_id, log[0]["snapshot"])
     for message, expected in zip(log[1:], after, strict=True):
-        session = session.fold(message["patch"])
+        session = session.fold(*patch_of(message))
         assert session == expected
     assert Session.from_snapshot(session_id, log[-1]["snapshot"]) == after[-1]
 

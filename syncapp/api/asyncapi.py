@@ -88,6 +88,7 @@ class Patch(Answer):
 
     version: int
     updated_at: Instant
+    idle_at: Instant | None = None
     status: Literal["pending", "running", "paused", "completed", "expired", "cancelled"] = "pending"
     active_participant_id: str | None = None
     cycle_count: int = 0

@@ -80,6 +80,11 @@ class State(Answer):
     session_completed_at: Instant | None
     created_at: Instant
     updated_at: Instant
+    idle_timeout_s: int = Field(description="How long the session lives when it is abandoned.")
+    idle_at: Instant | None = Field(
+        description="When it would be cancelled as idle; null while idle time does not count. Watchers put it off, "
+        "which makes no version."
+    )
     action_on_timeout: dict[str, Any]
     metadata: dict[str, Any]
     server_time_ms: int
