@@ -27,6 +27,7 @@ if not session then return refuse('not_found', now, nil, call) end
 local idle_ms = now + session.idle_timeout_ms
 local counts = LIVE[session.status] and counts_idle(session, timeout_at(session))
 if counts and session.idle_ms > now and session.idle_ms < idle_ms then
+  check_rights(keys)
   set(session, 'idle_ms', idle_ms)
   plan(session, now)
   write_fields(session)

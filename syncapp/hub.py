@@ -10,14 +10,15 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import orjson
 import redis
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
+from syncapp.attendance import Attendance
 from syncapp.clock import ServerClock
 from syncapp.config import Settings
 from syncapp.errors import InternalError, SessionNotFound, StoreUnavailable, SyncError
@@ -46,8 +47,9 @@ class Hub:
     """Watches sessions for anybody who wants to know; nothing starts before the first `watch`.
 
     read(session_id) returns a session and the server's time (ms); it raises `SessionNotFound` and
-    `StoreUnavailable`. It runs on the hub's own threads. client: one to look after what is watched with, or one of its
-    own. clock: the server's, to be read at any time.
+    `StoreUnavailable`. It runs on the hub's own threads. attend(session_ids) tells the store that somebody watches
+    them (`attendance`). client: one to look after what is watched with, or one of its own. clock: the server's, to be
+    read at any time.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Hub:
         settings: Settings,
         read: Callable[[str], tuple[Session, int]],
         *,
+        attend: Callable[[Sequence[str]], Sequence[ResponseError | None]] | None = None,
         client: redis.Redis | None = None,
         loops: Loops | None = None,
     ) -> None:
@@ -66,6 +69,7 @@ class Hub:
         self._lock = threading.Lock()
         self._topics: dict[str, Topic] = {}
         self._by_channel: dict[str, Topic] = {}
+        self._attendance = Attendance(attend, self._held) if attend else None
         self._to_read: queue.SimpleQueue[Topic | None] = queue.SimpleQueue()
         self._later: list[tuple[float, Topic]] = []
         self._tell_outage_s = float("inf")
@@ -93,6 +97,8 @@ class Hub:
                 self._topics[session_id] = self._by_channel[topic.channel] = topic
                 WATCHED.inc()
                 self._pubsub.add(topic.channel)
+                if self._attendance:
+                    self._attendance.begin(session_id)
             topic.watchers[watcher] = None
             self._answer(topic, watcher, known)
 
@@ -278,6 +284,8 @@ class Hub:
                 self._clock_due_s = time.monotonic() + (CLOCK_S if self.clock.is_settled else _TEND_S)
                 self._ask_time()
             self._inspect()
+            if self._attendance:
+                self._attendance.run_once()
         return _TEND_S
 
     def _tell_outage(self) -> None:
@@ -290,6 +298,11 @@ class Hub:
             for topic in self._topics.values():
                 topic.waiting = dict.fromkeys(topic.watchers, NEVER) | topic.waiting
                 self._offer(topic, list(topic.watchers), topic.failure(now_ms, _unavailable()))
+
+    def _held(self, session_id: str) -> Session | None:
+        """Return a watched session as it is held; raises `KeyError` when nobody watches it."""
+        with self._lock:
+            return self._topics[session_id].session
 
     def _inspect(self) -> None:
         """Read what was missed without anything that followed to show it."""

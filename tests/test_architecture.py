@@ -53,6 +53,7 @@ STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals", "
 }
 SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit", "drains", "verifier", "parity"} | {
     "alerts",
+    "attendance",
     "tally",
     "letters",
     "history",
@@ -82,6 +83,7 @@ BELOW = {
     "sessions": LEAVES | STORES | {"calls"},
     "sweeper": LEAVES | STORES | {"sessions", "rebuild"},
     "rebuild": LEAVES | STORES | {"sessions"},
+    "hub": LEAVES | STORES | {"attendance"},
     "drains": LEAVES | STORES | {"outbox", "audit"},
     "letters": LEAVES | STORES | {"audit"},
     "clock_watch": LEAVES | STORES | {"presence"},
