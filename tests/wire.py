@@ -112,14 +112,19 @@ class Raw:
     def next(self, within_s: float = 60) -> Frame:
         """Return the next frame, checked. Raises `Ended`, `TimeoutError`."""
         self.socket.settimeout(within_s)
-        first, second = self._take(2)
+        self._fill(start := 2)
+        first, second = self._buffer[:2]
         assert first & 0xF0 == 0x80, f"not a whole frame without extensions: {first:#x}"
         assert first & 0x0F in (TEXT, BINARY, CLOSE, PING, PONG), f"no such frame: {first:#x}"
         assert not second & 0x80, "a server's frame is not masked"
         size = second & 0x7F
         if size > 125:
-            size = int.from_bytes(self._take(2 if size == 126 else 8))
-        received = Frame(first & 0x0F, self._take(size))
+            self._fill(start := 4 if size == 126 else 10)
+            size = int.from_bytes(self._buffer[2:start])
+        self._fill(start + size)
+        # Taken as a whole: when the time is up in the middle of a frame, the next call finds its beginning.
+        received = Frame(first & 0x0F, self._buffer[start : start + size])
+        self._buffer = self._buffer[start + size :]
         if received.opcode == TEXT:
             assert {"type", "sessionId", "timestamp"} <= received.message.keys()
         return received
@@ -150,10 +155,13 @@ class Raw:
             return
 
     def _take(self, size: int) -> bytes:
-        while len(self._buffer) < size:
-            self._receive()
+        self._fill(size)
         taken, self._buffer = self._buffer[:size], self._buffer[size:]
         return taken
+
+    def _fill(self, size: int) -> None:
+        while len(self._buffer) < size:
+            self._receive()
 
     def _receive(self) -> None:
         try:
