@@ -94,7 +94,7 @@ ROWS = (
         "1.4 BullMQ queue processing jobs",
         "outbox streams, drained by Huey tasks",
         (
-            "tasks::test_when_all_is_well_an_event_is_stored_within_a_second",
+            "tasks::test_when_all_is_well_an_event_is_stored_without_waiting_for_a_sweep",
             "tasks::test_a_drain_moves_everything_in_batches_and_leaves_an_empty_stream",
         ),
     ),

@@ -689,7 +689,7 @@ def test_a_worker_that_is_killed_while_it_drains_leaves_every_event_to_be_stored
     assert count(db, "SELECT count(*) FROM sync_dead_letters") == 0
 
 
-def test_when_all_is_well_an_event_is_stored_within_a_second(
+def test_when_all_is_well_an_event_is_stored_without_waiting_for_a_sweep(
     db: Db, workers: Callable[..., App], tasks: ModuleType, redis_url: str
 ) -> None:
     workers().spawn()
