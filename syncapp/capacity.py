@@ -6,7 +6,7 @@ from syncapp.config import Settings
 
 _BESIDE_COMMANDS = 3  # the sweeper's, that of pub/sub, and one to ask for drains
 _BESIDE_HUEY = 5  # the worker's scheduler, its watch, nudges, drains outside of the queue, the watch of the clock
-_BESIDE_DRAINS = 2  # drains outside of the queue, and the watch, which looks whether PostgreSQL is back
+_BESIDE_DRAINS = 1  # drains outside of the queue; the watch looks whether PostgreSQL is back only while none goes on
 POSTGRESQL_OF_A_RELEASE = 2
 """`flask db upgrade`: one that holds the lock, one that migrates."""
 POSTGRESQL_OF_A_COMMAND = 3

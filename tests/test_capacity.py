@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +59,28 @@ def test_processes_hold_no_more_connections_to_redis_than_that_under_load_and_fe
         done = threading.Event()
 
         def load(number: int) -> None:
-            url, session_id = cluster.urls[number % 2], sessions[number % 8]
-            for path in ("switch", "", "events", "../../metrics", "../../ready", "../../v1/audit/queue") * 8:
-                method = requests.post if path == "switch" else requests.get
-                answer = method(f"{url}/v1/sessions/{session_id}/{path}".rstrip("/"), timeout=60)
+            url, session = cluster.urls[number % 2], f"/v1/sessions/{sessions[number % 8]}"
+            paths = (f"{session}/switch", session, "/v1/history", "/metrics", "/ready", "/v1/audit/queue")
+            for path in paths * 8:
+                method = requests.post if path.endswith("switch") else requests.get
+                answer = method(f"{url}{path}", timeout=60)
                 assert answer.status_code in (200, 503), answer.text
 
         def count() -> None:
             while not done.wait(0.02):
                 seen.append(held())
 
-        with ThreadPoolExecutor(17) as threads:
+        with ThreadPoolExecutor(17) as threads, ExitStack() as sockets:
             counting = threads.submit(count)
-            sockets = [connect(f"ws{url[4:]}/ws?sessionId={each}") for url in cluster.urls for each in sessions]
-            for each in [threads.submit(load, number) for number in range(16)]:
-                each.result(120)
-            done.set()
+            try:
+                for url, each in itertools.product(cluster.urls, sessions):
+                    sockets.enter_context(connect(f"ws{url[4:]}/ws?sessionId={each}"))
+                for each in [threads.submit(load, number) for number in range(16)]:
+                    each.result(120)
+            finally:
+                done.set()
             counting.result(60)
+        print(f"at most {max(seen)} of {most} connections")
         assert max(seen) <= most
-        for socket in sockets:
-            socket.close()
         # What stays: pub/sub, the sweeper's or its watchers', and the worker's waits for tasks.
         eventually(lambda: held() <= 2 * 3 + capacity.redis_of_worker(SETTINGS), within_s=60)

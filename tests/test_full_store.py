@@ -596,7 +596,7 @@ def test_a_worker_with_fewer_connections_than_threads_takes_what_it_needs_and_sa
             "warning",
             "REDIS_MAX_CONNECTIONS",
             1,
-            8,
+            9,
         )
         assert "No connection available" not in process.output()
     full.check_that_all_is_well()

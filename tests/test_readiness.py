@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import redis as redis_py
+import requests
 from clocks import chess, dump, settings
-from peers import eventually
+from peers import Api, eventually, metric
 from redis import exceptions
+from websockets.sync.client import connect as connect_socket
 
 from syncapp.commands import Claim
 from syncapp.errors import StoreUnavailable
@@ -24,6 +26,8 @@ from syncapp.readiness import StoreCheck, StoreHealth, reason_of
 from syncapp.redis import connect
 from syncapp.servers import Valkey
 from syncapp.sessions import SessionStore
+
+from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 
 Redis = redis_py.Redis
 
@@ -189,3 +193,45 @@ def test_a_user_who_lacks_a_right_leaves_no_half_commit_behind(
         if session_id in refused:
             result = command(session_id, claim)
             assert not result.replayed
+
+
+def test_a_user_with_the_documented_rights_and_no_others_runs_everything(
+    redis: Redis, redis_url: str, make_cluster: MakeCluster, database_url: str
+) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "keys.md").read_text()
+    words = text.split("ACL SETUSER syncapp ", 1)[1].split("```", 1)[0].replace("PASSWORD", "secret").split()
+    ask: Any = redis.execute_command
+    ask("ACL", "SETUSER", "syncapp", *words)
+    try:
+        ask("ACL", "LOG", "RESET")
+        cluster = make_cluster(web=1, REDIS_URL=redis_url.replace("//", "//syncapp:secret@", 1))
+        (url,) = cluster.urls
+        api = Api(url)
+        session_id = api.running(warn_at_ms=[1000])
+        with connect_socket(f"ws{url[4:]}/ws?sessionId={session_id}") as socket:
+            for command in ("switch", "pause", "resume", "switch", "complete"):
+                api.command(session_id, command)
+            eventually(lambda: '"completed"' in str(socket.recv(timeout=30)), within_s=60)
+        other = api.create()
+        api.delete(other)
+        eventually(lambda: metric(url, 'syncapp_audit_queue{state="completed"}') >= 9, within_s=60)
+        assert requests.get(f"{url}/ready", timeout=30).json()["data"]["redis"] == "ok"
+        eventually(lambda: metric(url, 'syncapp_processes{kind="worker"}') == 1 or _looked(url), within_s=60)
+        denied = [entry for entry in ask("ACL", "LOG") if _what(entry) != "config|get"]
+        assert denied == []
+    finally:
+        for process in cluster.processes:
+            process.stop()
+        redis.acl_deluser("syncapp")
+
+
+def _looked(url: str) -> bool:
+    requests.get(f"{url}/ready", timeout=30)
+    return False
+
+
+def _what(entry: Any) -> str:
+    """Return the command or key that an entry of ACL LOG is about."""
+    pairs = dict(zip(entry[::2], entry[1::2], strict=True)) if isinstance(entry, list) else entry
+    found = pairs.get(b"object", b"")
+    return found.decode() if isinstance(found, bytes) else str(found)
