@@ -75,8 +75,8 @@ def test_processes_hold_no_more_connections_to_redis_than_that_under_load_and_fe
             try:
                 for url, each in itertools.product(cluster.urls, sessions):
                     sockets.enter_context(connect(f"ws{url[4:]}/ws?sessionId={each}"))
-                for each in [threads.submit(load, number) for number in range(16)]:
-                    each.result(120)
+                for loaded in [threads.submit(load, number) for number in range(16)]:
+                    loaded.result(120)
             finally:
                 done.set()
             counting.result(60)
