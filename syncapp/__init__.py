@@ -49,6 +49,8 @@ class Services:
     def start(self) -> None:
         """Start what a web process does besides answering; not before it has forked."""
         self.sweeper.start()
+        # The log says at the start what /ready would say.
+        threading.Thread(target=self.store_health, name="store_health", daemon=True).start()
         self.loops.start("clock_watch", self.clock_watch.turn, self.stopped)
 
     def stop(self) -> None:

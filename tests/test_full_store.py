@@ -394,8 +394,9 @@ def test_dead_letters_are_driven_and_sessions_recovered_though_the_store_is_full
 # What is refused
 
 
+NEW = "0b54a2a1-4f0e-4b9e-8d58-0e9f6a3f2c11"
 COMMANDS: dict[str, Callable[[SessionStore, str, Claim], Result]] = {
-    "create": lambda store, session, claim: store.create(chess(), claim),
+    "create": lambda store, session, claim: store.create(chess(session_id=NEW), claim),
     "start": lambda store, session, claim: store.start(session, claim),
     "switch": lambda store, session, claim: store.switch(session, claim),
     "pause": lambda store, session, claim: store.pause(session, claim),
@@ -505,16 +506,17 @@ def test_what_is_due_shows_as_soon_as_there_is_memory_again(full: Full) -> None:
 
 def test_new_sessions_are_refused_by_a_share_of_memory_and_others_go_on(full: Full) -> None:
     store = SessionStore(connect(full.chosen), replace(full.chosen, memory_limit_percent=80))
-    running = store.create(chess(), Claim(idempotency_key="k")).found.session_id
+    made = Claim(idempotency_key=str(uuid.uuid4()))
+    running = store.create(chess(), made).found.session_id
     store.start(running)
     full.redis.config_set("maxmemory", int(full.used / 0.9))
     before = full.dump()
-    for claim in (Claim(), Claim(idempotency_key="new")):
+    for claim in (Claim(), Claim(idempotency_key=str(uuid.uuid4()))):
         with pytest.raises(StoreFull, match="nothing was changed") as refused:
             store.create(chess(), claim)
         assert refused.value.details == {"retry_after_s": 30}
     assert full.dump() == before
-    assert store.create(chess(), Claim(idempotency_key="k")).replayed
+    assert store.create(chess(), made).replayed
     assert store.switch(running).found.cycle_count == 1
     full.store.create(chess())  # its limit is 0: none
     full.redis.config_set("maxmemory", int(full.used / 0.7))
