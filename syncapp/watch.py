@@ -46,10 +46,14 @@ class Watch:
         self._seen_s = clock()
         self._oldest_ms = 0
         self._is_failing = False
+        self._is_new = True
 
     def turn(self) -> float:
-        """Look once; return how long to wait (s) before the next time. May raise: the next look may go better."""
-        self.run_once()
+        """Look once, but for the first turn; return how long to wait (s). May raise: the next look may go better."""
+        if self._is_new:  # a worker that starts has every bucket drained anyway
+            self._is_new = False
+        else:
+            self.run_once()
         return _INTERVAL_S
 
     def run_once(self) -> None:
