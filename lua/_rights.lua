@@ -5,8 +5,11 @@ local function need(...)
   if not redis.acl_check_cmd(...) then error({err = 'NOPERM this user may not ' .. (...)}) end
 end
 
--- Raises NOPERM when a write that every commit makes is not allowed; HSET comes first and is refused by itself.
+-- Raises NOPERM when a write that every commit makes is not allowed, and WRONGTYPE when a key that it adds to is of
+-- another type; HSET comes first and is refused by itself.
 local function check_rights(keys)
+  redis.call('ZCARD', keys.deadlines)
+  redis.call('XLEN', keys.outbox)
   need('ZADD', keys.deadlines, '1', '')
   need('XADD', keys.outbox, '*', 'f', '')
   need('SET', keys.nudge, '')
@@ -33,6 +36,19 @@ local function check_reading_rights(keys)
   need('XLEN', keys.outbox)
   need('ZRANGE', keys.deadlines, '0', '1')
   need('SUBSCRIBE', keys.channel)
+end
+
+-- Returns what the worker may not do; audit events wait then. Consumer groups are made by a script of its own.
+local function missing_audit_rights(keys)
+  local missing = {}
+  for _, command in ipairs({
+    {'XREADGROUP', 'GROUP', 'g', 'c', 'STREAMS', keys.outbox, '>'}, {'XAUTOCLAIM', keys.outbox, 'g', 'c', '0', '0'},
+    {'XACK', keys.outbox, 'g', '0-1'}, {'XDEL', keys.outbox, '0-1'}, {'XRANGE', keys.outbox, '-', '+'},
+    {'XPENDING', keys.outbox, 'g'}, {'XGROUP', 'CREATE', keys.outbox, 'g', '0'},
+  }) do
+    if not redis.acl_check_cmd(unpack(command)) then missing[#missing + 1] = command[1] end
+  end
+  return missing
 end
 
 -- Look at the rights that this call's commits need, once: whatever is due besides, or at once after the first

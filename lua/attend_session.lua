@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Put off the idle end of a session that somebody watches. It is no commit: the version stays, and nobody is told.
 -- What is due already is left alone, for its own instant has come; so is a session whose idle time does not count.
 --

@@ -24,4 +24,5 @@ check_all_rights(keys)
 check_reading_rights(keys)
 try_write(keys)
 
-return reply('ok', server_now_ms(), {}, call)
+-- In place of a state: what the worker may not do.
+return reply('ok', server_now_ms(), missing_audit_rights(keys), call)

@@ -40,7 +40,7 @@ class Services:
     queue: Callable[[], Queue]
     history: History
     store_health: Callable[[], StoreHealth]
-    audit_fault: Callable[[], str | None]
+    audit_fault: Callable[..., str | None]
     worries: Callable[[], list[str]]
     clock_watch: ClockWatch
     loops: Loops
@@ -127,8 +127,8 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
 
     last_drain = LastDrain(client, Keyspace(settings.sync_buckets))
 
-    def postgresql() -> str | None:
-        trouble = db.check(settings.database_url) or last_drain.read()
+    def postgresql(*, ask_store: bool) -> str | None:
+        trouble = db.check(settings.database_url) or (last_drain.read() if ask_store else None)
         return trouble.sentence if trouble else None
 
     app = Flask(__name__, static_folder=None)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
 import orjson
 import redis
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import ResponseError
 
 from syncapp.commands import NO_CLAIM, Claim, Known, Result, Swept
 from syncapp.config import Settings
 from syncapp.keys import PROBE_SESSION, Keyspace
 from syncapp.redis import TRANSLATION
-from syncapp.refusals import not_now, refusal
+from syncapp.refusals import refusal
 from syncapp.scripts import Scripts
 from syncapp.state import Session
 
@@ -100,11 +101,20 @@ class Calls:
                     break
         return known, reply
 
-    def check(self) -> None:
-        """Write what a commit may write, without a trace. Raises `StoreUnavailable` when any of it is refused."""
-        keys = (*self._keys.commit(PROBE_SESSION), self._keys.idempotency(PROBE_SESSION, "ready"))
+    def check(self) -> list[str]:
+        """Write what a commit may write in each bucket; return the commands that the worker may not use.
+
+        Raises `StoreUnavailable` when any of what commits write is refused.
+        """
+        head = self._head(PROBE_SESSION, NO_CLAIM, "ready", None)
         with TRANSLATION:
-            self._scripts.call("check_store", keys, self._head(PROBE_SESSION, NO_CLAIM, "ready", None))
+            replies = self._scripts.call_all(
+                "check_store", [(self._keys.probe(bucket), head) for bucket in range(self._keys.buckets)]
+            )
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+        return sorted({command for reply in replies for command in reply[2]})
 
     def known(self, session_id: str) -> Session | None:
         """Return the session as it was last told of, if that is still remembered."""
@@ -116,9 +126,8 @@ class Calls:
         replies = self._call_all("expire_session", session_ids)
         swept: list[Swept | ResponseError] = []
         for session_id, reply in zip(session_ids, replies, strict=True):
-            if isinstance(reply, OutOfMemoryError):  # no fault of the session, and no other would fare better
-                raise not_now(reply)
             if isinstance(reply, ResponseError):
+                _raise_for_all(reply)
                 swept.append(reply)
                 continue
             if reply[5]:
@@ -129,6 +138,8 @@ class Calls:
     def attend(self, session_ids: Sequence[str]) -> list[ResponseError | None]:
         """Say that somebody watches each session, all in one round trip."""
         replies = self._call_all("attend_session", session_ids)
+        for reply in replies:
+            _raise_for_all(reply)
         return [reply if isinstance(reply, ResponseError) else None for reply in replies]
 
     def _call_all(self, script: str, session_ids: Sequence[str]) -> list[Any]:
@@ -178,6 +189,13 @@ class Calls:
         while len(self._known) > _MOST_KNOWN or self._known_participants > _MOST_KNOWN_PARTICIPANTS:
             self._known_participants -= self._known.popitem(last=False)[1].size
         return now_known.session
+
+
+def _raise_for_all(reply: Any) -> None:
+    """Raise `StoreUnavailable` for an error that is no fault of its session: no other would fare better."""
+    if isinstance(reply, ResponseError) and not str(reply).startswith("WRONGTYPE"):
+        with suppress(ResponseError), TRANSLATION:
+            raise reply
 
 
 def _is_miss(command: str, reply: Sequence[Any]) -> bool:

@@ -19,7 +19,7 @@ import structlog
 
 from syncapp import metrics
 from syncapp.keys import Keyspace
-from syncapp.lines import Server, packed, pool_of
+from syncapp.lines import Server, even_if_full, packed, pool_of
 from syncapp.presence import Presence
 from syncapp.state import iso
 
@@ -129,9 +129,9 @@ class ClockWatch:
         self._write("ZADD", self._keys.clock_steps(), step.after_ms, orjson.dumps(asdict(step)))
         self._write("ZREMRANGEBYRANK", self._keys.clock_steps(), 0, -_MOST_KEPT - 1)
 
-    def _write(self, *words: str | bytes | int) -> None:
-        """Write what nothing depends on: a full store refuses it."""
-        (reply,) = self._pool.call(packed(*words), 1)
+    def _write(self, command: str, key: str, *words: str | bytes | int) -> None:
+        """Write what nothing depends on."""
+        (reply,) = self._pool.call(even_if_full(command, key, *words), 1)
         if isinstance(reply, Exception):
             log.debug("clock_watch_not_written", error=str(reply))
 

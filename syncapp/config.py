@@ -238,13 +238,13 @@ def _unfit_urls(values: dict[str, Any]) -> Iterator[str]:
 
 def _redis_url_fault(url: str, hint: str) -> str | None:
     """Return why redis-py cannot make a connection of it, or None; it does not connect."""
-    from redis import ConnectionPool
+    from redis import ConnectionPool, RedisError
 
     try:
         ConnectionPool.from_url(url).make_connection()
     except ValueError:
         return hint
-    except TypeError:
+    except (TypeError, RedisError):
         return "has an option that connections to Redis do not have"
     return None
 

@@ -7,6 +7,8 @@ plain threads (the worker, commands), `check` and `pool` for anybody.
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,13 +79,17 @@ class Database:
     """Transactions of plain threads, each over a connection of its own.
 
     At most as many connections are open as threads have used it at once. One that nobody has used for 5 s is closed.
+    hang_s: after how long a transaction ends that waits for a server which has gone silent, None for never. libpq has
+    no such limit, and the server's own does not hold when the server hangs.
     """
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, hang_s: float | None = None) -> None:
         self._url = database_url
+        self._hang_s = hang_s
+        self._used: dict[Connection, float] = {}
         self._idle: list[tuple[float, Connection]] = []  # the one used last is at the end, and is used next
         self._lock = threading.Lock()
-        self._closer = IdleCloser(self.close_idle)
+        self._closer = IdleCloser(self._tend)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Cursor]:
@@ -93,6 +99,7 @@ class Database:
         transaction has a new connection.
         """
         connection = self._begin()
+        self._used[connection] = time.monotonic()
         try:
             with connection.cursor() as cursor:
                 yield cursor
@@ -105,6 +112,8 @@ class Database:
             else:
                 self._give_back(connection)
             raise
+        finally:
+            self._used.pop(connection, None)
         self._give_back(connection)
 
     def close(self) -> None:
@@ -119,6 +128,15 @@ class Database:
             self._idle = [(since, connection) for since, connection in self._idle if since > latest]
         for connection in old:
             _close(connection)
+
+    def _tend(self) -> None:
+        """Close idle connections, and hang up on a server that has gone silent."""
+        self.close_idle()
+        now_s = time.monotonic()
+        for connection, since_s in list(self._used.items()) if self._hang_s else ():
+            if now_s - since_s > (self._hang_s or 0):
+                log.warning("postgresql_hangs", for_s=round(now_s - since_s))
+                _hang_up(connection)
 
     def _begin(self) -> Connection:
         self._closer.start()
@@ -143,6 +161,12 @@ def _rolled_back(connection: Connection) -> bool:
     except psycopg2.Error:
         return False
     return True
+
+
+def _hang_up(connection: Connection) -> None:
+    """Shut the socket of a connection in use: whoever waits for its answer gets an `OperationalError`."""
+    with contextlib.suppress(OSError, psycopg2.Error), socket.socket(fileno=os.dup(connection.fileno())) as raw:
+        raw.shutdown(socket.SHUT_RDWR)
 
 
 def _close(connection: Connection) -> None:

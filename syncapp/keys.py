@@ -69,6 +69,12 @@ class Keyspace:
         """String with a lifetime of a minute: how many events were stored within ten seconds."""
         return f"sync:audit:{slot}"
 
+    def probe(self, bucket: int) -> tuple[str, ...]:
+        """Return keys as `commit` does, with an idempotency record's, of no session in a bucket."""
+        tag = _bucket_tag(bucket)
+        session, record, channel = (f"{tag}{kind}:{PROBE_SESSION}" for kind in ("session", "idem", "channel"))
+        return (session, self.deadlines(bucket), self.outbox(bucket), self.nudge(bucket), channel, f"{record}:ready")
+
     def processes(self) -> str:
         """Sorted set: names of web and worker processes by when they were last there (ms)."""
         return "sync:processes"

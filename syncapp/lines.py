@@ -27,6 +27,8 @@ from redis import exceptions
 
 IDLE_S = 5.0
 """How long an unused connection stays open."""
+AGE_S = 30.0
+"""How long a connection is used: one to a server that the address has left, and that goes on, shows by nothing else."""
 _REAP_S = 1.0
 _READ_BYTES = 65_536
 _FRESH_S = 0.5
@@ -48,6 +50,12 @@ def packed(*words: str | bytes | int) -> bytes:
     argument: Any = words  # its stub allows one word only
     command: bytes = hiredis.pack_command(argument)
     return command
+
+
+def even_if_full(command: str, key: str, *words: str | bytes | int) -> bytes:
+    """Return a command on one key, as a script that a full server takes, too: for what is small and does not grow."""
+    script = f"#!lua flags=allow-oom\nreturn redis.call('{command}', KEYS[1], unpack(ARGV))"
+    return packed("EVAL", script, 1, key, *words)
 
 
 class Server:
@@ -105,7 +113,7 @@ class Line:
         self.generation = generation
         self._socket = connection._sock  # redis-py has no public way to it
         self._reader = hiredis.Reader(encoding="utf-8", replyError=_error, protocolError=exceptions.InvalidResponse)
-        self.used_s = time.monotonic()
+        self.made_s = self.used_s = time.monotonic()
 
     def call(self, commands: bytes, count: int) -> list[Any]:
         """Send packed commands; return as many replies, errors among them. Raises `OSError`, `ConnectionError`."""
@@ -248,7 +256,7 @@ class Pool(redis.ConnectionPool):
     def _make_or_wait(self) -> Line:
         """Return a new line, or one that becomes free. Raises redis-py's `ConnectionError`."""
         with self._changed:
-            if self._made >= self.max_connections:
+            while self._made >= self.max_connections:
                 self._waiting += 1
                 try:
                     if not self._changed.wait_for(self._has_room, self._wait_s):
@@ -272,7 +280,7 @@ class Pool(redis.ConnectionPool):
         return bool(self._idle) or self._made < self.max_connections
 
     def _give(self, line: Line) -> None:
-        if line.generation != self._server.generation:
+        if line.generation != self._server.generation or line.used_s - line.made_s > AGE_S:
             self._drop(line)
             return
         self._idle.append(line)

@@ -42,7 +42,7 @@ class Presence:
         return self._name or f"{self._kind}:{socket.gethostname()}:{os.getpid()}"
 
     def say(self, now_ms: float) -> None:
-        """Say that this process is there and its loops turn; a full store refuses it. Raises what redis raises."""
+        """Say that this process is there and its loops turn. Raises what redis raises."""
         self._began_s = self._began_s or time.monotonic()
         if self._loops.unwell():
             return

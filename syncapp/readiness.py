@@ -31,6 +31,7 @@ _BY_WORD = {
     "NOAUTH": "wants a password",
     "WRONGPASS": "refuses the user or the password",
     "BUSY": "is busy with a script",
+    "WRONGTYPE": "has a key of another type where one of ours belongs (docs/keys.md)",
     "CLUSTERDOWN": "is a node of a cluster that is down",
     "CROSSSLOT": "is a node of a cluster, which needs another kind of URL",
     "MOVED": "is a node of a cluster, which needs another kind of URL",
@@ -74,10 +75,11 @@ class StoreHealth:
 class StoreCheck:
     """Asks the store how it is.
 
-    probe() writes what a commit writes, and raises what refuses that: rights, memory and disk are known by trying.
+    probe() writes what a commit writes, and raises what refuses that: rights, memory and disk are known by trying. It
+    returns the commands that the worker may not use.
     """
 
-    def __init__(self, client: redis.Redis, probe: Callable[[], None]) -> None:
+    def __init__(self, client: redis.Redis, probe: Callable[[], list[str]]) -> None:
         self._client = client
         self._probe = probe
         self._lock = threading.Lock()
@@ -88,9 +90,11 @@ class StoreCheck:
         try:
             info = self._info()
             reason = _unfit(info)
-            if reason is None:
-                self._probe()
-            health = StoreHealth(reason, tuple(_worries(info, self._save())))
+            missing = self._probe() if reason is None else []
+            worries = _worries(info, self._save())
+            if missing:
+                worries.append(f"redis denies this user {', '.join(missing)}: audit events wait (docs/keys.md)")
+            health = StoreHealth(reason, tuple(worries))
             self._log(reason)
         except Exception as error:  # noqa: BLE001 whatever it answers, it is not fit
             health = StoreHealth(reason_of(error))
@@ -135,7 +139,7 @@ def _unfit(info: Mapping[str, Any]) -> str | None:
     if int(version.split(".", maxsplit=1)[0]) < 7:
         return f"version {version} is older than 7.0"
     if info.get("role", "master") != "master":
-        return f"is a {info['role']}, not a primary"
+        return "is a replica, not a primary"
     policy = str(info.get("maxmemory_policy", "noeviction"))
     return f"would evict live sessions (maxmemory-policy {policy})" if policy.startswith("allkeys") else None
 

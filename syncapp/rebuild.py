@@ -89,8 +89,10 @@ class Rebuild:
     def _look(self) -> None:
         """Begin a walk if a bucket's set is not known to be complete."""
         keys = list(map(self._keys.deadlines, range(self._keys.buckets)))
-        scores = self._call([packed("ZSCORE", key, SENTINEL) for key in keys])
-        lost = [bucket for bucket, score in enumerate(scores) if score is None or float(score) != float(COMPLETE)]
+        scores = self._pool.call(b"".join(packed("ZSCORE", key, SENTINEL) for key in keys), len(keys))
+        # A key of another type is told of by the sweeper.
+        known = [(bucket, each) for bucket, each in enumerate(scores) if not isinstance(each, Exception)]
+        lost = [bucket for bucket, score in known if score is None or float(score) != float(COMPLETE)]
         if lost:
             # A walk that another holder left has set the same score.
             self._call([packed("ZADD", keys[bucket], "NX", WALKED, SENTINEL) for bucket in lost])

@@ -13,6 +13,7 @@ from typing import Any
 import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
 
 from syncapp import refusals
@@ -47,6 +48,7 @@ _NOT_NOW_WORDS = tuple(
         "OOM",
         "READONLY",
         "TRYAGAIN",
+        "WRONGTYPE",
     )
 )
 
@@ -86,26 +88,27 @@ def connect(settings: Settings, *, decode: bool = True, max_connections: int | N
     A command waits at most `REDIS_TIMEOUT_S` for a free connection, as long to connect, and as long
     for its answer. Close it with `.close()`.
     """
-    pool = Pool.from_url(
-        settings.redis_url,
-        server=server_at(settings.redis_url),
-        max_connections=max_connections or settings.redis_max_connections,
-        wait_s=settings.redis_timeout_s,
-        **_connection_options(settings, settings.redis_timeout_s),
-        decode_responses=decode,
-    )
+    # What is decided here counts for more than options of the URL.
+    options = _url_options(settings.redis_url) | _connection_options(settings, settings.redis_timeout_s)
+    options |= {
+        "max_connections": max_connections or settings.redis_max_connections,
+        "decode_responses": decode,
+        "health_check_interval": 0,
+    }
+    pool = Pool(server=server_at(settings.redis_url), wait_s=settings.redis_timeout_s, **options)
     return redis.Redis.from_pool(pool)
 
 
 def connect_pubsub(settings: Settings) -> redis.Redis:
     """Return a client for the one pub/sub connection of a process; whoever reads says how long to wait."""
-    pool = redis.ConnectionPool.from_url(
-        settings.redis_url,
-        **_connection_options(settings, settings.redis_timeout_s),
-        decode_responses=True,
-        health_check_interval=0,
-    )
+    options = _url_options(settings.redis_url) | _connection_options(settings, settings.redis_timeout_s)
+    pool = redis.ConnectionPool(**options | {"decode_responses": True, "health_check_interval": 0})
     return redis.Redis.from_pool(pool)
+
+
+def _url_options(url: str) -> dict[str, Any]:
+    options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+    return options
 
 
 def _connection_options(settings: Settings, timeout_s: float | None) -> dict[str, Any]:

@@ -256,9 +256,9 @@ class SessionStore:
                 found = {each for each, _ in self._client.zscan_iter(self._keys.deadlines(bucket))}
             yield from sorted(found - {SENTINEL})
 
-    def check(self) -> None:
-        """Raise `StoreUnavailable` when the server refuses any of what commits write."""
-        self._calls.check()
+    def check(self) -> list[str]:
+        """Raise `StoreUnavailable` if the server refuses any of what commits write; return what the worker may not."""
+        return self._calls.check()
 
     def time_ms(self) -> int:
         """Return the server's time in ms: the clock that every session runs by."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 import structlog
@@ -62,6 +63,8 @@ class Lease:
     """
 
     def __init__(self, client: redis.Redis, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._name = name
         self._lock = Lock(client, name, timeout=LEASE_S, thread_local=False)
         self._clock = clock
         self._look_at_s = 0.0
@@ -71,8 +74,17 @@ class Lease:
         """Take the lease or renew it, if it is time to look; tell whether it is held. Raises what redis raises."""
         if self._clock() >= self._look_at_s:
             self._tell((self.held and self._renewed()) or bool(self._lock.acquire(blocking=False)))
+            if not self.held:
+                self._remove_if_no_lease()
             self._look_at_s = self._clock() + RENEW_S
         return self.held
+
+    def _remove_if_no_lease(self) -> None:
+        """Delete a key that will not end in time: one of another making, or of before the clock was set back."""
+        left_ms = int(self._client.pttl(self._name))
+        if left_ms == -1 or left_ms > 2 * LEASE_S * 1000:
+            log.error("sweeper_lease_removed", left_ms=left_ms)
+            self._client.delete(self._name)
 
     def release(self) -> None:
         """Let another process take it at once. Raises what redis raises."""
@@ -124,6 +136,7 @@ class Sweeper:
         self._lease = Lease(client, keys.sweeper(), clock)
         self._rebuild = Rebuild(client, store, keys, clock)
         self._failures = 0
+        self._unreadable: set[str] = set()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -181,16 +194,33 @@ class Sweeper:
         reach = self._of_a_bucket + len(self._aside)
         looks = (packed("ZRANGE", key, 0, reach - 1, "WITHSCORES") for key in self._deadlines)
         found = self._pool.call(b"".join((packed("TIME"), *looks)), 1 + len(self._deadlines))
-        for each in found:
-            if isinstance(each, Exception):
-                raise each
-        (seconds, micros), *flat = found
+        now, *heads_found = found
+        if isinstance(now, Exception):
+            raise now
+        seconds, micros = now
+        flat = self._readable(heads_found)
         # Behind the server's by at most the way back: nothing is taken for due too early.
         self._ahead_ms = int(seconds) * 1000 + int(micros) / 1000 - self._clock() * 1000
         now_ms = self._now_ms() if now_ms is None else now_ms
         heads = [list(zip(each[::2], map(float, each[1::2]), strict=True)) for each in flat]
         self._coming = sorted((at, each) for head in heads for each, at in head if each not in self._aside)
         return any(len(head) == reach and head[-1][1] <= now_ms for head in heads)
+
+    def _readable(self, found: Sequence[Any]) -> list[Any]:
+        """Return the heads of the buckets that can be read: one that can't must not hold up the others.
+
+        Raises the error when none can.
+        """
+        bad = {key: each for key, each in zip(self._deadlines, found, strict=True) if isinstance(each, Exception)}
+        if len(bad) == len(found):
+            raise next(iter(bad.values()))
+        if bad.keys() != self._unreadable:
+            self._unreadable = set(bad)
+            for key, error in bad.items():
+                log.error("deadlines_not_read", key=key, error=str(error))
+        if bad:
+            metrics.LOOP_FAILURES.labels("sweeper").inc()
+        return [each for each in found if not isinstance(each, Exception)]
 
     def _due(self, now_ms: float | None) -> list[str]:
         """Return those of the sessions seen coming whose time has come, and see them coming no more."""
@@ -241,4 +271,5 @@ class Sweeper:
             self._failures = 0
             return wait_s
         self._failures += 1
+        metrics.LOOP_FAILURES.labels("sweeper").inc()
         return float(min(0.01 * 2**self._failures, _LONGEST_BACKOFF_S))

@@ -46,6 +46,7 @@ log = structlog.get_logger(__name__)
 _DRAIN_AT_MOST_S = 5.0  # then other buckets have their turn, and a worker that is to stop can
 _TRAILING_S = 0.5  # as long as a bucket's nudges are held back: the last commits of a burst come without one
 _PROBE_TIMEOUT_S = 2
+_HANG_S = db.STATEMENT_TIMEOUT_S + 10.0  # a server that is only slow ends the statement itself
 _AWAY = ("08", "57P")  # beginnings of SQLSTATE: a lost connection, a server that starts or stops
 
 
@@ -67,7 +68,7 @@ class Worker:
         self._loops = Loops()
         self._stopped = threading.Event()
         self.outbox = Outbox(client, Keyspace(settings.sync_buckets), claim_idle_s=settings.audit_claim_idle_s)
-        self.database = db.Database(settings.database_url)
+        self.database = db.Database(settings.database_url, hang_s=_HANG_S)
         self._alert = Alerts(settings)
         self._tally = Tally(client, self.outbox.keyspace)
         self._drain = Drain(

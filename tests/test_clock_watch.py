@@ -161,7 +161,8 @@ def test_a_full_store_still_has_its_clock_watched(
         look(world, three, 3)
         world.store_ahead_ms += HOUR_MS
         look(world, three, VOTE_S + 3)
-        assert all(process.watch.worries() for process in three)
+        assert [len(process.alerts) for process in three] == [1, 0, 0]
+        assert all("the store's clock" in process.watch.worries()[0] for process in three)
     finally:
         redis.config_set("maxmemory", 0)
 

@@ -22,7 +22,7 @@ PARTIALS = sorted(path.stem for path in scripts.LUA_DIR.glob("_*.lua"))
 KNOWN_GLOBALS = {"redis", "cjson", "KEYS", "ARGV", "string", "table", "math"} | {
     "assert", "error", "ipairs", "next", "pairs", "tonumber", "tostring", "type", "unpack",
 }  # fmt: skip
-READING = {"GET", "HGET", "HMGET", "INFO", "TIME", "XLEN"}
+READING = {"GET", "HGET", "HMGET", "ZCARD", "INFO", "TIME", "XLEN"}
 WRITING = {"DEL", "HDEL", "HSET", "PERSIST", "PEXPIREAT", "SET", "XADD", "ZADD", "ZREM", "PUBLISH"}
 RETURNED = re.compile(r"(?:refuse|reply)\('(\w+)'|'(\w+)' (?:and|or) '(\w+)'|or '(unknown\w+)'|\[1\] = '(\w+)'")
 

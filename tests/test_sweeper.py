@@ -518,3 +518,35 @@ def test_no_fault_ends_the_thread(redis: redis_py.Redis, redis_url: str, logged:
         eventually(lambda: events(redis, session_id))
     told = [entry["event"] for entry in logged.entries if "lease" not in entry["event"]]
     assert told == ["sweeper_failed", "sweeper_recovered"]
+
+
+@pytest.mark.parametrize("made", ["list", "string that does not end", "string of before a clock was set back"])
+def test_a_key_that_is_no_lease_does_not_end_all_sweeping(redis: redis_py.Redis, redis_url: str, made: str) -> None:
+    key = Keyspace().sweeper()
+    match made:
+        case "list":
+            redis.lpush(key, "what")
+        case "string that does not end":
+            redis.set(key, "somebody")
+        case _:
+            redis.set(key, "somebody", px=3_600_000)
+    lease = Lease(connect(settings(redis_url)), key, lambda: now_s[0])
+    now_s = [0.0]
+    assert not lease.hold()
+    now_s[0] += RENEW_S
+    assert lease.hold()
+
+
+def test_a_bucket_that_cannot_be_read_holds_up_no_other(redis: redis_py.Redis, redis_url: str) -> None:
+    store, clock = make_store(redis_url), SetClock(redis)
+    ids = {Keyspace().bucket(each): each for each in (str(uuid.uuid4()) for _ in range(100))}
+    bad, *good = [store.create(chess(1_000, session_id=each)).found.session_id for each in list(ids.values())[:3]]
+    for session_id in (bad, *good):
+        store.start(session_id)
+    key = Keyspace().deadlines(Keyspace().bucket(bad))
+    redis.delete(key)
+    redis.set(key, "something else")
+    clock.pass_ms(2_000)
+    sweeper = Sweeper(connect(settings(redis_url)), store)
+    assert sweeper.run_once(clock.now_ms).sessions == 2
+    assert {store.peek(each).version for each in good} == {3}  # type: ignore[union-attr]  # they are there

@@ -55,12 +55,14 @@ def ready() -> Response:
     """
     services: Services = current_app.extensions["syncapp"]
     services.guards.draining.check()
-    health, audit_fault, unwell = services.store_health(), services.audit_fault(), services.loops.unwell()
+    health, unwell = services.store_health(), services.loops.unwell()
+    # A store that does not answer is not asked twice: a health check waits for a few seconds only.
+    audit_fault = services.audit_fault(ask_store=health.reason is None)
     bad = [f"redis {health.reason}"] if health.reason else []
     bad += [f"the loop {name} of this process does not turn" for name in unwell]
     shown: dict[str, Any] = {"redis": health.reason or "ok", "postgresql": audit_fault or "ok"}
     worries = [*([f"postgresql {audit_fault}; audit events wait"] if audit_fault else []), *health.worries]
-    worries += services.worries()
+    worries += services.worries() if health.reason is None else []
     if worries:
         shown["worries"] = worries
     if bad:
