@@ -13,7 +13,7 @@ from syncapp.config import Settings, stop_if_wrong
 from syncapp.listening import Listening
 from syncapp.worker import Worker
 
-# Checked before anything starts: a worker that finds a wrong setting ends with a traceback.
+# Checked before anything starts: in a worker, an invalid setting would end in a traceback.
 with stop_if_wrong():
     settings = Settings.from_env()
     listening = Listening.of(settings)

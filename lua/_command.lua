@@ -12,9 +12,9 @@ local function check_call(keys, call)
   assert((call.fingerprint ~= '') == (keys.idempotency ~= nil), 'an idempotency record needs a fingerprint')
 end
 
--- The answer to a command whose key has a record: the session as it is now, settled as a read settles it, and the
--- event and patch of the first result. 'idempotency_mismatch' if the key was another command's; 'session_gone' if the
--- session is not there any more. One that was restored since is the same: it was created at the same instant.
+-- The answer to a command whose key has a record: the current session, settled as for a read, and the event and
+-- patch of the first result. 'idempotency_mismatch' if the key belongs to another command; 'session_gone' if the
+-- session no longer exists. A restored session counts as the same one: its created_ms is equal.
 local function replay(keys, call, now)
   local text = keys.idempotency and redis.call('GET', keys.idempotency)
   if not text then return nil end

@@ -7,7 +7,7 @@
 
 local SNAPSHOT_EVERY = 100
 local NUDGE_MS = 500
-local PLACED = 25  -- scalars with places of their own in a snapshot; later ones stand by name
+local PLACED = 25  -- scalars with fixed places in a snapshot; later ones are written by name
 local MOST_ARGUMENTS = 1000
 
 -- Put the touched records into their blocks; returns the names of the blocks that changed.
@@ -69,7 +69,7 @@ local function write_tombstone(session, call, now)
   redis.call('PEXPIREAT', session.key, int(now + call.session_ttl_ms))
 end
 
--- Write what a commit might write, and lasts for a second: a server that takes no writes says so.
+-- Write a key that lasts for a second: a server that accepts no writes raises its error.
 local function try_write(keys)
   redis.call('SET', keys.idempotency, '', 'PX', 1000)
 end
@@ -79,8 +79,8 @@ local function clear(session)
   redis.call('DEL', session.key)
 end
 
--- The whole state as a list of strings, each scalar one of its own. Scalars that earlier releases do not know stand
--- where a reply has its tags: those releases go by places, and look for nothing there.
+-- The whole state as a list of strings, one for each scalar. Scalars that earlier releases do not know are
+-- written in the place of a reply's tags: those releases read by position, and ignore that place.
 local function snapshot_of(session)
   local snapshot, named = {unpack(session.texts, 1, PLACED)}, {}
   for i = PLACED + 1, #SCALARS do
@@ -122,8 +122,8 @@ local function publish(keys, call)
 end
 
 -- Commit what was set and touched as one event that took effect at `at`; returns its event and patch. Whoever
--- calls it publishes, when there is nothing left to write. The returned patch tells of the idle end, too; in the
--- message it stands beside the patch, in which an earlier release folds no member that it does not know.
+-- calls it publishes, when there is nothing left to write. The returned patch has the idle end, too; the
+-- message has it beside the patch, because an earlier release fails on unknown members of a patch.
 --   word, details   the event's type, and JSON texts of what it concerns
 --   actor           'client' for a command, 'system' for what a session does by itself
 --   elapsed         ms charged by this commit, or nil

@@ -40,7 +40,7 @@ local function time_out(session, keys, call, now, at)
   commit(session, keys, call, now, at, word, details, 'system', elapsed)
 end
 
--- Pause rounds that have gone on by themselves for too long, just when the next cycle has begun: it is whole.
+-- Pause rounds that were unattended for too long, when the next cycle has just begun with its full budget.
 local function pause_unattended(session, keys, call, now, at)
   local elapsed = charge(session, at)
   halt(session, 'paused')

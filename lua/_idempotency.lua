@@ -4,9 +4,9 @@
 local MOST_RECORD = 1024
 local RECORDED = '^(%x+)\n(%d*) ?(%d*) ?(%d*)\n([^\n]*)\n([^\n]*)\n([^\n]*)$'
 
--- The text of a record, in lines: fingerprint; epoch, version and created_ms after the command, nothing when it left
--- no session; id of the expired participant; event; patch. JSON texts hold no line breaks. What does not fit is left
--- out: first the patch, then the event.
+-- The text of a record, in lines: fingerprint; epoch, version and created_ms after the command, empty if it left no
+-- session; id of the expired participant; event; patch. JSON texts contain no line breaks. If the text would be too
+-- long, the patch is left out, then the event.
 local function idempotency_record(session, call, event, patch)
   local place = session and int(session.epoch) .. ' ' .. int(session.version) .. ' ' .. int(session.created_ms) or ''
   local head = call.fingerprint .. '\n' .. place .. '\n' .. (call.expired_id or '') .. '\n'

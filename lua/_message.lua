@@ -59,8 +59,8 @@ local function event_of(word, at, details)
   return object(EVENT, details)
 end
 
--- `previous` is the hash of the session's message before this one; an epoch's first may have none. idle: when the
--- session will be idle, as a further member, or ''.
+-- `previous` is the hash of the session's message before this one; an epoch's first may have none. idle: the idle
+-- end as another JSON member, or ''.
 local function message_of(session, call, actor, elapsed, event, patch, idle, snapshot)
   return string.format(MESSAGE, call.session_id, session.epoch, session.version, session.sync_mode, session.status,
     session.cycle_count, int_or_null(elapsed), actor, call.request_id, session.chain or '', event, patch,

@@ -26,8 +26,8 @@ local function state_for(session, call)
 end
 
 -- {word, now, state, event, patch, nudge, replayed, expired}: nudge is 1 when the bucket's outbox
--- wants draining, expired the id of who was found to have run out of time. replayed is '' for a command that was
--- carried out now, else the epoch and version that its first result was at, or 'deleted'.
+-- wants draining, expired the id of the participant whose time has run out. replayed is '' for a command that was
+-- executed now, else the epoch and version of its first result, or 'deleted'.
 local function reply(word, now, state, call, event, patch, first)
   local replayed = ''
   if first then replayed = first.created ~= '' and first.epoch .. ' ' .. first.version or 'deleted' end

@@ -42,7 +42,7 @@ local function charge_known(session)
   return session.status == 'running' and charge(session, session.updated_ms) or nil
 end
 
--- Begin the idle time anew: the log does not know who was watching, nor could anybody come meanwhile.
+-- Begin the idle time anew: the log does not record watchers, and no client could come meanwhile.
 local function let_somebody_come(session, now)
   plan(session, now, true)
   set(session, 'idle_ms', math.max(session.idle_ms or 0, now + session.idle_timeout_ms))

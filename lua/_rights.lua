@@ -1,12 +1,12 @@
--- What a commit may do. A script that is refused in the middle leaves half a commit behind, so the user's rights
--- are looked at before the first write; docs/keys.md lists them. A look costs about a third of a microsecond.
+-- The rights that a commit needs. A script that is refused halfway leaves half a commit behind, so the user's rights
+-- are checked before the first write; docs/keys.md lists them. A check takes about a third of a microsecond.
 
 local function need(...)
   if not redis.acl_check_cmd(...) then error({err = 'NOPERM this user may not ' .. (...)}) end
 end
 
--- Raises NOPERM when a write that every commit makes is not allowed, and WRONGTYPE when a key that it adds to is of
--- another type; HSET comes first and is refused by itself.
+-- Raise NOPERM if a write that every commit makes is not allowed, and WRONGTYPE if a key that it adds to has another
+-- type. HSET is not checked: it is the first write.
 local function check_rights(keys)
   redis.call('ZCARD', keys.deadlines)
   redis.call('XLEN', keys.outbox)
@@ -18,7 +18,7 @@ local function check_rights(keys)
   need('HGET', keys.session, 'f')
 end
 
--- The same of commits that begin, end, replace or remove a session.
+-- The same for commits that begin, end, replace or remove a session.
 local function check_all_rights(keys)
   check_rights(keys)
   need('HSET', keys.session, 'f', '')
@@ -29,7 +29,7 @@ local function check_all_rights(keys)
   need('ZREM', keys.deadlines, '')
 end
 
--- What commands, the sweeper and fan-out read with; without these nothing is written either.
+-- The rights that commands, the sweeper and fan-out need for reading; without them nothing is written either.
 local function check_reading_rights(keys)
   need('HMGET', keys.session, 'f')
   need('GET', keys.idempotency)
@@ -51,8 +51,8 @@ local function missing_audit_rights(keys)
   return missing
 end
 
--- Look at the rights that this call's commits need, once: whatever is due besides, or at once after the first
--- commit, may end the session.
+-- Check, once, the rights that the commits of this call need. Something due as well, or right after the first commit,
+-- may end the session.
 local function check_rights_of(session, keys, call, now, actor)
   if call.may_write then return end
   local is_plain = actor == 'client' and not session.changed.status and session.look_ms and session.look_ms > now

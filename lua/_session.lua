@@ -4,7 +4,7 @@
 -- What is small and changes, in the order of the text `scalars`; syncapp/state.py reads them in this order.
 --   look_ms  when something is due by itself, as among the deadlines
 --   warned   a set of bits, one for each threshold of warn_at that has fired
---   idling   1 while idle time counts; nil while it does not, and in what an earlier release has written
+--   idling   1 while idle time counts; nil while it does not, or if an earlier release wrote it last
 --   unattended  cycles that have timed out since the last client's command
 local SCALARS = {
   'epoch', 'version', 'status', 'sync_mode', 'participant_count', 'group_count', 'increment_ms',
@@ -13,8 +13,8 @@ local SCALARS = {
   'on_timeout', 'idle_ms', 'look_ms', 'time_per_cycle_ms', 'max_cycles', 'warned', 'crossed',
   'idling', 'unattended',
 }
--- A pattern of them all, from a text of nine: string.rep of one would be a good part of a load. What an earlier
--- release has written may end sooner, and is padded.
+-- A pattern of all scalars, made from a text of nine: string.rep of one would take a large part of a load's time.
+-- Scalars written by an earlier release may be fewer, and are padded.
 local NINE = '([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) '
 local PADDING = '                           '
 local LIVE = {pending = true, running = true, paused = true}

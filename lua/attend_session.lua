@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Put off the idle end of a session that somebody watches. It is no commit: the version stays, and nobody is told.
--- What is due already is left alone, for its own instant has come; so is a session whose idle time does not count.
+-- Postpone the idle end of a watched session. This is not a commit: the version stays, and nothing is published.
+-- An idle end that is already due is left alone, and so is a session whose idle time does not count.
 --
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''

@@ -1,4 +1,4 @@
--- Tell whether the server takes all that commits write: raises what refuses one of them.
+-- Check that the server accepts everything that commits write; raises the error of the first refusal.
 --
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record: written, for a second
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''

@@ -27,7 +27,7 @@ if not session then
   if refused[1] == 'busy' then refused[3] = call.instants end
   return refused
 end
-plan(session, now)  -- an earlier release may have planned by another rule
+plan(session, now)  -- an earlier release may have used another rule
 if session.look_ms then schedule(session, keys, call, now) else forget(keys, call) end
 
 return reply('ok', now, call.instants, call)

@@ -47,7 +47,7 @@ class Services:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        """Start what a web process does besides answering; not before it has forked."""
+        """Start the background work of a web process; call it only after the fork."""
         self.sweeper.start()
         # The log says at the start what /ready would say.
         threading.Thread(target=self.store_health, name="store_health", daemon=True).start()

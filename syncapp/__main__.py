@@ -13,4 +13,4 @@ from syncapp.config import load
 
 load()
 if command := sys.argv[1:]:
-    os.execvp(command[0], command)  # noqa: S606 it is the Procfile's
+    os.execvp(command[0], command)  # noqa: S606 the command comes from the Procfile

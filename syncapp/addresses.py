@@ -1,4 +1,4 @@
-"""Addresses of clients in one form, however a proxy writes them, and the groups that limits count by."""
+"""Client addresses in one form, whatever notation a proxy uses, and the groups that limits count by."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Address = IPv4Address | IPv6Address
 
 UNKNOWN = "unknown"
-"""The group of everybody whose address cannot be read."""
+"""The group of clients whose address cannot be read."""
 _LONGEST = 128
 _BRACKETED = re.compile(r"\[([^\[\]]+)\](?::[\w.-]*)?\Z", re.ASCII)
 _V4_WITH_PORT = re.compile(r"([0-9.]+):[\w.-]*\Z", re.ASCII)
@@ -23,10 +23,10 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def parse(text: str) -> Address | None:
-    """Read an address as proxies write it; None when it is none.
+    """Read an address in any notation that proxies use; None if it is not an address.
 
-    Ports, brackets, quotes, spaces and zones are taken off. An IPv6 address that stands for an IPv4 one
-    (`::ffff:192.0.2.1`, `64:ff9b::192.0.2.1`) is that one.
+    Ports, brackets, quotes, spaces and zones are removed. An IPv6 address that stands for an IPv4 address
+    (`::ffff:192.0.2.1`, `64:ff9b::192.0.2.1`) is returned as that IPv4 address.
     """
     if len(text) > _LONGEST:
         return None
@@ -48,7 +48,7 @@ def parse(text: str) -> Address | None:
 
 @lru_cache(maxsize=4096)
 def group_of(text: str) -> str:
-    """Return what limits count an address by: an IPv4 address, an IPv6 network of 64 bits, or `unknown`."""
+    """Return the group that limits count an address in: an IPv4 address, an IPv6 network of 64 bits, or `unknown`."""
     address = parse(text)
     if address is None:
         return UNKNOWN
@@ -60,18 +60,18 @@ def group_of(text: str) -> str:
 def client_of(forwarded: str | None, hops: int, peer: str) -> str:
     """Return a client's address: the entry that the outermost of `hops` trusted proxies has added.
 
-    forwarded: `X-Forwarded-For`. peer: the other end of the connection; it is the client's address when nothing else
-    can be trusted: with fewer entries than hops, the request has not come by way of all proxies, and anybody may
-    have written what is there; and an entry that is no address (`unknown`, `_hidden`) must not make a group of its own.
+    forwarded: `X-Forwarded-For`. peer: the other end of the connection, which is returned when no entry can be
+    trusted: with fewer entries than hops, the request did not pass all proxies, and anybody may have written the
+    entries; and an entry that is not an address (`unknown`, `_hidden`) must not get its own group.
     """
-    # By commas alone, from the right: a quote that a client leaves open must not swallow what proxies add.
+    # Split by commas only, from the right: an unclosed quote by the client must not hide what proxies add.
     entries = forwarded.rsplit(",", hops) if forwarded and hops else []
     address = parse(entries[-hops]) if entries and len(entries) >= hops else None
     return str(address) if address else peer
 
 
 class Forwarded:
-    """WSGI middleware that puts the client's address in the place of the proxy's."""
+    """WSGI middleware that replaces the proxy's address by the client's."""
 
     def __init__(self, app: WSGIApplication, hops: int) -> None:
         self._app: Callable[..., Iterable[bytes]] = app

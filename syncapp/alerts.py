@@ -27,7 +27,7 @@ _MESSAGES = {
     "dead_letters": "PostgreSQL refused audit events for what they are; they are in sync_dead_letters.",
     "divergences": "Other audit events came under known keys; they are in sync_dead_letters, the first ones stay.",
     "clock_step": "The store's clock was set: sessions may have expired early or stood still (docs/operations.md).",
-    "audit_lag": "Audit events have been waiting for PostgreSQL for too long, or may have been: nobody can look.",
+    "audit_lag": "Audit events have been waiting for PostgreSQL for too long, or the queue cannot be read to check.",
 }
 """What each kind of alert says."""
 

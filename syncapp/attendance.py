@@ -1,7 +1,7 @@
 """Attendance: tells the store which sessions this process watches, so that their idle time does not count.
 
-A watched session is put off when its watch begins and then once in each quarter of its idle timeout, so that three
-tries in a row have to fail before one that is watched could end as idle. It is no commit (docs/clock.md, Idle).
+The idle end of a watched session is postponed when its watch begins and then once per quarter of its idle timeout, so
+that it can end as idle only after three failed tries in a row. This is not a commit (docs/clock.md, Idle).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from syncapp.state import LIVE, Session
 log = structlog.get_logger(__name__)
 
 LOOK_S = 5.0
-"""Longest time between two looks at a watched session: it may have been made anew with a shorter idle timeout."""
+"""Longest time between two looks at a watched session: it may have been replaced by one with a shorter idle timeout."""
 SOON_S = 0.2
-"""When to look again at a session that was not read yet."""
+"""When to look again at a session that has not been read yet."""
 RETRY_S = 1.0
 """When to try again after a failure, at the latest."""
 BATCH = 128
-"""Sessions that are told of in one round trip."""
+"""Sessions reported in one round trip."""
 _MOST_REMEMBERED = 50_000
 
 
 class Attendance:
     """Looks at watched sessions in memory, often, and tells the store of each, rarely.
 
-    attend(session_ids) tells the store, in one round trip; what a session that fails raised stands in its place.
-    find(session_id) returns the session as its watchers know it, None when nothing is known of it yet; it raises
-    `LookupError` when nobody watches it. `begin` may be called from any thread, `run_once` from one only.
+    attend(session_ids) tells the store, in one round trip; in the result, a session that failed has its exception.
+    find(session_id) returns the session as its watchers know it, or None if it has not been read yet; it raises
+    `LookupError` if the session is not watched. `begin` may be called from any thread, `run_once` from one only.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Attendance:
         self._begun: deque[str] = deque()
         self._looks: list[tuple[float, str]] = []
         self._planned: dict[str, float] = {}
-        # Kept after a watch has ended: a long poll is a new one every few seconds.
+        # Kept after a watch has ended: a long poll begins a new one every few seconds.
         self._told_s: OrderedDict[str, float] = OrderedDict()
         self._failures = 0
 
@@ -59,7 +59,7 @@ class Attendance:
         self._begun.append(session_id)
 
     def run_once(self) -> int:
-        """Tell the store of those whose time has come, a batch at most; return how many. No failure gets out."""
+        """Tell the store of the sessions that are due, at most one batch; return how many. Never raises."""
         now_s = self._clock()
         while self._begun:
             self._plan(self._begun.popleft(), now_s)
@@ -67,7 +67,7 @@ class Attendance:
         while self._looks and self._looks[0][0] <= now_s and len(due) < BATCH:
             at_s, session_id = heapq.heappop(self._looks)
             if self._planned.get(session_id) != at_s:
-                continue  # it was planned anew since
+                continue  # it has been planned again since
             try:
                 quarter_s = self._look(session_id, now_s)
             except LookupError:
@@ -100,7 +100,7 @@ class Attendance:
             answers = self._attend([session_id for session_id, _ in due])
         except (RedisError, StoreUnavailable) as error:
             self._note_failure(f"{type(error).__name__}: {error}")
-        except Exception:  # whatever is wrong, watchers are told as before
+        except Exception:  # watchers are told as before, whatever the error
             if not self._failures:
                 log.exception("attendance_failed")
             self._failures += 1

@@ -1,7 +1,7 @@
-"""The task queue: Huey on Redis, with JSON messages, and no task queued that is queued already.
+"""The task queue: Huey on Redis, with JSON messages, and no task queued twice.
 
-What Huey writes is let in by a full server, too: drains are what makes room in it, and neither the queue nor the
-schedule can grow, because of each task only one waits.
+A full server accepts Huey's writes, too: drains make room in it, and neither the queue nor the schedule can grow,
+because each task waits only once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class OnceStorage(RedisStorage):  # type: ignore[misc]  # huey carries no types
         self._push(keys=[self.queue_key], args=[data])
 
     def add_to_schedule(self, data: bytes, ts: datetime) -> None:
-        """Put a message into the schedule, for an instant (UTC, naive)."""
+        """Schedule a message for an instant (UTC, naive)."""
         self._schedule(keys=[self.schedule_key], args=[self.convert_ts(ts), data])
 
 

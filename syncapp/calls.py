@@ -117,12 +117,12 @@ class Calls:
         return sorted({command for reply in replies for command in reply[2]})
 
     def known(self, session_id: str) -> Session | None:
-        """Return the session as it was last told of, if that is still remembered."""
+        """Return the last state of the session that this process has seen, if it is still cached."""
         known = self._known.get(session_id)
         return known.session if known else None
 
     def expire(self, session_ids: Sequence[str]) -> list[Swept | ResponseError]:
-        """Run the expiry of each session, all in one round trip. Raises `StoreUnavailable`, also of a full store."""
+        """Run the expiry of each session, all in one round trip. Raises `StoreUnavailable`, also for a full store."""
         replies = self._call_all("expire_session", session_ids)
         swept: list[Swept | ResponseError] = []
         for session_id, reply in zip(session_ids, replies, strict=True):
@@ -136,14 +136,14 @@ class Calls:
         return swept
 
     def attend(self, session_ids: Sequence[str]) -> list[ResponseError | None]:
-        """Say that somebody watches each session, all in one round trip."""
+        """Postpone the idle end of each session, all in one round trip."""
         replies = self._call_all("attend_session", session_ids)
         for reply in replies:
             _raise_for_all(reply)
         return [reply if isinstance(reply, ResponseError) else None for reply in replies]
 
     def _call_all(self, script: str, session_ids: Sequence[str]) -> list[Any]:
-        """Run a script that wants nothing but a session on each, in one round trip."""
+        """Run a script that needs only a session id on each session, in one round trip."""
         calls = [(self._keys.commit(each), self._head(each, NO_CLAIM, "", None)) for each in session_ids]
         with TRANSLATION:
             return self._scripts.call_all(script, calls)
@@ -207,7 +207,7 @@ def _is_miss(command: str, reply: Sequence[Any]) -> bool:
 
 
 def _first(replayed: str) -> tuple[int, int] | None:
-    """Return the (epoch, version) of a first result; None for a command that was not replayed, and for a delete."""
+    """Return the (epoch, version) of a first result; None for a command that was not replayed, or for a delete."""
     if not replayed or replayed == "deleted":
         return None
     epoch, version = replayed.split(" ")

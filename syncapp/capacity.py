@@ -1,12 +1,12 @@
-"""How many connections each kind of process may hold at once: what a plan of the platform must have room for, twice."""
+"""The most connections each kind of process may hold; a plan of the platform needs room for two releases."""
 
 from __future__ import annotations
 
 from syncapp.config import Settings
 
-_BESIDE_COMMANDS = 3  # the sweeper's, that of pub/sub, and one to ask for drains
-_BESIDE_HUEY = 5  # the worker's scheduler, its watch, nudges, drains outside of the queue, the watch of the clock
-_BESIDE_DRAINS = 1  # drains outside of the queue; the watch looks whether PostgreSQL is back only while none goes on
+_BESIDE_COMMANDS = 3  # the sweeper, pub/sub, and the thread that asks for drains
+_BESIDE_HUEY = 5  # the scheduler, the watch, nudges, drains outside the queue, the clock watch
+_BESIDE_DRAINS = 1  # drains outside the queue; the watch tests PostgreSQL only while none of them runs
 POSTGRESQL_OF_A_RELEASE = 2
 """`flask db upgrade`: one that holds the lock, one that migrates."""
 POSTGRESQL_OF_A_COMMAND = 3
@@ -14,12 +14,12 @@ POSTGRESQL_OF_A_COMMAND = 3
 
 
 def postgresql_of_web(settings: Settings) -> int:
-    """Return the most connections to PostgreSQL of one web process: questions to the log, and the one of `/ready`."""
+    """Return the most connections to PostgreSQL of one web process: questions to the log, and one for `/ready`."""
     return settings.history_connections + 1
 
 
 def postgresql_of_worker(settings: Settings) -> int:
-    """Return the most connections to PostgreSQL of the worker process: one a thread."""
+    """Return the most connections to PostgreSQL of the worker process: one per thread and one more."""
     return settings.worker_threads + _BESIDE_DRAINS
 
 
@@ -29,5 +29,5 @@ def redis_of_web(settings: Settings) -> int:
 
 
 def redis_of_worker(settings: Settings) -> int:
-    """Return the most connections to Redis of the worker process: one a thread, whatever the setting says."""
+    """Return the most connections to Redis of the worker: five and one per thread, whatever the setting says."""
     return settings.worker_threads + _BESIDE_HUEY

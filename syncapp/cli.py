@@ -23,7 +23,7 @@ def _database_commands(settings: Settings) -> click.Group:
 
     @group.command()
     def upgrade() -> None:
-        """Apply the migrations that are not applied yet; with nothing to apply, a role that only reads will do."""
+        """Apply the missing migrations; with nothing to apply, a role that can only read is enough."""
         try:
             applied = db.upgrade(
                 settings.database_url,

@@ -142,7 +142,7 @@ def _verify(settings: Settings) -> click.Command:
 def _failing_in_one_line(what: str) -> Iterator[None]:
     try:
         yield
-    except (RedisError, psycopg2.Error, ValueError) as error:  # the last: what Redis holds is no number
+    except (RedisError, psycopg2.Error, ValueError) as error:  # the last: Redis holds something that is not a number
         raise click.ClickException(f"{what}: {db.one_line(error)}") from error
 
 

@@ -42,15 +42,15 @@ def commands(settings: Settings) -> click.Group:
 
 def _list(settings: Settings) -> click.Command:
     @click.command("list")
-    @click.option("--expired-by-step", is_flag=True, help="What timed out because the store's clock was set forward.")
     @click.option(
-        "--from", "from_at", type=_INSTANT, help="What the clock should have said, if no process saw the step."
+        "--expired-by-step", is_flag=True, help="List what timed out because the store's clock was set forward."
     )
-    @click.option("--to", "to_at", type=_INSTANT, help="What it said; for a step that no process saw.")
+    @click.option("--from", "from_at", type=_INSTANT, help="Correct time of the step, if no process saw it.")
+    @click.option("--to", "to_at", type=_INSTANT, help="Time the clock was set to, if no process saw the step.")
     def list_sessions(expired_by_step: bool, from_at: datetime | None, to_at: datetime | None) -> None:
-        """Name the live sessions of the store; or those that a step of its clock has cost time."""
+        """List the live sessions of the store, or those that a step of its clock has timed out."""
         if (from_at is None) != (to_at is None) or (from_at and not expired_by_step):
-            raise click.UsageError("--from and --to go together, with --expired-by-step")
+            raise click.UsageError("--from and --to need each other and --expired-by-step")
         try:
             if not expired_by_step:
                 for each in SessionStore(redis.connect(settings), settings).scheduled():
@@ -74,10 +74,10 @@ def _forward_steps(settings: Settings) -> list[tuple[datetime, datetime]]:
 
 
 def _show_expired(settings: Settings, before: datetime, after: datetime) -> None:
-    """Name what timed out at an instant that the clock jumped over."""
+    """List what timed out at an instant that the clock jumped over."""
     click.echo(f"The store's clock went from {_iso(before)} to {_iso(after)}:")
     with contextlib.closing(db.Database(settings.database_url)) as database, database.transaction() as cursor:
-        # Over all of the log: there is no index by time alone.
+        # Reads the whole log: there is no index by time alone.
         cursor.execute("SET LOCAL statement_timeout = 0")
         cursor.execute(TIMEOUTS_BETWEEN, [before, after])
         found = cursor.fetchall()
@@ -128,7 +128,7 @@ def _recovered(settings: Settings, named: Iterable[str] | None, clock: str | Non
         contextlib.closing(ReadPool(settings.database_url, timeout_s=60)) as pool,
         contextlib.closing(db.Database(settings.database_url)) as database,
     ):
-        # What is still on its way belongs to the last known state.
+        # Events not yet drained belong to the last known state.
         _, failures = Drain(outbox, AuditLog(database), batch=settings.audit_batch).run_all()
         for reason, buckets in failures.items():
             found[_UNDRAINED] += len(buckets)
@@ -139,7 +139,7 @@ def _recovered(settings: Settings, named: Iterable[str] | None, clock: str | Non
             try:
                 outcome: str = recovery.recover(each, _CLAIM, forks=forks)
             except StoreUnavailable as error:
-                # What concerns one session only; a full store refuses to make one, and may let the next be deleted.
+                # About one session only: a full store refuses to restore one, but may allow the next to be deleted.
                 if not isinstance(error, AuditIncomplete) and error.details.get("reason") != "OutOfMemoryError":
                     raise
                 outcome = "failed"

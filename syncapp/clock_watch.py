@@ -1,9 +1,9 @@
-"""Whether the store's clock runs evenly: every session runs by it, and a clock that is set is a clock that is wrong.
+"""Watches for steps of the store's clock, which every session runs by.
 
-Each process compares the store's clock with its own monotonic one, once a second. When the two part, the process
-cannot know which of them was set: it writes down what it saw, and a while later counts who saw the same. Where most
-processes agree, the store's clock has stepped, and one of them alerts; where only one saw it, that one's own clock is
-in doubt. Slewing, as time daemons do it, is too slow to be noticed and does no harm.
+Each process compares the store's clock with its own monotonic one, once a second. When they differ, the process
+cannot know which of them was set: it records the step, and a while later counts the processes that saw the same. If
+most processes agree, the store's clock was set, and one of them alerts. If only one saw it, its own clock is in doubt.
+Slewing, as time daemons do it, is too slow to be noticed and is harmless.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ TURN_S = 1.0
 LEAST_STEP_MS = 200.0
 """A difference below this between two looks is slewing, drift or a slow network."""
 VOTE_S = 4.0
-"""How long after it saw a step a process counts who else did: each has looked since."""
+"""How long after a step a process counts those that saw it, too: each has compared clocks by then."""
 _MOST_KEPT = 1_000
 _WORRY_S = 3_600.0
 _SAME_MS = 15_000
 
 
 def boot_clock_s() -> float:
-    """Return the seconds since the machine started, its sleep included."""
+    """Return the seconds since the machine started, including sleep."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
@@ -50,11 +50,11 @@ class Step:
 
     @property
     def amount_ms(self) -> int:
-        """How far the clock was set: forward if positive, else back."""
+        """How far the clock was set: positive is forward."""
         return self.after_ms - self.before_ms
 
     def is_same(self, other: Step) -> bool:
-        """Tell whether two processes saw one and the same step."""
+        """Tell whether two processes saw the same step."""
         near = abs(self.after_ms - other.after_ms) <= _SAME_MS
         return near and abs(self.amount_ms - other.amount_ms) <= max(1_000, abs(self.amount_ms) // 10)
 
@@ -66,9 +66,9 @@ class _Sample:
 
 
 class ClockWatch:
-    """Watches for one process; alert(kind, **context) is told of steps.
+    """Watches for one process; alert(kind, **context) reports steps.
 
-    Each turn also says that the process is there, and notices a server that has become a replica.
+    Each turn also reports that the process is alive, and notices a server that has become a replica.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ClockWatch:
         self._worry: tuple[float, str] = (float("-inf"), "")
 
     def turn(self) -> float:
-        """Look once; return how long to wait (s) before the next time. Raises what redis raises."""
+        """Compare once; return how long to wait (s) before the next time. Raises what redis raises."""
         sent_s = self._clock()
         now, role = self._pool.call(packed("TIME") + packed("ROLE"), 2)
         received_s = self._clock()
@@ -110,7 +110,7 @@ class ClockWatch:
         return TURN_S
 
     def worries(self) -> list[str]:
-        """Return what `/ready` says of a step in the last hour."""
+        """Return what `/ready` says about a step in the last hour."""
         until_s, text = self._worry
         return [text] if self._clock() < until_s else []
 
@@ -130,13 +130,13 @@ class ClockWatch:
         self._write("ZREMRANGEBYRANK", self._keys.clock_steps(), 0, -_MOST_KEPT - 1)
 
     def _write(self, command: str, key: str, *words: str | bytes | int) -> None:
-        """Write what nothing depends on."""
+        """Write something optional: a refusal is only logged."""
         (reply,) = self._pool.call(even_if_full(command, key, *words), 1)
         if isinstance(reply, Exception):
             log.debug("clock_watch_not_written", error=str(reply))
 
     def _vote(self, step: Step, now_ms: float) -> None:
-        """Decide, some seconds after a step was seen, whose clock it was."""
+        """Decide, some seconds after a step, whose clock was set."""
         self._seen = None
         others = [each for each in recorded_steps(self._client, self._keys) if each.is_same(step)]
         agreeing = {each.process for each in others} | {self._presence.name}
@@ -145,7 +145,9 @@ class ClockWatch:
         metrics.CLOCK_STEPS.labels("store" if confirmed else "own").inc()
         told = f"{abs(step.amount_ms) / 1000:.3f} s {'forward' if step.amount_ms > 0 else 'back'}"
         if not confirmed:
-            self._tell(f"the clock of this process and the store's parted by {told}; other processes saw no such step")
+            self._tell(
+                f"the store's clock moved {told} against the clock of this process; other processes did not confirm it"
+            )
             log.error("own_clock_in_doubt", by_ms=step.amount_ms, seen_by=len(agreeing), processes=there)
             return
         self._tell(f"the store's clock was set {told}, at {iso(step.after_ms)}; see docs/operations.md")
@@ -164,7 +166,7 @@ class ClockWatch:
 
 
 def recorded_steps(client: redis.Redis, keys: Keyspace) -> list[Step]:
-    """Return the steps that processes saw, oldest first, each as often as it was seen. Raises what redis raises."""
+    """Return the steps that processes saw, oldest first, once per process that saw it. Raises what redis raises."""
     found: Any = client.zrange(keys.clock_steps(), 0, -1)
     return [Step(**orjson.loads(each)) for each in found]
 

@@ -37,7 +37,7 @@ class Result(Struct, frozen=True):
     event_json, patch_json: of its commit, as text, because few callers want them; '' when nothing had to be
     committed. expired_participant_id: who was found to have run out of time. replayed: the command was carried out
     before under the same idempotency key. Then the session is the present one, the rest is of the first result:
-    first, its (epoch, version), None after a delete; event_json and patch_json, '' where they were too long to keep.
+    first, its (epoch, version), None after a delete; event_json and patch_json, '' if they were too long to keep.
     """
 
     session: Session | None
@@ -50,7 +50,7 @@ class Result(Struct, frozen=True):
 
     @property
     def order(self) -> tuple[int, int] | None:
-        """The (epoch, version) that the command led to; None after a delete."""
+        """The (epoch, version) after the command; None after a delete."""
         return self.first or (self.session.order if self.session else None)
 
     @property

@@ -20,7 +20,7 @@ MAX_IDLE_TIMEOUT_S = 30 * 86_400
 
 
 class SettingsError(ValueError):
-    """Settings that cannot be used; its text names each, on one line, and repeats no value: it may be a password."""
+    """Invalid settings: names each of them on one line, without its value, which may be a password."""
 
 
 def _setting(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
@@ -43,10 +43,13 @@ class Settings:
     sync_buckets: int = _setting(16, "Key groups sessions are spread over; fixed for the life of the data.", 1, 1024)
     session_ttl_s: int = _setting(3600, "How long a finished session stays readable.", 1, 604_800)
     idle_timeout_s: int = _setting(
-        86_400, "How long an abandoned session lives, if its create says nothing else.", 1, MAX_IDLE_TIMEOUT_S
+        86_400,
+        "How long an abandoned session lives, unless its create request sets `idle_timeout_s`.",
+        1,
+        MAX_IDLE_TIMEOUT_S,
     )
     max_unattended_cycles: int = _setting(
-        1000, "Cycles that may time out without any client's command before the session is paused.", 1, 1_000_000
+        1000, "Cycles in a row that may time out without a client command; then the session is paused.", 1, 1_000_000
     )
     idempotency_ttl_s: int = _setting(
         3600, "How long the first result of an idempotency key is kept; not longer than `SESSION_TTL_S`.", 1, 604_800
@@ -62,7 +65,7 @@ class Settings:
         100_000, "Events of one bucket not yet in PostgreSQL that new sessions are refused at; 0 for no limit.", 0
     )
     memory_limit_percent: int = _setting(
-        80, "Share of Redis' `maxmemory` in use that new sessions are refused at; 0 for no limit.", 0, 100
+        80, "Percentage of Redis' `maxmemory` in use at which new sessions are refused; 0 for no limit.", 0, 100
     )
     audit_lag_alert_s: int = _setting(300, "Age of the oldest event not yet in PostgreSQL that is an alert.", 1)
     alert_webhook_url: str = _setting("", "Where alerts are posted as JSON (`http://`, `https://`).")
@@ -89,23 +92,23 @@ class Settings:
     )
     rate_limit_burst: int = _setting(50, "Requests one address may make at once before the rate applies.", 1, 1_000_000)
     creates_per_minute: int = _setting(
-        1200, "Sessions a minute one address may create by one web process; 0 for no limit.", 0, 1_000_000
+        1200, "Sessions per minute that one address may create on one web process; 0 for no limit.", 0, 1_000_000
     )
     address_store_bytes_per_hour: int = _setting(
         67_108_864,
-        "Bytes an hour one address may add to the store (sessions, metadata, idempotency keys) by one web process; "
-        "0 for no limit.",
+        "Bytes per hour that one address may add to the store (sessions, metadata, idempotency keys) on one web "
+        "process; 0 for no limit.",
         0,
     )
     self_commits_per_hour: int = _setting(
         72_000,
-        "Commits an hour that sessions of one address may make by themselves (`skip_cycle`), for each web process; "
+        "Commits per hour that sessions of one address may make by themselves (`skip_cycle`), on each web process; "
         "0 for no limit.",
         0,
     )
     proxy_hops: int = _setting(
         0,
-        "Trusted proxies that append to `X-Forwarded-For` (1 on Heroku); with fewer entries the peer is the client.",
+        "Trusted proxies that append to `X-Forwarded-For` (1 on Heroku); with fewer, the peer's address is used.",
         0,
         10,
     )
@@ -134,7 +137,7 @@ class Settings:
     port: int = _setting(8000, "Port that gunicorn listens on.", 1, 65_535)
     web_concurrency: int = _setting(2, "Web processes that gunicorn starts.", 1, 1000)
     worker_connections: int = _setting(
-        0, "Connections one web process takes; 0 for `WS_MAX_CONNECTIONS` + 1000.", 0, 1_000_000
+        0, "Maximum connections of one web process; 0 for `WS_MAX_CONNECTIONS` + 1000.", 0, 1_000_000
     )
     log_level: str = _setting("INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL.")
     log_format: str = _setting("console", "`console` for people, `json` for machines.")
@@ -179,7 +182,7 @@ def _parse(text: str, default: Any, low: float | None, high: float | None) -> An
 
 
 def _bounds(low: float | None, high: float | None) -> str:
-    """Say which numbers a setting takes, without exponents."""
+    """Return the range of a setting in words, without exponents."""
     shown = [str(int(bound) if bound == int(bound) else bound) for bound in (low, high) if bound is not None]
     return " to ".join(shown) if high is not None else f"at least {shown[0]}"
 
@@ -215,7 +218,7 @@ def _is_host(text: str) -> bool:
 
 def _unfit_urls(values: dict[str, Any]) -> Iterator[str]:
     """Name URLs that cannot be read, without their texts: they hold passwords."""
-    hint = "is no URL; percent-encode what is special in its user and password"
+    hint = "is not a URL; percent-encode special characters in its user and password"
     if not values.get("redis_url", "redis://").startswith(("redis://", "rediss://", "unix://")):
         yield "REDIS_URL must start with redis://, rediss:// or unix://"
     elif fault := _redis_url_fault(values.get("redis_url", "redis://"), hint):
@@ -237,7 +240,7 @@ def _unfit_urls(values: dict[str, Any]) -> Iterator[str]:
 
 
 def _redis_url_fault(url: str, hint: str) -> str | None:
-    """Return why redis-py cannot make a connection of it, or None; it does not connect."""
+    """Return why redis-py cannot use this URL, or None; does not connect."""
     from redis import ConnectionPool, RedisError
 
     try:
@@ -245,12 +248,12 @@ def _redis_url_fault(url: str, hint: str) -> str | None:
     except ValueError:
         return hint
     except (TypeError, RedisError):
-        return "has an option that connections to Redis do not have"
+        return "has an option that Redis connections do not support"
     return None
 
 
 def _is_database_url(url: str) -> bool:
-    """Tell whether psycopg2 can read it."""
+    """Tell whether psycopg2 can parse this URL."""
     from psycopg2 import ProgrammingError
     from psycopg2.extensions import parse_dsn
 
@@ -262,7 +265,7 @@ def _is_database_url(url: str) -> bool:
 
 
 def _is_web_url(url: str) -> bool:
-    """Tell whether it names a host, and a port if any that is a number."""
+    """Tell whether this URL names a host, and its port, if any, is a number."""
     try:
         return bool(urlsplit(url).hostname) and urlsplit(url).port != 0
     except ValueError:
@@ -279,6 +282,6 @@ def stop_if_wrong() -> Iterator[None]:
 
 
 def load() -> Settings:
-    """Return the settings of a process; wrong ones end it."""
+    """Return the settings of this process; invalid settings end it."""
     with stop_if_wrong():
         return Settings.from_env()

@@ -37,7 +37,7 @@ Connection = extensions.connection
 Cursor = extensions.cursor
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 30
-_BUSY_WAIT_S = 30.0  # longer than any process of ours keeps a connection it does not use
+_BUSY_WAIT_S = 30.0  # longer than any SyncApp process keeps an idle connection
 _BUSY = ("too_many_connections", "starting_up", "shutting_down")
 _MISSING_MONTHS = """
 SELECT name FROM generate_series(0, %s) AS ahead, LATERAL (
@@ -45,7 +45,7 @@ SELECT name FROM generate_series(0, %s) AS ahead, LATERAL (
         '"sync_events_"YYYY_MM') AS name
 ) AS named WHERE to_regclass(name) IS NULL ORDER BY name
 """
-# What drains and commands do.
+# What drains and commands need.
 _MISSING_RIGHTS = """
 SELECT "right" || ' on ' || name FROM (VALUES
     ('sync_events', 'SELECT'), ('sync_events', 'INSERT'),
@@ -76,11 +76,11 @@ def connect(database_url: str, *, connect_timeout_s: int = CONNECT_TIMEOUT_S) ->
 
 
 class Database:
-    """Transactions of plain threads, each over a connection of its own.
+    """Transactions for native threads, each on its own connection.
 
-    At most as many connections are open as threads have used it at once. One that nobody has used for 5 s is closed.
-    hang_s: after how long a transaction ends that waits for a server which has gone silent, None for never. libpq has
-    no such limit, and the server's own does not hold when the server hangs.
+    There are never more connections than threads that used it at once. A connection unused for 5 s is closed.
+    hang_s: how long a transaction may take before its connection is shut, None for no limit. libpq has no such limit,
+    and the server's own does not help when the server hangs.
     """
 
     def __init__(self, database_url: str, *, hang_s: float | None = None) -> None:
@@ -105,7 +105,7 @@ class Database:
                 yield cursor
             connection.commit()
         except BaseException as error:
-            # A server that takes no writes may be the wrong one by now, and a session that is set so stays so.
+            # A server that accepts no writes may be the wrong one by now, and a read-only session stays read-only.
             if isinstance(error, (*AWAY, psycopg2.errors.ReadOnlySqlTransaction)) or not _rolled_back(connection):
                 _close(connection)
                 self.close()
@@ -117,11 +117,11 @@ class Database:
         self._give_back(connection)
 
     def close(self) -> None:
-        """Close the connections that nobody uses now."""
+        """Close the connections that are not in use."""
         self.close_idle(0.0)
 
     def close_idle(self, idle_s: float = IDLE_S) -> None:
-        """Close the connections that nobody has used for so long."""
+        """Close the connections that have been idle for too long."""
         latest = time.monotonic() - idle_s
         with self._lock:
             old = [connection for since, connection in self._idle if since <= latest]
@@ -229,7 +229,7 @@ def drop_partitions(cursor: Cursor, months_kept: int) -> list[str]:
 
 
 def check(database_url: str, timeout_s: float = 1.5) -> Trouble | None:
-    """Return None when PostgreSQL is reachable and fit to be written to, or what is wrong with it.
+    """Return None if PostgreSQL can be reached and written to, or else what is wrong with it.
 
     Safe to call from any greenlet and as often as one likes: one question a second is asked, in a native thread, over a
     connection that is closed at once, and an answer that takes longer than `timeout_s` is not waited for. The driver's
@@ -258,7 +258,7 @@ def _unfit(database_url: str) -> tuple[Trouble | None, str]:
         ):
             cursor.execute("SET LOCAL statement_timeout = '2s'")
             return _trouble_with(cursor), ""
-    except Exception as error:  # noqa: BLE001 gevent would print what leaves its thread
+    except Exception as error:  # noqa: BLE001 gevent prints exceptions that leave its threads
         return trouble_of(error) or Trouble.of("failing"), one_line(error)
 
 
@@ -283,7 +283,7 @@ def _trouble_with(cursor: Cursor) -> Trouble | None:
 
 
 def _make_missing_partitions(connection: Connection, months_ahead: int, warn: Callable[[str], None]) -> None:
-    """Make partitions ahead, if one is missing. If that fails, it is told: the default partition takes the rows."""
+    """Make missing partitions ahead. Warns if that fails: the default partition then takes the rows."""
     with connection.cursor() as cursor:
         cursor.execute(_MISSING_MONTHS, [months_ahead])
         missing = [name for (name,) in cursor.fetchall()]

@@ -95,7 +95,7 @@ def run(environ: Mapping[str, str]) -> None:
     Raises `SettingsError`, and `StartError` when something fails or stops by itself.
     """
     directory = Path(environ.get("DATA_DIR") or ".data").expanduser().resolve()
-    # Nobody but this machine is let in, unless HOST says so.
+    # Only this machine can connect, unless HOST says otherwise.
     environ = {**environ, "HOST": environ.get("HOST", "").strip() or "127.0.0.1"}
     listening = Listening.of(Settings.from_env(environ))
     with _locked(directory):

@@ -83,9 +83,9 @@ class Drain:
         return Drained(moved, more)
 
     def run_all(self) -> tuple[int, dict[str, list[int]]]:
-        """Drain every bucket; return how many entries were moved, and the buckets that failed, by the reason.
+        """Drain every bucket; return how many entries were moved, and the failed buckets by reason.
 
-        A failure of one bucket stops no other, unless Redis is away. Whatever of it was not moved is where it was.
+        A failed bucket does not stop the others, unless Redis is away. Entries that were not moved stay in the outbox.
         """
         before, failures = self._moved, dict[str, list[int]]()
         for bucket in self._outbox.buckets:

@@ -157,7 +157,7 @@ class AuditBacklog(StoreUnavailable):
 
 
 class StoreFull(StoreUnavailable):
-    """The store is too full for what was asked, and takes what frees memory only; details: retry_after_s."""
+    """The store is too full for the command, and accepts only those that free memory; details: retry_after_s."""
 
     code = "STORE_FULL"
 

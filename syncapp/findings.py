@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with a session: the first bad row, by epoch and version, and what is wrong with it."""
+    """A fault of a session: the epoch and version of its first bad row, and what is wrong with the row."""
 
     session_id: str
     epoch: int
@@ -20,9 +20,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Versions that were committed twice, of which the log has one and dead letters have the other.
+    """Versions that were committed twice: the log has one of each, dead letters have the other.
 
-    version, last: the first and the last of them. goes_on: what follows on the dead letters.
+    version, last: the first and the last of them. goes_on: what follows the dead letters.
     """
 
     session_id: str
@@ -37,7 +37,7 @@ class Fork:
         letters = "1 dead letter" if self.letters == 1 else f"{self.letters} dead letters"
         return (
             f"session {self.session_id}, epoch {self.epoch}, version {self.version}: fork: {which} committed twice,"
-            f" {self.goes_on} follows on the other past, explained by {letters}"
+            f" {self.goes_on} follows the other branch, explained by {letters}"
         )
 
 

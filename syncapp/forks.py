@@ -1,8 +1,8 @@
-"""Forks of a session's log: what follows on messages that were kept as dead letters instead of rows.
+"""Forks of a session's log: messages that follow dead letters instead of rows.
 
-After a failover that lost writes, the same (session, epoch, version) is committed again with another content. The
-first of the two that arrives is the row, the other one a dead letter of kind `divergent`. Later rows may follow on
-either. Whatever is asked here is read message by message, so that memory is bounded.
+After a failover that lost writes, the same (session, epoch, version) is committed again with different content. The
+first of the two to arrive is the row, the other one a dead letter of kind `divergent`. Later rows may follow
+either. Messages are read one by one, so that memory is bounded.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ ORDER BY epoch DESC, version DESC LIMIT 1
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a message follows on the log over dead letters.
+    """How dead letters connect a message to the log.
 
-    epoch: of the letters. first, last: their versions. root: what version 1 names, when that is a letter, too; else
-    None. state: after the last of them; None when the log does not tell it.
+    epoch: of the letters. first, last: their versions. root: the hash that version 1 names, if that is a letter, too;
+    else None. state: after the last of them; None if the log does not have it.
     """
 
     epoch: int
@@ -54,16 +54,16 @@ class Way:
 
 
 class Forks:
-    """Looks for the other past of one session, by the hashes that messages name."""
+    """Finds the other branch of one session, by the hashes that messages name."""
 
     def __init__(self, connection: Connection, session_id: str) -> None:
         self._connection = connection
         self._session_id = session_id
 
     def way(self, epoch: int, version: int, named: bytes) -> Way | None:
-        """Return how a message that names `named`, of this epoch and version, follows on a row over dead letters.
+        """Return how dead letters connect a message that names `named`, of this epoch and version, to a row.
 
-        None when letters do not close the gap. Raises `Bad` for a row that is not the one a letter of its key found.
+        None if letters do not close the gap. Raises `Bad` for a row other than the one that a letter of its key found.
         """
         first, parts, is_row = version + 1, _Parts(), False
         with self._connection.cursor() as cursor:
@@ -89,7 +89,7 @@ class Forks:
     def earlier(self, epoch: int, named: bytes) -> tuple[int, int, bool] | None:
         """Return the epoch and version, in an earlier epoch, of the message with this hash, and whether it is a row.
 
-        Letters are looked through, and the rows under their keys: on the last of a side no row follows.
+        Searches the letters, and the rows with their keys: no row follows the last message of a branch.
         """
         with self._connection.cursor("earlier") as cursor:
             cursor.itersize = _AT_ONCE
@@ -102,7 +102,7 @@ class Forks:
         return None
 
     def last_before(self, epoch: int) -> tuple[int, bytes]:
-        """Return the epoch and the hash of the last row of an earlier epoch; 0 and nothing when there is none."""
+        """Return the epoch and the hash of the last row of an earlier epoch; 0 and b"" if there is none."""
         with self._connection.cursor() as cursor:
             cursor.execute(_LAST_BEFORE, [self._session_id, epoch])
             its_epoch, text = cursor.fetchone() or (0, None)
@@ -111,7 +111,7 @@ class Forks:
     def _message(
         self, cursor: Cursor, epoch: int, version: int, wanted: bytes
     ) -> tuple[Mapping[str, Any] | None, bool]:
-        """Return the message of this hash, and whether it is a row; None when neither a row nor a letter is that."""
+        """Return the message with this hash, and whether it is a row; None if no row or letter has it."""
         key = [self._session_id, epoch, version]
         cursor.execute(_ROW, key)
         text, row_hash = cursor.fetchone() or (None, None)
@@ -123,7 +123,7 @@ class Forks:
             if _hash(raw) != wanted or sha256(raw).digest() != bytes(content_hash):
                 continue
             if row_hash is None:
-                raise Bad(epoch, version, "is missing; a dead letter tells that another event was stored")
+                raise Bad(epoch, version, "is missing; a dead letter shows that another event was stored")
             if stored_hash is not None and not is_redriven and bytes(stored_hash) != bytes(row_hash):
                 raise Bad(epoch, version, "was changed: a dead letter of this version found another row")
             return orjson.loads(raw), False
@@ -131,7 +131,7 @@ class Forks:
 
 
 class _Parts:
-    """Messages from a whole state on, found from the last to the first: never more than lie between two snapshots."""
+    """Messages after a whole state, found from the last to the first: never more than between two snapshots."""
 
     def __init__(self) -> None:
         self.is_whole = False

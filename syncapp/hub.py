@@ -234,7 +234,7 @@ class Hub:
     # On the hub's own threads.
 
     def _read_next(self) -> None:
-        """Read the session that has waited longest, when there is one."""
+        """Read the session that has waited longest, if there is one."""
         with suppress(queue.Empty):
             if (topic := self._to_read.get(timeout=_BEAT_S)) is not None:
                 self._read_once(topic)
@@ -270,7 +270,7 @@ class Hub:
                 self._found(topic, session, before, asked)
 
     def _tend(self) -> float:
-        """Look after what does not happen by messages; return how long to wait (s) before the next time."""
+        """Do the work that no message triggers; return how long to wait (s) before the next time."""
         with self._lock:
             now_s = time.monotonic()
             due = [topic for when_s, topic in self._later if when_s <= now_s]
@@ -300,7 +300,7 @@ class Hub:
                 self._offer(topic, list(topic.watchers), topic.failure(now_ms, _unavailable()))
 
     def _held(self, session_id: str) -> Session | None:
-        """Return a watched session as it is held; raises `KeyError` when nobody watches it."""
+        """Return the cached state of a watched session; raises `KeyError` if it is not watched."""
         with self._lock:
             return self._topics[session_id].session
 

@@ -1,4 +1,4 @@
-"""Idle connections are given back: whoever keeps some has them looked at each second."""
+"""Closes idle connections: each owner has them checked every second."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import structlog
 log = structlog.get_logger(__name__)
 
 IDLE_S = 5.0
-"""How long a connection may be kept without use."""
+"""How long an unused connection stays open."""
 _LOOK_S = 1.0
 
 
 class IdleCloser:
-    """Calls a method of its owner each second, on a thread that ends with the owner and never keeps a process alive.
+    """Calls a method of its owner every second, in a thread that ends with the owner and never keeps a process alive.
 
     Under gevent the thread is a greenlet: start it from a greenlet, not from a native thread.
     """
@@ -29,13 +29,13 @@ class IdleCloser:
         self._starting = threading.Lock()
 
     def start(self) -> None:
-        """Start the thread unless it runs; a thread does not survive a fork, so callers ask before each use."""
+        """Start the thread unless it runs; a thread does not survive a fork, so callers call this before each use."""
         if self._thread is not None and self._thread.is_alive():
             return
         with self._starting:
             if self._thread is None or not self._thread.is_alive():
                 thread = threading.Thread(target=_look_for_ever, args=[self._method], name="idle", daemon=True)
-                with contextlib.suppress(RuntimeError):  # no thread to be had now; the next use asks again
+                with contextlib.suppress(RuntimeError):  # no thread could be started; the next use tries again
                     thread.start()
                     self._thread = thread
 
@@ -48,6 +48,6 @@ def _look_for_ever(method: weakref.WeakMethod[Callable[[], None]]) -> None:
             return
         try:
             close_idle()
-        except Exception as error:  # noqa: BLE001 whatever it is, the next look comes
+        except Exception as error:  # noqa: BLE001 the next check must come, whatever the error
             log.warning("idle_close_failed", error=f"{type(error).__name__}: {error}")
         del close_idle  # it would keep the owner alive

@@ -53,12 +53,12 @@ class Crew:
         self._threads = [self._loops.start(f"crew_{number}", self._work, self._stopped) for number in range(self._size)]
 
     def _work(self) -> None:
-        """Run the command that has waited longest, when there is one."""
+        """Run the command that has waited longest, if there is one."""
         with suppress(queue.Empty):
             while (inbox := self._ready.get(timeout=_BEAT_S)) is not None:
                 inbox.run_next()
                 self._loops.beat(threading.current_thread().name)
-            self._stopped.set()  # all that came before the end has been taken
+            self._stopped.set()  # everything queued before the end has been taken
 
 
 class Owner(Protocol):

@@ -13,9 +13,9 @@ from functools import cache, lru_cache
 AUDIT_GROUP = "audit"
 """Consumer group of every outbox stream."""
 PROBE_SESSION = "00000000-0000-0000-0000-000000000000"
-"""Id of no session, under whose keys it is tried what a commit may write."""
+"""Not a session's id: its keys are used to try what a commit may write."""
 SENTINEL = "complete"
-"""Member of each bucket's deadlines that is no session: it tells a whole set from one that was deleted."""
+"""Member of each bucket's deadlines that is not a session: it is missing from a set that was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Keyspace:
         return session_id if key == self.session(session_id) else None
 
     def idempotency(self, session_id: str, key: str) -> str:
-        """String: what a replay of a command needs."""
+        """String: the data that a replay of a command needs."""
         return f"{self._tag(session_id)}idem:{session_id}:{key}"
 
     def channel(self, session_id: str) -> str:
@@ -76,11 +76,11 @@ class Keyspace:
         return (session, self.deadlines(bucket), self.outbox(bucket), self.nudge(bucket), channel, f"{record}:ready")
 
     def processes(self) -> str:
-        """Sorted set: names of web and worker processes by when they were last there (ms)."""
+        """Sorted set: names of web and worker processes by when they last reported (ms)."""
         return "sync:processes"
 
     def clock_steps(self) -> str:
-        """Sorted set: what processes saw of a clock that was set, as JSON, by the instant (ms) it was set to."""
+        """Sorted set: clock steps that processes saw, as JSON, by the instant (ms) the clock was set to."""
         return "sync:clock"
 
     def sweeper(self) -> str:

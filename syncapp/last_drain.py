@@ -1,6 +1,6 @@
-"""What the last drain that failed found wrong with PostgreSQL, kept in Redis: a disk that is full still answers reads.
+"""Why the last failed drain failed, kept in Redis: a PostgreSQL whose disk is full still answers reads.
 
-Web processes show it in `/ready`. All of it is best effort: it never stands in a drain's way.
+Web processes show it in `/ready`. This is best effort: it never delays or fails a drain.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from syncapp.keys import Keyspace
 from syncapp.troubles import CATEGORIES, Trouble, trouble_of
 
 _FIELD = "trouble"
-_KEPT_S = 600.0  # a drain that goes on failing says so more often
+_KEPT_S = 600.0  # drains that keep failing report more often than this
 _CLEARED_EVERY_S = 10.0
 
 
 class LastDrain:
-    """Notes how drains went, and tells it."""
+    """Records and returns how the last drains went."""
 
     def __init__(self, client: redis.Redis, keyspace: Keyspace) -> None:
         self._client = client
@@ -28,7 +28,7 @@ class LastDrain:
         self._cleared_s = float("-inf")
 
     def failed(self, error: BaseException) -> None:
-        """Note that a drain failed, if the error is about PostgreSQL."""
+        """Record that a drain failed, if the error is about PostgreSQL."""
         trouble = trouble_of(error)
         if trouble:
             self._cleared_s = float("-inf")
@@ -36,7 +36,7 @@ class LastDrain:
                 self._client.hset(self._key, _FIELD, f"{trouble.category} {time.time():.0f}")
 
     def went_through(self) -> None:
-        """Note that a drain stored something; asks Redis once in a while only."""
+        """Record that a drain stored something; writes to Redis only now and then."""
         now_s = time.monotonic()
         if now_s >= self._cleared_s + _CLEARED_EVERY_S:
             with contextlib.suppress(redis.RedisError):
@@ -44,7 +44,7 @@ class LastDrain:
                 self._cleared_s = now_s
 
     def read(self) -> Trouble | None:
-        """Return what the last drain found, if it failed not long ago; None when Redis does not say."""
+        """Return what the last drain found, if it failed recently; None if Redis does not have it."""
         try:
             noted: Any = self._client.hget(self._key, _FIELD)
         except redis.RedisError:

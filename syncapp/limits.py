@@ -1,7 +1,7 @@
 """Limits per address, counted in this process: requests, creates, bytes, and commits that sessions make by themselves.
 
-Until there are principals an address is all that tells one client from another (docs/decisions.md). A refusal comes
-before the store is asked: it changes nothing, and uses up no idempotency key.
+Until there are principals, only the address tells clients apart (docs/decisions.md). A request is refused before the
+store is asked: it changes nothing, and its idempotency key stays unused.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _TURNS = frozenset({"per_cycle", "per_participant", "per_group"})
 
 
 def refused(setting: str, limit: float, wait_s: float, message: str) -> RateLimited:
-    """Count a refusal, and return its error; setting: the name of the limit."""
+    """Count a refusal and return its error; setting: the name of the limit."""
     LIMITED.labels(setting).inc()
     details = {"reason": setting, "limit": limit, "retry_after_s": max(1, round(wait_s + 0.5))}
     return RateLimited(message, details)
 
 
 class Buckets:
-    """A bucket of tokens for each address; `burst` is what fits into one.
+    """A token bucket for each address; `burst` is its size.
 
-    The addresses that were seen last are kept, 10,000 of them. One that is forgotten begins anew with a full bucket.
+    The 10,000 addresses seen last are kept. A forgotten address begins anew with a full bucket.
     """
 
     def __init__(self, per_s: float, burst: float) -> None:
@@ -50,7 +50,7 @@ class Buckets:
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait_s(self, address: str, now_s: float, amount: float = 1.0) -> float:
-        """Take tokens; returns 0, or after how many seconds there are enough. A full bucket is enough for anything."""
+        """Take tokens; returns 0, or the seconds until there are enough. A full bucket is enough for any amount."""
         with self._lock:
             tokens = self._level(address, now_s)
             missing = min(amount, self._burst) - tokens
@@ -60,13 +60,13 @@ class Buckets:
         return max(0.0, missing) / self._per_s
 
     def add(self, address: str, now_s: float, amount: float) -> None:
-        """Give tokens back, or take them if the amount is negative, into debt at most as deep as a full bucket."""
+        """Give tokens back, or take them if the amount is negative; the debt is at most one full bucket."""
         with self._lock:
             tokens = self._level(address, now_s) + amount
             self._levels[address] = (max(-self._burst, min(self._burst, tokens)), now_s)
 
     def owed_s(self, address: str, now_s: float) -> float:
-        """Return after how many seconds there is a token again; 0 when there is one."""
+        """Return the seconds until there is a token; 0 if there is one."""
         with self._lock:
             tokens, at_s = self._levels.get(address, (self._burst, now_s))
         tokens += (now_s - at_s) * self._per_s
@@ -80,10 +80,10 @@ class Buckets:
 
 
 class Limits:
-    """What one address may add to the store: each limit is off when its setting is 0.
+    """What one address may add to the store; a limit is off when its setting is 0.
 
-    A command is charged before it runs. What it was charged is given back when it was refused or turned out to be a
-    replay, but not when the store did not answer: it may have taken effect.
+    A command is charged before it runs. The charge is refunded if the command was refused or turned out to be a
+    replay, but not if the store did not answer: the command may have taken effect.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -135,7 +135,7 @@ class Limits:
     def _check_commits(
         self, group: str, now_s: float, store: Any, command: str, session_id: str, asked: Request
     ) -> None:
-        """Refuse what would let another session go on by itself, when too many do; as far as this process knows it."""
+        """Refuse a command that lets another session go on by itself if too many do, as far as this process knows."""
         if not self._commits or not (owed_s := self._commits.owed_s(group, now_s)):
             return
         if isinstance(asked, CreateSession):
@@ -149,7 +149,7 @@ class Limits:
             raise refused("self_commits_per_hour", limit, owed_s, message)
 
     def _charge_commits(self, group: str, now_s: float, session: Session) -> None:
-        """Charge what a session may commit by itself within an hour, less what was charged for that time before."""
+        """Charge what a session may commit by itself within an hour, less what was already charged for that time."""
         if not self._commits:
             return
         commits, window_s = commits_ahead(session, self._most_cycles)
@@ -164,7 +164,7 @@ class Limits:
 
 
 def _buckets(limit: float, per_s: float, burst_s: float) -> Buckets | None:
-    """Return buckets that fill by `limit` in `per_s` seconds and hold what comes in `burst_s`; None without a limit."""
+    """Return buckets that gain `limit` tokens in `per_s` seconds and hold those of `burst_s`; None without a limit."""
     return Buckets(limit / per_s, limit * burst_s / per_s) if limit else None
 
 
@@ -174,10 +174,10 @@ def _skips(asked: CreateSession) -> bool:
 
 
 def commits_ahead(session: Session, most_cycles: int) -> tuple[float, float]:
-    """Return how many commits a session may make by itself within an hour, and in how many seconds; 0 when it ends.
+    """Return how many commits a session may make by itself within an hour, and in how many seconds; 0 if it ends.
 
     Only `skip_cycle` lets a session go on, in modes with turns: one commit for each timeout and each warning.
-    Any other makes at most nine by itself after a command.
+    Any other session makes at most nine by itself after a command.
     """
     definition = session.definition
     if session.sync_mode not in _TURNS or definition.action_on_timeout["type"] != "skip_cycle":

@@ -1,4 +1,4 @@
-"""The connections of a process to Redis: one pool, which scripts and redis-py's commands take them from.
+"""The connections of a process to Redis: one pool, shared by scripts and redis-py's commands.
 
 redis-py makes a connection (TLS, password, database, timeouts) and speaks over it for its own commands. Scripts use
 its socket directly, as a *line*: one packed command out, its reply back, without the layers of the client library.
@@ -59,14 +59,14 @@ def even_if_full(command: str, key: str, *words: str | bytes | int) -> bytes:
 
 
 class Server:
-    """Whatever server an address leads to; its generation grows when it is found to be the wrong one."""
+    """The server that an address leads to; its generation grows when it turns out to be the wrong one."""
 
     def __init__(self) -> None:
         self.generation = 0
         self._lock = threading.Lock()
 
     def leave(self, generation: int) -> None:
-        """End a generation of connections: one of them leads to the wrong server. Does nothing for an earlier one."""
+        """End a generation of connections, one of which leads to the wrong server. Does nothing if it has ended."""
         with self._lock:
             if generation == self.generation:
                 self.generation += 1
@@ -79,20 +79,20 @@ def server_at(url: str) -> Server:
 
 
 def says_wrong_server(error: BaseException) -> bool:
-    """Tell whether an error reply comes from a server that does not take commands, and another one may."""
+    """Tell whether an error reply means that this server does not accept commands but another one may."""
     word = getattr(error, "status_code", None) or str(error).removeprefix("ERR ").split(" ", 1)[0]
     return word in _WRONG_SERVER
 
 
 class _Watchful:
-    """What a connection of redis-py's gets besides: it tells its server's generation from a reply."""
+    """Mixin for redis-py's connections: a reply that means "wrong server" ends the server's generation."""
 
     server: Server
     generation: int
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().read_response(*args, **kwargs)  # type: ignore[misc]  # of the class it is mixed into
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]  # defined by the class it is mixed into
         except exceptions.RedisError as error:
             if says_wrong_server(error):
                 self.server.leave(self.generation)
@@ -143,7 +143,7 @@ class Line:
 
     @property
     def is_whole(self) -> bool:
-        """Whether redis-py, which it was lent to, has kept it open."""
+        """Whether redis-py has kept the connection open."""
         return self.connection._sock is self._socket
 
     def close(self) -> None:
@@ -156,9 +156,9 @@ class Line:
 
 
 class Pool(redis.ConnectionPool):
-    """As many connections as are needed at once, up to `max_connections`; a caller waits `wait_s` for a free one.
+    """A pool of up to `max_connections` connections; a caller waits up to `wait_s` for a free one.
 
-    `call` is for scripts; redis-py's own commands use the pool as they use any.
+    `call` is for scripts; redis-py's own commands use the pool like any other.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Pool(redis.ConnectionPool):
         super().__init__(max_connections=max_connections, **options)
 
     def reset(self) -> None:
-        """Forget every connection; redis-py calls this first, and in a process that has forked."""
+        """Forget every connection; redis-py calls this at the start, and after a fork."""
         super().reset()
         self._idle: deque[Line] = deque()
         self._lent: dict[Any, Line] = {}
@@ -181,7 +181,7 @@ class Pool(redis.ConnectionPool):
         self._is_reaped = False
 
     def grow(self, max_connections: int) -> None:
-        """Allow more connections than until now."""
+        """Raise the limit of connections."""
         with self._changed:
             self.max_connections = max(self.max_connections, max_connections)
             self._changed.notify_all()
@@ -233,11 +233,11 @@ class Pool(redis.ConnectionPool):
             connection.disconnect()
 
     def close_idle(self) -> None:
-        """Close what nobody has used for a while, and what was made before the server was found to be another."""
+        """Close connections that have been idle for too long or belong to an earlier generation."""
         oldest_s = time.monotonic() - self._idle_s
         with contextlib.suppress(IndexError):
             while True:
-                line = self._idle.popleft()  # the one that was used longest ago
+                line = self._idle.popleft()  # the least recently used
                 if line.used_s > oldest_s and line.generation == self._server.generation:
                     self._idle.appendleft(line)
                     return
@@ -303,10 +303,10 @@ class Pool(redis.ConnectionPool):
             self._changed.notify()
 
     def _reap(self) -> None:
-        """Have idle connections closed while there are connections; the lock is held."""
+        """Start closing idle connections, as long as there are connections; the caller holds the lock."""
         if not self._is_reaped:
             self._is_reaped = True
-            # It knows the pool by a weak reference only: a pool that nobody uses any more goes with its connections.
+            # The thread has only a weak reference, so that an unused pool is collected together with its connections.
             thread = threading.Thread(target=_reap_while_used, args=(weakref.ref(self),), name="reaper", daemon=True)
             thread.start()
 
@@ -323,7 +323,7 @@ def _reap_while_used(reference: weakref.ref[Pool]) -> None:
         pool = reference()
         if pool is None:
             return
-        with contextlib.suppress(Exception):  # a connection that fails to close is gone all the same
+        with contextlib.suppress(Exception):  # a connection that fails to close is gone anyway
             pool.close_idle()
         if pool._is_empty():
             return

@@ -43,8 +43,8 @@ class Listening:
 
     @property
     def reached_at(self) -> str:
-        """Address at which this machine reaches it: any address at all means loopback, too."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)  # noqa: S104 it asks, and binds nothing
+        """Address at which this machine reaches it: loopback if it listens on any address."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)  # noqa: S104 compares only, binds nothing
 
     @property
     def url(self) -> str:

@@ -1,8 +1,8 @@
-"""Loops: what a process does over and over in threads of its own, supervised.
+"""Loops: background threads of a process, supervised.
 
-A loop is a `turn` that is called again and again. Whatever a turn raises is logged, once for a row of failures, and
-counted, and the next turn comes after a pause. So a loop ends only when it is told to, or when its process does.
-`Loops.unwell` names those whose thread has ended all the same, or that have been stuck in one turn for too long.
+A loop calls its `turn` again and again. An exception is counted, and logged once per row of failures; the next turn
+comes after a pause. So a loop ends only when it is stopped, or with its process. `Loops.unwell` names the loops whose
+thread has ended unexpectedly, or that have been stuck in one turn for too long.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SHOWN_EVERY_S = 1.0
 
 
 class Loop:
-    """One loop; `beat` says from within a long turn that it is not stuck."""
+    """One loop; a long turn calls `beat` to show that it is not stuck."""
 
     def __init__(self, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Loop:
         self._shown_s = float("-inf")
 
     def run(self, turn: Callable[[], float | None], stopped: threading.Event) -> None:
-        """Call `turn` until `stopped`; it returns how long to wait (s) before the next one, None for not at all."""
+        """Call `turn` until `stopped`; it returns how long to wait (s) before the next one, None for no wait."""
         self._thread = threading.current_thread()
         self._turned_s = self._clock()
         wait_s: float | None = 0.0
@@ -49,14 +49,14 @@ class Loop:
             wait_s = self._turn(turn)
 
     def beat(self) -> None:
-        """Note that the loop goes on."""
+        """Record that the loop is still running."""
         now_s = self._turned_s = self._clock()
         if now_s - self._shown_s >= _SHOWN_EVERY_S:  # the sweeper turns a thousand times a second
             self._shown_s = now_s
             LOOP_TURNED.labels(self.name).set(time.time())
 
     def is_well(self, now_s: float) -> bool:
-        """Tell whether it runs and is not stuck."""
+        """Tell whether the loop runs and is not stuck."""
         return self._thread is not None and self._thread.is_alive() and now_s - self._turned_s < STUCK_S
 
     def _turn(self, turn: Callable[[], float | None]) -> float | None:
@@ -67,7 +67,7 @@ class Loop:
             LOOP_FAILURES.labels(self.name).inc()
             if self.failures == 1:
                 told = {"loop": self.name, "error": f"{type(error).__name__}: {error}"}
-                # A store that is away needs no traceback.
+                # No traceback for a store that is away.
                 log.warning("loop_failed", exc_info=not isinstance(error, _EXPECTED), **told)
             return float(min(_FIRST_PAUSE_S * 2 ** min(self.failures, 10), _LONGEST_PAUSE_S))
         if self.failures:
@@ -77,7 +77,7 @@ class Loop:
 
 
 class Loops:
-    """The loops of one process that have been started and not been stopped."""
+    """The running loops of one process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -91,7 +91,7 @@ class Loops:
         *,
         at_end: Callable[[], None] = lambda: None,
     ) -> threading.Thread:
-        """Start a loop in a thread of its own and return the thread; `at_end` is called there when it was stopped."""
+        """Start a loop in its own thread and return the thread; `at_end` is called in it when the loop was stopped."""
         loop = self._running[name] = Loop(name, clock=self._clock)
 
         def run() -> None:
@@ -105,11 +105,11 @@ class Loops:
         return thread
 
     def beat(self, name: str) -> None:
-        """Say from within a long turn that the loop is not stuck."""
+        """Show, from within a long turn, that the loop is not stuck."""
         if loop := self._running.get(name):
             loop.beat()
 
     def unwell(self) -> list[str]:
-        """Return the names of loops that do not turn any more, though nobody has stopped them."""
+        """Return the names of loops that are stuck or have ended without being stopped."""
         now_s = self._clock()
         return sorted(name for name, loop in list(self._running.items()) if not loop.is_well(now_s))

@@ -33,7 +33,7 @@ WS_COMMANDS = Counter("syncapp_ws_commands_total", "Commands over WebSockets.", 
 WS_SKIPPED = Counter("syncapp_ws_versions_skipped_total", "Versions that slow clients were not sent.")
 WS_CLOSED = Counter("syncapp_ws_closed_total", "WebSockets closed by the server.", ("code",))
 WS_REFUSED = Counter("syncapp_ws_refused_total", "WebSocket handshakes refused.", ("reason",))
-LIMITED = Counter("syncapp_limited_total", "Requests refused by a limit of their address.", ("reason",))
+LIMITED = Counter("syncapp_limited_total", "Requests refused by a limit per address.", ("reason",))
 HUB_RESYNCS = Counter("syncapp_hub_resyncs_total", "Whole states read because a version was missed.", ("reason",))
 EXPIRY_LATENESS = Histogram(
     "syncapp_expiry_lateness_seconds",
@@ -47,16 +47,16 @@ DEADLINES_REBUILT = Counter(
 SWEEPING = Gauge("syncapp_sweepers", "Web processes that hold the sweeper's lease.", multiprocess_mode="livesum")
 CLOCK_STEPS = Counter(
     "syncapp_clock_steps_total",
-    "Steps between the store's clock and a process's own: the store's when others saw it, too.",
+    "Steps between the store's and a process's clock: `store` if other processes saw them, too, else `own`.",
     ("clock",),
 )
 PROCESSES = Gauge(
-    "syncapp_processes", "Processes that were there in the last seconds.", ("kind",), multiprocess_mode="mostrecent"
+    "syncapp_processes", "Processes that were alive in the last few seconds.", ("kind",), multiprocess_mode="mostrecent"
 )
 LOOP_FAILURES = Counter("syncapp_loop_failures_total", "Turns of background loops that failed.", ("loop",))
 LOOP_TURNED = Gauge(
     "syncapp_loop_turned_timestamp_seconds",
-    "When each background loop last began a turn, in the process where that is longest ago.",
+    "When each background loop last began a turn; of several processes, the oldest.",
     ("loop",),
     multiprocess_mode="livemin",
 )
@@ -90,7 +90,7 @@ def show_queue(*, oldest_age_ms: int | None, rate_per_s: float, **by_state: int)
 
 
 def show_processes(names: Iterable[str]) -> None:
-    """Set how many processes of each kind there are, from names that begin with it."""
+    """Set how many processes of each kind there are, from names that begin with the kind."""
     counts = collections.Counter(name.split(":", 1)[0] for name in names)
     for kind in ("web", "worker"):
         PROCESSES.labels(kind).set(counts[kind])

@@ -1,4 +1,4 @@
-"""Migrations: which are applied, and applying those that are not."""
+"""Migrations: reads which are applied, and applies the missing ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from syncapp.troubles import one_line
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 IS_FIXED = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
-"""Asks whether the server is a standby, and whether it takes no writes."""
+"""Asks whether the server is a standby, and whether it is read-only."""
 _UPGRADE_LOCK = 0x53796E63417070  # any number that no other user of the database has
 _UPGRADE_LOCK_TIMEOUT_S = 120
 
@@ -44,7 +44,7 @@ def apply_missing(database_url: str, connection: extensions.connection) -> list[
         if not known() - applied_to(cursor):
             return []
     with connection, connection.cursor() as cursor:
-        # Held by a transaction of a connection of its own: it goes with its process, however that ends.
+        # Held by a transaction on its own connection, so it is released however the process ends.
         cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         cursor.execute(f"SET LOCAL lock_timeout = '{_UPGRADE_LOCK_TIMEOUT_S}s'")
         cursor.execute(IS_FIXED)
@@ -71,17 +71,17 @@ def _apply_migrations(database_url: str) -> list[str]:
     from yoyo.connections import DatabaseURI
     from yoyo.migrations import default_migration_table
 
-    # libpq reads the URL: sockets, host lists and what else yoyo's own reader does not know.
+    # libpq reads the URL: it supports sockets, host lists and more that yoyo's own parser does not.
     words = extensions.parse_dsn(database_url)
     uri = DatabaseURI("postgresql", None, None, None, None, words.pop("dbname", None), words)
     applied = []
     with PostgresqlBackend(uri, default_migration_table) as backend:
         backend.init_database()
-        # yoyo's own lock is a row, which stays when its holder is killed; ours says that nobody holds it.
+        # yoyo's own lock is a row, which stays if its holder is killed; while we hold our lock, nobody holds that.
         backend.break_lock()
         for migration in backend.to_apply(read_migrations(str(MIGRATIONS))):
             migration.load()
-            # yoyo would mark it in another transaction; killed in between, it would apply it again.
+            # yoyo would record it in another transaction; if killed in between, it would apply the migration again.
             with backend.transaction() if migration.use_transactions else contextlib.nullcontext():
                 migration.process_steps(backend, "apply")
                 backend.mark_one(migration, log=False)

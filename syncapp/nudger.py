@@ -1,4 +1,4 @@
-"""Nudges: a bucket is to be drained, now or in a while, and whoever says so does not wait for it."""
+"""Nudges: requests to drain a bucket, now or later, without waiting for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AGAIN_S = 1.0  # after a nudge that failed
 
 
 class Nudger:
-    """Asks for drains without making its caller wait: a thread of its own does it, with `act(bucket)`.
+    """Asks for drains without making the caller wait: its own thread calls `act(bucket)`.
 
     A nudge that fails is tried again each second: after a restart of Redis every old connection fails once.
     No exception ends the thread.
@@ -48,7 +48,7 @@ class Nudger:
                     self._thread = self._loops.start(self._name, self.run_once, self._stopped)
 
     def run_once(self) -> None:
-        """Wait until a nudge is due, or for a while, and act on those that are."""
+        """Wait until a nudge is due, or for a while, and act on those that are due."""
         with self._changed:
             wait_s = min(self._due.values(), default=float("inf")) - time.monotonic()
             if wait_s > 0:
@@ -61,16 +61,16 @@ class Nudger:
             self._loops.beat(self._name)
             try:
                 self._act(bucket)
-            except Exception as error:  # noqa: BLE001 whatever it is, the bucket is tried again
+            except Exception as error:  # noqa: BLE001 the bucket is tried again, whatever the error
                 self.nudge(bucket, _AGAIN_S)
-                with contextlib.suppress(Exception):  # a log that cannot be written ends nothing either
+                with contextlib.suppress(Exception):  # a log that cannot be written must not end the thread
                     self._tell(bucket, error)
                 self._is_failing = True
             else:
                 self._is_failing = False
 
     def _tell(self, bucket: int, error: Exception) -> None:
-        """Log a failure: what Redis refuses each time, for who looks for it; anything else once in a row of them."""
+        """Log a failure: refusals by Redis every time, anything else once per row of failures."""
         if isinstance(error, RedisError):
             log.debug("nudge_failed", bucket=bucket, error=one_line(error))
         elif not self._is_failing:

@@ -26,8 +26,8 @@ _MOST_SCANNED = 20_000
 _MAKE_GROUP = """#!lua flags=allow-oom
 return redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
 """
-# A script, because a full Redis 7.0 takes nothing into a transaction. Deleted first: should only that happen, they are
-# read again as empty entries; acknowledged only, they would neither be read again nor go. Lua unpacks 8,000 at most.
+# A script, because a full Redis 7.0 accepts no command in a transaction. Entries are deleted first: if only that is
+# done, they are read again as empty. Entries only acknowledged would stay forever. Lua unpacks 8,000 at most.
 _REMOVE = """
 for first = 2, #ARGV, 1000 do
   local last = math.min(first + 999, #ARGV)
@@ -169,7 +169,7 @@ class Outbox:
         return ask()
 
     def make_groups(self) -> None:
-        """Make the consumer groups that are not there, from the start of their streams. Raises what redis raises."""
+        """Create the missing consumer groups, from the start of their streams. Raises what redis raises."""
         for bucket in self.buckets:
             self._make_group(bucket)
 

@@ -99,7 +99,7 @@ class Parity:
 
 
 def _other(connection: Connection, session_id: str, epoch: int, version: int, chain: str) -> Fault | Fork:
-    """Tell of a store that made another commit than the row: a fork, if dead letters have it."""
+    """Report a store whose commit differs from the row: a fork if dead letters have that commit."""
     try:
         way = Forks(connection, session_id).way(epoch, version, bytes.fromhex(chain))
     except Bad as bad:

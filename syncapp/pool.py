@@ -33,9 +33,9 @@ _T = TypeVar("_T")
 
 
 class ReadPool:
-    """Asks questions that change nothing; each sees one state of the database.
+    """Runs read-only queries; each sees one state of the database.
 
-    Nothing connects before the first question, and a connection that nobody has used for 5 s is closed.
+    Nothing connects before the first query, and a connection unused for 5 s is closed.
     """
 
     def __init__(self, database_url: str, *, connections: int = 4, timeout_s: float = 5.0) -> None:
@@ -55,7 +55,7 @@ class ReadPool:
         """Call `question` in a native thread with a cursor, and return what it returns.
 
         Raises `AuditUnavailable` when PostgreSQL is away, too slow, or asked by too many at once already; its reason is
-        in our words, the driver's are in the log.
+        in our words; the driver's text is in the log.
         """
         if (away := self._away) and time.monotonic() < away[0]:
             raise _unavailable(away[1].sentence)
@@ -80,7 +80,7 @@ class ReadPool:
         except (FutureTimeoutError, psycopg2.errors.QueryCanceled):
             raise _unavailable(f"no answer within {self._timeout_s:g} s") from None
         except psycopg2.errors.ReadOnlySqlTransaction:
-            raise  # ours are: the question is wrong, not the server
+            raise  # the query is wrong, not the server
         except psycopg2.Error as error:
             trouble = trouble_of(error)
             if trouble is None:
@@ -97,10 +97,10 @@ class ReadPool:
                 self._idle.pop()[1].close()
 
     def close_idle(self, idle_s: float = IDLE_S) -> None:
-        """Close the connections that nobody has used for so long."""
+        """Close the connections that have been idle for too long."""
         latest = time.monotonic() - idle_s
         while True:
-            # With a permit in hand: whoever finds nothing idle meanwhile makes no connection too many.
+            # Holds a permit meanwhile, so that a caller who finds no idle connection does not exceed the limit.
             try:
                 self._permits.pop()
             except IndexError:

@@ -1,4 +1,4 @@
-"""Which processes are there: each says so once a second, in the store, for as long as its loops turn."""
+"""Which processes are alive: each reports to the store once a second, as long as its loops run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from syncapp.lines import packed, pool_of
 from syncapp.loops import Loops
 
 PRESENT_MS = 5_000
-"""A process that was seen so recently is there."""
+"""A process that reported this recently is alive."""
 _KEPT_MS = 86_400_000
 _PATIENCE_S = 15.0
-"""How long after its own start a process waits before it misses another."""
+"""How long after its own start a process waits before it reports another as missing."""
 
 
 class Presence:
-    """Says that this process is there, and knows which others are; kind: `web` or `worker`."""
+    """Reports that this process is alive, and reads which others are; kind: `web` or `worker`."""
 
     def __init__(self, client: redis.Redis, keys: Keyspace, *, kind: str, loops: Loops, name: str = "") -> None:
         self._client = client
@@ -37,12 +37,12 @@ class Presence:
 
     @property
     def name(self) -> str:
-        """How others know this process."""
-        # Not before the process has forked.
+        """Name of this process in the store."""
+        # Read after the fork, because of the process id.
         return self._name or f"{self._kind}:{socket.gethostname()}:{os.getpid()}"
 
     def say(self, now_ms: float) -> None:
-        """Say that this process is there and its loops turn. Raises what redis raises."""
+        """Report this process as alive if its loops run. Raises what redis raises."""
         self._began_s = self._began_s or time.monotonic()
         if self._loops.unwell():
             return
@@ -54,14 +54,14 @@ class Presence:
         self._said_s = None if isinstance(said, Exception) else time.monotonic()
 
     def others(self, now_ms: float) -> list[str]:
-        """Return the names of the processes that are there, this one among them. Raises what redis raises."""
+        """Return the names of the live processes, including this one. Raises what redis raises."""
         found: Any = self._client.zrangebyscore(self._key, now_ms - PRESENT_MS, now_ms + PRESENT_MS)
         return [each.decode() if isinstance(each, bytes) else each for each in found]
 
     def show(self) -> list[str]:
-        """Set the metric of processes; return a worry when no worker is there to move audit events.
+        """Set the metric of processes; return a worry if no worker is alive to move audit events.
 
-        Nobody is missed by a process that has only begun, or that cannot say itself that it is there.
+        A process that has just started, or cannot report itself, reports no other as missing.
         """
         if self._said_s is None or self._began_s is None or time.monotonic() - self._began_s < _PATIENCE_S:
             return []
@@ -74,5 +74,5 @@ class Presence:
         return (
             []
             if any(name.startswith("worker:") for name in names)
-            else ["no worker process is there: audit events wait"]
+            else ["no worker process is running: audit events wait"]
         )

@@ -1,4 +1,4 @@
-"""Questions that are asked in native threads, so that no greenlet waits for a driver that blocks."""
+"""Checks that run in native threads, so that a blocking driver does not block the greenlets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 class Probe(Generic[_T]):
-    """Asks one question, at most once in `keep_s` and once at a time, however many want its answer."""
+    """Runs one check, at most once in `keep_s` and one at a time, however many callers there are."""
 
     def __init__(self, ask: Callable[[], _T], *, keep_s: float = 1.0) -> None:
         self._ask = ask
@@ -24,7 +24,7 @@ class Probe(Generic[_T]):
         self._lock = threading.Lock()
 
     def answer(self, timeout_s: float) -> _T:
-        """Return the latest answer, asking anew when it is old. Raises `concurrent.futures.TimeoutError`."""
+        """Return the latest result; runs the check again if it is old. Raises `concurrent.futures.TimeoutError`."""
         with self._lock:
             answer = self._answer
             if answer is None or (answer.done() and time.monotonic() > self._asked_at + self._keep_s):
@@ -35,7 +35,7 @@ class Probe(Generic[_T]):
 
 
 def native_threads(count: int) -> Executor:
-    """Return an executor whose threads are real: gevent's, where gevent has replaced the standard ones."""
+    """Return an executor with native threads: gevent's if gevent has replaced the standard ones."""
     monkey = sys.modules.get("gevent.monkey")
     kind: Callable[[int], Executor] = ThreadPoolExecutor
     if monkey is not None and monkey.is_module_patched("threading"):

@@ -163,7 +163,7 @@ def message(kind: Told, session_id: str, timestamp: int, fields: Mapping[str, An
 
 
 def ack(session_id: str, timestamp: int, echo: str | int, result: Result) -> bytes:
-    """Return the `ACK` of a command, with the version that it led to; that of a delete has none."""
+    """Return the `ACK` of a command, with the version after it; that of a delete has none."""
     fields: dict[str, Any] = {"id": echo}
     if result.order:
         fields["epoch"], fields["version"] = result.order

@@ -62,7 +62,7 @@ class PubSub:
         # SUBSCRIBEs not confirmed yet: only the last one's confirmation says that the channel is subscribed.
         self._awaited: Counter[str] = Counter()
         self._connection: Any = None
-        self._failures = 0  # connections in a row that did not last
+        self._failures = 0  # connections in a row that were lost soon
         self._pinged_s = 0.0
         self.is_down = False  # known to be; not before the first attempt to connect has failed
         self._stopped = threading.Event()
@@ -181,19 +181,19 @@ class PubSub:
                 self._on_subscribed(channel)
 
     def _send(self) -> None:
-        """Send what is to be subscribed and unsubscribed, when there is any, and a ping now and then."""
+        """Send pending subscriptions and unsubscriptions, and a ping now and then."""
         with self._changed:
             if not self._changes and not self._stopped.is_set():
                 self._changed.wait(PING_S)
             connection, changes, self._changes = self._connection, self._changes, []
         if connection is None:
-            return  # whoever connects subscribes to all that is wanted
+            return  # a new connection subscribes to every wanted channel
         if time.monotonic() - self._pinged_s >= PING_S:
             self._pinged_s = time.monotonic()
             changes.append(("PING", "alive"))
         try:
             for command, arguments in _batches(changes):
-                if connection.is_connected:  # else it would connect by itself
+                if connection.is_connected:  # otherwise redis-py would connect by itself
                     connection.send_command(command, *arguments, check_health=False)
         except Exception as error:
             connection.disconnect()  # the reader notices, and connects again

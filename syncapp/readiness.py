@@ -1,6 +1,6 @@
 """Readiness: whether the store takes commands, in words that may be shown to anybody.
 
-A driver's error names hosts, ports and users. It goes to the log, once for each new reason; `/ready` says one of the
+A driver's error names hosts, ports and users. It goes to the log, once for each new reason; `/ready` shows one of the
 sentences below.
 """
 
@@ -28,7 +28,7 @@ _BY_WORD = {
     "MISCONF": "cannot save to its disk and refuses writes",
     "NOREPLICAS": "has too few replicas connected and refuses writes",
     "NOPERM": "denies this user commands or keys that are needed (docs/keys.md)",
-    "NOAUTH": "wants a password",
+    "NOAUTH": "requires a password",
     "WRONGPASS": "refuses the user or the password",
     "BUSY": "is busy with a script",
     "WRONGTYPE": "has a key of another type where one of ours belongs (docs/keys.md)",
@@ -48,7 +48,7 @@ _NO_RIGHT = ("ACL failure in script", "The user executing the script can't")
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error of the client library says about the server, without any of the error's own words."""
+    """Return what a redis-py error says about the server, without the error's own text."""
     cause = error.__cause__ if isinstance(error, StoreUnavailable) and error.__cause__ else error
     text = str(cause).removeprefix("ERR ")
     word = getattr(cause, "status_code", None) or text.split(" ", 1)[0]
@@ -66,17 +66,17 @@ def reason_of(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StoreHealth:
-    """reason: why the store takes no commands, None when it does; worries: how it could lose what it was given."""
+    """reason: why the store accepts no commands, or None; worries: how it could lose data."""
 
     reason: str | None
     worries: tuple[str, ...] = ()
 
 
 class StoreCheck:
-    """Asks the store how it is.
+    """Checks whether the store is fit.
 
-    probe() writes what a commit writes, and raises what refuses that: rights, memory and disk are known by trying. It
-    returns the commands that the worker may not use.
+    probe() writes what a commit writes and raises any refusal: this is how missing rights, memory and disk are found.
+    It returns the commands that the worker may not use.
     """
 
     def __init__(self, client: redis.Redis, probe: Callable[[], list[str]]) -> None:
@@ -86,7 +86,7 @@ class StoreCheck:
         self._logged: str | None = None
 
     def health(self) -> StoreHealth:
-        """Return how the store is; never raises."""
+        """Return the health of the store; never raises."""
         try:
             info = self._info()
             reason = _unfit(info)
@@ -96,13 +96,13 @@ class StoreCheck:
                 worries.append(f"redis denies this user {', '.join(missing)}: audit events wait (docs/keys.md)")
             health = StoreHealth(reason, tuple(worries))
             self._log(reason)
-        except Exception as error:  # noqa: BLE001 whatever it answers, it is not fit
+        except Exception as error:  # noqa: BLE001 any error means that the store is not fit
             health = StoreHealth(reason_of(error))
             self._log(health.reason, error)
         return health
 
     def _info(self) -> Mapping[str, Any]:
-        """Return what the server says of itself; nothing when this user may not ask."""
+        """Return the server's INFO; empty if this user may not read it."""
         try:
             info: Mapping[str, Any] = self._client.info("everything")
         except exceptions.NoPermissionError:
@@ -110,7 +110,7 @@ class StoreCheck:
         return info
 
     def _save(self) -> str | None:
-        """Return when the server makes snapshots; None when it does not say, as managed ones do not."""
+        """Return the server's `save` setting; None if it does not tell, as managed servers do not."""
         try:
             found: Any = self._client.config_get("save")
         except exceptions.ResponseError:
@@ -130,7 +130,7 @@ class StoreCheck:
 
 def _unfit(info: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a server that answers; it may be too old, of another kind, or set up wrongly."""
-    # Valkey's own name for it comes alone from a Sentinel.
+    # A Valkey Sentinel sends only server_mode.
     if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):
         return "is a Sentinel, not a data server; name the primary's address"
     if info.get("cluster_enabled"):
@@ -147,12 +147,12 @@ def _unfit(info: Mapping[str, Any]) -> str | None:
 def _worries(info: Mapping[str, Any], save: str | None) -> list[str]:
     found = []
     if not info:
-        return ["redis does not let this user ask for INFO: its policy and persistence are unknown"]
+        return ["redis does not allow this user INFO: its eviction policy and persistence are unknown"]
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy not in ("noeviction",) and not policy.startswith("allkeys"):
-        found.append(f"redis may evict what retries need (maxmemory-policy {policy})")
+        found.append(f"redis may evict keys that retries need (maxmemory-policy {policy})")
     if not info.get("aof_enabled") and save == "":
-        found.append("redis keeps nothing over a restart (no append-only file, no snapshots)")
+        found.append("redis keeps no data over a restart (no append-only file, no snapshots)")
     for name, what in (("rdb_last_bgsave_status", "snapshot"), ("aof_last_write_status", "append-only file")):
         if info.get(name, "ok") != "ok":
             found.append(f"redis could not write its {what}")

@@ -1,11 +1,11 @@
-"""Rebuild: fills the deadlines of a bucket again after their key was deleted.
+"""Rebuild: restores the deadlines of a bucket after their key was deleted.
 
-Beside the sessions, each bucket's sorted set has a sentinel. It stands at +inf when the set has every live session.
+Besides the sessions, each bucket's sorted set has a sentinel. Its score is +inf if the set has every live session.
 A deleted set loses it, and later commands bring back their own sessions but not the sentinel. The holder of the
-sweeper's lease looks at all sentinels every `LOOK_S`. When one is missing it walks all sessions by SCAN, for a few
+sweeper's lease checks all sentinels every `LOOK_S`. When one is missing it walks all sessions by SCAN, for a few
 milliseconds between two passes of the sweep, and runs the expiry script on each session that has no deadline: the
-script applies what is due and schedules the rest. While a walk runs, the sentinel stands at a finite score: a set that
-is deleted once more during the walk loses it, and is walked again.
+script applies what is due and schedules the rest. During a walk the sentinel has a finite score: a set that is deleted
+again meanwhile loses it, and is walked again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from syncapp.sessions import SessionStore
 log = structlog.get_logger(__name__)
 
 LOOK_S = 20.0
-"""Between two looks at the sentinels."""
+"""Time between two checks of the sentinels."""
 COMPLETE = "+inf"
 """Score of the sentinel in a set that has every live session."""
 WALKED = "9000000000000000"
@@ -38,12 +38,12 @@ WALKED = "9000000000000000"
 
 _SLICE_S = 0.02  # how long a walk may keep the next pass of the sweep waiting
 _SCANNED = 500  # keys one SCAN looks at
-_AT_ONCE = 32  # sessions one round trip applies what is due to: each may commit 64 times
+_AT_ONCE = 32  # sessions per round trip: each may commit 64 times
 
 
 @dataclass(slots=True)
 class _Walk:
-    """A walk through all sessions for some buckets; todo: sessions found that may lack a deadline."""
+    """A walk through all sessions for some buckets; todo: found sessions that may lack a deadline."""
 
     buckets: frozenset[int]
     begun_s: float
@@ -55,7 +55,7 @@ class _Walk:
 
 
 class Rebuild:
-    """Looks and walks in small steps, in the sweeper's thread; the client is the sweeper's."""
+    """Checks and walks in small steps, in the sweeper's thread and with its client."""
 
     def __init__(
         self, client: redis.Redis, store: SessionStore, keys: Keyspace, clock: Callable[[], float] = time.monotonic
@@ -68,10 +68,10 @@ class Rebuild:
         self._walk: _Walk | None = None
 
     def step(self, *, held: bool) -> None:
-        """Look if it is time, or go on with a walk for a moment; never raises.
+        """Check the sentinels if it is time, or continue a walk for a moment; never raises.
 
         held: whether this process has the sweeper's lease. Without it nothing is done, and a walk is given up: the next
-        holder begins with a look.
+        holder begins with a check.
         """
         if not held:
             self._walk, self._look_at_s = None, 0.0
@@ -82,7 +82,7 @@ class Rebuild:
             elif self._clock() >= self._look_at_s:
                 self._look_at_s = self._clock() + LOOK_S
                 self._look()
-        except Exception as error:  # noqa: BLE001 the sweep must go on, whatever becomes of the rebuild
+        except Exception as error:  # noqa: BLE001 the sweep must go on even if the rebuild fails
             self._walk, self._look_at_s = None, self._clock() + LOOK_S
             log.warning("deadlines_not_rebuilt", error=f"{type(error).__name__}: {error}", again_in_s=LOOK_S)
 
@@ -94,13 +94,13 @@ class Rebuild:
         known = [(bucket, each) for bucket, each in enumerate(scores) if not isinstance(each, Exception)]
         lost = [bucket for bucket, score in known if score is None or float(score) != float(COMPLETE)]
         if lost:
-            # A walk that another holder left has set the same score.
+            # A walk that an earlier holder gave up has set the same score.
             self._call([packed("ZADD", keys[bucket], "NX", WALKED, SENTINEL) for bucket in lost])
             self._walk = _Walk(frozenset(lost), self._clock())
             log.info("deadlines_incomplete", buckets=lost)
 
     def _go_on(self, walk: _Walk) -> None:
-        """Go on with a walk until its slice is over, at least by one round trip."""
+        """Continue a walk until its time slice is over; at least one round trip."""
         end_s = self._clock() + _SLICE_S
         while True:
             if walk.todo:
@@ -137,7 +137,7 @@ class Rebuild:
         metrics.DEADLINES_REBUILT.inc(scheduled)
 
     def _end(self, walk: _Walk) -> None:
-        """Mark the sets as complete, but for those that were deleted during the walk: the next look finds them."""
+        """Mark the sets as complete, except those deleted during the walk: the next check finds them."""
         self._walk = None
         keys = map(self._keys.deadlines, sorted(walk.buckets))
         complete = self._call([packed("ZADD", key, "XX", "CH", COMPLETE, SENTINEL) for key in keys])
@@ -169,6 +169,6 @@ class Rebuild:
 
 
 def _raise_if_unavailable(error: ResponseError) -> None:
-    """Raise `StoreUnavailable` if that is what an error reply means; any other is about its session alone."""
+    """Raise `StoreUnavailable` if that is what an error reply means; any other error concerns only its session."""
     with contextlib.suppress(ResponseError), TRANSLATION:
         raise error

@@ -83,7 +83,7 @@ def _unavailable(error: BaseException) -> StoreUnavailable | None:
 
 
 def connect(settings: Settings, *, decode: bool = True, max_connections: int | None = None) -> redis.Redis:
-    """Return a client with a pool of its own, of `REDIS_MAX_CONNECTIONS` if not said; nothing connects yet.
+    """Return a client with its own pool, of `REDIS_MAX_CONNECTIONS` by default; does not connect yet.
 
     A command waits at most `REDIS_TIMEOUT_S` for a free connection, as long to connect, and as long
     for its answer. Close it with `.close()`.

@@ -1,7 +1,7 @@
 """Retries: which buckets a worker leaves alone after a failed drain, and until when.
 
-Huey keeps a retry in Redis, and loses it when the worker dies that took it from the schedule, or when Redis refuses
-to take it. So each worker process also knows by itself which buckets failed, how often, and when to look again.
+Huey keeps a retry in Redis, and loses it if the worker that took it from the schedule dies, or if Redis refuses it.
+So each worker process also remembers which buckets failed, how often, and when to try again.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 POSTGRESQL, REDIS = "postgresql", "redis"
 """The servers that a drain needs."""
 
-_SLACK_S = 5.0  # Huey's retry comes first: it waits for the scheduler and for a free thread
-_FORGET_S = 60.0  # a failure so long after the last one is the first of its kind
+_SLACK_S = 5.0  # Huey's retry should come first: it waits for the scheduler and a free thread
+_FORGET_S = 60.0  # a failure this long after the last one begins a new row
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A bucket's latest failed drain.
 
-    count: how many in a row by now. retry_in_s: until Huey's retry; held_s: how long other drains leave the bucket
-    to it. of: the server that was away; None when it was something else.
+    count: how many in a row so far. retry_in_s: until Huey's retry; held_s: how long other drains leave the bucket
+    alone. of: the server that was away; None for any other cause.
     """
 
     count: int
@@ -33,7 +33,7 @@ class Failure:
 
 
 class Retries:
-    """Counts failures by bucket; any number of threads may tell."""
+    """Counts failures by bucket; thread-safe."""
 
     def __init__(
         self, retries: int, delay_s: float, backoff: float, *, clock: Callable[[], float] = time.monotonic
@@ -46,7 +46,7 @@ class Retries:
         self._failures: dict[int, tuple[Failure, float]] = {}
 
     def held_s(self, bucket: int) -> float:
-        """Return how long a bucket is still left alone; 0 if it is not."""
+        """Return how long a bucket is still held; 0 if it is not held."""
         with self._lock:
             _, until_s = self._failures.get(bucket, (None, 0.0))
             return max(0.0, until_s - self._clock())
@@ -58,7 +58,7 @@ class Retries:
             return found[0].count if found else 0
 
     def failed(self, bucket: int, of: str | None) -> Failure:
-        """Note a failed drain, and hold the bucket for the retry; after the last retry the count begins anew."""
+        """Record a failed drain and hold the bucket for the retry; after the last retry the count begins anew."""
         with self._lock:
             now_s = self._clock()
             before, until_s = self._failures.get(bucket, (None, 0.0))
@@ -72,7 +72,7 @@ class Retries:
             return failure
 
     def forget(self, bucket: int) -> None:
-        """Note that a drain moved something."""
+        """Record that a drain moved something."""
         with self._lock:
             self._failures.pop(bucket, None)
 
@@ -83,7 +83,7 @@ class Retries:
             return [each for each, (failure, until_s) in self._failures.items() if failure.of == of and until_s > now_s]
 
     def release(self, of: str) -> list[int]:
-        """Hold no bucket any longer because a server was away, and return those that were; their counts stay."""
+        """Release and return the buckets that are held because a server was away; their counts stay."""
         released = self.holds(of)
         with self._lock:
             for each in released:

@@ -105,7 +105,7 @@ class SessionStore:
         return self._calls.run("get", session_id, NO_CLAIM)
 
     def known(self, session_id: str) -> Session | None:
-        """Return the session as this process was last told of it, without asking the store; None if it was not."""
+        """Return the last state of the session that this process has seen, without asking the store; or None."""
         return self._calls.known(session_id)
 
     def read(self, session_id: str) -> tuple[Session, int]:
@@ -192,9 +192,9 @@ class SessionStore:
         return self._calls.expire(session_ids)
 
     def attend(self, session_ids: Sequence[str]) -> list[ResponseError | None]:
-        """Say that somebody watches sessions, in one round trip: their idle time begins anew, without a commit.
+        """Restart the idle time of watched sessions, in one round trip and without a commit.
 
-        What a session that fails raised stands in its place.
+        In the result, a session that failed has its exception.
         """
         return self._calls.attend(session_ids)
 

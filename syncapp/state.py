@@ -49,7 +49,7 @@ SCALARS = (
     "unattended",
 )
 PLACED = 25
-"""How many scalars have places of their own in a snapshot: as many as lua/_commit.lua says."""
+"""How many scalars have fixed places in a snapshot; the same as in lua/_commit.lua."""
 _PADDING = " " * len(SCALARS)
 # The places after the scalars and the metadata in a state reply.
 DEFINITION = len(SCALARS) + 1
@@ -72,16 +72,16 @@ _INSTANTS = tuple(
 
 
 def values_of(reply: Sequence[str]) -> list[str]:
-    """Return a state with each scalar apart; a reply begins with one text of them all."""
+    """Return a state with separate scalars; a reply begins with one text of all of them."""
     # Padded, because an earlier release may have known fewer.
     return [*(reply[0] + _PADDING).split(" ")[: len(SCALARS)], *reply[1:]]
 
 
 def values_of_snapshot(snapshot: Sequence[str]) -> list[str]:
-    """Return the state that a message's `snapshot` tells, each scalar apart.
+    """Return the state in a message's `snapshot`, with separate scalars.
 
-    Scalars after the first PLACED stand as `name=text` where a reply has its tags: earlier releases look for nothing
-    there, and what they have written names none.
+    Scalars after the first PLACED are written as `name=text` in the place of a reply's tags. Earlier releases ignore
+    that place, and write no names there.
     """
     named = dict(word.split("=", 1) for word in snapshot[PLACED + 2].split(" ") if "=" in word)
     return [*snapshot[:PLACED], *(named.get(name, "") for name in SCALARS[PLACED:]), *snapshot[PLACED:]]
@@ -107,7 +107,7 @@ def _iso_second(second: int) -> str:
 
 
 def patch_of(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
-    """Return what `Session.fold` takes of a commit's message: its patch, and when the session will be idle."""
+    """Return what `Session.fold` needs from a commit's message: its patch and the idle end."""
     return message["patch"], message.get("idle_ms")
 
 
@@ -153,7 +153,7 @@ def participants_of(block: str) -> tuple[Participant, ...]:
 class Session(Struct, frozen=True):
     """A session at one (epoch, version).
 
-    idle_ms: the instant of the idle end, None while idle time does not count. Watchers put it off without a commit.
+    idle_ms: the instant of the idle end, None while idle time does not count. Watchers postpone it without a commit.
     """
 
     session_id: str

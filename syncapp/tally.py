@@ -58,7 +58,7 @@ class Tally:
     def add(self, completed: int, failed: int) -> None:
         """Count events that were stored and dead letters that were kept; never raises.
 
-        What Redis refuses to count, because it is full, is counted with a later batch. What was on its way when a
+        A count that a full Redis refuses is added with a later batch. A count that was being sent when a
         connection broke may be missing.
         """
         with self._lock:
@@ -69,7 +69,7 @@ class Tally:
             self._uncounted = dict.fromkeys(counts, 0)
             try:
                 refused = self._count(counts)
-            except Exception as error:  # noqa: BLE001 the events are stored: nothing may fail for a count of them
+            except Exception as error:  # noqa: BLE001 the events are stored: counting them must not fail the drain
                 refused = error
             if refused and not self._is_failing:
                 with contextlib.suppress(Exception):
@@ -77,7 +77,7 @@ class Tally:
             self._is_failing = refused is not None
 
     def _count(self, counts: dict[str, int]) -> Exception | None:
-        """Add to the counts in Redis; keep those that it refuses for the next time, and return why."""
+        """Add to the counts in Redis; keep refused counts for the next time, and return the reason."""
         slot = self._keys.drained(self._now_slot())
         names = [name for name, count in counts.items() if count]
         with self._client.pipeline(transaction=False) as pipe:

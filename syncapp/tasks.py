@@ -47,7 +47,7 @@ _DRAIN_AT_MOST_S = 5.0  # then other buckets have their turn, and a worker that 
 _TRAILING_S = 0.5  # as long as a bucket's nudges are held back: the last commits of a burst come without one
 _PROBE_TIMEOUT_S = 2
 _HANG_S = db.STATEMENT_TIMEOUT_S + 10.0  # a server that is only slow ends the statement itself
-_AWAY = ("08", "57P")  # beginnings of SQLSTATE: a lost connection, a server that starts or stops
+_AWAY = ("08", "57P")  # SQLSTATE prefixes: a lost connection, a server that starts or stops
 
 
 def enqueue_drain(bucket: int) -> None:
@@ -57,7 +57,7 @@ def enqueue_drain(bucket: int) -> None:
 
 
 class Worker:
-    """What the tasks of one worker process share; it connects to nothing before the first task.
+    """What the tasks of one worker process share; does not connect before the first task.
 
     client: one that does not decode, with connections for all threads.
     """
@@ -118,12 +118,12 @@ class Worker:
             )
         for bucket in self.outbox.buckets:
             self._nudger.nudge(bucket)
-        with contextlib.suppress(RedisError):  # whoever drains makes what is still missing
+        with contextlib.suppress(RedisError):  # a drain creates what is still missing
             self.outbox.make_groups()
         self.make_partitions()
 
     def watch(self) -> None:
-        """Start what a worker does besides its tasks, once: a nudge may die with the process that was to pass it on."""
+        """Start a worker's background loops, once: a nudge may be lost with the process that should pass it on."""
         if self._watched.acquire(blocking=False):
             self._loops.start("watch", self._watch.turn, self._stopped)
             self._loops.start("clock_watch", self._clock_watch.turn, self._stopped)
@@ -136,8 +136,8 @@ class Worker:
         """
         is_retry = task.retries < self.settings.audit_retries
         if not self._drained(bucket, is_retry=is_retry, is_last=not task.retries):
-            # To Huey: once more if there are retries, after the task's delay; and no traceback. What this worker tries
-            # in between begins no further row of retries.
+            # Tells Huey to retry, if retries are left, after the task's delay, and without a traceback. Tries by this
+            # worker in between do not begin another row of retries.
             raise CancelExecution(retry=None if is_retry or self._retries.count(bucket) == 1 else False)
 
     def sweep(self) -> None:
@@ -164,32 +164,32 @@ class Worker:
                 log.info("partitions_made", names=made)
 
     def _ask(self, bucket: int) -> None:
-        """Ask the queue for a drain; when Redis takes no task, drain here. Raises what redis raises when it is away."""
+        """Ask the queue for a drain; if Redis accepts no task, drain here. Raises what redis raises when it is away."""
         try:
             enqueue_drain(bucket)
         except ResponseError as error:
-            # A drain may do what the queue may not: it writes nothing to Redis that a full one refuses.
+            # A drain still works then: it makes no write that a full Redis refuses.
             log.debug("drain_not_queued", bucket=bucket, error=db.one_line(error))
             self._own.nudge(bucket)
 
     def _ask_or_later(self, bucket: int) -> None:
         try:
             self._ask(bucket)
-        except Exception:  # noqa: BLE001 the nudger's thread tells, and tries again
+        except Exception:  # noqa: BLE001 the nudger's thread logs it and tries again
             self._nudger.nudge(bucket)
 
     def _drain_here(self, bucket: int) -> None:
         self._drained(bucket)
 
     def _drained(self, bucket: int, *, is_retry: bool = False, is_last: bool = False) -> bool:
-        """Drain a bucket, unless it is held for a retry; return False when that failed, which is told."""
+        """Drain a bucket, unless it is held for a retry; return False if that failed, which is logged."""
         held_s = 0.0 if is_retry else self._retries.held_s(bucket)
         if held_s > 0:
             self._nudger.nudge(bucket, held_s)
             return True
         try:
             drained = self._drain.run(bucket, at_most_s=_DRAIN_AT_MOST_S)
-        except Exception as error:  # noqa: BLE001 whatever it is, the events stay in the outbox
+        except Exception as error:  # noqa: BLE001 the events stay in the outbox, whatever the error
             metrics.DRAIN_FAILURES.inc()
             self._last_drain.failed(error)
             self._failed(bucket, error, is_last=is_last)
@@ -204,20 +204,20 @@ class Worker:
         return True
 
     def _release(self, server: str) -> None:
-        """Have all buckets drained that were held because a server was away: it is back."""
+        """Have all buckets drained that were held because a server was away, now that it is back."""
         for bucket in self._retries.release(server):
             self._nudger.nudge(bucket)
 
     def _look_at_postgresql(self) -> None:
-        """Release what waits for PostgreSQL, if it is back."""
+        """Release the buckets that wait for PostgreSQL, if it is back."""
         if self._retries.holds(POSTGRESQL):
-            # A new connection: one that is open may be to a server that has stopped in the middle.
+            # A new connection: an open one may lead to a server that has stopped meanwhile.
             with contextlib.suppress(psycopg2.Error):
                 db.connect(self.settings.database_url, connect_timeout_s=_PROBE_TIMEOUT_S).close()
                 self._release(POSTGRESQL)
 
     def _failed(self, bucket: int, error: Exception, *, is_last: bool) -> None:
-        """Tell of a failed drain, and hold the bucket for the retry, which this worker makes should Huey lose it."""
+        """Log a failed drain, and hold the bucket for the retry; this worker makes it if Huey loses it."""
         away = _away(error)
         failure = self._retries.failed(bucket, away)
         self._nudger.nudge(bucket, failure.held_s)
@@ -230,10 +230,10 @@ class Worker:
             log.warning("drain_failed", exc_info=not (away or trouble_of(error)), **retry, **what)
 
     def _backlog(self, bucket: int) -> dict[str, Any]:
-        """Return what is known of a bucket, for who is told of it; nothing when that cannot be read."""
+        """Return what is known of a bucket, for alerts; empty if it cannot be read."""
         try:
             found = self.outbox.backlogs()[bucket]
-        except Exception:  # noqa: BLE001 what is told is told without it
+        except Exception:  # noqa: BLE001 the alert is sent without it
             return {}
         return {"waiting": found.waiting, "active": found.active, "oldest_age_ms": found.oldest_age_ms}
 
@@ -255,7 +255,7 @@ def without_traceback(record: logging.LogRecord) -> bool:
 
 
 def _away(error: Exception) -> str | None:
-    """Return the server that is away, by what a drain failed with; None when it was something else."""
+    """Return the server that is away, by a drain's error; None for any other cause."""
     if isinstance(error, RedisError):
         return REDIS
     if isinstance(error, db.AWAY) and (not error.pgcode or error.pgcode.startswith(_AWAY)):
@@ -265,7 +265,7 @@ def _away(error: Exception) -> str | None:
 
 # `huey_consumer syncapp.tasks.huey` wants it here, made at import; nothing connects yet.
 _settings = load()
-# A web process, which only asks for drains, needs no more than one; a worker that starts takes what it needs.
+# A web process only asks for drains, so one is enough; a worker raises the limit when it starts.
 _client = redis.connect(_settings, decode=False, max_connections=1)
 huey = broker.connect(_settings, _client)
 worker = Worker(_settings, _client)

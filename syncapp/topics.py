@@ -103,7 +103,7 @@ class Update:
 
 
 def patch_between(patch: Mapping[str, Any], before: Session | None, after: Session) -> Mapping[str, Any]:
-    """Return a commit's patch as watchers are told it: with the instant of the idle end, if there is or was one."""
+    """Return a commit's patch as it is sent to watchers: with the idle end, if there is or was one."""
     if before and before.idle_ms is None and after.idle_ms is None:
         return patch
     return {**patch, "idle_ms": after.idle_ms}
@@ -143,7 +143,7 @@ class Topic:
 
     @property
     def session(self) -> Session | None:
-        """The session as it is held; None when there is none, or none was read yet."""
+        """The cached session; None if there is none, or it has not been read yet."""
         return self._held
 
     def lost(self) -> None:

@@ -30,7 +30,7 @@ _SENTENCES = {
     "lacks_rights": "does not allow what is needed",
     "failing": "fails; its log says why",
 }
-"""What is said of each category, after the name PostgreSQL."""
+"""Sentence of each category, after the name PostgreSQL."""
 _BY_STATE = (
     ("57P01", "shutting_down"),
     ("57P02", "shutting_down"),
@@ -52,7 +52,7 @@ _BY_STATE = (
     ("58", "failing"),
     ("XX", "failing"),
 )
-"""Categories by the beginning of SQLSTATE, the first that fits."""
+"""Categories by prefix of SQLSTATE; the first match counts."""
 _BY_TEXT = (
     ("too many connections", "too_many_connections"),
     ("too many clients", "too_many_connections"),
@@ -71,7 +71,7 @@ _BY_TEXT = (
     ("FATAL", "refuses_login"),
     ("no password supplied", "refuses_login"),
 )
-"""Categories by what a refused connection says, the first that fits: libpq gives no SQLSTATE then."""
+"""Categories by text of a connection error, for which libpq gives no SQLSTATE; the first match counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Trouble:
 
     @classmethod
     def of(cls, category: str, more: str = "") -> Trouble:
-        """Make one of a known category; `more` is added to its sentence."""
+        """Return the trouble of a category; `more` is added to its sentence."""
         return cls(category, _SENTENCES[category] + more)
 
     def __str__(self) -> str:
@@ -94,7 +94,7 @@ CATEGORIES = frozenset(_SENTENCES)
 
 
 def trouble_of(error: BaseException) -> Trouble | None:
-    """Return what an error of psycopg2 tells of the server; None when it is about the question or the data."""
+    """Return what a psycopg2 error says about the server; None if it is about the query or the data."""
     if not isinstance(error, psycopg2.Error):
         return None
     category = next((word for state, word in _BY_STATE if (error.pgcode or "").startswith(state)), None)
@@ -117,7 +117,7 @@ class Streak:
         self._lock = threading.Lock()
 
     def note(self, trouble: Trouble | None, text: str = "") -> None:
-        """Take note of how it is now; the log is written at changes only."""
+        """Record the current state; logs changes only."""
         category = trouble.category if trouble else None
         with self._lock:
             before, self._category = self._category, category

@@ -46,7 +46,7 @@ _TOLD = [
     *map(frozenset, (["metadata", "metadata_version"], ["participant_count"], ["participant_index"])),
     *map(frozenset, (["created_at"], ["started_at"], ["completed_at"], ["deleted_at"], ["total_time_ms"])),
 ]
-"""Columns of totals that not every commit tells, together where one commit tells them."""
+"""Columns of totals that only some commits set; grouped by the commits that set them."""
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Checked:
 
 
 def verify(database_url: str, checked: Checked, session_id: str | None = None) -> Iterator[Fault | Fork]:
-    """Yield forks and what is wrong of each session, or of one; counts what it reads. Raises what psycopg2 raises."""
+    """Yield forks and faults of all sessions, or of one; counts what it reads. Raises what psycopg2 raises."""
     where, arguments = ("WHERE session_id = %s", [session_id]) if session_id else ("", [])
     with contextlib.closing(connect(database_url)) as connection:
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
@@ -131,7 +131,7 @@ class _History:
         self._order = (epoch, version)
 
     def compare(self, known: tuple[str, str] | None) -> None:
-        """Check what is known of the session as a whole. Raises `Bad`."""
+        """Check the totals of the session. Raises `Bad`."""
         if known is None:
             raise Bad(*self._order, "has no row in sync_sessions")
         session, people = orjson.loads(known[0]), orjson.loads(known[1])
@@ -165,7 +165,7 @@ class _History:
             self._before = (self._order[0], self._chain)
             self._check_first(epoch, named, self._before, f"epoch {epoch}")
         elif named != self._chain and not self._is_fork(epoch, version, named):
-            # One of the two was changed; the row after them tells which.
+            # One of the two was changed; the next row shows which.
             if self._suspect:
                 raise Bad(*self._order, _CHANGED)
             self._suspect = self._order
@@ -173,25 +173,25 @@ class _History:
             raise Bad(*self._suspect, _CHANGED)
 
     def _check_first(self, epoch: int, named: bytes, before: tuple[int, bytes], what: str) -> None:
-        """Check what the first message of an epoch follows on: nothing, or a message of an earlier epoch.
+        """Check what the first message of an epoch follows: nothing, or a message of an earlier epoch.
 
         before: epoch and hash of the last row of an earlier epoch. what: whose first message it is.
         """
         last_epoch, last_hash = before
         if any(low < epoch and high > last_epoch for low, high in self._dropped):
-            self._is_cut = True  # retention may have dropped what it follows on
+            self._is_cut = True  # retention may have dropped the message it follows
         elif named and named != last_hash and not self._is_named(epoch, named):
             found = self._ways.earlier(epoch, named)
             if found is None:
-                raise Bad(epoch, 1, "follows on a row of an earlier epoch that is not there, or was changed")
+                raise Bad(epoch, 1, "follows a row of an earlier epoch that is missing or was changed")
             earlier_epoch, version, is_row = found
             if not is_row and not self._is_fork(earlier_epoch, version + 1, named, what):
-                raise Bad(epoch, 1, "follows on a dead letter of an earlier epoch, which follows on no row")
+                raise Bad(epoch, 1, "follows a dead letter of an earlier epoch that follows no row")
 
     def _is_fork(self, epoch: int, version: int, named: bytes, what: str = "") -> bool:
-        """Tell whether dead letters explain what a message names that would have this epoch and version.
+        """Tell whether dead letters explain the hash named by a message with this epoch and version.
 
-        what: what follows on them, if not the row of this epoch and version.
+        what: what follows the letters, if not the row of this epoch and version.
         """
         way = self._ways.way(epoch, version - 1, named)
         if way is None:
@@ -228,9 +228,9 @@ class _History:
             return cursor.fetchone() == (True,)
 
     def _unexplained(self, told_by: Callable[[Event], Row], expected: Row, found: Row) -> str | None:
-        """Return the name of the first column that differs, unless the fork of its epoch explains it.
+        """Return the name of the first column that differs, unless a fork of its epoch explains it.
 
-        What only some commits tell was told twice there, and stays as whichever row came first told it.
+        In a fork, both branches may have set a column that only some commits set; it keeps the value of the first row.
         """
         name, epoch = _difference(expected, found), found.get("epoch")
         if name is None or epoch not in self._forked:

@@ -1,4 +1,4 @@
-"""The watch: looks at all buckets every few seconds, whatever became of nudges, tasks and retries."""
+"""The watch: checks all buckets every few seconds, independent of nudges, tasks and retries."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _INTERVAL_S = 5.0
 
 
 class Watch:
-    """Has buckets drained that hold anything, and alerts when one does for too long, or when that cannot be known.
+    """Has buckets with events drained, and alerts if events wait too long or the buckets cannot be read.
 
-    ask(bucket) has a bucket drained; alert(kind, **context) tells people. Neither raises.
-    before() is called before each look, after() when Redis has answered one.
-    lag_alert_s: the age of an event that is an alert.
+    ask(bucket) has a bucket drained; alert(kind, **context) alerts people. Neither raises.
+    before() is called before each check, after() when Redis has answered one.
+    lag_alert_s: the age of an event that raises an alert.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Watch:
         self._is_new = True
 
     def turn(self) -> float:
-        """Look once, but for the first turn; return how long to wait (s). May raise: the next look may go better."""
+        """Check once, except at the first turn; return how long to wait (s). May raise: the next check tries again."""
         if self._is_new:  # a worker that starts has every bucket drained anyway
             self._is_new = False
         else:
@@ -57,17 +57,17 @@ class Watch:
         return _INTERVAL_S
 
     def run_once(self) -> None:
-        """Look once; whatever becomes of what comes before."""
+        """Check once, even if before() fails."""
         try:
             self._before()
         finally:
             self.sweep()
 
     def sweep(self) -> None:
-        """Look at every bucket: first alert, then ask for drains."""
+        """Check every bucket: first alert, then ask for drains."""
         try:
             backlogs = self._outbox.backlogs()
-        except Exception as error:  # noqa: BLE001 whatever Redis replied: people are told when it goes on
+        except Exception as error:  # noqa: BLE001 any reply of Redis: an alert comes if it lasts
             self._alert_unseen(error)
             self._tell(error)
             if not isinstance(error, RedisConnectionError | RedisTimeoutError):
@@ -91,7 +91,7 @@ class Watch:
             self._alert("audit_lag", oldest_age_ms=self._oldest_ms, buckets=late, events=waiting)
 
     def _alert_unseen(self, error: Exception) -> None:
-        """Alert when what was seen last, or could have come just after, has been waiting for too long by now."""
+        """Alert if the oldest event seen, or one that came right after, may have been waiting for too long."""
         unseen_s = self._clock() - self._seen_s
         if self._oldest_ms + unseen_s * 1000 > self._lag_alert_ms:
             self._alert("audit_lag", not_seen_for_s=round(unseen_s), error=one_line(error))

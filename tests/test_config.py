@@ -50,7 +50,7 @@ def test_postgres_urls_of_either_scheme_are_taken() -> None:
 def test_a_url_that_cannot_be_read_is_named_and_not_shown(name: str, url: str) -> None:
     with pytest.raises(SettingsError) as refused:
         Settings.from_env({name: url})
-    assert str(refused.value) == f"{name} is no URL; percent-encode what is special in its user and password"
+    assert str(refused.value) == f"{name} is not a URL; percent-encode special characters in its user and password"
 
 
 def test_urls_of_several_hosts_of_sockets_and_with_escapes_are_taken() -> None:
@@ -93,11 +93,11 @@ def test_every_bad_value_is_named_at_once() -> None:
         ("HOST", "127.0.0.1:8000", "must be an IP address or a host name, without a port"),
         ("HOST", "[::1", "must be an IP address or a host name, without a port"),
         ("HOST", "http://localhost", "must be an IP address or a host name, without a port"),
-        ("REDIS_URL", "redis://u:secret@h/0?nope=1", "has an option that connections to Redis do not have"),
+        ("REDIS_URL", "redis://u:secret@h/0?nope=1", "has an option that Redis connections do not support"),
         (
             "ALERT_WEBHOOK_URL",
             "https://u:secret@:80/",
-            "is no URL; percent-encode what is special in its user and password",
+            "is not a URL; percent-encode special characters in its user and password",
         ),
         ("SENTRY_DSN", "https://sentry.io/1", "must have a key and a project: https://key@host/project"),
     ],
@@ -137,8 +137,8 @@ def test_wrong_settings_end_every_command_with_one_line_that_names_them_all(comm
     done = start(command, wrong)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "SyncApp cannot start: SESSION_TTL_S must be a whole number; REDIS_URL is no URL; percent-encode what is"
-        " special in its user and password; LOG_LEVEL must be one of CRITICAL, DEBUG, ERROR, INFO, WARNING\n"
+        "SyncApp cannot start: SESSION_TTL_S must be a whole number; REDIS_URL is not a URL; percent-encode special"
+        " characters in its user and password; LOG_LEVEL must be one of CRITICAL, DEBUG, ERROR, INFO, WARNING\n"
     )
     assert not any(tmp_path.iterdir())
 

@@ -31,8 +31,8 @@ from syncapp.sessions import SessionStore
 
 Db = psycopg2.extensions.connection
 FORK = re.compile(
-    rf"session {ID}, epoch (\d+), version (\d+): fork: versions? (\d+)(?: to (\d+))? committed twice, (.+) follows on"
-    r" the other past, explained by (\d+) dead letters?"
+    rf"session {ID}, epoch (\d+), version (\d+): fork: versions? (\d+)(?: to (\d+))? committed twice, (.+) follows"
+    r" the other branch, explained by (\d+) dead letters?"
 )
 
 

@@ -205,7 +205,7 @@ def test_an_epoch_that_was_taken_out_is_missed_by_the_next(played: int, db: Db, 
          " AND session_id = %s RETURNING 1", ID, ID)  # fmt: skip
     code, printed = verify(ID)
     assert code == 1
-    assert "version 1: follows on a row of an earlier epoch that is not there" in printed[0]
+    assert "version 1: follows a row of an earlier epoch that is missing" in printed[0]
 
 
 @pytest.mark.parametrize("table", ["sync_events", "sync_sessions"])

@@ -130,7 +130,7 @@ class Ack(ServerMessage):
     epoch: int = 0
     version: int = 0
     replayed: Literal[True] | None = Field(
-        default=None, description="The command had been done before, under the same idempotency key."
+        default=None, description="The command was already executed under the same idempotency key."
     )
     expired_participant_id: str | None = Field(default=None, description="Who was found to have run out of time.")
 

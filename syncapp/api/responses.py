@@ -39,8 +39,8 @@ def state(found: Result) -> Response:
 def result(found: Result, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return the state after a command, or just its event and patch when the caller prefers that.
 
-    A record of an idempotency key may have no room for the patch: a replay then answers with the state all the same,
-    as RFC 7240 allows.
+    The record of an idempotency key may have no room for the patch. A replay then answers with the state anyway, as
+    RFC 7240 allows.
     """
     session = found.found
     headers = {"ETag": session.etag} | (headers or {})

@@ -80,10 +80,10 @@ class State(Answer):
     session_completed_at: Instant | None
     created_at: Instant
     updated_at: Instant
-    idle_timeout_s: int = Field(description="How long the session lives when it is abandoned.")
+    idle_timeout_s: int = Field(description="How long an abandoned session lives.")
     idle_at: Instant | None = Field(
-        description="When it would be cancelled as idle; null while idle time does not count. Watchers put it off, "
-        "which makes no version."
+        description="When it would be cancelled as idle; null while idle time does not count. Watchers postpone it "
+        "without a new version."
     )
     action_on_timeout: dict[str, Any]
     metadata: dict[str, Any]
@@ -153,12 +153,12 @@ class AuditQueue(Answer):
 
 
 class Readiness(Answer):
-    """What a process needs, each `ok` or in a few words what is wrong with it."""
+    """The servers a process needs: each is `ok`, or says briefly what is wrong with it."""
 
     redis: Literal["ok"]
     postgresql: str = Field(description="While it is not `ok`, audit events wait in Redis; commands go on.")
     worries: list[str] | None = Field(
-        default=None, description="What an operator should know; absent if there is nothing."
+        default=None, description="Problems that do not stop commands; absent if there are none."
     )
 
 
@@ -255,8 +255,8 @@ class CreateHeaders(BaseModel):
     idempotency_key: str | None = Field(
         default=None,
         alias="Idempotency-Key",
-        description="1 to 128 visible ASCII characters; the same key again does nothing more and answers with the "
-        "present state. Without a `session_id` the key must be a random UUID (version 4 or 7), made for this create.",
+        description="1 to 128 visible ASCII characters; the same key again changes nothing and answers with the "
+        "current state. Without a `session_id` the key must be a random UUID (version 4 or 7), made for this create.",
     )
     prefer: str | None = Field(default=None, alias="Prefer", description="`return=minimal` leaves the state out.")
     request_id: str | None = Field(
@@ -270,8 +270,8 @@ class CommandHeaders(CreateHeaders):
     idempotency_key: str | None = Field(
         default=None,
         alias="Idempotency-Key",
-        description="1 to 128 visible ASCII characters; the same key again does nothing more and answers with the "
-        "present state, or, where `return=minimal` is preferred, with the first event and patch if they were kept.",
+        description="1 to 128 visible ASCII characters; the same key again changes nothing and answers with the "
+        "current state, or, where `return=minimal` is preferred, with the first event and patch if they were kept.",
     )
 
     if_match: str | None = Field(default=None, alias="If-Match", description="The ETag to act on; else 412.")

@@ -49,9 +49,9 @@ def health() -> Response:
 @blueprint.get("/ready")
 @documented(resp=answers(HTTP_200=ReadyAnswer), tags=["system"])
 def ready() -> Response:
-    """Tell whether this process can take commands: 503 when not, or when it is about to end.
+    """Tell whether this process can take commands: 503 when it cannot, or when it is shutting down.
 
-    What only the audit trail waits for, and what an operator should know besides, is in `worries`.
+    Problems that delay only the audit trail, or do not stop commands, are in `worries`.
     """
     services: Services = current_app.extensions["syncapp"]
     services.guards.draining.check()
@@ -59,7 +59,7 @@ def ready() -> Response:
     # A store that does not answer is not asked twice: a health check waits for a few seconds only.
     audit_fault = services.audit_fault(ask_store=health.reason is None)
     bad = [f"redis {health.reason}"] if health.reason else []
-    bad += [f"the loop {name} of this process does not turn" for name in unwell]
+    bad += [f"the loop {name} of this process is stuck or has ended" for name in unwell]
     shown: dict[str, Any] = {"redis": health.reason or "ok", "postgresql": audit_fault or "ok"}
     worries = [*([f"postgresql {audit_fault}; audit events wait"] if audit_fault else []), *health.worries]
     worries += services.worries() if health.reason is None else []
@@ -78,7 +78,7 @@ def audit_queue() -> Response:
 
 
 def _queue() -> Queue:
-    """Return how the audit queue is. Raises `StoreUnavailable`, whatever Redis replied."""
+    """Return the counts of the audit queue. Raises `StoreUnavailable` on any error from Redis."""
     queue: Callable[[], Queue] = current_app.extensions["syncapp"].queue
     try:
         with TRANSLATION:
