@@ -31,6 +31,7 @@ LEAST_STEP_MS = 200.0
 VOTE_S = 4.0
 """How long after a step a process counts those that saw it, too: each has compared clocks by then."""
 _MOST_KEPT = 1_000
+_SHOW_EVERY = 5  # turns
 _WORRY_S = 3_600.0
 _SAME_MS = 15_000
 
@@ -88,6 +89,7 @@ class ClockWatch:
         self._presence = presence
         self._alert = alert
         self._clock = clock
+        self._turns = 0
         self._last: _Sample | None = None
         self._seen: tuple[float, Step] | None = None
         self._worry: tuple[float, str] = (float("-inf"), "")
@@ -105,6 +107,9 @@ class ClockWatch:
         now_ms = int(now[0]) * 1000 + int(now[1]) / 1000
         self._compare(sent_s, received_s, now_ms)
         self._presence.say(now_ms)
+        self._turns += 1
+        if self._turns % _SHOW_EVERY == 0:
+            self._presence.show()  # for those who look at /metrics only
         if self._seen and self._clock() >= self._seen[0]:
             self._vote(self._seen[1], now_ms)
         return TURN_S
