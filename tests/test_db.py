@@ -26,6 +26,7 @@ from syncapp import migrating
 from syncapp.db import Database, UpgradeFailed, upgrade
 from syncapp.probe import Probe
 from syncapp.processes import free_port
+from syncapp.servers import Postgres
 from syncapp.troubles import trouble_of
 
 MIGRATIONS = ["001_initial_schema", "002_add_indexes", "003_dead_letters_by_event"]
@@ -469,6 +470,25 @@ def test_a_thread_that_stores_nothing_for_seconds_holds_no_connection(empty_url:
         for _ in range(2):
             assert list(threads.map(use, range(4))) == [4] * 4
             eventually(lambda: held(empty_url) == 0)
+
+
+def test_a_transaction_ends_when_its_server_hangs_and_the_next_goes_through(postgres: Postgres, empty_url: str) -> None:
+    ours = Database(empty_url, hang_s=1.0)
+
+    def ask_while_it_hangs() -> None:
+        with ours.transaction() as cursor:
+            postgres.pause()
+            cursor.execute("SELECT 1")  # would never be answered
+
+    try:
+        with pytest.raises((psycopg2.OperationalError, psycopg2.InterfaceError)):
+            ask_while_it_hangs()
+    finally:
+        postgres.unpause()
+    patient = Database(empty_url, hang_s=60.0)
+    with patient.transaction() as cursor:
+        cursor.execute("SELECT pg_sleep(2)")
+        assert cursor.fetchone() == ("",)
 
 
 def test_a_process_ends_though_it_kept_connections(empty_url: str) -> None:
