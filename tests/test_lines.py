@@ -14,7 +14,7 @@ from clocks import settings
 from peers import eventually
 from redis import exceptions
 
-from syncapp.lines import packed, pool_of
+from syncapp.lines import AGE_S, packed, pool_of
 from syncapp.redis import connect
 from syncapp.servers import Valkey
 
@@ -142,3 +142,15 @@ def test_a_connection_in_use_stays_and_its_pool_can_be_collected(redis_url: str)
     del client, pool
     gc.collect()
     assert gone() is None
+
+
+def test_a_connection_is_renewed_after_some_use_because_its_address_may_lead_elsewhere(client: redis_py.Redis) -> None:
+    pool = pool_of(client)
+    pool.call(packed("PING"))
+    (line,) = pool._idle
+    pool.call(packed("PING"))
+    assert list(pool._idle) == [line]
+    line.made_s -= AGE_S
+    assert pool.call(packed("PING")) == ["PONG"]
+    assert not pool._idle
+    assert pool._made == 0
