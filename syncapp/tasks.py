@@ -47,7 +47,6 @@ _DRAIN_AT_MOST_S = 5.0  # then other buckets have their turn, and a worker that 
 _TRAILING_S = 0.5  # as long as a bucket's nudges are held back: the last commits of a burst come without one
 _PROBE_TIMEOUT_S = 2
 _HANG_S = db.STATEMENT_TIMEOUT_S + 10.0  # a server that is only slow ends the statement itself
-_AWAY = ("08", "57P")  # SQLSTATE prefixes: a lost connection, a server that starts or stops
 
 
 def enqueue_drain(bucket: int) -> None:
@@ -209,12 +208,9 @@ class Worker:
             self._nudger.nudge(bucket)
 
     def _look_at_postgresql(self) -> None:
-        """Release the buckets that wait for PostgreSQL, if it is back."""
-        if self._retries.holds(POSTGRESQL):
-            # A new connection: an open one may lead to a server that has stopped meanwhile.
-            with contextlib.suppress(psycopg2.Error):
-                db.connect(self.settings.database_url, connect_timeout_s=_PROBE_TIMEOUT_S).close()
-                self._release(POSTGRESQL)
+        """Release the buckets that wait for PostgreSQL, if it is back and takes writes again."""
+        if self._retries.holds(POSTGRESQL) and db.check(self.settings.database_url, _PROBE_TIMEOUT_S) is None:
+            self._release(POSTGRESQL)
 
     def _failed(self, bucket: int, error: Exception, *, is_last: bool) -> None:
         """Log a failed drain, and hold the bucket for the retry; this worker makes it if Huey loses it."""
@@ -227,7 +223,7 @@ class Worker:
             self._alert("drain_gave_up", retries=self.settings.audit_retries, **what)
         else:
             retry = {"retries_left": left, "retry_in_s": failure.retry_in_s}
-            log.warning("drain_failed", exc_info=not (away or trouble_of(error)), **retry, **what)
+            log.warning("drain_failed", exc_info=not away, **retry, **what)
 
     def _backlog(self, bucket: int) -> dict[str, Any]:
         """Return what is known of a bucket, for alerts; empty if it cannot be read."""
@@ -255,12 +251,10 @@ def without_traceback(record: logging.LogRecord) -> bool:
 
 
 def _away(error: Exception) -> str | None:
-    """Return the server that is away, by a drain's error; None for any other cause."""
+    """Return the server that is away or takes no writes, by a drain's error; None for any other cause."""
     if isinstance(error, RedisError):
         return REDIS
-    if isinstance(error, db.AWAY) and (not error.pgcode or error.pgcode.startswith(_AWAY)):
-        return POSTGRESQL
-    return None
+    return POSTGRESQL if trouble_of(error) else None
 
 
 # `huey_consumer syncapp.tasks.huey` wants it here, made at import; nothing connects yet.

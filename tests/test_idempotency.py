@@ -312,20 +312,22 @@ def test_a_delete_that_the_previous_release_recorded_is_not_done_to_a_later_sess
 
 # Ids that are made from keys.
 
+RANDOM = "5d1f3c0e-9a44-4b7e-8c21-6f0a7b3d9e58"
+
 
 @pytest.mark.parametrize(
     "key",
     [
         "1",
         "game-1",
-        uuid.uuid4().hex,  # not the canonical form
-        f"{{{uuid.uuid4()}}}",
-        f"urn:uuid:{uuid.uuid4()}",
+        RANDOM.replace("-", ""),  # not the canonical form
+        f"{{{RANDOM}}}",
+        f"urn:uuid:{RANDOM}",
         str(uuid.UUID(int=0)),
-        str(uuid.uuid1()),
+        "3b8f5a52-cc7e-11f0-9a2b-0242ac120002",  # version 1
         str(uuid.uuid5(uuid.NAMESPACE_URL, "https://example.org/")),
         "3e1f8e1a-3f44-4c55-cd0b-0f6f2b8f5a10",  # another variant
-        f"{uuid.uuid4()}x",
+        f"{RANDOM}x",
     ],
 )
 def test_a_key_that_others_could_name_makes_no_id(store: SessionStore, redis: redis_py.Redis, key: str) -> None:
@@ -338,7 +340,7 @@ def test_a_key_that_others_could_name_makes_no_id(store: SessionStore, redis: re
     assert store.create(chess(session_id=own), Claim(idempotency_key=key)).found.session_id == own
 
 
-@pytest.mark.parametrize("key", [str(uuid.uuid4()), str(uuid.uuid4()).upper(), "01976a3c-8f2e-7c1b-9d3a-5e7f1a2b3c4d"])
+@pytest.mark.parametrize("key", [RANDOM, RANDOM.upper(), "01976a3c-8f2e-7c1b-9d3a-5e7f1a2b3c4d"])
 def test_a_create_with_a_random_uuid_as_key_and_no_id_finds_its_first_session_again(
     store: SessionStore, redis_url: str, key: str
 ) -> None:

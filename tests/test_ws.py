@@ -443,6 +443,7 @@ def test_too_large_a_message_closes_the_connection_before_it_is_whole(raw: Raw, 
         (frame(b"\x03\xe8\xff\xff", CLOSE), Close.BAD_TEXT),
         (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Close.PROTOCOL_ERROR),
     ],
+    ids=map(str, range(16)),  # masks are random
 )
 def test_a_frame_that_breaks_the_protocol_closes_the_connection(raw: Raw, sent: bytes, code: int) -> None:
     raw.socket.sendall(sent)
@@ -497,7 +498,11 @@ def test_a_handshake_that_comes_byte_by_byte_is_one(strict: Cluster) -> None:
     assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in answer  # of RFC 6455
 
 
-@pytest.mark.parametrize("sent", [b"", frame(b'{"type":"PING"}')[:5], frame(b"x" * 1500)[:700], frame(b"x", fin=False)])
+@pytest.mark.parametrize(
+    "sent",
+    [b"", frame(b'{"type":"PING"}')[:5], frame(b"x" * 1500)[:700], frame(b"x", fin=False)],
+    ids=["nothing", "half a head", "half a frame", "a first part"],
+)
 def test_a_reset_in_the_middle_leaves_nothing_behind(strict: Cluster, sent: bytes) -> None:
     url = strict.urls[0]
     eventually(lambda: metric(url, "syncapp_ws_connections") == 0)
