@@ -14,6 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 from structlog.testing import capture_logs
 from test_tasks import eventually, tasks  # noqa: F401 `tasks` is a fixture
 
+from syncapp import loops as loops_module
 from syncapp import nudger as nudger_module
 from syncapp import watch as watch_module
 from syncapp.loops import Loops
@@ -121,6 +122,7 @@ def test_the_watch_goes_on_whatever_a_look_raises(
     watch: Watch, monkeypatch: pytest.MonkeyPatch, happened: list[tuple[Any, ...]]
 ) -> None:
     monkeypatch.setattr(watch_module, "_INTERVAL_S", 0.01)
+    monkeypatch.setattr(loops_module, "log", structlog.get_logger())  # one that other tests have not configured
     faults = iter([ValueError("one"), ValueError("two"), AttributeError("three")])
 
     def before() -> None:
