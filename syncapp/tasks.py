@@ -191,6 +191,10 @@ class Worker:
         except Exception as error:  # noqa: BLE001 the events stay in the outbox, whatever the error
             metrics.DRAIN_FAILURES.inc()
             self._last_drain.failed(error)
+            if not is_retry and self._retries.held_s(bucket) > 0:
+                # A drain that ran at the same time has failed first: both are one failure, and it has the retry.
+                _let_go(error)
+                return True
             self._failed(bucket, error, is_last=is_last)
             _let_go(error)
             return False
