@@ -85,7 +85,9 @@ class Recovery:
         """
         there = self._store.peek(session_id)
         if there is None and self._is_on_its_way(session_id):
-            raise AuditIncomplete("events of this session are on their way into the log; try again", _LATER)
+            there = self._store.peek(session_id)  # what is on its way may be the restore of somebody else
+            if there is None:
+                raise AuditIncomplete("events of this session are on their way into the log; try again", _LATER)
         known = self._history.remains(session_id)
         try:
             outcome = self._settle(session_id, there, known, claim, self._history.forks() if forks is None else forks)

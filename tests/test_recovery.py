@@ -38,6 +38,7 @@ from syncapp.errors import (
 )
 from syncapp.metrics import RECOVERIES
 from syncapp.models import CreateSession
+from syncapp.outbox import Outbox
 from syncapp.questions import AtQuestion
 from syncapp.recovery import Misses, Outcome, Recovery
 from syncapp.servers import Valkey
@@ -297,6 +298,30 @@ def test_of_many_recoverers_one_wins(
     # Who came when its event was on its way already did not look further.
     assert outcomes.count(Outcome.RESTORED) == 1
     assert set(outcomes) <= {Outcome.RESTORED, Outcome.CURRENT}
+    assert [message["event"]["type"] for message in messages(redis, ID)] == ["session_restored"]
+
+
+def test_a_restore_by_another_while_one_looks_is_not_taken_for_events_to_wait_for(
+    store: SessionStore,
+    clock: SetClock,
+    log: Log,
+    recovery: Recovery,
+    redis: redis_py.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    playing(store, clock)
+    log.store()
+    lose(redis)
+    awaits, outcomes = Outbox.awaits, []
+
+    def another_is_first(outbox: Outbox, session_id: str) -> bool:
+        monkeypatch.setattr(Outbox, "awaits", awaits)
+        outcomes.append(recovery.recover(session_id))
+        return awaits(outbox, session_id)
+
+    monkeypatch.setattr(Outbox, "awaits", another_is_first)
+    outcomes.append(recovery.recover(ID))
+    assert outcomes == [Outcome.RESTORED, Outcome.CURRENT]
     assert [message["event"]["type"] for message in messages(redis, ID)] == ["session_restored"]
 
 
