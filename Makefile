@@ -20,7 +20,7 @@ run: $(INSTALLED) ## Start web and worker with private servers (PORT=8000, DATA_
 
 test: $(INSTALLED) ## Run the whole suite with coverage (ARGS="-k name" runs a part of it, without)
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov
 	@for module in $(CORE); do \
 	  $(BIN)/python -m coverage report --include "syncapp/$$module.py" --format total --fail-under 90 >/dev/null \
 	  || { echo "syncapp/$$module.py: less than 90 % is covered" >&2; exit 1; }; \

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 import pytest
 import redis as redis_py
 import requests
-import structlog
 from peers import Api, eventually, metric
 from structlog.testing import capture_logs
 
-from syncapp import loops as loops_module
 from syncapp.loops import STUCK_S, Loops
 
 from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts this folder on the path
@@ -34,10 +32,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("error", [ValueError("a reply"), TypeError(), redis_py.ResponseError("BUSY"), MemoryError()])
-def test_no_exception_ends_a_loop_and_a_row_of_them_is_logged_once(
-    error: Exception, stopped: threading.Event, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loops_module, "log", structlog.get_logger())  # one that other tests have not configured
+def test_no_exception_ends_a_loop_and_a_row_of_them_is_logged_once(error: Exception, stopped: threading.Event) -> None:
     turns: list[int] = []
     loops = Loops()
 
