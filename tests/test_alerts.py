@@ -12,7 +12,7 @@ import orjson
 import pytest
 import redis as redis_py
 from clocks import chess, make_store, settings
-from structlog.testing import capture_logs
+from logged import logged
 from test_tasks import KEYS, Db, play, tasks  # noqa: F401 `tasks` is a fixture
 
 from syncapp import create_app
@@ -63,7 +63,7 @@ def receiver() -> Iterator[Receiver]:
 
 def test_an_alert_is_posted_with_its_whole_context(receiver: Receiver) -> None:
     alerts = Alerts(settings("", alert_webhook_url=f"http://{receiver.address}/hook"))
-    with capture_logs() as logs:
+    with logged() as logs:
         alerts("drain_gave_up", bucket=7, error="refused", retries=5)
         alerts.close()
     (body,) = receiver.bodies
@@ -82,7 +82,7 @@ def test_a_storm_is_one_alert_of_each_kind_and_then_one_that_counts(receiver: Re
     alerts = Alerts(
         settings("", alert_webhook_url=f"http://{receiver.address}/", alert_interval_s=60), clock=lambda: now_s
     )
-    with capture_logs() as logs:
+    with logged() as logs:
         for bucket in range(500):
             alerts("drain_gave_up", bucket=bucket)
         alerts("audit_lag", events=1)
@@ -113,7 +113,7 @@ def test_a_webhook_that_does_not_answer_holds_nobody_up_and_one_that_fails_is_as
 
 def test_an_alert_that_cannot_be_sent_is_told_in_the_log() -> None:
     alerts = Alerts(settings("", alert_webhook_url=f"http://127.0.0.1:{free_port()}/"))
-    with capture_logs() as logs:
+    with logged() as logs:
         alerts("audit_lag", events=1)
         alerts.close()
     assert [(line["event"], line["log_level"]) for line in logs] == [
@@ -144,11 +144,11 @@ def test_sentry_gets_an_alert_as_a_fatal_message_with_its_context(receiver: Rece
 def test_a_sweep_tells_of_events_that_wait_for_too_long(tasks: Any, redis: redis_py.Redis) -> None:  # noqa: F811
     now_s, _ = redis.time()
     redis.xadd(KEYS.outbox(3), {"message": "1"}, id=f"{(now_s - 290) * 1000}-0")
-    with capture_logs() as logs:
+    with logged() as logs:
         tasks.worker.sweep()
     assert logs == []
     redis.xadd(KEYS.outbox(4), {"message": "1"}, id=f"{(now_s - 301) * 1000}-0")
-    with capture_logs() as logs:
+    with logged() as logs:
         tasks.worker.sweep()
     (line,) = logs
     assert (line["event"], line["log_level"], line["buckets"], line["events"]) == ("audit_lag", "critical", [4], 2)

@@ -16,7 +16,7 @@ from clocks import SetClock, chess, crowd, make_store
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
+from logged import logged
 
 from syncapp import metrics
 from syncapp.audit import AuditLog, Stored
@@ -289,7 +289,7 @@ def test_another_event_under_a_known_key_is_kept_and_told_and_stops_nothing(
     expected = totals(db)
     other = changed(played[3], **change)
     before = counted(metrics.DIVERGENCES)
-    with capture_logs() as logs:
+    with logged() as logs:
         stored = audit.store([other])
         assert totals(db) == expected
         stored += audit.store([other, *rest, other])
@@ -350,7 +350,7 @@ def test_an_event_that_cannot_be_stored_is_kept_raw_and_the_others_are_stored(
 ) -> None:
     bad = poison(played[3])
     before = counted(metrics.DEAD_LETTERS)
-    with capture_logs() as logs:
+    with logged() as logs:
         stored = audit.store([*played[:7], bad, *played[7:]])
     assert stored.new == len(played)
     assert [(letter.entry, letter.kind) for letter in stored.letters] == [(bad, "refused")]
@@ -379,7 +379,7 @@ def test_several_bad_events_are_found_each_among_many_good_ones(
         store.create(crowd(3))
     good = entries_of(redis)
     bad = [changed(entry, f"9-{number}", version=7, status="asleep") for number, entry in enumerate(good[::7])]
-    with capture_logs() as logs:
+    with logged() as logs:
         stored = audit.store([*good, *bad])
     assert (stored.new, len(stored.letters)) == (60, len(bad))
     assert [line["count"] for line in logs] == [len(bad)]
@@ -444,7 +444,7 @@ def test_a_dead_letter_is_told_once_however_often_postgresql_goes_away_meanwhile
     audit = AuditLog(database)
     bad = changed(played[3], version=99, status="asleep")
     new = 0
-    with capture_logs() as logs:
+    with logged() as logs:
         for allowed in range(20):
             database.left = allowed
             try:

@@ -17,8 +17,8 @@ from pathlib import Path
 import orjson
 import psycopg2
 import pytest
+from logged import logged
 from roles import ask, guest_of, held, name_of, role_of, scratch, server_of, set_read_only
-from structlog.testing import capture_logs
 from test_race import eventually
 
 from syncapp import db as database
@@ -310,7 +310,7 @@ def test_check_tells_of_rights_limits_and_logins_in_words_that_name_nobody(empty
 
 def test_a_trouble_is_logged_once_with_the_drivers_whole_text() -> None:
     port = free_port()
-    with capture_logs() as logs:
+    with logged() as logs:
         for _ in range(3):
             assert sentence(f"postgresql://127.0.0.1:{port}/none") == "cannot be reached"
     (line,) = [line for line in logs if line["event"] == "postgresql_trouble"]

@@ -19,7 +19,7 @@ import redis as redis_py
 import requests
 from clocks import chess, settings
 from flask import Flask
-from structlog.testing import capture_logs
+from logged import logged
 from test_tasks import KEYS, eventually
 
 from syncapp import cli, create_app
@@ -93,8 +93,9 @@ class Full:
         self.redis.config_set("maxmemory", 0)
 
     def dump(self) -> dict[bytes, tuple[Any, int]]:
-        """Everything that Redis holds, but for what ends by itself within a second."""
-        keys = sorted(key for key in self.redis.scan_iter(count=1000) if not re.search(rb"sweeper|nudge", key))
+        """Everything that Redis holds, but for what ends by itself within a second, and who is there."""
+        passing = re.compile(rb"sweeper|nudge|:ready$|processes$")
+        keys = sorted(key for key in self.redis.scan_iter(count=1000) if not passing.search(key))
         # DUMP tells a hash's fields in an order of their own.
         hashes = {key for key in keys if self.redis.type(key) == b"hash"}
         return {
@@ -106,7 +107,7 @@ class Full:
         """Run a command of `flask`; return its exit code and what it printed."""
         app = Flask("test")
         cli.register(app, self.chosen)
-        with capture_logs():
+        with logged():
             done = app.test_cli_runner().invoke(args=words)
         return done.exit_code, done.output
 
@@ -336,7 +337,7 @@ def test_what_cannot_be_counted_fails_no_drain_and_repeats_no_batch_and_is_count
         stored.append(completed)
         tally.add(completed, failed)
 
-    with closing(Database(full.servers.database_url)) as database, capture_logs() as logs:
+    with closing(Database(full.servers.database_url)) as database, logged() as logs:
         drain = Drain(outbox, AuditLog(database), batch=10, count=count)
         assert drain.run_all() == (100, {})
         full.redis.delete(KEYS.tally())
@@ -550,7 +551,7 @@ def test_the_queue_is_unavailable_and_the_metrics_answer_whatever_redis_replies(
     client = create_app(full.chosen).test_client()
 
     def check(status: int) -> None:
-        with capture_logs():
+        with logged():
             answer = client.get("/v1/audit/queue")
             assert answer.status_code == status
             if status == 503:

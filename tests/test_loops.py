@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import redis as redis_py
 import requests
+from logged import logged
 from peers import Api, eventually, metric
-from structlog.testing import capture_logs
 
 from syncapp.loops import STUCK_S, Loops
 
@@ -42,7 +42,7 @@ def test_no_exception_ends_a_loop_and_a_row_of_them_is_logged_once(error: Except
             raise error
         return 0.001
 
-    with capture_logs() as logs:
+    with logged() as logs:
         loops.start("it", turn, stopped)
         eventually(lambda: len(turns) > 6)
     assert [line["event"] for line in logs if line.get("loop") == "it"] == ["loop_failed", "loop_recovered"]

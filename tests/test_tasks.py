@@ -27,8 +27,8 @@ import structlog
 from clocks import chess, make_store, settings
 from flask import Flask
 from huey.registry import Message
+from logged import logged
 from redis.exceptions import RedisError
-from structlog.testing import capture_logs
 
 from syncapp import broker, cli, nudger
 from syncapp.audit import AuditLog, Stored
@@ -245,7 +245,7 @@ def test_importing_the_tasks_connects_to_nothing_and_nudges_do_not_wait_for_a_re
     monkeypatch.setattr(nudger, "log", structlog.get_logger())  # an earlier test may have configured its own
     with pytest.raises(RedisError):
         module.enqueue_drain(1)
-    with capture_logs() as logs:
+    with logged() as logs:
         began = time.monotonic()
         nudges = module.Nudger(module.enqueue_drain)
         for _ in range(1000):
@@ -355,7 +355,7 @@ def test_while_a_retry_waits_nudges_leave_its_bucket_alone(
     commits = play(redis_url, 1, 10)
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     good, tasks.worker.database._url = tasks.worker.database._url, f"postgresql://127.0.0.1:{free_port()}/none"
-    with capture_logs() as logs:
+    with logged() as logs:
         tasks.enqueue_drain(bucket)
         run_next(tasks)
         for _ in range(5):
@@ -417,7 +417,7 @@ def test_the_last_retry_is_told_at_critical_and_the_sweep_begins_anew(
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     tasks.worker.database._url = f"postgresql://127.0.0.1:{free_port()}/none"
     delays = []
-    with capture_logs() as logs:
+    with logged() as logs:
         tasks.enqueue_drain(bucket)
         task = tasks.huey.dequeue()
         for _ in range(6):
@@ -438,7 +438,7 @@ def test_the_last_retry_is_told_at_critical_and_the_sweep_begins_anew(
 def test_what_is_no_outage_is_told_with_its_traceback(tasks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks.worker, "_drain", None)
     tasks.enqueue_drain(1)
-    with capture_logs() as logs:
+    with logged() as logs:
         run_next(tasks)
     assert [(line["event"], line["exc_info"]) for line in logs] == [("drain_failed", True)]
     assert tasks.huey.scheduled_count() == 1
@@ -463,7 +463,7 @@ def test_a_sweep_asks_for_the_buckets_that_hold_anything(
     assert sorted(task.args for task in tasks.huey.pending()) == [(3,), (9,)]
     away = connect(settings(f"redis://127.0.0.1:{free_port()}/0"))
     monkeypatch.setattr(tasks.worker._watch, "_outbox", Outbox(away, KEYS))
-    with capture_logs() as logs:
+    with logged() as logs:
         tasks.worker.sweep()
     assert [line["event"] for line in logs] == ["sweep_failed"]
 
@@ -482,7 +482,7 @@ def test_a_worker_starts_once_with_every_bucket_and_the_months_to_come(
     assert last in partitions(db)
     tasks.worker.database._url = f"postgresql://127.0.0.1:{free_port()}/none"
     tasks.worker.database.close()
-    with capture_logs() as logs:
+    with logged() as logs:
         tasks.worker.make_partitions()
     assert [line["event"] for line in logs] == ["make_partitions_failed"]
 
@@ -513,7 +513,7 @@ def run(db: Db, redis: redis_py.Redis, redis_url: str, database_url: str) -> Cal
     def run(*words: str, **changes: str) -> tuple[int, str]:
         app = Flask("test")
         cli.register(app, settings(**({"redis_url": redis_url, "database_url": database_url} | changes)))
-        with capture_logs():  # where nothing has configured them, log lines would go to standard output
+        with logged():  # where nothing has configured them, log lines would go to standard output
             done = app.test_cli_runner().invoke(args=words)
         return done.exit_code, done.output
 

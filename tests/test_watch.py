@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import structlog
 from clocks import settings
+from logged import logged
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
-from structlog.testing import capture_logs
 from test_tasks import eventually, tasks  # noqa: F401 `tasks` is a fixture
 
 from syncapp import nudger as nudger_module
@@ -95,7 +95,7 @@ def test_people_are_told_when_it_cannot_be_known_for_too_long_whether_anything_w
     buckets.reply = {0: Backlog(1, 0, 200_000), 1: Backlog(0, 0, None), 2: Backlog(0, 0, None)}
     watch.sweep()
     buckets.reply = error
-    with capture_logs() as logs:
+    with logged() as logs:
         clock.now_s += 99
         watch.sweep()
         assert "audit_lag" not in [each[0] for each in happened]
@@ -111,7 +111,7 @@ def test_people_are_told_when_it_cannot_be_known_for_too_long_whether_anything_w
     assert happened == [("after",)]
     buckets.reply = error
     clock.now_s += 299
-    with capture_logs() as logs:
+    with logged() as logs:
         watch.sweep()
     assert "audit_lag" not in [each[0] for each in happened]
     assert [line["event"] for line in logs] == ["sweep_failed"]
@@ -130,12 +130,12 @@ def test_the_watch_goes_on_whatever_a_look_raises(
 
     monkeypatch.setattr(watch, "_before", before)
     stopped = threading.Event()
-    with capture_logs() as logs:
+    with logged() as logs:
         Loops().start("watch", watch.turn, stopped)
         eventually(lambda: happened.count(("before",)) > 2)
         stopped.set()
     assert happened.count(("after",)) > 2  # each look went on to the sweep
-    assert {line["event"] for line in logs if line.get("loop") == "watch"} == {"loop_failed", "loop_recovered"}
+    assert {line["event"] for line in logs} == {"loop_failed", "loop_recovered"}
 
 
 def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once(monkeypatch: p
             raise fault
         acted.append(bucket)
 
-    with capture_logs() as logs:
+    with logged() as logs:
         nudger = Nudger(act)
         nudger.nudge(999)
         eventually(lambda: acted == [999])
@@ -200,7 +200,7 @@ def test_what_a_worker_tries_between_retries_of_huey_begins_no_further_row_of_th
         raise RedisConnectionError("away")
 
     monkeypatch.setattr(tasks.worker._drain, "run", fail)
-    with capture_logs():
+    with logged():
         for _ in range(4):
             tasks.worker._retries.release(REDIS)
             tasks.enqueue_drain(3)
@@ -223,7 +223,7 @@ def test_the_last_failure_is_an_alert_though_redis_does_not_answer(
     told: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(tasks.worker, "_alert", lambda kind, **context: told.append((kind, context)))
     retries = settings("").audit_retries
-    with capture_logs():
+    with logged():
         for _ in range(retries + 1):
             tasks.worker._retries.release(REDIS)
             tasks.worker._drain_here(3)

@@ -1,0 +1,26 @@
+"""What a test's own code has logged."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from structlog.testing import capture_logs
+
+
+@contextmanager
+def logged() -> Iterator[list[MutableMapping[str, Any]]]:
+    """Yield what is logged meanwhile, but for what threads of earlier tests say: some still look for a store."""
+    here, earlier = threading.current_thread(), set(threading.enumerate())
+
+    def own(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        thread = threading.current_thread()
+        if thread in earlier and thread is not here:
+            raise structlog.DropEvent
+        return event
+
+    with capture_logs([own]) as lines:
+        yield lines
