@@ -63,9 +63,15 @@ def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
 
 
 @pytest.fixture(scope="module")
-def strict(make_cluster: MakeCluster) -> Cluster:
-    """A web process that allows little."""
+def strict_cluster(make_cluster: MakeCluster) -> Cluster:
     return make_cluster(web=1, worker=False, **STRICT)
+
+
+@pytest.fixture
+def strict(strict_cluster: Cluster) -> Cluster:
+    """A web process that allows little; connections of earlier tests have ended."""
+    eventually(lambda: metric(strict_cluster.urls[0], "syncapp_ws_connections") == 0)
+    return strict_cluster
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +94,7 @@ def client() -> Iterator[Open]:
 @pytest.fixture(autouse=True)
 def nothing_goes_wrong(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    for name in ("pair", "strict"):
+    for name in ("pair", "strict_cluster"):
         if name in request.fixturenames:
             assert not errors_in(request.getfixturevalue(name))
 
@@ -394,8 +400,6 @@ def test_quotas_refuse_before_the_upgrade_and_give_back_what_was_taken(strict: C
 @pytest.fixture
 def raw(strict: Cluster) -> Iterator[Raw]:
     """A connection that has been told that there is no such session."""
-    # Those of earlier tests may linger for a moment, and few are allowed.
-    eventually(lambda: metric(strict.urls[0], "syncapp_ws_connections") < 4)
     with Raw(strict.urls[0], str(uuid.uuid4())) as connection:
         assert connection.message()["code"] == "SESSION_NOT_FOUND"
         yield connection
@@ -505,7 +509,6 @@ def test_a_handshake_that_comes_byte_by_byte_is_one(strict: Cluster) -> None:
 )
 def test_a_reset_in_the_middle_leaves_nothing_behind(strict: Cluster, sent: bytes) -> None:
     url = strict.urls[0]
-    eventually(lambda: metric(url, "syncapp_ws_connections") == 0)
     for _ in range(4):
         with Raw(url, str(uuid.uuid4())) as broken:
             broken.socket.sendall(sent)
@@ -569,6 +572,7 @@ def test_fuzz_never_hurts_anybody_else(strict: Cluster, client: Open) -> None:
         )()
 
     for _ in range(150):
+        eventually(lambda: metric(url, "syncapp_ws_connections") < 4)  # few are allowed
         with Raw(url, str(uuid.uuid4())) as fuzzed, suppress(ConnectionError, TimeoutError):
             assert fuzzed.status == 101, f"seed {seed}"
             for _ in range(chance.randrange(1, 12)):
