@@ -7,26 +7,18 @@ import time
 from typing import Any
 
 import pytest
-import structlog
 from clocks import settings
 from logged import logged
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from test_tasks import eventually, tasks  # noqa: F401 `tasks` is a fixture
 
-from syncapp import nudger as nudger_module
 from syncapp import watch as watch_module
 from syncapp.loops import Loops
 from syncapp.nudger import Nudger
 from syncapp.outbox import Backlog
 from syncapp.retries import POSTGRESQL, REDIS, Retries
 from syncapp.watch import Watch
-
-
-@pytest.fixture(autouse=True)
-def fresh_logger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A logger that keeps nothing of how an earlier test had it configured, so that its lines are captured."""
-    monkeypatch.setattr(watch_module, "log", structlog.get_logger())
 
 
 class Buckets:
@@ -138,8 +130,7 @@ def test_the_watch_goes_on_whatever_a_look_raises(
     assert {line["event"] for line in logs} == {"loop_failed", "loop_recovered"}
 
 
-def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nudger_module, "log", structlog.get_logger())
+def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once() -> None:
     faults = iter([ValueError("one"), ValueError("two"), RedisError("away")])
     acted: list[int] = []
 
