@@ -78,13 +78,13 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.clock_watch import ClockWatch
     from syncapp.config import Settings
     from syncapp.connection import Backend
+    from syncapp.failover import server_at
     from syncapp.history import History
     from syncapp.hub import Hub
     from syncapp.inbox import Crew
     from syncapp.keys import Keyspace
     from syncapp.last_drain import LastDrain
     from syncapp.limits import Limits
-    from syncapp.lines import server_at
     from syncapp.loops import Loops
     from syncapp.nudger import Nudger
     from syncapp.outbox import Outbox
@@ -134,7 +134,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # a redirect would repeat any Host
     # No route is a coroutine: Flask need not look at each call.
-    app.ensure_sync = lambda func: func  # type: ignore[method-assign]
+    app.ensure_sync = lambda func: func  # type: ignore[method-assign]  # Flask's own hook
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     if settings.proxy_hops:
         forwarded = Forwarded(app.wsgi_app, settings.proxy_hops)

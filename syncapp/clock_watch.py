@@ -18,8 +18,9 @@ import redis
 import structlog
 
 from syncapp import metrics
+from syncapp.failover import Server
 from syncapp.keys import Keyspace
-from syncapp.lines import Server, even_if_full, packed, pool_of
+from syncapp.lines import even_if_full, packed, pool_of
 from syncapp.presence import Presence
 from syncapp.state import iso
 

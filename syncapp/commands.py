@@ -10,7 +10,8 @@ import orjson
 from msgspec import Struct
 
 from syncapp.definitions import Definition
-from syncapp.state import BLOCKS, DEFINITION, TAGS, Participant, Session, participants_of, values_of
+from syncapp.layout import BLOCKS, DEFINITION, TAGS, values_of
+from syncapp.state import Participant, Session, participants_of
 
 
 class Claim(Struct, frozen=True):

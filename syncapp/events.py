@@ -19,7 +19,8 @@ from msgspec.json import Decoder
 from msgspec.structs import astuple
 
 from syncapp.copying import COLUMNS, copied_row
-from syncapp.state import BLOCKS, DEFINITION, SCALARS, Session, iso, values_of_snapshot
+from syncapp.layout import BLOCKS, DEFINITION, SCALARS, values_of_snapshot
+from syncapp.state import Session, iso
 
 Row = dict[str, Any]
 """Column values by name, as JSON; instants are ISO 8601 text, exact to the millisecond."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import redis
 
 from syncapp.keys import Keyspace
-from syncapp.state import order_of
+from syncapp.layout import order_of
 from syncapp.topics import Order, Topic
 
 ROUND_S = 2.0

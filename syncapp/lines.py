@@ -5,9 +5,7 @@ its socket directly, as a *line*: one packed command out, its reply back, withou
 Nothing is retried. A connection on which anything went wrong is closed: its next user could otherwise read the reply
 to somebody else's command. Idle connections are closed after some seconds.
 
-A reply can also say that this is the wrong server: a primary that was demoted behind its address answers READONLY to
-every write, for as long as the connection stays open. So such a reply ends all connections of the process that were
-made before it, and new ones are made to wherever the address points by then.
+A reply that means "wrong server" ends all connections that were made before it (`syncapp.failover`).
 """
 
 from __future__ import annotations
@@ -18,12 +16,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, cast
 
 import hiredis
 import redis
 from redis import exceptions
+
+from syncapp.failover import Server, says_wrong_server, watchful
 
 IDLE_S = 5.0
 """How long an unused connection stays open."""
@@ -33,8 +32,6 @@ _REAP_S = 1.0
 _READ_BYTES = 65_536
 _FRESH_S = 0.5
 """A line that was silent for longer is looked at before it is used: the server may have closed it."""
-_WRONG_SERVER = frozenset({"READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "MOVED", "ASK"})
-"""Replies of a server that is not, or not yet, the one that takes commands."""
 _ERRORS: dict[str, type[exceptions.RedisError]] = {
     "NOSCRIPT": exceptions.NoScriptError,
     "LOADING": exceptions.BusyLoadingError,
@@ -56,52 +53,6 @@ def even_if_full(command: str, key: str, *words: str | bytes | int) -> bytes:
     """Return a command on one key, as a script that a full server takes, too: for what is small and does not grow."""
     script = f"#!lua flags=allow-oom\nreturn redis.call('{command}', KEYS[1], unpack(ARGV))"
     return packed("EVAL", script, 1, key, *words)
-
-
-class Server:
-    """The server that an address leads to; its generation grows when it turns out to be the wrong one."""
-
-    def __init__(self) -> None:
-        self.generation = 0
-        self._lock = threading.Lock()
-
-    def leave(self, generation: int) -> None:
-        """End a generation of connections, one of which leads to the wrong server. Does nothing if it has ended."""
-        with self._lock:
-            if generation == self.generation:
-                self.generation += 1
-
-
-@cache
-def server_at(url: str) -> Server:
-    """Return the server of an address: one for all pools of this process that use it."""
-    return Server()
-
-
-def says_wrong_server(error: BaseException) -> bool:
-    """Tell whether an error reply means that this server does not accept commands but another one may."""
-    word = getattr(error, "status_code", None) or str(error).removeprefix("ERR ").split(" ", 1)[0]
-    return word in _WRONG_SERVER
-
-
-class _Watchful:
-    """Mixin for redis-py's connections: a reply that means "wrong server" ends the server's generation."""
-
-    server: Server
-    generation: int
-
-    def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().read_response(*args, **kwargs)  # type: ignore[misc]  # defined by the class it is mixed into
-        except exceptions.RedisError as error:
-            if says_wrong_server(error):
-                self.server.leave(self.generation)
-            raise
-
-
-@cache
-def _watchful(connection_class: type[Any]) -> type[Any]:
-    return type(f"Watchful{connection_class.__name__}", (_Watchful, connection_class), {})
 
 
 class Line:
@@ -164,7 +115,7 @@ class Pool(redis.ConnectionPool):
     def __init__(
         self, *, server: Server, wait_s: float, idle_s: float = IDLE_S, max_connections: int, **options: Any
     ) -> None:
-        options["connection_class"] = _watchful(options.get("connection_class", redis.Connection))
+        options["connection_class"] = watchful(options.get("connection_class", redis.Connection))
         self._server = server
         self._wait_s = wait_s
         self._idle_s = idle_s

@@ -16,7 +16,7 @@ _SHARED: list[structlog.typing.Processor] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.StackInfoRenderer(),
 ]
-# One list for good: a logger that is used keeps the list of that moment, and tests put theirs into it.
+# Always the same list: a logger keeps the one it was first used with, and tests replace its contents.
 _PROCESSORS: list[structlog.typing.Processor] = [
     structlog.stdlib.filter_by_level,
     *_SHARED,

@@ -19,7 +19,7 @@ from syncapp.db import Connection, connect
 from syncapp.findings import Bad, Fault, Fork
 from syncapp.forks import Forks
 from syncapp.keys import SENTINEL, Keyspace
-from syncapp.state import order_of
+from syncapp.layout import order_of
 
 _AT_ONCE = 500
 _NOWHERE = (0, 0)

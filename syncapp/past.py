@@ -9,7 +9,8 @@ from typing import Any
 
 from syncapp.definitions import Definition
 from syncapp.errors import AuditIncomplete
-from syncapp.state import SCALARS, Session, participants_of
+from syncapp.layout import SCALARS
+from syncapp.state import Session, participants_of
 
 SNAPSHOT_EVERY = 100
 """A whole state comes with every so many versions: that of lua/_commit.lua."""

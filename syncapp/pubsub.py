@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from syncapp.config import Settings
-from syncapp.lines import says_wrong_server, server_at
+from syncapp.failover import says_wrong_server, server_at
 from syncapp.loops import Loops
 from syncapp.redis import connect_pubsub
 

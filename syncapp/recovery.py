@@ -85,7 +85,7 @@ class Recovery:
         """
         there = self._store.peek(session_id)
         if there is None and self._is_on_its_way(session_id):
-            there = self._store.peek(session_id)  # what is on its way may be the restore of somebody else
+            there = self._store.peek(session_id)  # the event may be another process's restore
             if there is None:
                 raise AuditIncomplete("events of this session are on their way into the log; try again", _LATER)
         known = self._history.remains(session_id)

@@ -19,7 +19,8 @@ from redis.retry import Retry
 from syncapp import refusals
 from syncapp.config import Settings
 from syncapp.errors import StoreUnavailable
-from syncapp.lines import Pool, server_at
+from syncapp.failover import server_at
+from syncapp.lines import Pool
 
 _GONE = (exceptions.ConnectionError, exceptions.TimeoutError)
 _NOT_NOW = (

@@ -15,9 +15,10 @@ import orjson
 
 from syncapp import statements
 from syncapp.db import Cursor
+from syncapp.layout import RECORD_WIDTH
 from syncapp.moments import commits_of
 from syncapp.past import Commit, session_of
-from syncapp.state import RECORD_WIDTH, Session, iso
+from syncapp.state import Session, iso
 
 _TIMEOUTS = frozenset({"cycle_timed_out", "session_expired"})
 _RECORD = "%12d%12d%9d%1d"

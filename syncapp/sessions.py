@@ -29,10 +29,11 @@ from syncapp.definitions import define, session_budget_ms
 from syncapp.errors import Conflict, ValidationFailed
 from syncapp.fields import MAX_METADATA_BYTES
 from syncapp.keys import SENTINEL, Keyspace
+from syncapp.layout import order_of
 from syncapp.models import CreateSession, merge_patch
 from syncapp.redis import TRANSLATION
 from syncapp.remains import Remains
-from syncapp.state import Session, order_of
+from syncapp.state import Session
 
 KEY_NAMESPACE = uuid.UUID("6c2f6d63-8a0b-5b0e-9c39-0d0c4d1f4f57")
 """Makes a session's id from an idempotency key, when a create has no id of its own."""

@@ -28,10 +28,11 @@ from syncapp.capacity import redis_of_worker
 from syncapp.clock_watch import ClockWatch
 from syncapp.config import Settings, load
 from syncapp.drains import Drain, collect_rarely
+from syncapp.failover import server_at
 from syncapp.keys import Keyspace
 from syncapp.last_drain import LastDrain
 from syncapp.letters import DeadLetters
-from syncapp.lines import pool_of, server_at
+from syncapp.lines import pool_of
 from syncapp.loops import Loops
 from syncapp.nudger import Nudger
 from syncapp.outbox import Outbox

@@ -38,8 +38,8 @@ LONGEST = {
     "test_pool",
 }
 
-# Kills of the server lose nothing all the same: only a crash of the machine would. A vacuum of the catalogue removes a
-# file that the next connection writes anew, which it can't while a test has the disk full.
+# Killing the server still loses nothing: only a crash of the machine would. A vacuum of the catalogue deletes a file
+# that the next connection has to write again, and it can't while a test keeps the disk full.
 FAST_POSTGRES = ("fsync=off", "full_page_writes=off", "autovacuum=off")
 
 
@@ -200,12 +200,12 @@ def cluster(make_cluster: MakeCluster, redis_url: str) -> Cluster:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return in how many processes `make test` runs, each with servers of its own: one on a Redis that is given."""
+    """Return the number of processes for `make test`, each with its own servers; 0 is one process, on REDIS_URL."""
     return 0 if os.environ.get("REDIS_URL") else max(2, min(4, os.cpu_count() or 1))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: no process is left with one of them at the end."""
+    """Start with the longest files, so that all processes end at about the same time."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 @contextmanager
 def logged() -> Iterator[list[MutableMapping[str, Any]]]:
-    """Yield what is logged meanwhile, but for what threads of earlier tests say: some still look for a store."""
+    """Collect log lines, except those of threads that were running before: earlier tests may have left some."""
     here, earlier = threading.current_thread(), set(threading.enumerate())
 
     def own(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -99,11 +99,12 @@ def metric(url: str, name: str) -> float:
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
 
-def eventually(check: Callable[[], bool], within_s: float = 60.0) -> None:
+def eventually(check: Callable[[], object], within_s: float = 60.0) -> None:
+    """Wait until something is so."""
     end_s = time.monotonic() + within_s
     while not check():
         assert time.monotonic() < end_s, "it did not become true in time"
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 def errors_in(cluster: Cluster) -> list[str]:

@@ -20,6 +20,7 @@ LEAVES = {
     "models",
     "rules",
     "definitions",
+    "layout",
     "state",
     "protocol",
     "clock",
@@ -45,6 +46,7 @@ LEAVES = {
     "findings",
 }
 STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals", "pool", "moments", "remains"} | {
+    "failover",
     "troubles",
     "idle",
     "probe",

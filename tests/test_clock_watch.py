@@ -22,8 +22,9 @@ from syncapp.audit import AuditLog
 from syncapp.clock_watch import TURN_S, VOTE_S, ClockWatch, Step, agreed_steps, recorded_steps
 from syncapp.db import Database
 from syncapp.drains import Drain
+from syncapp.failover import Server
 from syncapp.keys import Keyspace
-from syncapp.lines import Pool, Server, pool_of
+from syncapp.lines import Pool, pool_of
 from syncapp.loops import Loops
 from syncapp.outbox import Outbox
 from syncapp.presence import Presence

@@ -18,8 +18,8 @@ import orjson
 import psycopg2
 import pytest
 from logged import logged
+from peers import eventually
 from roles import ask, guest_of, held, name_of, role_of, scratch, server_of, set_read_only
-from test_race import eventually
 
 from syncapp import db as database
 from syncapp import migrating

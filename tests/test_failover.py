@@ -18,7 +18,7 @@ from redis import exceptions
 
 from syncapp import broker
 from syncapp.errors import StoreUnavailable
-from syncapp.lines import says_wrong_server
+from syncapp.failover import says_wrong_server
 from syncapp.pubsub import PubSub
 from syncapp.redis import connect
 from syncapp.servers import Valkey

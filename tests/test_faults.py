@@ -12,7 +12,8 @@ import pytest
 import redis as redis_py
 import requests
 from clocks import crowd, make_store
-from test_race import CHESS, Clients, eventually, rows
+from peers import eventually
+from test_race import CHESS, Clients, rows
 
 from syncapp.servers import Postgres, Valkey
 

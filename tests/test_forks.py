@@ -17,8 +17,8 @@ import pytest
 import redis as redis_py
 from clocks import NOON_MS, SetClock, chess, make_store, settings
 from flask import Flask
+from peers import eventually
 from test_audit import KEYS, rows
-from test_race import eventually
 from test_recovery import ID, dumped, lose, roll_back
 from test_replay import Log
 

@@ -20,7 +20,8 @@ import requests
 from clocks import chess, settings
 from flask import Flask
 from logged import logged
-from test_tasks import KEYS, eventually
+from peers import eventually
+from test_tasks import KEYS
 
 from syncapp import cli, create_app
 from syncapp.audit import AuditLog
@@ -93,7 +94,7 @@ class Full:
         self.redis.config_set("maxmemory", 0)
 
     def dump(self) -> dict[bytes, tuple[Any, int]]:
-        """Everything that Redis holds, but for what ends by itself within a second, and who is there."""
+        """All keys but the list of processes and those that expire within a second."""
         passing = re.compile(rb"sweeper|nudge|:ready$|processes$")
         keys = sorted(key for key in self.redis.scan_iter(count=1000) if not passing.search(key))
         # DUMP tells a hash's fields in an order of their own.
@@ -193,7 +194,7 @@ def test_a_full_store_empties_by_itself_when_postgresql_is_back(full: Full) -> N
         assert {key: held for key, held in full.dump().items() if b"huey" not in key and b"outbox" not in key} == {
             key: held for key, held in before.items() if b"huey" not in key and b"outbox" not in key
         }
-        # Who is to be told is told, though nothing can be written to Redis.
+        # Alerts are sent although nothing can be written to Redis.
         eventually(lambda: told(cluster.worker, "drain_gave_up") and told(cluster.worker, "audit_lag"), within_s=60)
         assert (
             told(cluster.worker, "drain_gave_up")[-1]["waiting"] + told(cluster.worker, "drain_gave_up")[-1]["active"]

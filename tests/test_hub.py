@@ -19,6 +19,7 @@ from clocks import chess, make_store, messages, settings
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from peers import eventually
 
 from syncapp.backlog import MOST_BYTES, MOST_FRAMES, Backlog, Item
 from syncapp.clock import ServerClock
@@ -118,13 +119,6 @@ def running(store: SessionStore) -> Session:
 
 def rising(orders: list[Order]) -> bool:
     return all(earlier < later for earlier, later in pairwise(orders))
-
-
-def eventually(check: Callable[[], bool], within_s: float = 60.0) -> None:
-    end_s = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < end_s, "it did not become true in time"
-        time.sleep(0.02)
 
 
 def test_nothing_starts_before_the_first_watch(hub: Hub) -> None:

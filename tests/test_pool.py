@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg2
 import pytest
 import requests
+from peers import eventually
 from roles import ask, guest_of, held, role_of
-from test_race import CHESS, eventually
+from test_race import CHESS
 
 from syncapp.db import Cursor, Database, upgrade
 from syncapp.errors import AuditUnavailable

@@ -16,9 +16,9 @@ import pytest
 import redis as redis_py
 from clocks import make_store, settings
 from flask import Flask
+from peers import eventually
 from roles import ask, end_connections, guest_of, role_of, scratch, server_of, set_read_only
 from test_db import add_migration
-from test_race import eventually
 from test_tasks import left
 
 from syncapp import audit, cli, troubles

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import pytest
 import redis as redis_py
 import requests
 from clocks import dump
+from peers import eventually
 
 from syncapp.config import Settings
 from syncapp.keys import AUDIT_GROUP, Keyspace
@@ -54,13 +54,6 @@ class Clients:
 @pytest.fixture(scope="module")
 def clients(cluster: Cluster) -> Clients:
     return Clients(cluster, 50)
-
-
-def eventually(check: Callable[[], bool], within_s: float = 60.0) -> None:
-    end_s = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < end_s, "it did not become true in time"
-        time.sleep(0.05)
 
 
 def rows(database_url: str, query: str, *arguments: Any) -> list[Any]:

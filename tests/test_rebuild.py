@@ -1,11 +1,9 @@
-"""Deadlines whose key was deleted are rebuilt, without anybody who asks, and the sweep goes on meanwhile."""
+"""Deleted deadlines are rebuilt without any request for their sessions, while the sweep goes on."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import requests
 import structlog
 from clocks import PARTIALS, SetClock, chess, make_store, messages, settings
 from conftest import MakeCluster
+from peers import eventually
 from prometheus_client import REGISTRY
 from structlog.testing import LogCapture
 
@@ -240,24 +239,17 @@ def test_the_sweep_goes_on_while_a_walk_runs(
     sweeper.start()
     try:
         (session,) = started(store, 1, budget_ms=1000)
-        eventually(lambda: "participant_expired" in [each["event"]["type"] for each in messages(redis, session)])
+        eventually(lambda: "participant_expired" in [each["event"]["type"] for each in messages(redis, session)], 90)
         assert marks(redis) == {float(WALKED)}, "the walk was over before the session expired"
     finally:
         sweeper.stop()
-
-
-def eventually(check: Callable[[], object], within_s: float = 90.0) -> None:
-    end_s = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < end_s, "it did not become true in time"
-        time.sleep(0.05)
 
 
 def test_sessions_time_out_though_their_deadlines_were_deleted_and_nobody_comes(
     make_cluster: MakeCluster, servers: Servers, redis: redis_py.Redis, db: psycopg2.extensions.connection
 ) -> None:
     cluster = make_cluster(web=2, worker=True)
-    eventually(lambda: marks(redis) == {float(COMPLETE)})
+    eventually(lambda: marks(redis) == {float(COMPLETE)}, 90)
     ids = []
     for number in range(40):
         people = [{"participant_id": name, "total_time_ms": 3000} for name in ("white", "black")]
@@ -277,7 +269,7 @@ def test_sessions_time_out_though_their_deadlines_were_deleted_and_nobody_comes(
             cursor.execute("SELECT session_id::text FROM sync_events WHERE event_type = 'participant_expired'")
             return {session_id for (session_id,) in cursor.fetchall()}
 
-    eventually(lambda: ended() == set(ids))
+    eventually(lambda: ended() == set(ids), 90)
     holders = [web for web in cluster.web if "deadlines_rebuilt" in web.output()]
     assert len(holders) >= 1
     metrics = "".join(requests.get(f"{url}/metrics", timeout=30).text for url in cluster.urls)
@@ -286,7 +278,7 @@ def test_sessions_time_out_though_their_deadlines_were_deleted_and_nobody_comes(
     # Afterwards everything works.
     again = requests.post(f"{cluster.urls[0]}/v1/sessions", json=body, timeout=30).json()["data"]["session_id"]
     requests.post(f"{cluster.urls[1]}/v1/sessions/{again}/start", timeout=30)
-    eventually(lambda: again in ended())
+    eventually(lambda: again in ended(), 90)
     flask = [str(Path(sys.executable).parent / "flask"), "--app", "wsgi", "audit", "verify"]
     env = app_env({}, servers)
     done = subprocess.run(flask, cwd=ROOT, env=env, capture_output=True, text=True, check=False)

@@ -19,10 +19,10 @@ import redis as redis_py
 import requests
 from clocks import NOON_MS, PARTIALS, SetClock, chess, crowd, make_store, messages, settings
 from flask.testing import FlaskClient
+from peers import eventually
 from test_api import CHESS, UNKNOWN, error
 from test_audit import KEYS, rows
 from test_model import MOST_UNATTENDED
-from test_race import eventually
 from test_replay import Log
 from wire import Raw
 
@@ -36,6 +36,7 @@ from syncapp.errors import (
     SessionNotFound,
     ValidationFailed,
 )
+from syncapp.layout import SCALARS, values_of
 from syncapp.metrics import RECOVERIES
 from syncapp.models import CreateSession
 from syncapp.outbox import Outbox
@@ -43,7 +44,6 @@ from syncapp.questions import AtQuestion
 from syncapp.recovery import Misses, Outcome, Recovery
 from syncapp.servers import Valkey
 from syncapp.sessions import SessionStore
-from syncapp.state import SCALARS, values_of
 from syncapp.verifier import Checked, verify
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path

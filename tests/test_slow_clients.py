@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any
 
 import psutil
 import pytest
 import requests
+from peers import eventually
 from wire import CLOSE, TEXT, Ended, Frame, Raw
 
 from syncapp.backlog import MOST_BYTES
@@ -83,13 +83,6 @@ def version_of(frame: Frame) -> int | None:
         return None
     version: int = frame.message["state"]["version"]
     return version
-
-
-def eventually(check: Callable[[], bool], within_s: float = 60.0) -> None:
-    end_s = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < end_s, "it did not become true in time"
-        time.sleep(0.05)
 
 
 def read_until(raw: Raw, version: int) -> list[Frame]:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 import redis as redis_py
 import structlog
 from clocks import PARTIALS, SetClock, chess, make_store, messages, settings
+from peers import eventually
 from prometheus_client import REGISTRY
 from structlog.testing import LogCapture
 
@@ -74,13 +75,6 @@ def deadline(client: redis_py.Redis, session_id: str) -> float | None:
 
 def sample(name: str) -> float:
     return REGISTRY.get_sample_value(name) or 0.0
-
-
-def eventually(check: Callable[[], object], within_s: float = 60.0) -> None:
-    end_s = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < end_s, "it did not become true in time"
-        time.sleep(0.005)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from clocks import chess, make_store, settings
 from flask import Flask
 from huey.registry import Message
 from logged import logged
+from peers import eventually
 from redis.exceptions import RedisError
 
 from syncapp import broker, cli
@@ -49,13 +50,6 @@ def count(db: Db, query: str = "SELECT count(*) FROM sync_events") -> int:
     with db.cursor() as cursor:
         cursor.execute(query)
         return int(cursor.fetchone()[0])  # type: ignore[index]
-
-
-def eventually(check: Callable[[], Any], within_s: float = 60.0) -> None:
-    end_s = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < end_s, "it did not become true in time"
-        time.sleep(0.02)
 
 
 def play(redis_url: str, sessions: int, switches: int) -> int:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from clocks import settings
 from logged import logged
+from peers import eventually
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
-from test_tasks import eventually, tasks  # noqa: F401 `tasks` is a fixture
+from test_tasks import tasks  # noqa: F401 `tasks` is a fixture
 
 from syncapp import watch as watch_module
 from syncapp.loops import Loops

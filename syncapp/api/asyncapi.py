@@ -9,7 +9,15 @@ from orjson import dumps
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
-from syncapp.api.schema import VERSION, Answer, Clock, Event, Instant, State, StreamQuery
+from syncapp.api.parameters import StreamQuery
+from syncapp.api.schema import (
+    VERSION,
+    Answer,
+    Clock,
+    Event,
+    Instant,
+    State,
+)
 from syncapp.errors import (
     BY_WORD,
     InternalError,

@@ -5,13 +5,10 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, request
 
 from syncapp.api import requests, responses
+from syncapp.api.parameters import CommandHeaders, CreateHeaders, ReadHeaders, ReadQuery
 from syncapp.api.schema import (
     CommandAnswer,
-    CommandHeaders,
-    CreateHeaders,
     ErrorAnswer,
-    ReadHeaders,
-    ReadQuery,
     StateAnswer,
     answers,
     documented,

@@ -8,7 +8,12 @@ from flask import Blueprint, Response, current_app, request
 
 from syncapp import admission
 from syncapp.api import requests
-from syncapp.api.schema import ErrorAnswer, StreamHeaders, StreamQuery, answers, documented
+from syncapp.api.parameters import StreamHeaders, StreamQuery
+from syncapp.api.schema import (
+    ErrorAnswer,
+    answers,
+    documented,
+)
 from syncapp.models import session_id
 from syncapp.stream import Stream
 

@@ -1,0 +1,72 @@
+"""Headers and query parameters of the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from syncapp.api.requests import MAX_WAIT_MS
+
+
+class ReadHeaders(BaseModel):
+    """Headers of a read."""
+
+    if_none_match: str | None = Field(
+        default=None, alias="If-None-Match", description="Answer 304 when this ETag is current."
+    )
+
+
+class ReadQuery(BaseModel):
+    """How long a read waits."""
+
+    wait_ms: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_WAIT_MS,
+        description="With `If-None-Match`: wait so long for another version than that, then answer 304.",
+    )
+
+
+class StreamQuery(BaseModel):
+    """Where a stream begins, and what it carries."""
+
+    epoch: int | None = Field(default=None, ge=0, description="With `version`: what the client knows.")
+    version: int | None = Field(default=None, ge=0)
+    format: Literal["state", "patch"] = Field(default="state", description="Whole states, or what changed.")
+
+
+class StreamHeaders(BaseModel):
+    """Headers of a stream."""
+
+    last_event_id: str | None = Field(
+        default=None, alias="Last-Event-ID", description="`<epoch>-<version>` of the last event; browsers send it."
+    )
+
+
+class CreateHeaders(BaseModel):
+    """Headers of a create."""
+
+    idempotency_key: str | None = Field(
+        default=None,
+        alias="Idempotency-Key",
+        description="1 to 128 visible ASCII characters; the same key again changes nothing and answers with the "
+        "current state. Without a `session_id` the key must be a random UUID (version 4 or 7), made for this create.",
+    )
+    prefer: str | None = Field(default=None, alias="Prefer", description="`return=minimal` leaves the state out.")
+    request_id: str | None = Field(
+        default=None, alias="X-Request-Id", description="Goes into logs and the audit trail."
+    )
+
+
+class CommandHeaders(CreateHeaders):
+    """Headers of a command."""
+
+    idempotency_key: str | None = Field(
+        default=None,
+        alias="Idempotency-Key",
+        description="1 to 128 visible ASCII characters; the same key again changes nothing and answers with the "
+        "current state, or, where `return=minimal` is preferred, with the first event and patch if they were kept.",
+    )
+
+    if_match: str | None = Field(default=None, alias="If-Match", description="The ETag to act on; else 412.")
