@@ -10,10 +10,10 @@ CORE := sessions calls scripts lines failover layout state sweeper rebuild outbo
 $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>/dev/null || rm -f $(INSTALLED))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test mutants check stress lint types fmt bench validate chaos clean
+.PHONY: help run test test-browser mutants check stress lint types fmt bench validate chaos clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 run: $(INSTALLED) ## Start web and worker with private servers (PORT=8000, DATA_DIR=.data; REDIS_URL, DATABASE_URL)
 	@exec $(BIN)/python -m syncapp.dev
@@ -29,10 +29,13 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
+test-browser: $(INSTALLED) ## Run the tests that need a browser; Debian's `chromium` is enough (ARGS="-k name")
+	$(BIN)/python -m pytest tests/browser $(ARGS)
+
 mutants: $(INSTALLED) ## Show that the tests notice small faults in the scripts (some minutes; ONLY="7 12" tries these)
 	$(BIN)/python tests/mutants.py $(ONLY)
 
-check: lint types test ## Run all that CI runs
+check: lint types test ## Run all that CI runs, but for test-browser
 
 stress: $(INSTALLED) ## Hundreds of clients and faults for a minute (STRESS_SECONDS, STRESS_CLIENTS, STRESS_SEED)
 	@STRESS_SECONDS=$${STRESS_SECONDS:-60} STRESS_CLIENTS=$${STRESS_CLIENTS:-300} \

@@ -1,0 +1,24 @@
+"""The API's page in a real browser."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts the folder above on the path
+
+
+@pytest.fixture(scope="module")
+def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
+    """One web process."""
+    with Redis.from_url(redis_url) as client:
+        client.flushdb()
+    return make_cluster(web=1, worker=False)
+
+
+def test_the_page_of_the_api_shows_its_routes_and_asks_no_other_host(page: Page, web: Cluster) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{web.urls[0]}/api-docs")
+    expect(page.get_by_text("/v1/sessions", exact=True).first).to_be_visible(timeout=60_000)
+    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {web.urls[0].split("/")[2]}
