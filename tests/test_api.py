@@ -441,12 +441,39 @@ def test_an_entity_tag_that_is_none_is_refused_and_changes_nothing(
     assert dump(redis, url.rsplit("/", 1)[1]) == before
 
 
-def test_a_current_etag_saves_sending_the_state(client: FlaskClient, url: str) -> None:
+@pytest.mark.parametrize("tag", ['W/"{}"', '"{}-gzip"', '"{}--gzip"', 'W/"{}-br"', '"{};gzip"', '"{}:zstd", "{}-df"'])
+def test_a_tag_that_a_proxy_has_rewritten_still_names_its_version(client: FlaskClient, url: str, tag: str) -> None:
+    def sent(version: int) -> str:
+        return tag.replace("{}", f"{NOON_MS}-{version}")
+
+    error(client.post(f"{url}/switch", headers={"If-Match": sent(1)}), 412, "PRECONDITION_FAILED")
+    assert client.post(f"{url}/switch", headers={"If-Match": sent(2)}).get_json()["data"]["version"] == 3
+    assert client.get(f"{url}?wait_ms=0", headers={"If-None-Match": sent(2)}).status_code == 200
+    assert client.get(f"{url}?wait_ms=0", headers={"If-None-Match": sent(3)}).status_code == 304
+
+
+def test_a_plain_read_answers_with_the_state_whatever_the_client_has(client: FlaskClient, url: str) -> None:
     tag = client.get(url).headers["ETag"]
-    for sent in (tag, f'W/{tag}, "x"', "*"):
-        saved = client.get(url, headers={"If-None-Match": sent})
+    for sent in (tag, f"W/{tag}", "*", '"x"', "x"):
+        read = client.get(url, headers={"If-None-Match": sent})
+        assert (read.status_code, read.headers["ETag"]) == (200, tag)
+        assert read.get_json()["data"]["version"] == 2
+
+
+def test_what_is_current_is_not_sent_again_to_who_may_wait(client: FlaskClient, url: str) -> None:
+    tag = client.get(url).headers["ETag"]
+    for sent in (tag, f'"{NOON_MS}-1", W/{tag}', "*"):
+        saved = client.get(f"{url}?wait_ms=0", headers={"If-None-Match": sent})
         assert (saved.status_code, saved.data, saved.headers["ETag"]) == (304, b"", tag)
-    assert client.get(url, headers={"If-None-Match": '"1-1"'}).status_code == 200
+    assert client.get(f"{url}?wait_ms=0").status_code == 200
+    assert client.get(f"{url}?wait_ms=0", headers={"If-None-Match": '"1-1"'}).status_code == 200
+
+
+@pytest.mark.parametrize("tag", ['"x"', "x", "2", '"2"', '"1-2-3"', '"1-2', '"1-2" "1-3"', '"1-2", "x"', '*, "1-2"'])
+def test_nobody_waits_for_another_version_than_one_that_is_none(client: FlaskClient, url: str, tag: str) -> None:
+    for wait_ms in (0, 20_000):
+        refused = client.get(f"{url}?wait_ms={wait_ms}", headers={"If-None-Match": tag})
+        assert faults(refused) == {"If-None-Match": "etag"}
 
 
 def test_a_retry_with_its_key_is_a_replay_and_another_command_a_mismatch(

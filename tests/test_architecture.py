@@ -44,6 +44,8 @@ LEAVES = {
     "retries",
     "capacity",
     "findings",
+    "etags",
+    "origins",
 }
 STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals", "pool", "moments", "remains"} | {
     "failover",

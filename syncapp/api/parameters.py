@@ -13,7 +13,10 @@ class ReadHeaders(BaseModel):
     """Headers of a read."""
 
     if_none_match: str | None = Field(
-        default=None, alias="If-None-Match", description="Answer 304 when this ETag is current."
+        default=None,
+        alias="If-None-Match",
+        description="With `wait_ms`: the ETag that the client has, or `*` for whatever is current. Without `wait_ms` "
+        "it is ignored, because the clock moves while the version stays the same.",
     )
 
 
@@ -69,4 +72,6 @@ class CommandHeaders(CreateHeaders):
         "current state, or, where `return=minimal` is preferred, with the first event and patch if they were kept.",
     )
 
-    if_match: str | None = Field(default=None, alias="If-Match", description="The ETag to act on; else 412.")
+    if_match: str | None = Field(
+        default=None, alias="If-Match", description="The ETag to act on, weak or strong; else 412."
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import g, request
 
+from syncapp import etags
 from syncapp.commands import Claim
 from syncapp.documents import decode
 from syncapp.errors import UnsupportedMediaType, ValidationFailed
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 MAX_WAIT_MS = 25_000
 """Routers give an answer up after 30 s."""
 _JSON_TYPES = frozenset({"application/json", "application/merge-patch+json"})
-_ETAG = re.compile(r'"(\d{1,16})-(\d{1,16})"\Z')
-_TAGS = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"(?:\s*,\s*(?:W/)?"[\x21\x23-\x7e]*")*\Z')
+_TAG_HINT = 'must be an entity tag, such as "<epoch>-<version>"'
 _NO_VERSION = (0, 0)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _KEY = re.compile(IDEMPOTENCY_KEY_PATTERN.removesuffix("$") + r"\Z")
@@ -89,49 +89,58 @@ def wants_minimal() -> bool:
     )
 
 
-def is_current(etag: str) -> bool:
-    """Tell whether `If-None-Match` names this entity tag (weak comparison) or any."""
-    tags = request.environ.get("HTTP_IF_NONE_MATCH", "")
-    return bool(tags) and any(part.strip().removeprefix("W/") in (etag, "*") for part in tags.split(","))
-
-
-def wait_ms() -> int:
-    """Return how long a read may wait for another version, 0 when it may not. Raises `ValidationFailed`."""
-    text = request.args.get("wait_ms", "0")
+def wait_ms() -> int | None:
+    """Return how long a read may wait for another version, None when it says nothing. Raises `ValidationFailed`."""
+    text = request.args.get("wait_ms")
+    if text is None:
+        return None
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text) <= MAX_WAIT_MS):
         raise ValidationFailed.of("wait_ms", f"must be a whole number of milliseconds, at most {MAX_WAIT_MS}", "range")
     return int(text)
 
 
-def known_version() -> Order | None:
-    """Return the (epoch, version) that `If-None-Match` names, if it names one and nothing else."""
-    match = _ETAG.match(request.headers.get("If-None-Match", "").strip().removeprefix("W/"))
-    return (int(match[1]), int(match[2])) if match else None
+def known_version() -> Order | str | None:
+    """Return the newest (epoch, version) that `If-None-Match` names, `etags.ANY`, or None without that header.
+
+    Raises `ValidationFailed` for a tag that is none of ours: to wait for another version than that is not to wait.
+    """
+    text = request.environ.get("HTTP_IF_NONE_MATCH", "").strip()
+    if text in ("", etags.ANY):
+        return text or None
+    try:
+        known = etags.read(text)
+    except ValueError:
+        known = [None]
+    ours = [version for version in known if version]
+    if len(ours) < len(known):
+        raise ValidationFailed.of("If-None-Match", _TAG_HINT, "etag")
+    return max(ours)
 
 
 def last_event() -> Order | None:
     """Return the (epoch, version) that a stream is to go on from. Raises `ValidationFailed`."""
     text = request.headers.get("Last-Event-ID", "").strip()
-    match = _ETAG.match(f'"{text}"')
-    if text and not match:
+    found = etags.order(text)
+    if text and not found:
         raise ValidationFailed.of("Last-Event-ID", "must be the id of an event of this stream", "event_id")
-    return (int(match[1]), int(match[2])) if match else None
+    return found
 
 
 def _tagged(environ: WSGIEnvironment) -> Order | None:
     """Return the version that `If-Match` names; None for any, (0, 0), which no session has, for tags that are not ours.
 
-    The comparison is the strong one of RFC 9110: a weak tag matches nothing.
+    Raises `ValidationFailed`.
     """
-    text = environ.get("HTTP_IF_MATCH", "*").strip()
-    if text == "*":
+    text = environ.get("HTTP_IF_MATCH", etags.ANY).strip()
+    if text == etags.ANY:
         return None
-    if not _TAGS.match(text):
-        raise ValidationFailed.of("If-Match", 'must be an entity tag, such as "<epoch>-<version>"', "etag")
-    ours = [match for tag in text.split(",") if (match := _ETAG.match(tag.strip()))]
+    try:
+        ours = {version for version in etags.read(text) if version}
+    except ValueError:
+        raise ValidationFailed.of("If-Match", _TAG_HINT, "etag") from None
     if len(ours) > 1:
         raise ValidationFailed.of("If-Match", "must name one version", "etag")
-    return (int(ours[0][1]), int(ours[0][2])) if ours else _NO_VERSION
+    return ours.pop() if ours else _NO_VERSION
 
 
 def _key(environ: WSGIEnvironment) -> str | None:

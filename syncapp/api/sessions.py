@@ -16,6 +16,7 @@ from syncapp.api.schema import (
 from syncapp.commands import Result
 from syncapp.dispatch import COMMANDS
 from syncapp.errors import Conflict, PreconditionFailed
+from syncapp.etags import ANY
 from syncapp.limits import Limits
 from syncapp.models import CreateSession, Request, session_id
 from syncapp.sessions import SessionStore
@@ -87,13 +88,17 @@ def create() -> Response:
 )
 def read(session: str) -> Response:
     """Return a session as it is now, or wait for another version than the one that the client has."""
-    wait_ms, known = requests.wait_ms(), requests.known_version()
-    if wait_ms and known:
+    wait_ms = requests.wait_ms()
+    known = None if wait_ms is None else requests.known_version()
+    if wait_ms and isinstance(known, tuple):
         return wait(session_id(session), known, wait_ms)
     result = store().get(session_id(session))
-    if requests.is_current(result.found.etag):
-        return responses.empty({"ETag": result.found.etag}, 304)
-    return responses.state(result)
+    if known is None:  # browsers send `If-None-Match` by themselves, and the clock has moved since
+        return responses.state(result)
+    current = (result.found.epoch, result.found.version)
+    if wait_ms:
+        return wait(session_id(session), current, wait_ms)
+    return responses.empty({"ETag": result.found.etag}, 304) if known in (current, ANY) else responses.state(result)
 
 
 def wait(session: str, known: Order, wait_ms: int) -> Response:
