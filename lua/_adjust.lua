@@ -16,9 +16,9 @@ local function adjusted_budget(session, participant_arg, group_arg)
     local named = participant_index(session, participant_arg)
     if not named then return nil, nil, 'unknown_participant' end
     index = kind == 'g' and group_of(session, named) or named
-    if kind ~= 'p' and kind ~= 'g' then kind = nil end
+    if kind ~= 'p' and kind ~= 'g' then return nil, nil, 'no_participant_budget' end
   elseif group_arg ~= '' then
-    if session.sync_mode ~= 'per_group' then return nil, nil, 'no_budget' end
+    if session.sync_mode ~= 'per_group' then return nil, nil, 'no_group_budget' end
     index = group_index(session, group_arg)
     if not index then return nil, nil, 'unknown_group' end
   end

@@ -7,7 +7,8 @@
 --       11 add, set or at_least  12 ms  13 participant or ''  14 group or ''  15 latest deadline (ms) or ''
 --       16 reason as JSON text, or ''
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
---          unknown_participant · unknown_group · no_budget · adjustment_too_large
+--          unknown_participant · unknown_group · no_participant_budget · no_group_budget · no_budget
+--          adjustment_too_large
 -- Event  time_adjusted, then what is due by it
 -- @include _command
 -- @include _adjust

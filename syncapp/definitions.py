@@ -74,12 +74,14 @@ def define(new: CreateSession, action: Mapping[str, Any]) -> Definition:
 
 
 def total_time_ms(new: CreateSession) -> int | None:
-    """Return what was granted in all, in ms; None where nothing was."""
-    if new.sync_mode == "per_participant":
-        return sum(person.total_time_ms or 0 for person in new.participants)
+    """Return the total that a state shows, in ms: the given one, or the sum of all budgets; None in modes without."""
+    if new.sync_mode in ("per_cycle", "count_up"):
+        return None
+    if new.total_time_ms is not None:
+        return new.total_time_ms
     if new.sync_mode == "per_group":
         return sum(new.budget_of(group) for group in new.in_groups())
-    return new.total_time_ms
+    return sum(person.total_time_ms or 0 for person in new.participants)
 
 
 def session_budget_ms(new: CreateSession) -> int | None:

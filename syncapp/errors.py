@@ -190,6 +190,8 @@ BY_WORD: dict[str, type[SyncError]] = {
     "unknown_next_participant": ValidationFailed,
     "expired_next_participant": ValidationFailed,
     "unknown_group": ValidationFailed,
+    "no_participant_budget": ValidationFailed,
+    "no_group_budget": ValidationFailed,
     "no_budget": ValidationFailed,
     "adjustment_too_large": ValidationFailed,
     "not_active_participant": NotActiveParticipant,

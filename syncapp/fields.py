@@ -13,14 +13,14 @@ MAX_PARTICIPANTS = 1000
 MAX_METADATA_BYTES = 16_384
 MAX_ACTION_BYTES = 4096
 UUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
-ID_PATTERN = r"^[A-Za-z0-9._:@-]{1,64}$"
+ID_PATTERN = r"^[A-Za-z0-9._:@+-]{1,64}$"
 IDEMPOTENCY_KEY_PATTERN = r"^[\x21-\x7e]{1,128}$"
 
 MESSAGES = {
     "missing": "is required",
     "extra_forbidden": "is not a known field",
     "model_type": "must be a JSON object",
-    "id": "must be 1 to 64 characters of A-Z a-z 0-9 . _ : @ -",
+    "id": "must be 1 to 64 characters of A-Z a-z 0-9 . _ : @ + -",
     "uuid": "must be a UUID, such as 3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10",
 }
 

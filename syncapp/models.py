@@ -47,6 +47,21 @@ MOST_WARNINGS = 8
 _MOST_UNKNOWN = 20
 _MOST_NAMED = 10
 _LONGEST_TEXT = 200
+_WORDS = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"^Field required$", MESSAGES["missing"]),
+        (r"^Extra inputs are not permitted$", MESSAGES["extra_forbidden"]),
+        (r"^Input should be a valid dictionary or .*$", MESSAGES["model_type"]),
+        (r"^[A-Z][a-z]+ should ", "must "),
+        (r" be a valid dictionary$", " be an object"),
+        (r" be a valid list$", " be an array"),
+        (r" be a valid (string|boolean)$", r" be a \1"),
+        (r" be a valid integer$", " be a whole number"),
+        (r" after validation\b", ""),
+    )
+)
+"""What pydantic says, and what a client reads."""
 
 
 class _Found:
@@ -142,7 +157,11 @@ class ActionOnTimeout(BaseModel):
 
 
 class CreateSession(Request):
-    """A new session. `total_time_ms` is the budget of `global`; elsewhere it may repeat the sum of all budgets."""
+    """A new session.
+
+    `total_time_ms` is the budget of `global`. In `per_participant` and `per_group` it is only shown, by default as the
+    sum of all budgets; `per_cycle` and `count_up` ignore it.
+    """
 
     most: ClassVar[Mapping[str, int]] = {
         "participants": MAX_PARTICIPANTS,
@@ -266,15 +285,20 @@ def validation_failed(error: ValidationError) -> ValidationFailed:
     details = []
     for item in error.errors(include_url=False, include_input=False, include_context=False)[:MOST_FAULTS]:
         field = ".".join(str(part) for part in item["loc"]) or "body"
-        message = MESSAGES.get(item["type"]) or item["msg"].replace("Input should", "must", 1)
-        message = message.replace("a valid dictionary", "an object")
-        details.append({"field": _short(field), "message": _short(message), "code": item["type"]})
+        details.append({"field": _short(field), "message": _short(_plain(item["msg"])), "code": item["type"]})
+    if error.error_count() == 1:
+        return ValidationFailed("{field}: {message}".format_map(details[0]), details)
     names = sorted({detail["field"] for detail in details})
     named = ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
-    count = "1 fault" if error.error_count() == 1 else f"{error.error_count()} faults"
-    if error.error_count() > MOST_FAULTS:
-        count = f"more than {MOST_FAULTS} faults"
+    count = f"{error.error_count()} faults" if error.error_count() <= MOST_FAULTS else f"more than {MOST_FAULTS} faults"
     return ValidationFailed(f"{count} in the request: {named}", details)
+
+
+def _plain(text: str) -> str:
+    """Return a message that goes on after the name of the field, in JSON's words instead of Python's."""
+    for pattern, words in _WORDS:
+        text = pattern.sub(words, text, count=1)
+    return text
 
 
 def _short(text: str) -> str:
@@ -286,5 +310,5 @@ def _again(item: Any) -> InitErrorDetails:
 
 
 def _custom(code: str, message: str) -> PydanticCustomError:
-    # Braces in a message would be read as places to fill.
-    return PydanticCustomError(code, message.replace("{", "(").replace("}", ")"))
+    # Braces in a template are places to fill.
+    return PydanticCustomError(code, "{message}", {"message": message})

@@ -23,7 +23,13 @@ _FIELDS = {
     "unknown_next_participant": ("next_participant_id", *_UNKNOWN),
     "expired_next_participant": ("next_participant_id", "has run out of time", "expired_participant"),
     "unknown_group": ("group_id", "is not a group of this session", "unknown_group"),
-    "no_budget": ("op", "there is no such budget in this mode", "no_budget"),
+    "no_participant_budget": (
+        "participant_id",
+        "participants have no budget of their own in this mode; leave participant_id out to adjust the session's",
+        "no_budget",
+    ),
+    "no_group_budget": ("group_id", "there are groups in per_group only", "no_budget"),
+    "no_budget": ("op", "a stopwatch without max_time_ms has nothing to adjust", "no_budget"),
     "adjustment_too_large": ("ms", "would leave more than 99999999999 ms, or 9999999999 ms of overtime", "too_large"),
 }
 """What each word says, and of which field."""

@@ -17,6 +17,7 @@ Fault = tuple[str, str, str]
 
 _MODES = get_args(Mode)
 _TURNS = ("per_participant", "per_group")
+_SHARED = ("per_cycle", "global", "count_up")
 
 
 def faults_of_session(raw: dict[str, Any]) -> Iterator[Fault]:
@@ -26,7 +27,7 @@ def faults_of_session(raw: dict[str, Any]) -> Iterator[Fault]:
     groups = [group for group in _list(raw, "groups") if isinstance(group, dict)]
     yield from _participants(mode, raw, people)
     yield from _groups(mode, raw, people, groups)
-    yield from _times(mode, raw, people, groups)
+    yield from _times(mode, raw)
     yield from _warnings(raw)
 
 
@@ -37,11 +38,13 @@ def _participants(mode: str | None, raw: dict[str, Any], people: list[dict[str, 
     places = [person.get("participant_index") for person in people]
     given = [place for place in places if place is not None]
     if given and {repr(place) for place in places} != {str(place) for place in range(len(people))}:
-        message = f"must be given to all participants or none, each of 0 to {len(people) - 1} once"
+        message = f"must have a participant_index each or none at all, and each of 0 to {len(people) - 1} once"
         yield "participants", message, "participant_index"
     for place, person in _objects(raw, "participants"):
         if mode == "per_participant" and person.get("total_time_ms") is None:
             yield f"participants.{place}.total_time_ms", "is required in this mode", "missing"
+        if mode in _SHARED and person.get("total_time_ms") is not None:
+            yield f"participants.{place}.total_time_ms", "belongs to per_participant and per_group only", "not_in_mode"
 
 
 def _groups(
@@ -80,43 +83,18 @@ def _member(field: str, person: dict[str, Any], known: set[str], owners: set[str
         yield f"{field}.total_time_ms", "is required where the group has no total_time_ms of its own", "missing"
 
 
-def _times(
-    mode: str | None, raw: dict[str, Any], people: list[dict[str, Any]], groups: list[dict[str, Any]]
-) -> Iterator[Fault]:
+def _times(mode: str | None, raw: dict[str, Any]) -> Iterator[Fault]:
     required = {"global": "total_time_ms", "per_cycle": "time_per_cycle_ms"}.get(mode or "")
     if required and raw.get(required) is None:
         yield required, f"is required in {mode}", "missing"
     for field, only in (("time_per_cycle_ms", "per_cycle"), ("max_time_ms", "count_up")):
         if raw.get(field) is not None and mode not in (None, only):
             yield field, f"belongs to {only} only", "not_in_mode"
-    if raw.get("increment_ms") and mode in ("per_cycle", "global", "count_up"):
+    if raw.get("increment_ms") and mode in _SHARED:
         yield "increment_ms", "belongs to per_participant and per_group only", "not_in_mode"
     total = raw.get("total_time_ms")
-    if total is None:
-        return
-    if mode in ("per_cycle", "count_up"):
-        yield "total_time_ms", "belongs to global; this mode has no total", "not_in_mode"
     if mode == "global" and type(total) is int and total > 86_400_000:
         yield "total_time_ms", "must be less than or equal to 86400000", "less_than_equal"
-    budgets = _budgets(mode, people, groups)
-    if budgets is not None and total != sum(budgets):
-        yield "total_time_ms", f"must be {sum(budgets)}, the sum of all budgets, or absent", "sum_mismatch"
-
-
-def _budgets(mode: str | None, people: list[dict[str, Any]], groups: list[dict[str, Any]]) -> list[int] | None:
-    """Return the budgets in ms of a mode that has several; None where they are not known."""
-    owned = _owned(groups)
-    budgets: list[Any]
-    if mode == "per_participant":
-        budgets = [person.get("total_time_ms") for person in people]
-    elif mode == "per_group":
-        budgets = list(owned.values())
-        for person in people:
-            if not isinstance(person.get("group_id"), str) or person["group_id"] not in owned:
-                budgets.append(person.get("total_time_ms"))
-    else:
-        return None
-    return budgets if all(type(budget) is int for budget in budgets) else None
 
 
 def _warnings(raw: dict[str, Any]) -> Iterator[Fault]:

@@ -449,8 +449,12 @@ class Model:
             if group_id not in self.budgets:
                 raise Refused("unknown_group")
             return group_id
+        if participant_id is not None:
+            raise Refused("no_participant_budget")
+        if group_id is not None:
+            raise Refused("no_group_budget")
         owner = self.owner()
-        if participant_id is not None or group_id is not None or owner is None:
+        if owner is None:
             raise Refused("no_budget")
         return owner
 
@@ -482,7 +486,7 @@ class Model:
             "cycle_count": self.cycle_count,
             "total_time_ms": None
             if self.mode in ("per_cycle", "count_up")
-            else sum(budget.granted for budget in self.budgets.values()),
+            else self.body.get("total_time_ms") or sum(budget.granted for budget in self.budgets.values()),
             "time_per_cycle_ms": self.body.get("time_per_cycle_ms"),
             "increment_ms": self.body.get("increment_ms", 0),
             "cycle_started_at": iso(self.run_started),

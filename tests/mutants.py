@@ -141,7 +141,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_adjust", "session.status == 'running' and kind == running", "kind == running"),
     ("_adjust", "kind == running and index == place", "kind == running"),
     ("_adjust", "at_least = function(shown, ms) return math.max(shown, ms) end", "at_least = function(shown, ms) return ms end"),
-    ("_adjust", "if kind ~= 'p' and kind ~= 'g' then kind = nil end", ""),
+    ("_adjust", "if kind ~= 'p' and kind ~= 'g' then return nil, nil, 'no_participant_budget' end", ""),
     ("adjust_session", "if target > 0 and has_crossed", "if false and has_crossed"),
     ("adjust_session", "if target > 0 and has_crossed", "if target >= 0 and has_crossed"),
     ("adjust_session", "\nsettle(session, keys, call, now)\n", "\n"),

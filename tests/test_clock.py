@@ -802,13 +802,13 @@ def test_an_adjusted_cycle_is_followed_by_one_of_the_usual_length(store: Session
     ("mode", "named", "field", "code"),
     [
         ("per_participant", {"participant_id": "z"}, "participant_id", "unknown_participant"),
-        ("per_participant", {"group_id": "A"}, "op", "no_budget"),
+        ("per_participant", {"group_id": "A"}, "group_id", "no_budget"),
         ("per_group", {"group_id": "Z"}, "group_id", "unknown_group"),
         ("per_group", {"participant_id": "z"}, "participant_id", "unknown_participant"),
-        ("per_cycle", {"participant_id": "a"}, "op", "no_budget"),
+        ("per_cycle", {"participant_id": "a"}, "participant_id", "no_budget"),
         ("global", {"participant_id": "z"}, "participant_id", "unknown_participant"),
-        ("global", {"participant_id": "a"}, "op", "no_budget"),
-        ("count_up", {"group_id": "A"}, "op", "no_budget"),
+        ("global", {"participant_id": "a"}, "participant_id", "no_budget"),
+        ("count_up", {"group_id": "A"}, "group_id", "no_budget"),
     ],
 )
 def test_an_adjustment_of_a_budget_that_is_not_there_changes_nothing(

@@ -47,6 +47,8 @@ ERRORS: dict[str, tuple[type[SyncError], str | None, str | None]] = {
     "unknown_next_participant": (ValidationFailed, "next_participant_id", "unknown_participant"),
     "expired_next_participant": (ValidationFailed, "next_participant_id", "expired_participant"),
     "unknown_group": (ValidationFailed, "group_id", "unknown_group"),
+    "no_participant_budget": (ValidationFailed, "participant_id", "no_budget"),
+    "no_group_budget": (ValidationFailed, "group_id", "no_budget"),
     "no_budget": (ValidationFailed, "op", "no_budget"),
 }
 """What each word of the model is as an error: its class, and its field and code."""
@@ -78,6 +80,8 @@ def bodies(draw: st.DrawFn, mode: str) -> dict[str, Any]:
         people, groups = draw(teams(people))
         body |= {"groups": groups} if groups else {}
     times = {"per_cycle": "time_per_cycle_ms", "global": "total_time_ms", "count_up": "max_time_ms"}
+    if mode != "global" and draw(st.sampled_from([False, False, True])):
+        body["total_time_ms"] = draw(budgets)
     if mode in times and (mode != "count_up" or draw(st.sampled_from([True, True, False]))):
         body[times[mode]] = draw(budgets)
     names_nobody: bool = draw(st.booleans())

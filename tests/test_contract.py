@@ -1,0 +1,140 @@
+"""What clients are promised of input and of the form of answers, over real HTTP."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import requests
+
+from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts this folder on the path
+
+
+@pytest.fixture(scope="module")
+def cluster(make_cluster: MakeCluster) -> Cluster:
+    return make_cluster(web=1, worker=False)
+
+
+@pytest.fixture(scope="module")
+def base(cluster: Cluster) -> str:
+    return cluster.urls[0]
+
+
+def created(base: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Create a session, and return its state."""
+    answer = requests.post(f"{base}/v1/sessions", json=body, timeout=60)
+    assert answer.status_code == 201, answer.text
+    state: dict[str, Any] = answer.json()["data"]
+    return state
+
+
+def refused(answer: requests.Response) -> dict[str, str]:
+    """Return what a validation error says of each field."""
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "VALIDATION_ERROR")
+    return {fault["field"]: fault["message"] for fault in answer.json()["error"]["details"]}
+
+
+def people(*names: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"participant_id": name} | more for name in names]
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ({"sync_mode": "per_participant", "participants": people("a", "b", total_time_ms=60_000)}, 300_000),
+        ({"sync_mode": "per_group", "participants": people("a", "b", group_id="g", total_time_ms=60_000)}, 300_000),
+        ({"sync_mode": "global"}, 300_000),
+        ({"sync_mode": "per_cycle", "time_per_cycle_ms": 5000}, None),
+        ({"sync_mode": "count_up"}, None),
+    ],
+    ids=lambda value: value["sync_mode"] if isinstance(value, dict) else "",
+)
+def test_a_total_of_the_session_is_accepted_in_every_mode(base: str, body: dict[str, Any], shown: int | None) -> None:
+    state = created(base, body | {"total_time_ms": 300_000})
+    assert state["total_time_ms"] == shown
+    again = requests.get(f"{base}/v1/sessions/{state['session_id']}", timeout=60).json()["data"]
+    assert again["total_time_ms"] == shown
+    if body["sync_mode"] in ("per_participant", "per_group"):
+        assert again["clock"]["remaining_ms"] == 60_000 * (2 if body["sync_mode"] == "per_group" else 1)
+        assert created(base, body)["total_time_ms"] == 120_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"sync_mode": "global", "total_time_ms": 60_000},
+        {"sync_mode": "per_cycle", "time_per_cycle_ms": 60_000},
+        {"sync_mode": "count_up", "max_time_ms": 60_000},
+    ],
+    ids=lambda body: body["sync_mode"],
+)
+def test_a_budget_of_a_participant_is_refused_where_all_share_one_clock(base: str, body: dict[str, Any]) -> None:
+    whole = body | {"participants": [*people("a"), *people("b", total_time_ms=60_000)]}
+    answer = requests.post(f"{base}/v1/sessions", json=whole, timeout=60)
+    assert refused(answer) == {"participants.1.total_time_ms": "belongs to per_participant and per_group only"}
+
+
+def test_unknown_fields_are_refused_by_name(base: str) -> None:
+    body = {"sync_mode": "global", "total_time_ms": 60_000, "participants": people("a", has_gone=True), "color": 1}
+    answer = requests.post(f"{base}/v1/sessions", json=body, timeout=60)
+    assert refused(answer) == dict.fromkeys(("color", "participants.0.has_gone"), "is not a known field")
+
+
+def test_ids_may_hold_a_plus_everywhere(base: str) -> None:
+    names = ("anna+1@example.org", "+491234", "c++")
+    groups = ("a+b", "+", "c")
+    members = [{"participant_id": name, "group_id": group} for name, group in zip(names, groups, strict=True)]
+    body = {"sync_mode": "per_group", "participants": members,
+            "groups": [{"group_id": group, "total_time_ms": 60_000} for group in groups]}  # fmt: skip
+    state = created(base, body)
+    url = f"{base}/v1/sessions/{state['session_id']}"
+    assert [person["participant_id"] for person in state["participants"]] == list(names)
+    for path, args in (
+        ("start", {"participant_id": names[1]}),
+        ("switch", {"participant_id": names[1], "next_participant_id": names[2]}),
+        ("switch", {"next_participant_id": names[0]}),
+        ("adjust", {"op": "add", "ms": 1000, "group_id": "+"}),
+        ("adjust", {"op": "add", "ms": 1000, "participant_id": names[0]}),
+    ):
+        answer = requests.post(f"{url}/{path}", json=args, timeout=60)
+        assert answer.status_code == 200, answer.text
+    state = requests.get(url, timeout=60).json()["data"]
+    assert state["active_participant_id"] == names[0]
+    assert {group["group_id"]: group["total_time_ms"] for group in state["groups"]} == dict.fromkeys(groups, 60_000)
+
+
+def test_a_refused_adjustment_names_the_field_that_is_at_fault(base: str) -> None:
+    state = created(base, {"sync_mode": "global", "total_time_ms": 60_000, "participants": people("a")})
+    url = f"{base}/v1/sessions/{state['session_id']}/adjust"
+    for args, field in (
+        ({"participant_id": "a"}, "participant_id"),
+        ({"participant_id": "x"}, "participant_id"),
+        ({"group_id": "g"}, "group_id"),
+    ):
+        answer = requests.post(url, json={"op": "add", "ms": 1000} | args, timeout=60)
+        assert list(refused(answer)) == [field]
+        assert answer.json()["error"]["message"].startswith(f"{field}: ")
+    stopwatch = created(base, {"sync_mode": "count_up"})
+    answer = requests.post(
+        f"{base}/v1/sessions/{stopwatch['session_id']}/adjust", json={"op": "add", "ms": 1000}, timeout=60
+    )
+    assert refused(answer) == {"op": "a stopwatch without max_time_ms has nothing to adjust"}
+
+
+def test_a_fault_is_told_in_the_words_that_belong_to_it(base: str) -> None:
+    member = {"participant_id": "a", "group_id": "g", "participant_index": 3}
+    groups = [{"group_id": "g"}, {"group_id": "h"}]
+    body = {"sync_mode": "per_group", "participants": [member], "groups": groups, "warn_at_ms": [], "metadata": []}
+    assert refused(requests.post(f"{base}/v1/sessions", json=body, timeout=60)) == {
+        "participants": "must have a participant_index each or none at all, and each of 0 to 0 once",
+        "participants.0.total_time_ms": "is required where the group has no total_time_ms of its own",
+        "groups.1.total_time_ms": "is required of a group without members",
+        "warn_at_ms": "must have at least 1 item, not 0",
+        "metadata": "must be an object",
+    }
+    unknown = f"{base}/v1/sessions/{uuid.uuid4()}/events?type={quote('{A}')}"
+    answer = requests.get(unknown, timeout=60)
+    assert refused(answer) == {"type.0": "must match pattern '^[a-z_]{1,40}$'"}
+    assert answer.json()["error"]["message"] == "type.0: must match pattern '^[a-z_]{1,40}$'"
