@@ -26,9 +26,14 @@ local function adjusted_budget(session, participant_arg, group_arg)
   return kind, index
 end
 
+-- Whether it is the budget that runs, or would run.
+local function is_current(session, kind, index)
+  local current, place = budget_of(session)
+  return kind == current and index == place
+end
+
 local function runs(session, kind, index)
-  local running, place = budget_of(session)
-  return session.status == 'running' and kind == running and index == place
+  return session.status == 'running' and is_current(session, kind, index)
 end
 
 -- What a budget shows at `now`.

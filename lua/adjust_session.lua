@@ -39,6 +39,7 @@ end
 
 set_remaining(session, kind, index, holder_of(session, kind, index).time_remaining_ms + target - shown)
 if target > 0 and has_crossed(session, kind, index) then set_crossed(session, kind, index, false) end
+if is_current(session, kind, index) then renew_warnings(session, target) end
 local event, patch = commit(session, keys, call, now, now, 'time_adjusted', {
   participant_id = kind == 'p' and quote(participant_id(session, index)) or nil,
   group_id = kind == 'g' and quote(group_id(session, index)) or nil,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha1
+from typing import Any
 
 import orjson
 
@@ -59,13 +60,26 @@ class Inner:
             self.crossed = 0 if after.sync_mode == "per_cycle" else self.crossed
         elif event["type"] in _TIMEOUTS:
             self.crossed = 1
-        elif event["type"] == "time_adjusted" and event["remaining_ms"] > 0:
-            self.crossed = 0
+        elif event["type"] == "time_adjusted":
+            self._adjust(event, after)
         name = commit.patch.get("active_participant_id")
         if name is not None and definition.group_of:
             index = definition.index[name]
             group = definition.group_of[index]
             self.members[group] = definition.group_of[: index + 1].count(group)
+
+    def _adjust(self, event: Mapping[str, Any], after: Session) -> None:
+        left_ms, definition = event["remaining_ms"], after.definition
+        if left_ms > 0:
+            self.crossed = 0
+        turn, own, team = after.turn or 0, event.get("participant_id"), event.get("group_id")
+        if own not in (None, *definition.participant_ids[turn : turn + 1]):
+            return
+        if team is not None and definition.group_index[team] != definition.group_of[turn]:
+            return
+        for place, threshold_ms in enumerate(definition.warn_at_ms):
+            if left_ms > threshold_ms:
+                self.warned &= ~(1 << place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,8 @@ class Model:
             budget.has_expired = False
             if owner == self.owner():
                 self.crossed = False
+        if owner == self.owner():
+            self.fired = {threshold for threshold in self.fired if threshold >= target}
         named = {} if owner == SHARED else {f"{SCOPES[self.mode]}_id": owner}
         return self._finish("time_adjusted", **named, remaining_ms=target, adjusted_ms=target - shown, reason=reason)
 

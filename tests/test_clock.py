@@ -599,7 +599,7 @@ def test_warnings_come_at_their_instants_and_before_the_timeout_however_late(
     assert events(redis, session_id)[0]["participant_id"] == "a"
 
 
-def test_a_warning_is_not_repeated_after_pause_or_more_time_but_again_in_the_next_cycle(
+def test_a_warning_is_not_repeated_after_a_pause_but_after_more_time_and_in_the_next_cycle(
     store: SessionStore, clock: SetClock, redis: Redis
 ) -> None:
     session_id = running(store, warn_at_ms=[5000])
@@ -611,11 +611,60 @@ def test_a_warning_is_not_repeated_after_pause_or_more_time_but_again_in_the_nex
     store.adjust(session_id, op="add", ms=9000)
     clock.pass_ms(8000)
     store.get(session_id)
-    assert warnings(redis, session_id) == [(5000, 5000, 5000)]
+    assert warnings(redis, session_id) == [(5000, 5000, 5000), (15_000, 5000, 5000)]
     store.switch(session_id)
     clock.pass_ms(5500)
     store.get(session_id)
-    assert warnings(redis, session_id)[1:] == [(21_000, 5000, 5000)]
+    assert warnings(redis, session_id)[2:] == [(21_000, 5000, 5000)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_auction_that_is_extended_in_its_last_seconds_warns_again_each_time(
+    store: SessionStore, clock: SetClock, redis: Redis, mode: str
+) -> None:
+    session_id = running(store, mode, warn_at_ms=[3000])
+    clock.pass_ms(7600)
+    store.adjust(session_id, op="at_least", ms=5000)  # at 2.4 s
+    clock.pass_ms(2600)
+    store.adjust(session_id, op="add", ms=1000)  # at 2.4 s again
+    clock.pass_ms(1000)
+    store.get(session_id)
+    assert warnings(redis, session_id) == [(7000, 3000, 3000), (9600, 3000, 3000), (10_600, 3000, 3000)]
+
+
+@pytest.mark.parametrize(("ms", "again"), [(3000, []), (3001, [(7601, 3000, 3000)]), (2999, [])])
+def test_a_warning_comes_again_only_if_the_clock_was_lifted_above_its_threshold(
+    store: SessionStore, clock: SetClock, redis: Redis, ms: int, again: list[tuple[int, int, int]]
+) -> None:
+    session_id = running(store, warn_at_ms=[8000, 3000, 1000])
+    clock.pass_ms(7600)
+    store.adjust(session_id, op="set", ms=ms)
+    clock.pass_ms(100)
+    store.get(session_id)
+    assert warnings(redis, session_id) == [(2000, 8000, 8000), (7000, 3000, 3000), *again]
+
+
+def test_time_for_somebody_elses_clock_lets_no_warning_come_again(
+    store: SessionStore, clock: SetClock, redis: Redis
+) -> None:
+    session_id = running(store, warn_at_ms=[3000])
+    clock.pass_ms(7600)
+    store.adjust(session_id, op="add", ms=60_000, participant_id="b")
+    store.get(session_id)
+    assert warnings(redis, session_id) == [(7000, 3000, 3000)]
+
+
+def test_a_clock_that_is_lifted_and_taken_down_while_paused_warns_again_at_the_resume(
+    store: SessionStore, clock: SetClock, redis: Redis
+) -> None:
+    session_id = running(store, warn_at_ms=[3000])
+    clock.pass_ms(7600)
+    store.pause(session_id)
+    store.adjust(session_id, op="set", ms=5000)
+    store.adjust(session_id, op="set", ms=2000)
+    clock.pass_ms(100)
+    store.resume(session_id)
+    assert warnings(redis, session_id) == [(7000, 3000, 3000), (7700, 3000, 2000)]
 
 
 def test_a_warning_still_comes_on_time_in_a_cycle_that_was_paused_before_it(

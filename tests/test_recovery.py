@@ -164,6 +164,39 @@ def test_what_was_due_meanwhile_happens_at_its_own_instant(
     assert at(64_999)["clock"]["remaining_ms"] == 1
 
 
+@pytest.mark.parametrize(
+    ("whose", "mode", "again"),
+    [("white", "per_participant", True), ("black", "per_participant", False), (None, "global", True)],
+)
+def test_a_warning_that_an_adjustment_lets_come_again_comes_after_a_restore_too(
+    store: SessionStore,
+    clock: SetClock,
+    log: Log,
+    recovery: Recovery,
+    redis: redis_py.Redis,
+    whose: str | None,
+    mode: str,
+    again: bool,
+) -> None:
+    if mode == "global":
+        body = {"sync_mode": mode, "total_time_ms": 60_000, "session_id": ID, "warn_at_ms": [10_000]}
+        store.create(CreateSession.parse(body))
+    else:
+        store.create(chess(60_000, session_id=ID, warn_at_ms=[10_000]))
+    store.start(ID)
+    clock.pass_ms(55_000)
+    store.adjust(ID, op="add", ms=9000, participant_id=whose)
+    log.store()
+    lose(redis)
+    assert recovery.recover(ID) is Outcome.RESTORED
+    clock.pass_ms(60_000)
+    store.get(ID)
+    warned = [
+        message["event"]["at_ms"] - NOON_MS for message in messages(redis, ID) if "threshold_ms" in message["event"]
+    ]
+    assert warned == ([59_000] if again else [])
+
+
 @pytest.mark.parametrize(("rule", "idle_ms"), [("run", 86_412_000), ("freeze", 86_400_000), ("credit", 86_448_000)])
 def test_a_restored_session_is_idle_when_nobody_has_come_for_so_long(
     store: SessionStore, clock: SetClock, log: Log, redis: redis_py.Redis, rule: str, idle_ms: int
