@@ -43,6 +43,7 @@ local function write_fields(session)
   renew_scalars(session)
   field('scalars', session.scalars)
   if session.changed.metadata then field('metadata', session.metadata) end
+  if session.changed.completion then field('completion', session.completion) end
   local renewed = renew_blocks(session)
   for name in pairs(renewed) do field(name, session.blocks[name]) end
   if session.block_tags then
@@ -87,7 +88,7 @@ local function snapshot_of(session)
     if session.texts[i] ~= '' then named[#named + 1] = SCALARS[i] .. '=' .. session.texts[i] end
   end
   local state = state_of(session, '', '')
-  state[TAGS] = table.concat(named, ' ')
+  state[TAGS] = table.concat(named, ' ') .. completion_word(session)
   for i = 2, #state do snapshot[#snapshot + 1] = state[i] end
   return snapshot
 end

@@ -3,7 +3,7 @@
 
 local EVENT = {
   'type', 'at_ms', 'participant_id', 'group_id', 'next_participant_id', 'remaining_ms', 'threshold_ms',
-  'adjusted_ms', 'reason', 'action_on_timeout',
+  'adjusted_ms', 'reason', 'result', 'action_on_timeout',
 }
 local CHANGES = {
   'cycle_count', 'time_used_ms', 'time_remaining_ms', 'cycle_started_ms', 'session_started_ms', 'session_completed_ms',
@@ -48,6 +48,7 @@ local function patch_of(session)
   if changed.status then member('status', quote(session.status)) end
   if changed.status or changed.turn then member('active_participant_id', quote_or_null(active_id(session))) end
   if changed.metadata then member('metadata', session.metadata) end
+  if changed.completion then member('completion', session.completion) end
   if next(session.touched.p) then member('participants', '{' .. participants_patch(session) .. '}') end
   if next(session.touched.g) then member('groups', '{' .. groups_patch(session) .. '}') end
   return '{' .. table.concat(parts, ',') .. '}'

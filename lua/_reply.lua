@@ -4,6 +4,12 @@
 local DEFINITION = 3  -- its place in a state, after scalars and metadata
 local TAGS = 4
 
+-- What a completed session keeps of its end, as a word after the tags; '' if there is nothing.
+local function completion_word(session)
+  local completion = session.status == 'completed' and redis.call('HGET', session.key, 'completion')
+  return completion and ' completion=' .. string.gsub(completion, ' ', '\\u0020') or ''
+end
+
 -- The whole state as a list of strings: scalars, metadata, definition, tags, blocks.
 -- Left out, as '', is what the caller has: the definition when it knows the epoch, and then blocks
 -- whose tags it names. So a reply stays small with many participants.
@@ -12,7 +18,7 @@ local function state_of(session, known_epoch, known_tags)
   local definition = known and '' or redis.call('HGET', session.key, 'definition')
   local state = {session.scalars, session.metadata, definition, ''}
   local tags = session.block_tags
-  if tags then state[TAGS] = table.concat(tags, ' ') end
+  state[TAGS] = (tags and table.concat(tags, ' ') or '') .. completion_word(session)
   local same = tags and known and split(known_tags) or {}
   for number, name in ipairs(block_names(session)) do
     local has_it = tags and tags[number] == same[number]

@@ -10,7 +10,7 @@ import orjson
 from msgspec import Struct
 
 from syncapp.definitions import Definition
-from syncapp.layout import BLOCKS, DEFINITION, TAGS, values_of
+from syncapp.layout import BLOCKS, DEFINITION, TAGS, parted, values_of
 from syncapp.state import Participant, Session, participants_of
 
 
@@ -132,4 +132,4 @@ class Known(Struct, frozen=True):
             raise LookupError("a script left out a definition that nobody knows")
         definition = Definition.from_json(text) if text or known is None else known.definition
         session = Session.from_reply(session_id, state, definition, tuple(chain.from_iterable(blocks)))
-        return cls(definition, state[TAGS], blocks, reply, session)
+        return cls(definition, parted(state[TAGS])[0], blocks, reply, session)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from syncapp.commands import Claim, Result
-from syncapp.models import Adjust, Cancel, CommandBody, CreateSession, Request, Start, Switch, Update
+from syncapp.models import Adjust, Cancel, CommandBody, Complete, CreateSession, Request, Start, Switch, Update
 
 COMMANDS: dict[str, type[Request]] = {
     "create": CreateSession,
@@ -14,7 +14,7 @@ COMMANDS: dict[str, type[Request]] = {
     "pause": CommandBody,
     "resume": CommandBody,
     "adjust": Adjust,
-    "complete": CommandBody,
+    "complete": Complete,
     "cancel": Cancel,
     "update": Update,
     "delete": CommandBody,

@@ -19,7 +19,7 @@ from msgspec.json import Decoder
 from msgspec.structs import astuple
 
 from syncapp.copying import COLUMNS, copied_row
-from syncapp.layout import BLOCKS, DEFINITION, SCALARS, values_of_snapshot
+from syncapp.layout import BLOCKS, DEFINITION, SCALARS, TAGS, parted, values_of_snapshot
 from syncapp.state import Session, iso
 
 Row = dict[str, Any]
@@ -217,11 +217,16 @@ def _told_by_state(whole: Session) -> Row:
 def _record(snapshot: Sequence[str]) -> Row:
     """Return a snapshot by names."""
     values = values_of_snapshot(snapshot)
-    return dict(zip(SCALARS, values, strict=False)) | {
-        "metadata": values[DEFINITION - 1],
-        "definition": values[DEFINITION],
-        "participants": "".join(values[BLOCKS:]),
-    }
+    completion = parted(values[TAGS])[1]
+    return (
+        dict(zip(SCALARS, values, strict=False))
+        | {
+            "metadata": values[DEFINITION - 1],
+            "definition": values[DEFINITION],
+            "participants": "".join(values[BLOCKS:]),
+        }
+        | ({"completion": completion} if completion else {})
+    )
 
 
 @lru_cache(4096)

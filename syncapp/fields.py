@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 MAX_PARTICIPANTS = 1000
 MAX_METADATA_BYTES = 16_384
 MAX_ACTION_BYTES = 4096
+MAX_RESULT_BYTES = 1024
 UUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 ID_PATTERN = r"^[A-Za-z0-9._:@+-]{1,64}$"
 IDEMPOTENCY_KEY_PATTERN = r"^[\x21-\x7e]{1,128}$"
@@ -66,6 +67,15 @@ def at_most(limit: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _small(document: Any) -> Any:
+    size = len(orjson.dumps(document))
+    if size > MAX_RESULT_BYTES:
+        raise PydanticCustomError(
+            "too_large", "is {size} bytes as JSON, more than {limit}", {"size": size, "limit": MAX_RESULT_BYTES}
+        )
+    return document
+
+
 SessionId = Annotated[
     str,
     _matching(UUID_PATTERN, "uuid"),
@@ -77,4 +87,5 @@ DurationMs = Annotated[int, Field(ge=1000, le=86_400_000)]
 Metadata = Annotated[dict[str, Any], AfterValidator(without_nul), at_most(MAX_METADATA_BYTES)]
 WarningMs = Annotated[int, Field(ge=1, le=86_400_000)]
 Reason = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(without_nul)]
+SmallJson = Annotated[Any, AfterValidator(without_nul), BeforeValidator(_small)]
 Mode = Literal["per_participant", "per_cycle", "per_group", "global", "count_up"]

@@ -42,6 +42,7 @@ DEFINITION = len(SCALARS) + 1
 TAGS = DEFINITION + 1
 BLOCKS = TAGS + 1
 RECORD_WIDTH = 34
+_COMPLETION = "completion="
 
 
 def values_of(reply: Sequence[str]) -> list[str]:
@@ -58,6 +59,17 @@ def values_of_snapshot(snapshot: Sequence[str]) -> list[str]:
     """
     named = dict(word.split("=", 1) for word in snapshot[PLACED + 2].split(" ") if "=" in word)
     return [*snapshot[:PLACED], *(named.get(name, "") for name in SCALARS[PLACED:]), *snapshot[PLACED:]]
+
+
+def with_completion(tags: str, completion: str) -> str:
+    """Return a state's tags with what it keeps of its end, as JSON, in the last word."""
+    return f"{tags} {_COMPLETION}{completion}" if completion else tags
+
+
+def parted(tags: str) -> tuple[str, str]:
+    """Return a state's tags, or a snapshot's named scalars, and what it keeps of its end, as JSON; '' for nothing."""
+    tags, _, completion = tags.partition(_COMPLETION)
+    return tags.rstrip(), completion
 
 
 def order_of(scalars: str) -> tuple[int, int]:

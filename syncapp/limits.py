@@ -19,7 +19,7 @@ from syncapp.commands import Claim, Result
 from syncapp.config import Settings
 from syncapp.errors import RateLimited, StoreUnavailable, SyncError
 from syncapp.metrics import LIMITED
-from syncapp.models import CreateSession, Request, Update
+from syncapp.models import Complete, CreateSession, Request, Update
 from syncapp.state import Session
 
 MOST_ADDRESSES = 10_000
@@ -196,7 +196,7 @@ def commits_ahead(session: Session, most_cycles: int) -> tuple[float, float]:
 
 
 def stored_bytes(asked: Request, claim: Claim) -> int:
-    """Return what a command may add to the store: its record, metadata, a new session's ids and documents.
+    """Return what a command may add to the store: its record, metadata, a result, a new session's ids and documents.
 
     A session's ids and documents are kept in its hash, its first event and that event's snapshot. The numbers are
     measured, and rounded up.
@@ -204,6 +204,8 @@ def stored_bytes(asked: Request, claim: Claim) -> int:
     size = RECORD_BYTES + len(claim.idempotency_key) if claim.idempotency_key else 0
     if isinstance(asked, Update):
         return size + len(orjson.dumps(asked.metadata))
+    if isinstance(asked, Complete):
+        return size + sum(len(orjson.dumps(each)) for each in (asked.reason, asked.result) if each is not None)
     if not isinstance(asked, CreateSession):
         return size
     action = asked.action_on_timeout

@@ -36,6 +36,7 @@ from syncapp.fields import (
     ParticipantId,
     Reason,
     SessionId,
+    SmallJson,
     WarningMs,
     at_most,
     without_nul,
@@ -223,6 +224,13 @@ class Switch(CommandBody):
 
     participant_id: ParticipantId | None = None
     next_participant_id: ParticipantId | None = None
+
+
+class Complete(CommandBody):
+    """End a session as intended; the state keeps why, and what came of it: any JSON of at most 1,024 bytes."""
+
+    reason: Reason | None = None
+    result: SmallJson | None = None
 
 
 class Cancel(CommandBody):

@@ -9,7 +9,7 @@ from typing import Any
 
 from syncapp.definitions import Definition
 from syncapp.errors import AuditIncomplete
-from syncapp.layout import SCALARS
+from syncapp.layout import SCALARS, with_completion
 from syncapp.state import Session, participants_of
 
 SNAPSHOT_EVERY = 100
@@ -68,9 +68,8 @@ def session_of(session_id: str, record: Mapping[str, Any]) -> Session:
     """Read the `record` of a row."""
     values = [str(record.get(name, "")) for name in SCALARS]
     definition = Definition.from_json(record["definition"])
-    return Session.from_reply(
-        session_id, [*values, record["metadata"]], definition, participants_of(record["participants"])
-    )
+    values += [record["metadata"], record["definition"], with_completion("", record.get("completion", ""))]
+    return Session.from_reply(session_id, values, definition, participants_of(record["participants"]))
 
 
 def fold(session_id: str, commits: Iterable[Commit]) -> Session:

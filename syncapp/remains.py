@@ -122,6 +122,8 @@ class Remains:
             "unattended": self.inner.unattended,
             "metadata_version": 1,
         }
+        if session.completion:
+            fields["completion"] = orjson.dumps(session.completion)
         args: list[str | bytes | int] = [
             orjson.dumps(session.metadata),
             orjson.dumps(definition.action_on_timeout),

@@ -144,12 +144,15 @@ class SessionStore:
         """Go on with the cycle that was paused. Raises `InvalidTransition` unless paused, `Conflict`."""
         return self._calls.run("resume", session_id, claim)
 
-    def complete(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
-        """End a live session as `completed`; a completed one stays as it is.
+    def complete(
+        self, session_id: str, claim: Claim = NO_CLAIM, *, reason: str | None = None, result: Any = None
+    ) -> Result:
+        """End a live session as `completed`, and keep a reason and a result, any JSON; a completed one stays as it is.
 
         Raises `InvalidTransition` when expired or cancelled, `Conflict`.
         """
-        return self._calls.run("complete", session_id, claim)
+        told = ["" if each is None else orjson.dumps(each) for each in (reason, result)]
+        return self._calls.run("complete", session_id, claim, told if any(told) else [])
 
     def cancel(self, session_id: str, claim: Claim = NO_CLAIM, *, reason: str | None = None) -> Result:
         """End a live session as `cancelled`; a cancelled one stays as it is.

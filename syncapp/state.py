@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncapp.definitions import Definition
-from syncapp.layout import BLOCKS, DEFINITION, RECORD_WIDTH, SCALARS, values_of_snapshot
+from syncapp.layout import BLOCKS, DEFINITION, RECORD_WIDTH, SCALARS, TAGS, parted, values_of_snapshot
 
 LIVE = frozenset({"pending", "running", "paused"})
 TERMINAL = frozenset({"completed", "expired", "cancelled"})
@@ -95,6 +95,7 @@ class Session(Struct, frozen=True):
     """A session at one (epoch, version).
 
     idle_ms: the instant of the idle end, None while idle time does not count. Watchers postpone it without a commit.
+    completion: reason and result that a `complete` gave, as far as it did.
     """
 
     session_id: str
@@ -119,6 +120,7 @@ class Session(Struct, frozen=True):
     participants: tuple[Participant, ...]
     groups: tuple[Group, ...]
     definition: Definition
+    completion: Mapping[str, Any] | None = None
 
     @classmethod
     def from_reply(
@@ -126,6 +128,7 @@ class Session(Struct, frozen=True):
     ) -> Session:
         """Read a script's state reply; records are its participants', then its groups'."""
         raw = dict(zip(SCALARS, values, strict=False))
+        completion = parted(values[TAGS])[1]
         return cls(
             session_id=session_id,
             epoch=int(raw["epoch"]),
@@ -152,6 +155,7 @@ class Session(Struct, frozen=True):
                 for record in records[len(definition.participant_ids) :]
             ),
             definition=definition,
+            completion=orjson.loads(completion) if completion else None,
         )
 
     @classmethod
@@ -266,6 +270,8 @@ class Session(Struct, frozen=True):
             ]
         if self.time_used_ms is not None:
             shown |= {"time_used_ms": self.time_used_ms, "time_remaining_ms": self.time_remaining_ms}
+        if self.completion:
+            shown["completion"] = self.completion
         for name in ("max_time_ms", "max_cycles", "warn_at_ms"):
             if getattr(definition, name):
                 shown[name] = getattr(definition, name)

@@ -76,6 +76,7 @@ class Model:
         self.budgets = self._budgets()
         self.idle_timeout_ms = 1000 * (body.get("idle_timeout_s") or 86_400)
         self.metadata: dict[str, Any] = body.get("metadata") or {}
+        self.completion: dict[str, Any] = {}
         self.status = "pending"
         self.turn: str | None = None
         self.last_of_group: dict[str, str] = {}
@@ -187,9 +188,9 @@ class Model:
         named = {} if owner == SHARED else {f"{SCOPES[self.mode]}_id": owner}
         return self._finish("time_adjusted", **named, remaining_ms=target, adjusted_ms=target - shown, reason=reason)
 
-    def complete(self, now_ms: int) -> dict[str, Any] | None:
+    def complete(self, now_ms: int, reason: str | None = None, result: Any = None) -> dict[str, Any] | None:
         """End it well."""
-        return self._close(now_ms, "completed", None)
+        return self._close(now_ms, "completed", reason, result)
 
     def cancel(self, now_ms: int, reason: str | None = None) -> dict[str, Any] | None:
         """Call it off."""
@@ -412,7 +413,7 @@ class Model:
         self.run_started = None
         self.session_completed = at_ms
 
-    def _close(self, now_ms: int, status: str, reason: str | None) -> dict[str, Any] | None:
+    def _close(self, now_ms: int, status: str, reason: str | None, result: Any = None) -> dict[str, Any] | None:
         self.settle(now_ms)
         if self.status == status:
             return None
@@ -420,7 +421,10 @@ class Model:
             raise Refused("invalid_transition")
         actors = self._actors()
         self._end(status, self.now)
-        return self._finish(f"session_{status}", **actors, reason=reason)
+        if status == "completed":
+            given = {"reason": reason, "result": result}
+            self.completion = {name: value for name, value in given.items() if value is not None}
+        return self._finish(f"session_{status}", **actors, reason=reason, result=result)
 
     def _all_expired(self) -> bool:
         """Tell whether nobody is left; a cycle's budget is full again at the next one."""
@@ -524,6 +528,8 @@ class Model:
         if self.mode in ("per_cycle", "global", "count_up"):
             budget = self.budget()
             shown |= {"time_used_ms": self.running_time, "time_remaining_ms": budget.remaining if budget else None}
+        if self.completion:
+            shown["completion"] = self.completion
         if self.body.get("warn_at_ms"):
             shown["warn_at_ms"] = sorted(self.body["warn_at_ms"], reverse=True)
         return shown | {name: self.body[name] for name in ("max_time_ms", "max_cycles") if self.body.get(name)}

@@ -32,6 +32,7 @@ SUITES = [
     "tests/test_clock.py",
     "tests/test_idle.py",
     "tests/test_sessions.py",
+    "tests/test_completion.py",
     "tests/test_sweeper.py::test_the_entry_of_a_session_that_is_gone_is_removed",
     "tests/test_sweeper.py::test_an_entry_that_is_too_early_is_put_right_and_nothing_happens_to_its_session",
     "tests/test_model.py",
@@ -132,6 +133,12 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_modes", "  set(session, 'cycle_started_ms', nil)\nend", "end"),
     ("_modes", "  set(session, 'session_completed_ms', at)\nend", "end"),
     ("_modes", "if session.turn then touch(session, 'p', session.turn) end\n  halt", "halt"),
+    # What a completed session keeps.
+    ("complete_session", "if details.reason or details.result then", "if details.reason then"),
+    ("_reply", "string.gsub(completion, ' ', '\\\\u0020')", "completion"),
+    ("_commit", "if session.changed.completion then field", "if false then field"),
+    ("_commit", ".. completion_word(session)", ""),
+    ("_message", "if changed.completion then member", "if false then member"),
     # Adjustments.
     ("_adjust", "math.max(not_after_ms - now, math.min(target, shown))", "not_after_ms - now"),
     ("_adjust", "now + target > not_after_ms", "now + target > not_after_ms + 1"),

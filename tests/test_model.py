@@ -139,6 +139,10 @@ who = st.one_of(st.none(), st.none(), places)
 amounts = st.sampled_from([0, 1, -1, 499, 500, 1000, 1001, 2000, 5000, -500, -1000, -5000])
 stops = st.one_of(st.none(), st.none(), st.sampled_from([-5000, -1, 0, 1, 500, 1000, 3000]))
 
+completions = st.fixed_dictionaries(
+    {}, optional={"reason": st.just("it is over"), "result": st.sampled_from([0, "a draw", {"a b": [1, None]}])}
+)
+
 
 class ClockMachine(RuleBasedStateMachine):
     """One session after another, in one mode."""
@@ -232,13 +236,13 @@ class ClockMachine(RuleBasedStateMachine):
         self._do(move, "update", {"value": value})
 
     @precondition(lambda self: self.model.status in LIVE)
-    @rule(move=moves, how=st.sampled_from(["get", "get", "get", "complete", "cancel"]))
-    def finish(self, move: tuple[str, int], how: str) -> None:
+    @rule(move=moves, how=st.sampled_from(["get", "get", "get", "complete", "cancel"]), told=completions)
+    def finish(self, move: tuple[str, int], how: str, told: dict[str, Any]) -> None:
         if how == "get":
             self._move(move)
             self._check()
         else:
-            self._do(move, how)
+            self._do(move, how, **(told if how == "complete" else {}))
 
     @rule(
         move=moves,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from peers import Api, eventually, metric
 from redis import exceptions
 from websockets.sync.client import connect as connect_socket
 
-from syncapp.commands import Claim
+from syncapp.commands import Claim, Result
 from syncapp.errors import StoreUnavailable
 from syncapp.keys import Keyspace
 from syncapp.processes import free_port
@@ -175,7 +175,7 @@ def test_a_user_who_lacks_a_right_leaves_no_half_commit_behind(
         case _:
             redis.acl_setuser("app", enabled=True, commands=[f"-{right}"])
     assert health(user).reason == "denies this user commands or keys that are needed (docs/keys.md)"
-    commands = [store.start, store.switch, store.complete, store.delete]
+    commands: list[Callable[..., Result]] = [store.start, store.switch, store.complete, store.delete]
     refused = []
     for session_id, command in zip(made, commands, strict=True):
         try:
@@ -253,7 +253,8 @@ def test_a_key_of_another_type_is_told_refuses_every_commit_of_its_bucket_and_br
         redis.set(key, "something else")
     before = [redis.hgetall(Keyspace().session(each)) for each in made]
     assert health(redis_url).reason == "has a key of another type where one of ours belongs (docs/keys.md)"
-    for session_id, command in zip(made, [store.start, store.switch, store.complete, store.delete], strict=True):
+    commands: list[Callable[..., Result]] = [store.start, store.switch, store.complete, store.delete]
+    for session_id, command in zip(made, commands, strict=True):
         with pytest.raises(StoreUnavailable) as refused:
             command(session_id, Claim(idempotency_key="a-key"))
         assert refused.value.details["reason"] == "WRONGTYPE"
@@ -261,7 +262,7 @@ def test_a_key_of_another_type_is_told_refuses_every_commit_of_its_bucket_and_br
     for key, text in saved.items():
         redis.restore(key, 0, text, replace=True)
     assert health(redis_url).reason is None
-    for session_id, command in zip(made, [store.start, store.switch, store.complete, store.delete], strict=True):
+    for session_id, command in zip(made, commands, strict=True):
         assert not command(session_id, Claim(idempotency_key="a-key")).replayed
 
 

@@ -80,7 +80,12 @@ def test_every_command_does_what_it_does_over_rest(apis: list[Api], client: Open
         ("adjust", {"op": "set", "ms": 1000, "participant_id": "black", "reason": "late"}, "paused", {}),
         ("resume", {}, "running", {}),
         ("update", {"metadata": {"round": None, "hall": 2}}, "running", {"metadata": {"hall": 2}}),
-        ("complete", {}, "completed", {}),
+        (
+            "complete",
+            {"reason": "mate", "result": [1, 0]},
+            "completed",
+            {"completion": {"reason": "mate", "result": [1, 0]}},
+        ),
     ]
     for version, (name, args, status, more) in enumerate(steps, 1):
         ack = command(one, name, id=version, args=args)

@@ -14,6 +14,7 @@ from syncapp.api.schema import (
     VERSION,
     Answer,
     Clock,
+    Completion,
     Event,
     Instant,
     State,
@@ -106,6 +107,7 @@ class Patch(Answer):
     session_started_at: Instant | None = None
     session_completed_at: Instant | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
+    completion: Completion = Field(default_factory=Completion)
     participants: dict[str, ParticipantPatch] = Field(default_factory=dict, description="By id.")
     groups: dict[str, GroupPatch] = Field(default_factory=dict, description="By id.")
 

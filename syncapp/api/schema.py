@@ -60,6 +60,13 @@ class GroupState(Answer):
     has_expired: bool
 
 
+class Completion(Answer):
+    """What a `complete` told of a session's end."""
+
+    reason: str | None = Field(default=None, description="Absent if none was given.")
+    result: Any = Field(default=None, description="Any JSON of at most 1,024 bytes; absent if none was given.")
+
+
 class State(Answer):
     """A session."""
 
@@ -98,6 +105,9 @@ class State(Answer):
     max_time_ms: int | None = None
     max_cycles: int | None = None
     warn_at_ms: list[int] | None = None
+    completion: Completion | None = Field(
+        default=None, description="Only of a session that a `complete` ended and gave a reason or a result."
+    )
     expired_participant_id: str | None = Field(
         default=None, description="Only after a command that found someone out of time, or made it so."
     )
