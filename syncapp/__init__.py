@@ -66,10 +66,11 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     Raises `SettingsError` when the environment does not fit.
     """
     # Imported here, so that the worker and users of SessionStore do not load Flask.
+    import structlog
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from syncapp import broker, cli, db, logs, redis, ws
+    from syncapp import broker, cli, config, db, logs, redis, ws
     from syncapp.addresses import Forwarded
     from syncapp.admission import Guards
     from syncapp.alerts import Alerts
@@ -99,6 +100,8 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
 
     settings = settings or Settings.from_env()
     logs.configure(settings)
+    for name in config.renamed():
+        structlog.get_logger(__name__).warning("setting renamed", given=name, use=config.RENAMED[name])
     loops = Loops()
     client = redis.connect(settings)
     nudge = Nudger(enqueue_drain, loops=loops).nudge
@@ -156,7 +159,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         clock_watch=clock_watch,
         loops=loops,
     )
-    hooks.register(app, settings)
+    hooks.register(app, settings, guards.origins)
     responses.register(app)
     app.register_blueprint(sessions.blueprint)
     app.register_blueprint(streams.blueprint)

@@ -14,10 +14,11 @@ from syncapp import models
 from syncapp.addresses import group_of
 from syncapp.config import Settings
 from syncapp.draining import Draining
-from syncapp.errors import SyncError, ValidationFailed
+from syncapp.errors import OriginRefused, SyncError, ValidationFailed
 from syncapp.limits import refused
 from syncapp.loops import Loops
 from syncapp.metrics import SOCKETS, WS_REFUSED
+from syncapp.origins import Origins
 from syncapp.topics import NEVER, Order
 from syncapp.wire import Watchdog
 
@@ -29,12 +30,6 @@ class Refused(SyncError):
     """A request to watch that is refused with headers of its own."""
 
     headers: ClassVar[Mapping[str, str]] = {}
-
-
-class OriginRefused(Refused):
-    """An origin that may not watch."""
-
-    status, code = 403, "ORIGIN_NOT_ALLOWED"
 
 
 class TooManyConnections(Refused):
@@ -95,32 +90,19 @@ class Quotas:
             raise counted(f"{scope}_quota", fault)
 
 
-class Origins:
-    """The pages that may watch. What is no browser names no origin, and is let in."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._allowed = {origin.strip().lower().rstrip("/") for origin in settings.ws_allowed_origins.split(",")}
-
-    def check(self) -> None:
-        """Refuse a browser's page of another origin."""
-        origin = request.environ.get("HTTP_ORIGIN")
-        if origin is not None and "*" not in self._allowed and origin.lower() not in self._allowed:
-            raise counted("origin", OriginRefused("this origin may not watch sessions"))
-
-    def headers(self) -> dict[str, str]:
-        """Return what lets a page of an allowed origin read the answer."""
-        origin = request.headers.get("Origin")
-        return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if origin else {}
-
-
 class Guards:
     """What every request to watch passes, and what watches over it then."""
 
     def __init__(self, settings: Settings, loops: Loops | None = None) -> None:
-        self.origins = Origins(settings)
+        self.origins = Origins(settings.allowed_origins)
         self.quotas = Quotas(settings)
         self.draining = Draining(settings.ws_drain_s)
         self.watchdog = Watchdog(loops)
+
+    def check_origin(self) -> None:
+        """Refuse a page that may not watch. Raises `OriginRefused`."""
+        if not self.origins.admits(request.environ):
+            raise counted("origin", OriginRefused("pages of this origin may not watch sessions"))
 
 
 def session_of_query() -> str:

@@ -16,7 +16,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
+from syncapp import origins
+
 MAX_IDLE_TIMEOUT_S = 30 * 86_400
+RENAMED = {"WS_ALLOWED_ORIGINS": "ALLOWED_ORIGINS"}  # names of earlier releases are still read
 
 
 class SettingsError(ValueError):
@@ -112,8 +115,10 @@ class Settings:
         0,
         10,
     )
-    ws_allowed_origins: str = _setting(
-        "*", "Origins that may open WebSockets, separated by commas; `*` for all. Clients without one are let in."
+    allowed_origins: str = _setting(
+        "",
+        "Origins whose pages may use the API and WebSockets, separated by commas; `*` for all (`make run`: `*`). Pages "
+        "of the service's own origin, and clients without one, always may.",
     )
     ws_max_connections: int = _setting(5000, "WebSockets one web process holds at most.", 1, 1_000_000)
     ws_max_connections_per_session: int = _setting(5000, "WebSockets of one session on one web process.", 1, 1_000_000)
@@ -146,10 +151,11 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the settings; an empty variable counts as absent. Raises `SettingsError`."""
         environ = os.environ if environ is None else environ
+        old = {RENAMED[name]: environ[name] for name in renamed(environ)}
         values: dict[str, Any] = {}
         faults: list[str] = []
         for item in fields(cls):
-            text = environ.get(item.name.upper(), "").strip()
+            text = old.get(item.name.upper(), environ.get(item.name.upper(), "")).strip()
             if text:
                 try:
                     values[item.name] = _parse(text, item.default, item.metadata["low"], item.metadata["high"])
@@ -159,6 +165,11 @@ class Settings:
         if faults:
             raise SettingsError("; ".join(faults))
         return cls(**values)
+
+
+def renamed(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the names of earlier releases that settings are read from, because their new names are not given."""
+    return [old for old, new in RENAMED.items() if environ.get(old, "").strip() and not environ.get(new, "").strip()]
 
 
 def _parse(text: str, default: Any, low: float | None, high: float | None) -> Any:
@@ -200,6 +211,8 @@ def _unfit(values: dict[str, Any]) -> list[str]:
             values[name] = word
             if word not in words:
                 faults.append(f"{name.upper()} must be one of {', '.join(sorted(words))}")
+    if fault := origins.fault(values.get("allowed_origins", "")):
+        faults.append(f"ALLOWED_ORIGINS {fault}")
     if "host" in values:
         values["host"] = host = re.sub(r"^\[(.*:.*)\]$", r"\1", values["host"])
         if not _is_host(host):

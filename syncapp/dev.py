@@ -97,6 +97,8 @@ def run(environ: Mapping[str, str]) -> None:
     directory = Path(environ.get("DATA_DIR") or ".data").expanduser().resolve()
     # Only this machine can connect, unless HOST says otherwise.
     environ = {**environ, "HOST": environ.get("HOST", "").strip() or "127.0.0.1"}
+    if not any(environ.get(name, "").strip() for name in ("ALLOWED_ORIGINS", "WS_ALLOWED_ORIGINS")):
+        environ["ALLOWED_ORIGINS"] = "*"  # a page under development comes from a server of its own
     listening = Listening.of(Settings.from_env(environ))
     with _locked(directory):
         if end_leftovers(directory):

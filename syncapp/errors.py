@@ -50,6 +50,12 @@ class InvalidTransition(SyncError):
     status, code = 400, "INVALID_STATE_TRANSITION"
 
 
+class OriginRefused(SyncError):
+    """A page of an origin that may not change anything, or watch."""
+
+    status, code = 403, "ORIGIN_NOT_ALLOWED"
+
+
 class SessionNotFound(SyncError):
     """No such session."""
 

@@ -128,11 +128,15 @@ class Worker(GeventWorker):
         body = orjson.dumps({"error": {"code": fault.code, "message": fault.message, "details": fault.details}})
         head = (
             f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\nCache-Control: no-store\r\n"
         )
+        # The origin of what could not be read is unknown: only where all may read answers may its page read this.
+        origin = next((value for name, value in getattr(req, "headers", ()) if name == "ORIGIN"), "null")
+        for name, value in self.wsgi.extensions["syncapp"].guards.origins.headers(origin).items():
+            head += f"{name}: {value}\r\n"
         with suppress(OSError):
             client.settimeout(LINGER_S)
-            client.sendall(head.encode() + body)
+            client.sendall(head.encode("latin-1") + b"\r\n" + body)
             client.shutdown(socket.SHUT_WR)
             end_s = time.monotonic() + LINGER_S
             while time.monotonic() < end_s and client.recv(_DISCARD_BYTES):

@@ -54,7 +54,7 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
 
     def view() -> Response:
         _check_upgrade()
-        guards.origins.check()
+        guards.check_origin()
         g.wish = wish(session_of_query())
         guards.draining.check()
         with guards.quotas.hold(g.wish.session_id, request.remote_addr or ""):

@@ -464,6 +464,18 @@ def test_a_plain_read_answers_with_the_state_whatever_the_client_has(client: Fla
         assert read.get_json()["data"]["version"] == 2
 
 
+def test_nothing_that_moves_is_kept_by_a_cache(client: FlaskClient, url: str) -> None:
+    moving = ["/health", "/ready", "/metrics", "/v1/time", "/v1/audit/queue", "/v1/history", url, f"{url}/events"]
+    moving += [f"{url}/at?version=1", f"{url}/statistics", f"{url}/export", f"{url}?wait_ms=0", "/nothing", "/ws"]
+    for path in moving:
+        answer = client.get(path, headers={"If-None-Match": "*"})
+        assert answer.headers.getlist("Cache-Control") == ["no-store"], path
+    for answer in (client.post(f"{url}/switch"), client.post(f"{url}/resume"), client.delete(url)):
+        assert answer.headers["Cache-Control"] == "no-store"
+    for path in ("/api-docs/swagger-ui.css", "/api-docs.json", "/asyncapi.json"):
+        assert client.get(path).headers["Cache-Control"] == "no-cache"
+
+
 def test_what_is_current_is_not_sent_again_to_who_may_wait(client: FlaskClient, url: str) -> None:
     tag = client.get(url).headers["ETag"]
     for sent in (tag, f'"{NOON_MS}-1", W/{tag}', "*"):

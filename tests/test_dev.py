@@ -137,6 +137,13 @@ def test_the_commands_of_the_greeting_work_as_they_stand(running: Run) -> None:
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback address")
+def test_pages_of_every_origin_may_use_a_run(running: Run) -> None:
+    url = re.search(r"runs at (\S+)", running.output)
+    assert url
+    answer = requests.get(f"{url[1]}/v1/time", headers={"Origin": "http://localhost:5173"}, timeout=60)
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
 def test_a_run_on_every_ipv6_address_is_announced_at_loopback(make_run: RunIt) -> None:
     run = make_run(argv=("make", "run", "HOST=[::]"))
     run.wait_until_announced()

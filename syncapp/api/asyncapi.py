@@ -225,7 +225,7 @@ def document() -> dict[str, Any]:
 @blueprint.get("/asyncapi.json")
 def asyncapi() -> Response:
     """Return the AsyncAPI document."""
-    return Response(dumps(document()), content_type="application/json")
+    return Response(dumps(document()), headers={"Cache-Control": "no-cache"}, content_type="application/json")
 
 
 def _query(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What happens around every request: its id, its rate, its metrics."""
+"""What happens around every request: the page it comes from, its rate, its id, its metrics."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import structlog
 from flask import Flask, Request, Response, g, request
 
 from syncapp.addresses import group_of
-from syncapp.api import requests
+from syncapp.api import requests, responses
 from syncapp.config import Settings
+from syncapp.errors import OriginRefused
 from syncapp.limits import Buckets, refused
 from syncapp.metrics import LATENCY, REQUESTS
+from syncapp.origins import PREFLIGHT, Origins
 
 log = structlog.get_logger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _UNLIMITED = frozenset({"/health", "/ready", "/metrics"})
 
 
@@ -25,18 +28,21 @@ _count = lru_cache(maxsize=1024)(REQUESTS.labels)
 _latency = lru_cache(maxsize=1024)(LATENCY.labels)
 
 
-def register(app: Flask, settings: Settings) -> None:
+def register(app: Flask, settings: Settings, origins: Origins) -> None:
     """Add the hooks to an application."""
     per_s = settings.rate_limit_per_s
     limit = Buckets(per_s, settings.rate_limit_burst) if per_s else None
 
     @app.before_request
-    def begin() -> None:
+    def begin() -> Response | None:
         g.began_s = time.perf_counter()
+        if "HTTP_ORIGIN" in request.environ and (answer := _to_page(origins)):
+            return answer
         if limit and request.path not in _UNLIMITED:
             wait_s = limit.wait_s(group_of(request.remote_addr or ""), time.monotonic())
             if wait_s:
                 raise refused("rate_limit_per_s", per_s, wait_s, f"this address may make {per_s:g} requests a second")
+        return None
 
     unready = [""]
 
@@ -49,7 +55,12 @@ def register(app: Flask, settings: Settings) -> None:
         method = this.method if this.method in _METHODS else "other"
         _count(route, method, response.status_code).inc()
         _latency(route, method).observe(took_s)
-        response.headers["X-Request-Id"] = requests.request_id()
+        headers = response.headers
+        headers["X-Request-Id"] = requests.request_id()
+        if "Cache-Control" not in headers:
+            headers["Cache-Control"] = "no-store"  # the clock moves on; what does not says so itself
+        for name, value in origins.headers(this.environ.get("HTTP_ORIGIN")).items():
+            headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
         if response.status_code >= 500 and not (route == "/ready" and unready[0] == g.get("fault")):
             log.warning(
                 "request failed",
@@ -63,3 +74,12 @@ def register(app: Flask, settings: Settings) -> None:
         if route == "/ready":  # asked every few seconds: what is wrong is told once
             unready[0] = g.get("fault", "")
         return response
+
+
+def _to_page(origins: Origins) -> Response | None:
+    """Answer a page that asks what it may send. Raises `OriginRefused` where it may not change anything."""
+    environ = request.environ
+    if environ["REQUEST_METHOD"] not in _SAFE and not origins.admits(environ):
+        raise OriginRefused("pages of this origin may not change anything here; ALLOWED_ORIGINS lists those that may")
+    asks = environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+    return responses.empty(PREFLIGHT) if asks and origins.lists(environ["HTTP_ORIGIN"]) else None

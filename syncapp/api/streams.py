@@ -31,7 +31,7 @@ def stream(session: str) -> Response:
     """Tell of every change, as `text/event-stream`; the messages are those of the WebSocket."""
     services = current_app.extensions["syncapp"]
     guards = services.guards
-    guards.origins.check()
+    guards.check_origin()
     wish = admission.wish(session_id(session))
     wish = wish._replace(claim=requests.last_event() or wish.claim)
     guards.draining.check()
@@ -40,7 +40,7 @@ def stream(session: str) -> Response:
         stack.enter_context(guards.quotas.hold(wish.session_id, request.remote_addr or ""))
         told = Stream(services.hub, services.settings, guards.watchdog, wish, raw if request.method == "GET" else None)
         stack.enter_context(guards.draining.told(told.leave))
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"} | guards.origins.headers()
+        headers = {"X-Accel-Buffering": "no"}
         answer = Response(told.chunks(), content_type="text/event-stream", headers=headers)
         answer.call_on_close(stack.pop_all().close)
     return answer

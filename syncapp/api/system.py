@@ -110,7 +110,7 @@ def time() -> Response:
 @blueprint.get("/api-docs.json")
 def openapi() -> Response:
     """Return the OpenAPI document."""
-    return Response(json.dumps(document()), content_type="application/json")
+    return Response(json.dumps(document()), headers={"Cache-Control": "no-cache"}, content_type="application/json")
 
 
 def register(app: Flask) -> None:

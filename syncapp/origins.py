@@ -1,0 +1,85 @@
+"""Origins: whose pages may use the API, by one rule for REST, streams and WebSockets.
+
+A browser names a page's origin (`scheme://host:port`) with whatever the page does to another one, and with whatever may
+change something. Clients that are no browsers name none, and pages of the service's own origin need no permission.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?)(:[0-9]{1,5})?\Z")
+_PORTS = {"http": ":80", "https": ":443"}
+_EXPOSED = (
+    "ETag, Retry-After, Idempotency-Replayed, X-Request-Id, Location, Preference-Applied, Content-Disposition, Allow"
+)
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+    "Access-Control-Allow-Headers": "Content-Type, Authorization, If-Match, If-None-Match, Idempotency-Key, Prefer, "
+    "X-Request-Id, Last-Event-ID, Cache-Control",
+    "Access-Control-Max-Age": "7200",
+}
+"""What a listed page is told that asks what it may send; for two hours, the most that Chromium remembers."""
+
+
+def fault(setting: str) -> str | None:
+    """Return what is wrong with a value of `ALLOWED_ORIGINS`, or None."""
+    for number, origin in enumerate(_split(setting), 1):
+        if origin != "*" and not _ORIGIN.match(origin):
+            example = "* or origins such as https://play.example:8443, without a path, separated by commas"
+            return f"must be {example}; number {number} is none"
+    return None
+
+
+class Origins:
+    """The origins of `ALLOWED_ORIGINS`."""
+
+    def __init__(self, setting: str) -> None:
+        self._listed = frozenset(_split(setting))
+        self._all = "*" in self._listed
+
+    def lists(self, origin: str) -> bool:
+        """Tell whether a page of this origin may read answers."""
+        return self._all or origin.lower() in self._listed
+
+    def admits(self, environ: Mapping[str, Any]) -> bool:
+        """Tell whether a request may change something, or watch: it names no origin, a listed one, or our own."""
+        origin = environ.get("HTTP_ORIGIN")
+        return origin is None or self.lists(origin) or _is_own(origin, environ)
+
+    def headers(self, origin: str | None) -> dict[str, str]:
+        """Return the headers of CORS for an answer to a request of this origin; no page may send credentials."""
+        if not self._listed:
+            return {}
+        if origin is None or not self.lists(origin):
+            return {"Vary": "Origin"}
+        return {
+            "Access-Control-Allow-Origin": "*" if self._all else origin,
+            "Access-Control-Expose-Headers": _EXPOSED,
+            "Vary": "Origin",
+        }
+
+
+def _is_own(origin: str, environ: Mapping[str, Any]) -> bool:
+    """Tell whether a page is the service's own, such as `/api-docs`.
+
+    No page can forge `Sec-Fetch-Site`, and it is right behind proxies that change `Host` or the scheme. Browsers leave
+    it out over plain HTTP, except on the same machine.
+    """
+    site: str | None = environ.get("HTTP_SEC_FETCH_SITE")
+    if site is not None:
+        return site == "same-origin"
+    return origin.lower() == _plain(f"{environ.get('wsgi.url_scheme')}://{environ.get('HTTP_HOST')}")
+
+
+def _plain(origin: str) -> str:
+    """Return an origin in small letters, without the port that its scheme has by default."""
+    origin = origin.lower()
+    return origin.removesuffix(_PORTS.get(origin.split(":", 1)[0], "/"))
+
+
+def _split(setting: str) -> list[str]:
+    """Return the origins of a setting as browsers write them."""
+    return [_plain(part.strip().removesuffix("/")) for part in setting.split(",") if part.strip()]
