@@ -13,11 +13,12 @@ from contextlib import suppress
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
-from gunicorn.http.body import LengthReader
+from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.unreader import SocketUnreader
 
 from syncapp.errors import BadRequest, HeadersTooLarge, PayloadTooLarge, RequestTimeout, SyncError
+from syncapp.http1 import Chunks
 
 MOST_HEAD_BYTES = 65_536
 SHARE_BYTES = 8192
@@ -85,6 +86,8 @@ class Inflow(SocketUnreader):
         `RequestTimeout`, and gunicorn's `ParseException` for chunks that are none.
         """
         reader = request.body.reader
+        if isinstance(reader, ChunkedReader):
+            request.body = Chunks.of(request, self, most_bytes)
         length = reader.length if isinstance(reader, LengthReader) else None
         if length == 0:
             return

@@ -14,7 +14,6 @@ import gevent  # type: ignore[import-untyped]
 import orjson
 from gunicorn import util
 from gunicorn.http import errors as gunicorn_errors
-from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
 from syncapp.errors import (
@@ -26,6 +25,7 @@ from syncapp.errors import (
     UnsupportedMediaType,
     UriTooLong,
 )
+from syncapp.http1 import Parser
 from syncapp.inflow import Inflow
 
 LINGER_S = 1.0
@@ -87,7 +87,7 @@ class Worker(GeventWorker):
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection."""
         inflow = Inflow(client, self.limit_s)
-        parser = RequestParser(self.cfg, client, addr)
+        parser = Parser(self.cfg, client, addr)
         parser.unreader = inflow
         self._make_room()
         self.connections += 1

@@ -473,7 +473,8 @@ def test_nothing_that_moves_is_kept_by_a_cache(client: FlaskClient, url: str) ->
     for answer in (client.post(f"{url}/switch"), client.post(f"{url}/resume"), client.delete(url)):
         assert answer.headers["Cache-Control"] == "no-store"
     for path in ("/api-docs/swagger-ui.css", "/api-docs.json", "/asyncapi.json"):
-        assert client.get(path).headers["Cache-Control"] == "no-cache"
+        with client.get(path) as document:
+            assert document.headers["Cache-Control"] == "no-cache"
 
 
 def test_what_is_current_is_not_sent_again_to_who_may_wait(client: FlaskClient, url: str) -> None:

@@ -74,7 +74,7 @@ EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__
     # What a client of a WebSocket or a stream is served with.
     "admission", "connection", "inbox", "outlet", "sockets", "stream", "wire",
     # The web server itself.
-    "worker", "inflow",
+    "worker", "inflow", "http1",
 }  # fmt: skip
 TOOLS = {"dev", "processes", "servers"}
 BELOW = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import re
 import socket
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
@@ -17,9 +19,11 @@ import orjson
 import psutil
 import pytest
 import requests
+from flask import Request, Response
 from peers import CHESS, Api, errors_in, eventually, metric
 from wire import PONG, Raw, frame
 
+from syncapp.api.compression import compress
 from syncapp.api.schema import ErrorAnswer
 from syncapp.inflow import Inflow
 
@@ -269,6 +273,8 @@ def test_who_asks_first_is_told_to_go_on_or_refused_before_sending(web: Cluster,
 
 # What is no request.
 
+NO_HOSTS = ["", "a b", "a/b", "a@b", "\xff\xfe", "a:b", "a:1:2", "::1", "[::1", "http://a", "a?b", "a:123456"]
+
 
 @pytest.mark.parametrize(
     ("request_", "status", "code"),
@@ -278,7 +284,14 @@ def test_who_asks_first_is_told_to_go_on_or_refused_before_sending(web: Cluster,
         ("GET /health\r\n\r\n", 400, "BAD_REQUEST"),
         ("get /health HTTP/1.1\r\nHost: x\r\n\r\n", 400, "BAD_REQUEST"),
         ("GET /health HTTP/9.9\r\nHost: x\r\n\r\n", 400, "BAD_REQUEST"),
+        ("GET /health HTTP/2.0\r\nHost: x\r\n\r\n", 400, "BAD_REQUEST"),
         ("GET /health HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400, "BAD_REQUEST"),
+        ("GET /health HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400, "BAD_REQUEST"),
+        ("GET /health HTTP/1.1\r\n\r\n", 400, "BAD_REQUEST"),
+        ("GET /health HTTP/1.2\r\nA: b\r\n\r\n", 400, "BAD_REQUEST"),
+        ("GET http://x/health HTTP/1.1\r\n\r\n", 400, "BAD_REQUEST"),
+        *((f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n", 400, "BAD_REQUEST") for host in NO_HOSTS),
+        ("GET /health HTTP/1.0\r\nHost: a b\r\n\r\n", 400, "BAD_REQUEST"),
         ("GET /health HTTP/1.1\r\nHost: x\r\nIdempotency-Key: a\x7f\r\n\r\n", 400, "BAD_REQUEST"),
         ("GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", 400, "BAD_REQUEST"),
         ("GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400, "BAD_REQUEST"),
@@ -298,6 +311,124 @@ def test_what_is_no_request_is_refused_in_the_form_of_all_errors(
         with suppress(OSError):
             peer.send(request_)
         peer.refused(status, code)
+
+
+# What is one, though not of the usual form.
+
+
+@pytest.mark.parametrize(
+    "host", ["x", "X.example.:80", "127.0.0.1:8000", "[::1]:8000", "web_1", "a:", "xn--bcher-kva.de"]
+)
+def test_every_form_of_a_host_is_taken(web: Cluster, host: str) -> None:
+    with Peer(web.urls[0], f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n") as peer:
+        assert peer.rest().startswith(b"HTTP/1.1 200 ")
+
+
+def test_http_1_0_needs_no_host_and_is_answered_once(web: Cluster) -> None:
+    with Peer(web.urls[0], "GET /health HTTP/1.0\r\n\r\n") as peer:
+        assert peer.rest().count(b" 200 ") == 1
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.9"])
+def test_later_versions_of_http_1_are_answered_as_1_1(web: Cluster, version: str) -> None:
+    with Peer(web.urls[0], f"GET /health HTTP/{version}\r\nHost: x\r\n\r\n") as peer:
+        peer.send(f"GET /health HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert peer.rest().count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Connection: keep-alive, close",
+        "Connection: close,keep-alive",
+        "Connection: Keep-Alive\r\nConnection: Close",
+        "Connection: x, CLOSE ,y",
+    ],
+)
+def test_a_client_that_names_close_among_others_gets_no_second_answer(web: Cluster, headers: str) -> None:
+    with Peer(web.urls[0], f"GET /health HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n" * 2) as peer:
+        answer = peer.rest()
+    assert answer.count(b"HTTP/1.1 200 ") == 1
+    assert b"\r\nConnection: close\r\n" in answer
+
+
+def test_a_connection_of_http_1_0_stays_open_where_that_is_asked_for(web: Cluster) -> None:
+    asked = "GET /health HTTP/1.0\r\nConnection: x, keep-alive\r\n\r\n"
+    with Peer(web.urls[0], asked + "GET /health HTTP/1.0\r\n\r\n") as peer:
+        assert peer.rest().count(b" 200 ") == 2
+
+
+def test_an_empty_line_before_a_request_is_skipped(web: Cluster, path: str) -> None:
+    last = b"\r\nGET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with Peer(web.urls[0], b"\r\n" + post(f"{path}/switch", "Content-Length: 2\r\n", b"{}") + last) as peer:
+        assert peer.rest().count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize("size", [b"z", b"0x", b"-", b"1z", b"f" * 17, b"0" * 17, b"2 x", b"2\rx", b" 2", b"\n"])
+@pytest.mark.parametrize("before", [b"", b"2\r\n{}\r\n"])
+def test_a_chunk_whose_size_cant_be_is_not_waited_for(web: Cluster, path: str, size: bytes, before: bytes) -> None:
+    with Peer(web.urls[0], post(f"{path}/switch", "Transfer-Encoding: chunked\r\n", before + size)) as peer:
+        peer.refused(400, "BAD_REQUEST")  # 408 after the limit, were it waited for
+
+
+@pytest.mark.parametrize("size", [b"%x" % (MOST_BODY_BYTES + 1), b"ffffffff", b"f" * 16, b"2\r\n{}\r\nfffff"])
+def test_a_chunk_that_is_too_large_is_not_waited_for(web: Cluster, path: str, size: bytes) -> None:
+    with Peer(web.urls[0], post(f"{path}/switch", "Transfer-Encoding: chunked\r\n", size + b"\r\n")) as peer:
+        peer.refused(413, "PAYLOAD_TOO_LARGE")
+
+
+# gzip.
+
+
+def test_an_answer_of_more_than_a_kilobyte_is_compressed_for_who_accepts_that(web: Cluster, api: Api) -> None:
+    large, small = (f"{api.url}/v1/sessions/{api.create(metadata={'a': 'b' * size})}" for size in (5000, 1))
+    for url in (large, f"{api.url}/api-docs.json", f"{api.url}/metrics"):
+        for accepted in ("gzip", "gzip, deflate, br", "*", "br;q=1, gzip;q=0.5", "GZIP;q=0.1"):
+            with requests.get(url, headers={"Accept-Encoding": accepted}, timeout=60, stream=True) as answer:
+                raw = answer.raw.read(decode_content=False)
+            assert answer.headers["Content-Encoding"] == "gzip", (url, accepted)
+            assert answer.headers["Vary"] == "Accept-Encoding"
+            assert int(answer.headers["Content-Length"]) == len(raw)
+            assert len(gzip.decompress(raw)) > 2 * len(raw)
+        for accepted in ("identity", "", "br", "gzip;q=0", "*;q=0", "gzip;q=0, *", "identity, gzip;q=0.5", "gzip;q=x"):
+            answer = requests.get(url, headers={"Accept-Encoding": accepted}, timeout=60)
+            assert "Content-Encoding" not in answer.headers, (url, accepted)
+            assert answer.headers["Vary"] == "Accept-Encoding"
+    accepted_ = {"Accept-Encoding": "gzip"}
+    plain, packed = requests.get(large, headers={"Accept-Encoding": ""}, timeout=60), requests.get(large, timeout=60)
+    assert packed.headers["ETag"] == plain.headers["ETag"]
+    assert packed.json()["data"]["metadata"] == plain.json()["data"]["metadata"]
+    head = requests.head(large, headers=accepted_, timeout=60)
+    assert (head.headers["Content-Encoding"], head.content) == ("gzip", b"")
+    assert int(head.headers["Content-Length"]) > 200
+    for url in (f"{api.url}/health", small + "x", f"{api.url}/nothing"):
+        answer = requests.get(url, headers=accepted_, timeout=60)
+        assert not {"Content-Encoding", "Vary"} & answer.headers.keys()
+    with requests.get(f"{large}/stream", headers=accepted_, stream=True, timeout=60) as stream:
+        assert not {"Content-Encoding", "Vary"} & stream.headers.keys()
+        lines = stream.iter_lines()
+        assert any(b'"STATE_SYNC"' in line for line in lines)
+
+
+def test_what_is_compressed_while_it_is_sent_ends_early_where_it_fails() -> None:
+    def lines(*, fails: bool) -> Iterator[bytes]:
+        for number in range(5000):
+            yield b'{"number": %d}\n' % number
+        if fails:
+            raise RuntimeError("the source is gone")
+
+    asked = Request({"HTTP_ACCEPT_ENCODING": "gzip", "REQUEST_METHOD": "GET"})
+    for fails in (False, True):
+        answer = Response(lines(fails=fails), content_type="application/x-ndjson")
+        compress(asked, answer)
+        assert answer.headers["Content-Encoding"] == "gzip"
+        sent: list[bytes] = []
+        with suppress(RuntimeError):
+            sent.extend(answer.iter_encoded())
+        assert len(sent) > 1
+        reader = zlib.decompressobj(31)
+        assert reader.decompress(b"".join(sent)).startswith(b'{"number": 0}\n')
+        assert reader.eof is not fails
 
 
 # Shares.

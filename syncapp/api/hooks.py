@@ -10,6 +10,7 @@ from flask import Flask, Request, Response, g, request
 
 from syncapp.addresses import group_of
 from syncapp.api import requests, responses
+from syncapp.api.compression import compress
 from syncapp.config import Settings
 from syncapp.errors import OriginRefused
 from syncapp.limits import Buckets, refused
@@ -49,6 +50,7 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
     @app.after_request
     def end(response: Response) -> Response:
         this: Request = request._get_current_object()  # type: ignore[attr-defined]  # each look through the proxy costs
+        compress(this, response)
         now_s = time.perf_counter()
         took_s = now_s - g.get("began_s", now_s)
         route = this.url_rule.rule if this.url_rule else "unmatched"

@@ -1,0 +1,75 @@
+"""What gunicorn's parser leaves open of HTTP/1.1 (RFC 9112): `Host`, `Connection`, later versions, sizes of chunks."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gunicorn.http.body import Body, ChunkedReader
+from gunicorn.http.errors import InvalidChunkSize
+from gunicorn.http.message import Request
+from gunicorn.http.parser import RequestParser
+
+from syncapp.errors import BadRequest, PayloadTooLarge
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Za-z:.%_~-]+\])(?::[0-9]{0,5})?\Z")
+# The beginning of a chunk's first line: up to 16 digits, and then nothing yet, the end of the line, or an extension.
+_SIZE = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:\r\n|\r?\Z|[ \t]*;|[ \t]+\Z))|\Z")
+
+
+class Head(Request):
+    """The head of a request; its body is read by `Inflow.read_body`."""
+
+    version: tuple[int, int]
+
+    def set_body_reader(self) -> None:
+        """Check the host, and choose how the body is read. Raises `BadRequest`, and gunicorn's errors."""
+        hosts = [value for name, value in self.headers if name == "HOST"]
+        if not hosts and self.version > (1, 0):
+            raise BadRequest("HTTP/1.1 needs the header Host")
+        if hosts and not _HOST.match(hosts[0]):
+            raise BadRequest("the header Host names no host")
+        self.version = min(self.version, (1, 1))  # what comes after 1.1 can be answered as 1.1
+        super().set_body_reader()
+
+    def should_close(self) -> bool:
+        """Tell whether this is the last request of its connection."""
+        if self.must_close or self.method == "CONNECT":
+            return True
+        given = ",".join(value for name, value in self.headers if name == "CONNECTION")
+        words = {word.strip().lower() for word in given.split(",")}
+        return "close" in words or (self.version < (1, 1) and "keep-alive" not in words)
+
+
+class Parser(RequestParser):
+    """Reads heads of requests from one connection."""
+
+    mesg_class = Head
+
+
+class Chunks(ChunkedReader):
+    """A body in chunks; a size that can't be, or that is over the limit, is refused before more of it is waited for."""
+
+    def __init__(self, request: Any, unreader: Any, most_bytes: int) -> None:
+        super().__init__(request, unreader)
+        self._left = most_bytes
+
+    @classmethod
+    def of(cls, request: Any, unreader: Any, most_bytes: int) -> Body:
+        """Return a body that is read like this."""
+        return Body(cls(request, unreader, most_bytes))
+
+    def parse_chunk_size(self, unreader: Any, data: bytes | None = None) -> tuple[int, bytes | None]:
+        """Return the size of the next chunk, and what was read of it. Raises `PayloadTooLarge`, `InvalidChunkSize`."""
+        line = bytearray(data or b"")
+        while True:
+            if not _SIZE.match(line):
+                raise InvalidChunkSize(bytes(line[:20]))
+            if b"\r\n" in line or len(line) > self.limit_chunk_size_line:
+                break
+            self.read_into(unreader, line)
+        size, rest = super().parse_chunk_size(unreader, bytes(line))
+        self._left -= size
+        if self._left < 0:
+            raise PayloadTooLarge("the body is larger than this server accepts")
+        return size, rest
