@@ -136,6 +136,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
 
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # a redirect would repeat any Host
+    app.url_map.strict_slashes = False
     # No route is a coroutine: Flask need not look at each call.
     app.ensure_sync = lambda func: func  # type: ignore[method-assign]  # Flask's own hook
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes

@@ -20,6 +20,11 @@ class SyncError(Exception):
         self.message = message
         self.details = details
 
+    def document(self) -> dict[str, Any]:
+        """Return what a client is told: code, message, and details if there are any."""
+        told = {"code": self.code, "message": self.message}
+        return told if self.details is None else told | {"details": self.details}
+
 
 class ValidationFailed(SyncError):
     """Input that does not fit; details: a list of {field, message, code}, every fault at once."""

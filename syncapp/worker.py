@@ -125,7 +125,7 @@ class Worker(GeventWorker):
         if fault.status >= 500:
             self.log.error("Error handling a request", exc_info=exc)
         _count(fault.status)
-        body = orjson.dumps({"error": {"code": fault.code, "message": fault.message, "details": fault.details}})
+        body = orjson.dumps({"error": fault.document()})
         head = (
             f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\nCache-Control: no-store\r\n"

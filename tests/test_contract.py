@@ -8,6 +8,10 @@ from urllib.parse import quote
 
 import pytest
 import requests
+from peers import eventually
+from wire import Raw
+
+from syncapp.servers import Valkey
 
 from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts this folder on the path
 
@@ -138,3 +142,91 @@ def test_a_fault_is_told_in_the_words_that_belong_to_it(base: str) -> None:
     answer = requests.get(unknown, timeout=60)
     assert refused(answer) == {"type.0": "must match pattern '^[a-z_]{1,40}$'"}
     assert answer.json()["error"]["message"] == "type.0: must match pattern '^[a-z_]{1,40}$'"
+
+
+def test_probes_and_time_clients_get_bare_objects(base: str) -> None:
+    assert requests.get(f"{base}/health", timeout=60).json() == {"status": "ok"}
+    ready = requests.get(f"{base}/ready", timeout=60).json()
+    assert {"status": "ready", "redis": "ok", "postgresql": "ok"}.items() <= ready.items()
+    assert ready.keys() <= {"status", "redis", "postgresql", "worries"}
+    assert requests.get(f"{base}/v1/time", timeout=60).json().keys() == {
+        "timestamp_ms",
+        "server_version",
+        "drift_tolerance_ms",
+    }
+
+
+def test_a_process_that_is_not_ready_says_so_as_a_bare_object(make_cluster: MakeCluster, valkey: Valkey) -> None:
+    base = make_cluster(web=1, worker=False, REDIS_TIMEOUT_S="0.5").urls[0]
+    valkey.pause()
+    try:
+        answer = requests.get(f"{base}/ready", timeout=60)
+    finally:
+        valkey.unpause()
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    told = answer.json()
+    assert (told["status"], told["postgresql"]) == ("unavailable", "ok")
+    assert told["problems"] == [f"redis {told['redis']}"]
+    eventually(lambda: requests.get(f"{base}/ready", timeout=60).status_code == 200)
+
+
+def test_an_error_without_details_has_none(base: str) -> None:
+    session = f"{base}/v1/sessions/{uuid.uuid4()}"
+    for answer in (
+        requests.get(session, timeout=60),
+        requests.get(f"{base}/nothing", timeout=60),
+        requests.put(session, timeout=60),
+        requests.post(f"{base}/v1/sessions", data="{", headers={"Content-Type": "application/json"}, timeout=60),
+        requests.post(f"{base}/v1/sessions", data="{}", headers={"Content-Type": "text/plain"}, timeout=60),
+        requests.get(f"{base}/health", headers={"Accept": "a" * 9000}, timeout=60),  # read by nobody's route
+    ):
+        assert answer.status_code >= 400
+        assert answer.json()["error"].keys() == {"code", "message"}
+
+
+def test_a_socket_is_told_an_error_without_details_the_same_way(base: str) -> None:
+    state = created(base, {"sync_mode": "global", "total_time_ms": 60_000})
+    with Raw(base, state["session_id"]) as raw:
+        raw.send('{"type": "PING", "t0": 1')
+        told = raw.message("ERROR")
+    assert told["code"] == "INVALID_JSON"
+    assert "details" not in told
+
+
+def test_routes_answer_with_a_trailing_slash_as_they_do_without(cluster: Cluster, base: str) -> None:
+    """Every route and method of the application, asked for a session that is not there."""
+    from syncapp import create_app
+
+    rules = [rule for rule in create_app().url_map.iter_rules() if not rule.websocket]
+    assert len(rules) > 20
+    for rule in rules:
+        path = rule.rule.replace("<session>", str(uuid.uuid4())).replace("<path:path>", "swagger-ui.css")
+        path = path.rstrip("/")
+        for method in [*sorted(rule.methods or ()), "PUT"]:
+            plain, slashed = told(method, base + path), told(method, f"{base}{path}/")
+            assert slashed == plain, (method, path)
+            assert slashed[0] not in (301, 302, 307, 308)
+
+
+def told(method: str, url: str) -> tuple[int, str | None, list[str], str | None]:
+    """Return the status, type and allowed methods of an answer, and the code of its error; a stream is not read."""
+    with requests.request(method, url, timeout=60, allow_redirects=False, stream=True) as answer:
+        kind = answer.headers.get("Content-Type")
+        code = answer.json().get("error", {}).get("code") if kind == "application/json" and method != "HEAD" else None
+        return answer.status_code, kind, sorted(answer.headers.get("Allow", "").split(", ")), code
+
+
+def test_a_trailing_slash_does_not_change_what_a_command_does(base: str) -> None:
+    body = {"sync_mode": "per_participant", "participants": people("a", "b", total_time_ms=60_000)}
+    made = requests.post(f"{base}/v1/sessions/", json=body, timeout=60)
+    assert made.status_code == 201
+    url = base + made.headers["Location"]
+    assert requests.post(f"{url}/start/", timeout=60).json()["data"]["version"] == 2
+    assert requests.post(f"{url}/switch/", timeout=60).json()["data"]["active_participant_id"] == "b"
+    assert requests.patch(f"{url}/", json={"metadata": {"a": 1}}, timeout=60).json()["data"]["metadata"] == {"a": 1}
+    assert requests.get(f"{url}/", timeout=60).json()["data"]["version"] == 4
+    assert requests.delete(f"{url}/", timeout=60).status_code == 204
+    assert requests.get(url, timeout=60).status_code == 404
+    text = requests.get(f"{base}/metrics/", timeout=60).text
+    assert 'route="/v1/sessions/<session>/start"' in text
+    assert 'start/"' not in text

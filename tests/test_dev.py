@@ -273,7 +273,7 @@ def test_a_web_process_that_is_not_ready_says_what_is_missing_and_logs_it_once(
             assert web.alive, web.output()
             web.is_ready()
         web.ready_timeout_s = 1
-        with pytest.raises(StartError, match=r"web is not ready after 1 s: .*not ready: redis does not answer"):
+        with pytest.raises(StartError, match=r"web is not ready after 1 s: .*unavailable.*redis does not answer"):
             web.wait_ready()
         assert web.output().count("not ready: redis") == 1
     finally:

@@ -65,7 +65,8 @@ def test_everybody_is_sent_away_over_some_time_while_the_process_says_that_it_en
         single.web[0].ask_to_stop()
         eventually(lambda: requests.get(f"{api.url}/ready", timeout=60).status_code == 503, 4)
         ready = requests.get(f"{api.url}/ready", timeout=60)
-        assert (ready.status_code, ready.json()["error"]["code"]) == (503, "SERVER_STOPPING")
+        stopping = {"status": "unavailable", "problems": ["this process is shutting down"]}
+        assert (ready.status_code, ready.json()) == (503, stopping)
         assert requests.get(f"{api.url}/health", timeout=60).status_code == 200
         assert requests.post(f"{api.url}/v1/sessions/{session_id}/switch", timeout=60).status_code == 200
         with Raw(api.url, session_id) as late:

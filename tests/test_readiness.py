@@ -215,7 +215,7 @@ def test_a_user_with_the_documented_rights_and_no_others_runs_everything(
         other = api.create()
         api.delete(other)
         eventually(lambda: metric(url, 'syncapp_audit_queue{state="completed"}') >= 9, within_s=60)
-        assert requests.get(f"{url}/ready", timeout=30).json()["data"]["redis"] == "ok"
+        assert requests.get(f"{url}/ready", timeout=30).json()["redis"] == "ok"
         eventually(lambda: metric(url, 'syncapp_processes{kind="worker"}') == 1 or _looked(url), within_s=60)
         denied = [entry for entry in ask("ACL", "LOG") if _what(entry) != "config|get"]
         assert denied == []

@@ -39,7 +39,7 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
         g.began_s = time.perf_counter()
         if "HTTP_ORIGIN" in request.environ and (answer := _to_page(origins)):
             return answer
-        if limit and request.path not in _UNLIMITED:
+        if limit and request.path.rstrip("/") not in _UNLIMITED:
             wait_s = limit.wait_s(group_of(request.remote_addr or ""), time.monotonic())
             if wait_s:
                 raise refused("rate_limit_per_s", per_s, wait_s, f"this address may make {per_s:g} requests a second")

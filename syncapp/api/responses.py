@@ -1,4 +1,4 @@
-"""Answers: `{"data": …}`, or `{"error": {"code", "message", "details"}}`."""
+"""Answers: `{"data": …}` or `{"error": …}`, and bare objects for probes and time clients."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ log = structlog.get_logger(__name__)
 def data(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return a success."""
     return _json({"data": value}, status, headers)
+
+
+def bare(document: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return an object as it is, for probes and time clients."""
+    return _json(document, status, headers)
 
 
 def state(found: Result) -> Response:
@@ -75,7 +80,7 @@ def empty(headers: dict[str, str], status: int = 204) -> Response:
 
 def error(fault: SyncError) -> Response:
     """Return a failure as clients see it."""
-    document = {"error": {"code": fault.code, "message": fault.message, "details": fault.details}}
+    document = {"error": fault.document()}
     headers = {}
     if fault.status >= 500:  # for the log
         reason = fault.details.get("reason") if isinstance(fault.details, dict) else None
@@ -106,7 +111,7 @@ def _http_error(fault: HTTPException) -> Response:
     if fault.response is not None:
         return fault.response  # type: ignore[return-value]  # flask responses only, here
     code = fault.name.upper().replace(" ", "_").replace("-", "_")
-    document = {"error": {"code": code, "message": fault.description or fault.name, "details": None}}
+    document = {"error": {"code": code, "message": fault.description or fault.name}}
     return _json(document, fault.code or 500)
 
 

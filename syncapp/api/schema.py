@@ -164,11 +164,22 @@ class AuditQueue(Answer):
 class Readiness(Answer):
     """The servers a process needs: each is `ok`, or says briefly what is wrong with it."""
 
+    status: Literal["ready"]
     redis: Literal["ok"]
     postgresql: str = Field(description="While it is not `ok`, audit events wait in Redis; commands go on.")
     worries: list[str] | None = Field(
         default=None, description="Problems that do not stop commands; absent if there are none."
     )
+
+
+class Unreadiness(Answer):
+    """Why a process takes no commands."""
+
+    status: Literal["unavailable"]
+    problems: list[str] = Field(description="What is wrong, in words.")
+    redis: str | None = Field(default=None, description="Like `postgresql`, absent while the process is shutting down.")
+    postgresql: str | None = None
+    worries: list[str] | None = None
 
 
 class Fault(Answer):
@@ -184,7 +195,7 @@ class Error(Answer):
 
     code: str
     message: str
-    details: Any
+    details: Any = Field(default=None, description="Absent if there are none.")
 
 
 class ErrorAnswer(Answer):
@@ -207,11 +218,11 @@ class CommandAnswer(Data[State | Minimal]):
     """A session after a command, or just what changed."""
 
 
-class TimeAnswer(Data[Time]):
+class TimeAnswer(Time):
     """The server's clock."""
 
 
-class HealthAnswer(Data[Health]):
+class HealthAnswer(Health):
     """Liveness."""
 
 
@@ -219,8 +230,12 @@ class AuditQueueAnswer(Data[AuditQueue]):
     """The audit queue."""
 
 
-class ReadyAnswer(Data[Readiness]):
+class ReadyAnswer(Readiness):
     """Readiness."""
+
+
+class UnreadyAnswer(Unreadiness):
+    """A process that takes no commands."""
 
 
 spec = SpecTree(

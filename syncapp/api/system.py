@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from flask import Blueprint, Flask, Response, current_app
+from flask import Blueprint, Flask, Response, current_app, g
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from syncapp import metrics
@@ -20,6 +20,7 @@ from syncapp.api.schema import (
     HealthAnswer,
     ReadyAnswer,
     TimeAnswer,
+    UnreadyAnswer,
     answers,
     document,
     documented,
@@ -43,31 +44,35 @@ DRIFT_TOLERANCE_MS = 50
 @documented(resp=answers(HTTP_200=HealthAnswer), tags=["system"])
 def health() -> Response:
     """Tell that this process answers."""
-    return responses.data({"status": "ok"})
+    return responses.bare({"status": "ok"})
 
 
 @blueprint.get("/ready")
-@documented(resp=answers(HTTP_200=ReadyAnswer), tags=["system"])
+@documented(resp=answers(HTTP_200=ReadyAnswer, HTTP_503=UnreadyAnswer), tags=["system"])
 def ready() -> Response:
     """Tell whether this process can take commands: 503 when it cannot, or when it is shutting down.
 
     Problems that delay only the audit trail, or do not stop commands, are in `worries`.
     """
     services: Services = current_app.extensions["syncapp"]
-    services.guards.draining.check()
+    if services.guards.draining.is_on:
+        return _unready(["this process is shutting down"], {})
     health, unwell = services.store_health(), services.loops.unwell()
     # A store that does not answer is not asked twice: a health check waits for a few seconds only.
     audit_fault = services.audit_fault(ask_store=health.reason is None)
     bad = [f"redis {health.reason}"] if health.reason else []
     bad += [f"the loop {name} of this process is stuck or has ended" for name in unwell]
-    shown: dict[str, Any] = {"redis": health.reason or "ok", "postgresql": audit_fault or "ok"}
+    parts: dict[str, Any] = {"redis": health.reason or "ok", "postgresql": audit_fault or "ok"}
     worries = [*([f"postgresql {audit_fault}; audit events wait"] if audit_fault else []), *health.worries]
     worries += services.worries() if health.reason is None else []
     if worries:
-        shown["worries"] = worries
-    if bad:
-        return responses.error(StoreUnavailable("not ready: " + "; ".join(bad), shown | {"retry_after_s": 1}))
-    return responses.data(shown)
+        parts["worries"] = worries
+    return _unready(bad, parts) if bad else responses.bare({"status": "ready"} | parts)
+
+
+def _unready(problems: list[str], parts: dict[str, Any]) -> Response:
+    g.fault = f"not ready: {'; '.join(problems)}"  # for the log
+    return responses.bare({"status": "unavailable", "problems": problems} | parts, 503, {"Retry-After": "1"})
 
 
 @blueprint.get("/v1/audit/queue")
@@ -104,7 +109,7 @@ def show_metrics() -> Response:
 def time() -> Response:
     """Return the server's clock, which every session runs by."""
     now_ms = current_app.extensions["syncapp"].store.time_ms()
-    return responses.data({"timestamp_ms": now_ms, "server_version": VERSION, "drift_tolerance_ms": DRIFT_TOLERANCE_MS})
+    return responses.bare({"timestamp_ms": now_ms, "server_version": VERSION, "drift_tolerance_ms": DRIFT_TOLERANCE_MS})
 
 
 @blueprint.get("/api-docs.json")
