@@ -15,6 +15,8 @@ from typing import Any
 import structlog
 
 from syncapp import protocol
+from syncapp.backlog import HELD_S, THE_END, Answer
+from syncapp.commands import Result
 from syncapp.config import Settings
 from syncapp.errors import InternalError, SyncError, ValidationFailed
 from syncapp.hub import Hub
@@ -123,6 +125,7 @@ class Connection:
 
     def _step(self) -> None:
         """Take a message, or write one; wait when there is neither."""
+        self._settle()
         if self._ws.input_buffer and self._may_take:
             self._take(self._ws.receive(timeout=0))
         elif self._outlet.write_next():
@@ -136,7 +139,17 @@ class Connection:
 
     @property
     def _may_take(self) -> bool:
-        return not (self._leaves or self._outlet.is_full) and (self._inbox is None or len(self._inbox) < MOST_IN_FLIGHT)
+        if self._leaves or self._outlet.is_full or not self._outlet.sent:  # first of all it is told where it stands
+            return False
+        return self._inbox is None or len(self._inbox) < MOST_IN_FLIGHT
+
+    def _settle(self) -> None:
+        """Do what the outlet can't do by itself: ask the hub, and answer without the news that does not come."""
+        if self._outlet.doubts:
+            self._backend.hub.ask(self._session_id, self, self._outlet.doubted())
+        due_s = self._outlet.due_s
+        if due_s is not None and (self._leaves or due_s <= time.monotonic()):
+            self._outlet.settle(due_s)
 
     def _wait(self) -> None:
         """Wait for something to do; ping a client that has not been heard of, and give up on a silent one."""
@@ -148,7 +161,10 @@ class Connection:
                 return
             self._wire.write(protocol.PING_FRAME)
             self._ping_s = now_s + interval_s
-        event.wait(self._ping_s - now_s)
+        if self._inbox:
+            self._inbox.proceed()  # answers may have been written by others since
+        due_s = self._outlet.due_s
+        event.wait((self._ping_s if due_s is None else min(self._ping_s, due_s)) - now_s)
         event.clear()
 
     def _take(self, message: str | bytes) -> None:
@@ -165,15 +181,16 @@ class Connection:
             self._obey(message)
         except SyncError as fault:
             WS_RECEIVED.labels("refused").inc()
-            self._answer_error(fault, protocol.echo_of(message))
+            self._outlet.urge(Told.ERROR, self._error(fault, protocol.echo_of(message)))
 
     def _obey(self, text: str) -> None:
         asked = protocol.parse(text)
         WS_RECEIVED.labels(asked.type).inc()
         if isinstance(asked, Ping):
-            fields = {} if asked.t0 is None else {"t0": asked.t0}
+            given = {"t0": asked.t0, "client_timestamp": asked.timestamp}
+            fields = {name: value for name, value in given.items() if value is not None}
             pong = protocol.message(Told.PONG, self._session_id, self._now_ms(), fields)
-            self._outlet.answer(Told.PONG, protocol.text_frame(pong), first=True)
+            self._outlet.urge(Told.PONG, protocol.text_frame(pong), first=True)
         elif isinstance(asked, Command):
             if self._inbox is None:
                 self._inbox = Inbox(self._backend.crew, self._backend.settings.redis_timeout_s, self)
@@ -182,9 +199,8 @@ class Connection:
             if (asked.epoch is None) != (asked.version is None):
                 name = "epoch" if asked.epoch is None else "version"
                 raise ValidationFailed.of(name, "is required beside the other of epoch and version", "missing")
-            claim = (asked.epoch or 0, asked.version or 0)
-            self._outlet.expect(claim)
-            self._backend.hub.ask(self._session_id, self, claim)
+            known = self._outlet.expect((asked.epoch or 0, asked.version or 0))
+            self._backend.hub.ask(self._session_id, self, known)
 
     def _now_ms(self) -> int:
         return self._backend.hub.clock.now_ms()
@@ -213,21 +229,25 @@ class Connection:
         else:
             WS_COMMANDS.labels(command.command, Told.ACK).inc()
             ack = protocol.ack(self._session_id, self._now_ms(), command.id, result)
-            self._outlet.answer(Told.ACK, protocol.text_frame(ack), soon=True)
+            self._answer(Told.ACK, protocol.text_frame(ack), _order_of(result), result)
         return None
 
     def refuse(self, command: Command, fault: SyncError) -> None:
         """Answer a command that did not happen, or of which that is not known."""
         WS_COMMANDS.labels(command.command, fault.code).inc()
-        self._answer_error(fault, command.id)
+        current = fault.details.get("current") if isinstance(fault.details, dict) else None
+        order = (current["epoch"], current["version"]) if current else NEVER
+        self._answer(Told.ERROR, self._error(fault, command.id), order)
 
     def obeyed(self) -> None:
         """Let the handler take another command, or end."""
         self._ws.event.set()
 
-    def _answer_error(self, fault: SyncError, echo: str | int | None) -> None:
-        error = protocol.error(self._session_id, self._now_ms(), fault, echo)
-        self._outlet.answer(Told.ERROR, protocol.text_frame(error))
+    def _answer(self, kind: Told, text: bytes, order: Order, result: Result | None = None) -> None:
+        self._outlet.answer(kind, Answer(text, order, time.monotonic() + HELD_S, result))
+
+    def _error(self, fault: SyncError, echo: str | int | None) -> bytes:
+        return protocol.text_frame(protocol.error(self._session_id, self._now_ms(), fault, echo))
 
     # The end.
 
@@ -257,3 +277,10 @@ class Connection:
         WS_SKIPPED.inc(self._outlet.skipped)
         self._wire.finish(self._ws.thread)
         return int(code), by
+
+
+def _order_of(result: Result) -> Order:
+    """Return what the client is told of before the answer: the command's version, or the session's end."""
+    if result.order:
+        return result.order
+    return THE_END if result.event_json and not result.replayed else NEVER

@@ -1,8 +1,8 @@
-"""What one client is sent: answers before news, at once when its socket has room, and else when it has."""
+"""What one client is sent: at once when its socket has room, and else when it has."""
 
 from __future__ import annotations
 
-from syncapp.backlog import Backlog
+from syncapp.backlog import Answer, Backlog
 from syncapp.metrics import SENT
 from syncapp.protocol import Told
 from syncapp.topics import Order, Update
@@ -16,16 +16,17 @@ _JOINED_BYTES = 8192
 class Outlet:
     """Takes messages from any thread, and writes what the socket takes without waiting.
 
-    The handler's thread writes the rest, with `write_next`; `wire.wake` calls it. sent: how many messages.
+    The handler's thread writes the rest, with `write_next`; `wire.wake` calls it. sent: how many messages. The first
+    one tells the client where it stands: no message of its own is answered before.
     """
 
-    __slots__ = ("_answers", "_backlog", "_lock", "_wire", "_writing", "sent")
+    __slots__ = ("_backlog", "_lock", "_urgent", "_wire", "_writing", "sent")
 
     def __init__(self, wire: Wire, claim: Order, *, patches: bool) -> None:
         self._wire = wire
         self._lock = wire.lock
         self._backlog = Backlog(claim, patches=patches)
-        self._answers: list[tuple[Told, bytes]] = []
+        self._urgent: list[tuple[Told, bytes]] = []
         self._writing = False
         self.sent = 0
 
@@ -37,41 +38,73 @@ class Outlet:
     @property
     def is_full(self) -> bool:
         """Whether as many answers wait as may."""
-        answers = self._answers
-        return len(answers) >= MOST_ANSWERS or sum(len(frame) for _, frame in answers) > MOST_ANSWER_BYTES
+        answers = [*self._backlog.answers, *(frame for _, frame in self._urgent)]
+        return len(answers) >= MOST_ANSWERS or sum(map(len, answers)) > MOST_ANSWER_BYTES
+
+    @property
+    def owes_answers(self) -> bool:
+        """Whether an answer waits."""
+        return bool(self._urgent or self._backlog.answers)
 
     @property
     def is_done(self) -> bool:
         """Whether the session was deleted, and everything is written."""
-        return self._backlog.is_ended and not (self._answers or len(self._backlog) or self._wire.has_rest)
+        return self._backlog.is_ended and not (self._urgent or len(self._backlog) or self._wire.has_rest)
 
-    def expect(self, claim: Order) -> None:
-        """Tell the client where it stands, with the next update."""
+    @property
+    def doubts(self) -> bool:
+        """Whether the hub is to be asked anew, for what `doubted` returns at least."""
+        return self._backlog.doubts
+
+    def doubted(self) -> Order:
+        """Return what the hub has to know at least."""
         with self._lock:
-            self._backlog.expect(claim)
+            return self._backlog.doubted()
+
+    def expect(self, claim: Order) -> Order:
+        """Tell the client where it stands, with the next update; returns what the hub has to know at least."""
+        with self._lock:
+            return self._backlog.expect(claim)
 
     def offer(self, update: Update) -> None:
         """Tell the client of an update."""
         with self._lock:
             # What nearly always is so, and has to be quick: there may be thousands of clients.
-            kind = None if self._writing or self._answers else self._backlog.passes(update)
+            kind = None if self._writing or self._urgent else self._backlog.passes(update)
             if kind and self._wire.try_write(update.frame(kind)):
                 self._backlog.passed(update)
                 self.sent += 1
                 SENT.add(kind)
                 return
+            was_full, had_begun = self.is_full, self.sent > 0
             self._backlog.put(update)
             self._write_through()
+            if was_full or not had_begun or self._backlog.doubts:
+                self._wire.wake()  # the handler may take messages now, or has to ask the hub
 
-    def answer(self, kind: Told, frame: bytes, *, first: bool = False, soon: bool = False) -> None:
-        """Answer the client; first: before all else that waits; soon: the caller wakes the handler.
+    def urge(self, kind: Told, frame: bytes, *, first: bool = False) -> None:
+        """Send what does not wait for news; first: before all else."""
+        with self._lock:
+            self._urgent.insert(0 if first else len(self._urgent), (kind, frame))
+            self._write_through()
+
+    def answer(self, kind: Told, answer: Answer) -> None:
+        """Answer a command, once the client was told of what it is about. The caller wakes the handler.
 
         What a command changed mostly comes in the same moment as its answer, and then goes out with it.
         """
         with self._lock:
-            self._answers.insert(0 if first else len(self._answers), (kind, frame))
-            if not soon:
-                self._write_through()
+            self._backlog.answer(kind, answer)
+
+    @property
+    def due_s(self) -> float | None:
+        """When to call `settle`; None: it need not be called."""
+        return self._backlog.due_s
+
+    def settle(self, now_s: float) -> None:
+        """Send the answers that have waited for long enough."""
+        with self._lock:
+            self._backlog.settle(now_s)
 
     def write_next(self) -> bool:
         """Write what waits, however long it takes; False when there is nothing. Raises what `Wire.write` does."""
@@ -108,7 +141,7 @@ class Outlet:
             return False
         kinds, frames = [found[0]], [found[1]]
         if len(found[1]) < _JOINED_BYTES:
-            waiting = [*self._answers, *((item.kind, item.frame) for item in self._backlog.waiting)]
+            waiting = [*self._urgent, *((item.kind, item.frame) for item in self._backlog.waiting)]
             for kind, frame in waiting[1:]:
                 if sum(map(len, frames)) + len(frame) > _JOINED_BYTES:
                     break
@@ -121,14 +154,14 @@ class Outlet:
         return True
 
     def _first(self) -> tuple[Told, bytes] | None:
-        if self._answers:
-            return self._answers[0]
+        if self._urgent:
+            return self._urgent[0]
         item = self._backlog.first
         return (item.kind, item.update.frame(item.kind)) if item else None
 
     def _drop_first(self, kind: Told) -> None:
-        if self._answers:
-            self._answers.pop(0)
+        if self._urgent:
+            self._urgent.pop(0)
         else:
             self._backlog.take()
         self.sent += 1

@@ -88,10 +88,14 @@ CommandName = Annotated[str, AfterValidator(_command), Field(json_schema_extra={
 
 
 class Ping(Request):
-    """Heartbeat, and measure of the clock's offset; `t0` is the client's own time and comes back as it was."""
+    """Heartbeat, and measure of the clock's offset; `t0` is the client's own time and comes back as it was.
+
+    `timestamp` is the same for clients that stamp every message; it comes back as `client_timestamp`.
+    """
 
     type: Literal[Asked.PING]
     t0: Number = None
+    timestamp: Number = None
 
 
 class Reconnect(Request):

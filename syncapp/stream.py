@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from syncapp.admission import Wish
-from syncapp.backlog import Backlog, Item
+from syncapp.backlog import Answer, Backlog, Item
 from syncapp.config import Settings
 from syncapp.errors import SessionNotFound
 from syncapp.hub import Hub
@@ -137,7 +137,10 @@ class Poll:
 
 def _event(item: Item) -> bytes:
     """Return a message as an event; only one with a state has an id: from there a client can go on."""
-    data = b"data: " + item.update.payload(item.kind) + b"\n\n"
+    update = item.update
+    if isinstance(update, Answer):
+        raise TypeError("a stream has no commands to answer")
+    data = b"data: " + update.payload(item.kind) + b"\n\n"
     if item.kind in _WITH_STATE:
-        return b"id: %d-%d\n" % item.update.order + data
+        return b"id: %d-%d\n" % update.order + data
     return data

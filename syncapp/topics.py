@@ -86,11 +86,12 @@ class Update:
         return found
 
     def _encode(self, kind: Told) -> bytes:
-        if self.error:
+        if self.error and kind is Told.ERROR:
             return protocol.error(self.session_id, self.at_ms, self.error)
         fields: dict[str, Any] = {}
         if kind is not Told.STATE_SYNC:
-            fields |= {"epoch": self.order[0], "version": self.order[1]}
+            epoch, version = (None, None) if self.error else self.order  # there is no session
+            fields |= {"epoch": epoch, "version": version}
         if kind in (Told.STATE_UPDATE, Told.STATE_PATCH, Told.SESSION_DELETED):
             fields["event"] = self.event
         if self.session and kind is Told.STATE_PATCH:

@@ -67,16 +67,18 @@ class Wire:
     """A socket that sends whole frames, one at a time, whichever thread they come from.
 
     aborted: a message took longer than it may. heard_s: when the client was last heard of. wake: called, at once
-    when there is something for `write`, or reading has ended. lock: never held for long.
+    when there is something for `write`, or reading has ended. lock: never held for long. early: what was received
+    already.
     """
 
     __slots__ = (
-        "_direct", "_draining", "_is_writing", "_raw", "_rest", "_turn", "_watchdog", "aborted", "ended", "heard_s",
-        "limit_s", "lock", "wake",
+        "_direct", "_draining", "_early", "_is_writing", "_raw", "_rest", "_turn", "_watchdog", "aborted", "ended",
+        "heard_s", "limit_s", "lock", "wake",
     )  # fmt: skip
 
-    def __init__(self, raw: socket.socket, watchdog: Watchdog, limit_s: float) -> None:
+    def __init__(self, raw: socket.socket, watchdog: Watchdog, limit_s: float, early: bytes = b"") -> None:
         self._raw = raw
+        self._early = early
         # What gevent's socket has within never waits; a TLS socket can't be asked not to.
         self._direct = None if isinstance(raw, ssl.SSLSocket) else getattr(raw, "_sock", raw)
         self._rest: memoryview | None = None
@@ -167,7 +169,10 @@ class Wire:
     def recv(self, size: int) -> bytes:
         """Receive; nothing once the connection is being closed."""
         while True:
-            data = self._raw.recv(size)
+            if self._early:
+                data, self._early = self._early[:size], self._early[size:]
+            else:
+                data = self._raw.recv(size)
             self.heard_s = time.monotonic()
             if not self._draining or not data:
                 time.sleep(0)  # else one client that keeps sending would have the whole worker

@@ -106,9 +106,17 @@ def _prepare(environ: dict[str, Any], watchdog: Watchdog, settings: Settings) ->
             del environ[name]
     environ |= {"HTTP_HOST": "localhost", "HTTP_CONNECTION": "Upgrade"}
     name = next(name for name in _SOCKETS if name in environ)
-    wire = Wire(environ[name], watchdog, settings.ws_slow_close_s)
+    wire = Wire(environ[name], watchdog, settings.ws_slow_close_s, _early(environ))
     environ[name] = wire
     return wire
+
+
+def _early(environ: dict[str, Any]) -> bytes:
+    """Return what came in one packet with the handshake: gunicorn has read it, and simple_websocket would not."""
+    reader = getattr(environ.get("wsgi.input"), "reader", None)
+    unreader = getattr(reader, "unreader", None)
+    early: bytes = unreader.take_buffered() if unreader else b""
+    return early
 
 
 def _refused(fault: Refused) -> Response:

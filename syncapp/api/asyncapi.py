@@ -50,11 +50,11 @@ class ServerMessage(Answer):
 
 
 class Connected(ServerMessage):
-    """Where the session is now: on connect, and in answer to `RECONNECT`."""
+    """Where the session is now: on connect, and in answer to `RECONNECT`. Both are null while there is no session."""
 
     type: Literal[Told.CONNECTED]
-    epoch: int
-    version: int
+    epoch: int | None
+    version: int | None
 
 
 class StateSync(ServerMessage):
@@ -150,6 +150,7 @@ class Pong(ServerMessage):
 
     type: Literal[Told.PONG]
     t0: Number = None
+    client_timestamp: Number = None
 
 
 class ErrorMessage(ServerMessage):
