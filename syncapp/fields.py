@@ -80,12 +80,18 @@ SessionId = Annotated[
     str,
     _matching(UUID_PATTERN, "uuid"),
     AfterValidator(str.lower),
-    Field(json_schema_extra={"format": "uuid"}, examples=["3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"]),
+    Field(
+        json_schema_extra={"format": "uuid", "pattern": UUID_PATTERN}, examples=["3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"]
+    ),
 ]
 ParticipantId = Annotated[str, _matching(ID_PATTERN, "id"), Field(json_schema_extra={"pattern": ID_PATTERN})]
 DurationMs = Annotated[int, Field(ge=1000, le=86_400_000)]
 Metadata = Annotated[dict[str, Any], AfterValidator(without_nul), at_most(MAX_METADATA_BYTES)]
 WarningMs = Annotated[int, Field(ge=1, le=86_400_000)]
-Reason = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(without_nul)]
+Reason = Annotated[
+    str,
+    Field(min_length=1, max_length=500, json_schema_extra={"pattern": r"^[^\u0000]*$"}),
+    AfterValidator(without_nul),
+]
 SmallJson = Annotated[Any, AfterValidator(without_nul), BeforeValidator(_small)]
 Mode = Literal["per_participant", "per_cycle", "per_group", "global", "count_up"]

@@ -129,24 +129,38 @@ class Request(BaseModel):
 class CommandBody(Request):
     """What any command may claim about the session it acts on; another version is a conflict."""
 
-    expected_version: Annotated[int, Field(ge=1, le=2**53)] | None = None
-    expected_epoch: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    expected_version: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
+        default=None, description="Version that the session must have; with another one nothing is changed (409)."
+    )
+    expected_epoch: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
+        default=None, description="Epoch that the session must have; with another one nothing is changed (409)."
+    )
 
 
 class NewParticipant(Request):
     """A participant of a new session; the list's order is the rotation."""
 
-    participant_id: ParticipantId
-    total_time_ms: DurationMs | None = None
-    participant_index: Annotated[int, Field(ge=0, lt=MAX_PARTICIPANTS)] | None = None
-    group_id: ParticipantId | None = None
+    participant_id: ParticipantId = Field(description="Id of the caller's choice, unique in the session.")
+    total_time_ms: DurationMs | None = Field(
+        default=None,
+        description="Budget in ms, 1 s to 24 h. Required in `per_participant`; in `per_group` if the group has none.",
+    )
+    participant_index: Annotated[int, Field(ge=0, lt=MAX_PARTICIPANTS)] | None = Field(
+        default=None,
+        description="Place in the rotation, from 0, instead of the list's order; for all participants or none.",
+    )
+    group_id: ParticipantId | None = Field(
+        default=None, description="The participant's group; required in `per_group` only."
+    )
 
 
 class NewGroup(Request):
     """A group of a new session; without a budget of its own it has the sum of its members'."""
 
-    group_id: ParticipantId
-    total_time_ms: DurationMs | None = None
+    group_id: ParticipantId = Field(description="Id of the caller's choice, unique among the groups.")
+    total_time_ms: DurationMs | None = Field(
+        default=None, description="Budget in ms, 1 s to 24 h; else its members' sum."
+    )
 
 
 class ActionOnTimeout(BaseModel):
@@ -154,7 +168,9 @@ class ActionOnTimeout(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    type: Literal["end_session", "skip_cycle", "notify"]
+    type: Literal["end_session", "skip_cycle", "notify"] = Field(
+        description="End the session, pass the turn on, or only tell and let the clock run on below zero."
+    )
 
 
 class CreateSession(Request):
@@ -170,19 +186,48 @@ class CreateSession(Request):
         "warn_at_ms": MOST_WARNINGS,
     }
 
-    session_id: SessionId | None = None
-    sync_mode: Mode
-    participants: Annotated[list[NewParticipant], Field(max_length=MAX_PARTICIPANTS)] = Field(default_factory=list)
-    groups: Annotated[list[NewGroup], Field(max_length=MAX_PARTICIPANTS)] | None = None
-    total_time_ms: Annotated[int, Field(ge=1000, le=86_400_000 * MAX_PARTICIPANTS)] | None = None
-    time_per_cycle_ms: DurationMs | None = None
-    max_time_ms: DurationMs | None = None
-    max_cycles: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    increment_ms: Annotated[int, Field(ge=0, le=60_000)] = 0
-    warn_at_ms: Annotated[list[WarningMs], Field(min_length=1, max_length=MOST_WARNINGS)] | None = None
-    action_on_timeout: Annotated[ActionOnTimeout, AfterValidator(without_nul), at_most(MAX_ACTION_BYTES)] | None = None
-    idle_timeout_s: Annotated[int, Field(ge=1, le=MAX_IDLE_TIMEOUT_S)] | None = None
-    metadata: Metadata = Field(default_factory=dict)
+    session_id: SessionId | None = Field(
+        default=None, description="Id of the new session; without one the server makes one."
+    )
+    sync_mode: Mode = Field(description="What time is counted for (docs/clock.md).")
+    participants: Annotated[list[NewParticipant], Field(max_length=MAX_PARTICIPANTS)] = Field(
+        default_factory=list,
+        description="At most 1,000, in rotation order; at least one in `per_participant` and `per_group`.",
+    )
+    groups: Annotated[list[NewGroup], Field(max_length=MAX_PARTICIPANTS)] | None = Field(
+        default=None, description="At most 1,000, in the order of their turns; only in `per_group`."
+    )
+    total_time_ms: Annotated[int, Field(ge=1000, le=86_400_000 * MAX_PARTICIPANTS)] | None = Field(
+        default=None,
+        description="Budget of `global` in ms, 1 s to 24 h, and required there; elsewhere the sum of all budgets.",
+    )
+    time_per_cycle_ms: DurationMs | None = Field(
+        default=None, description="Budget of each cycle in ms, 1 s to 24 h; required in `per_cycle` only."
+    )
+    max_time_ms: DurationMs | None = Field(
+        default=None, description="Cap of the stopwatch in ms, 1 s to 24 h; only in `count_up`."
+    )
+    max_cycles: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None, description="Number of cycles after which the session is completed."
+    )
+    increment_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
+        default=0, description="Credited to the mover at each switch, in ms; only in `per_participant` and `per_group`."
+    )
+    warn_at_ms: Annotated[list[WarningMs], Field(min_length=1, max_length=MOST_WARNINGS)] | None = Field(
+        default=None,
+        description="Up to 8 different thresholds in ms: a `time_warning` is told when the clock comes down to one.",
+        json_schema_extra={"uniqueItems": True},
+    )
+    action_on_timeout: Annotated[ActionOnTimeout, AfterValidator(without_nul), at_most(MAX_ACTION_BYTES)] | None = (
+        Field(default=None, description="What happens at zero, `end_session` by default; at most 4,096 bytes as JSON.")
+    )
+    idle_timeout_s: Annotated[int, Field(ge=1, le=MAX_IDLE_TIMEOUT_S)] | None = Field(
+        default=None,
+        description="How long the session lives when it is abandoned, in s, 30 days at most; a day by default.",
+    )
+    metadata: Metadata = Field(
+        default_factory=dict, description="The caller's own document, kept as it is; at most 16,384 bytes as JSON."
+    )
 
     @classmethod
     def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
@@ -212,7 +257,7 @@ class CreateSession(Request):
 class Start(CommandBody):
     """Start the clock; who begins, or the first in rotation."""
 
-    participant_id: ParticipantId | None = None
+    participant_id: ParticipantId | None = Field(default=None, description="Who begins; else the first in rotation.")
 
 
 class Switch(CommandBody):
@@ -222,8 +267,12 @@ class Switch(CommandBody):
     then harmless. `next_participant_id` overrides the rotation.
     """
 
-    participant_id: ParticipantId | None = None
-    next_participant_id: ParticipantId | None = None
+    participant_id: ParticipantId | None = Field(
+        default=None, description="Who moves; when it is somebody else's turn, nothing is changed (409)."
+    )
+    next_participant_id: ParticipantId | None = Field(
+        default=None, description="Whose turn it becomes, out of rotation."
+    )
 
 
 class Complete(CommandBody):
@@ -236,18 +285,26 @@ class Complete(CommandBody):
 class Cancel(CommandBody):
     """Call a session off."""
 
-    reason: Reason | None = None
+    reason: Reason | None = Field(default=None, description="Why, for the event; 1 to 500 characters.")
 
 
 class Adjust(CommandBody):
     """Change what is left of one budget: the named one, or the one that runs or would run."""
 
-    op: Literal["add", "set", "at_least"]
-    ms: Annotated[int, Field(ge=-86_400_000, le=86_400_000)]
-    participant_id: ParticipantId | None = None
-    group_id: ParticipantId | None = None
-    not_after_ms: Annotated[int, Field(ge=0, le=2**53)] | None = None
-    reason: Reason | None = None
+    op: Literal["add", "set", "at_least"] = Field(
+        description="Add `ms` to what is left, set it to `ms`, or raise it to `ms` if it is less."
+    )
+    ms: Annotated[int, Field(ge=-86_400_000, le=86_400_000)] = Field(
+        description="Amount in ms, 24 h at most; negative only to `add`."
+    )
+    participant_id: ParticipantId | None = Field(
+        default=None, description="Whose budget it is (in `per_group` the group's); not together with `group_id`."
+    )
+    group_id: ParticipantId | None = Field(default=None, description="Which group's budget it is; only in `per_group`.")
+    not_after_ms: Annotated[int, Field(ge=0, le=2**53)] | None = Field(
+        default=None, description="Server instant, in ms since 1970, beyond which the budget is not raised."
+    )
+    reason: Reason | None = Field(default=None, description="Why, for the event; 1 to 500 characters.")
 
     @classmethod
     def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
@@ -265,7 +322,9 @@ class Adjust(CommandBody):
 class Update(CommandBody):
     """Change metadata by a merge-patch (RFC 7396): null removes a member."""
 
-    metadata: Metadata
+    metadata: Metadata = Field(
+        description="Members to set, or to remove (null); the result has at most 16,384 bytes as JSON."
+    )
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

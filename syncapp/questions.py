@@ -17,6 +17,13 @@ from syncapp.past import ms_of
 
 _LATEST_MS = 253_402_300_799_999  # the last instant of the year 9999
 _WHOLE = re.compile(r"-?\d{1,17}\Z", re.ASCII)
+# What the document asks for: of 1971 or later, since 1970 may begin a day earlier elsewhere. More is understood.
+_SHOWN = (
+    r"^(197[1-9]|19[89][0-9]|[2-8][0-9]{3})-[0-9]{2}-[0-9]{2}"
+    r"T[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+)
+_OF_EVENTS = r"^[0-9]{1,15}-[0-9]{1,15}$"
+_OF_SESSIONS = r"^[0-9]{1,14}_" + UUID_PATTERN.removeprefix("^")
 _ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+ -]\d\d:?\d\d)\Z", re.ASCII)
 
 
@@ -37,7 +44,7 @@ def _instant(text: Any) -> Any:
 
 
 def _cursor(pattern: str) -> AfterValidator:
-    compiled = re.compile(pattern, re.ASCII)
+    compiled = re.compile(pattern.removesuffix("$") + r"\Z")
 
     def check(text: str) -> str:
         if not compiled.match(text):
@@ -52,9 +59,18 @@ Instant = Annotated[
     int,
     BeforeValidator(_instant),
     Field(ge=0, le=_LATEST_MS),
-    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "format": "date-time", "pattern": _SHOWN},
+                {"type": "integer", "minimum": 0, "maximum": _LATEST_MS},
+            ]
+        }
+    ),
 ]
-Number = Annotated[int, Whole, Field(ge=1, le=2**53)]
+Number = Annotated[int, Field(ge=1, le=2**53), Whole]
+_FORMS = ": ISO 8601 with an offset, or ms since 1970."
+_CURSOR = "`next_cursor` of the page before, which this one follows."
 EventType = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
 Status = Literal["pending", "running", "paused", "completed", "expired", "cancelled", "deleted"]
 
@@ -95,11 +111,15 @@ def _backwards(raw: dict[str, Any], first: str, last: str) -> Iterator[InitError
 class EventsQuestion(Question):
     """Events of a session, in the order they were committed; `from` is part of the span, `to` is not."""
 
-    type: list[EventType] = Field(default_factory=list)
-    since: Instant | None = Field(default=None, alias="from")
-    until: Instant | None = Field(default=None, alias="to")
-    limit: Annotated[int, Whole, Field(ge=1, le=1000)] = 100
-    cursor: Annotated[str, _cursor(r"\d{1,15}-\d{1,15}\Z")] | None = None
+    type: list[EventType] = Field(
+        default_factory=list, description="Only events of this type; may be given several times."
+    )
+    since: Instant | None = Field(default=None, alias="from", description=f"Only events from this instant on{_FORMS}")
+    until: Instant | None = Field(default=None, alias="to", description=f"Only events before this instant{_FORMS}")
+    limit: Annotated[int, Field(ge=1, le=1000), Whole] = Field(default=100, description="Most events of a page.")
+    cursor: Annotated[str, _cursor(_OF_EVENTS), Field(json_schema_extra={"pattern": _OF_EVENTS})] | None = Field(
+        default=None, description=_CURSOR
+    )
 
     @classmethod
     def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
@@ -116,9 +136,9 @@ class EventsQuestion(Question):
 class AtQuestion(Question):
     """An instant, or a version of an epoch (the newest, if none is given)."""
 
-    time: Instant | None = None
-    version: Number | None = None
-    epoch: Number | None = None
+    time: Instant | None = Field(default=None, description=f"The instant; give this or `version`{_FORMS}")
+    version: Number | None = Field(default=None, description="The version; give this or `time`.")
+    epoch: Number | None = Field(default=None, description="The epoch of `version`; the newest without one.")
 
     @classmethod
     def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
@@ -134,14 +154,16 @@ class AtQuestion(Question):
 class HistoryQuestion(Question):
     """Sessions, the last changed first; each span includes its `from` and not its `to`."""
 
-    status: list[Status] = Field(default_factory=list)
-    mode: list[Mode] = Field(default_factory=list)
-    created_from: Instant | None = None
-    created_to: Instant | None = None
-    updated_from: Instant | None = None
-    updated_to: Instant | None = None
-    limit: Annotated[int, Whole, Field(ge=1, le=1000)] = 100
-    cursor: Annotated[str, _cursor(r"\d{1,14}_" + UUID_PATTERN.strip("^$") + r"\Z")] | None = None
+    status: list[Status] = Field(default_factory=list, description="Only of this status; may be given several times.")
+    mode: list[Mode] = Field(default_factory=list, description="Only of this mode; may be given several times.")
+    created_from: Instant | None = Field(default=None, description=f"Only created from this instant on{_FORMS}")
+    created_to: Instant | None = Field(default=None, description=f"Only created before this instant{_FORMS}")
+    updated_from: Instant | None = Field(default=None, description=f"Only changed last from this instant on{_FORMS}")
+    updated_to: Instant | None = Field(default=None, description=f"Only changed last before this instant{_FORMS}")
+    limit: Annotated[int, Field(ge=1, le=1000), Whole] = Field(default=100, description="Most sessions of a page.")
+    cursor: Annotated[str, _cursor(_OF_SESSIONS), Field(json_schema_extra={"pattern": _OF_SESSIONS})] | None = Field(
+        default=None, description=_CURSOR
+    )
 
     @classmethod
     def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
@@ -161,4 +183,6 @@ class HistoryQuestion(Question):
 class ExportQuestion(Question):
     """The form of an export."""
 
-    format: Literal["json", "ndjson", "csv"] = "json"
+    format: Literal["json", "ndjson", "csv"] = Field(
+        default="json", description="One document, a line each, or a table."
+    )

@@ -95,7 +95,7 @@ BELOW = {
     "watch": LEAVES | STORES | {"outbox"},
     "recovery": LEAVES | STORES | {"sessions", "history", "outbox"},
 }
-FRAMEWORKS = {"flask", "flask_sock", "simple_websocket", "huey", "werkzeug", "spectree", "gunicorn"}
+FRAMEWORKS = {"flask", "flask_sock", "simple_websocket", "huey", "werkzeug", "gunicorn"}
 
 
 def place(path: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from syncapp.api.schema import Answer, Data, Event, Instant, State
+from syncapp.api.schema import Answer, Data, Epoch, Event, Instant, State, Uuid, Version, absent
 from syncapp.fields import Mode
 from syncapp.questions import Status
 
@@ -14,113 +14,122 @@ from syncapp.questions import Status
 class LoggedEvent(Answer):
     """A commit."""
 
-    epoch: int
-    version: int
-    type: str
+    epoch: Epoch
+    version: Version
+    type: str = Field(description="What happened, such as `cycle_switched`.")
     at: Instant = Field(description="When it took effect: for a timeout the deadline.")
-    at_ms: int
-    status: Status
-    cycle_count: int
-    participant_id: str | None
-    next_participant_id: str | None
-    group_id: str | None
-    remaining_ms: int | None = Field(description="Left of the budget concerned.")
-    elapsed_ms: int | None = Field(description="Charged by this commit.")
+    at_ms: int = Field(ge=0, description="The same instant, in ms since 1970.")
+    status: Status = Field(description="The session's status after it.")
+    cycle_count: int = Field(ge=0, description="Cycles that had ended then.")
+    participant_id: str | None = Field(description="The participant concerned; null when nobody is.")
+    next_participant_id: str | None = Field(description="Whose turn it became; null when nobody's.")
+    group_id: str | None = Field(description="The group concerned; null outside of `per_group`.")
+    remaining_ms: int | None = Field(description="Left of the budget concerned, in ms; null without one.")
+    elapsed_ms: int | None = Field(description="Charged by this commit, in ms; null when nothing ran.")
     actor: str = Field(description="`client`, or `system` for what a session does by itself.")
-    request_id: str | None
-    event: Event
+    request_id: str | None = Field(description="`X-Request-Id` of the request; null for what had none.")
+    event: Event = Field(description="The event as it was told.")
     patch: dict[str, Any] = Field(description="What changed, under the names of the state.")
 
 
 class Events(Answer):
     """A page of events."""
 
-    events: list[LoggedEvent]
-    next_cursor: str | None
+    events: list[LoggedEvent] = Field(description="Oldest first; `limit` at most.")
+    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
+
+
+class Export(Answer):
+    """All of a session's events."""
+
+    session_id: Uuid = Field(description="The session's id.")
+    events: list[LoggedEvent] = Field(description="All events, oldest first.")
 
 
 class ShownClock(Answer):
     """What a clock showed."""
 
-    running: bool
-    used_ms: int
-    remaining_ms: int | None = Field(description="Null without a budget of its own; negative in overtime.")
+    running: bool = Field(description="Whether it ran.")
+    used_ms: int = Field(ge=0, description="Time used until then, in ms.")
+    remaining_ms: int | None = Field(
+        description="What was left, in ms; null without a budget of its own, negative in overtime."
+    )
 
 
 class ParticipantClock(ShownClock):
     """What a participant's clock showed."""
 
-    participant_id: str
+    participant_id: str = Field(description="Whose clock it is.")
 
 
 class GroupClock(ShownClock):
     """What a group's clock showed."""
 
-    group_id: str
+    group_id: str = Field(description="Which group's clock it is.")
 
 
 class Clocks(Answer):
     """What every clock showed, settled to that instant."""
 
-    participants: list[ParticipantClock]
-    groups: list[GroupClock] | None = Field(default=None, description="Only in per_group.")
+    participants: list[ParticipantClock] = Field(description="Of every participant, in rotation order.")
+    groups: list[GroupClock] | None = absent("Of every group; only in `per_group`.")
 
 
 class Past(State):
     """A session as it was; `server_time_ms` is the instant."""
 
     event: Event = Field(description="The last event before that instant, or at it.")
-    clocks: Clocks
+    clocks: Clocks = Field(description="What every clock showed at that instant.")
 
 
 class LoggedSession(Answer):
     """A session as the log knows it; null is what no event has told."""
 
-    session_id: str
-    sync_mode: Mode
-    status: Status
-    epoch: int
-    version: int
-    cycle_count: int
-    participant_count: int | None
-    total_time_ms: int | None
-    created_at: Instant | None
-    started_at: Instant | None
-    completed_at: Instant | None
-    deleted_at: Instant | None
-    updated_at: Instant
-    metadata: dict[str, Any] | None
+    session_id: Uuid = Field(description="The session's id.")
+    sync_mode: Mode = Field(description="What its time is counted for.")
+    status: Status = Field(description="Its last status; `deleted` is one that was removed.")
+    epoch: Epoch
+    version: Version
+    cycle_count: int = Field(ge=0, description="Cycles that have ended.")
+    participant_count: int | None = Field(description="How many participants it has.")
+    total_time_ms: int | None = Field(description="All time that was granted, in ms; null in modes without a total.")
+    created_at: Instant | None = Field(description="When it was created.")
+    started_at: Instant | None = Field(description="When it was started; null before.")
+    completed_at: Instant | None = Field(description="When it ended; null before.")
+    deleted_at: Instant | None = Field(description="When it was deleted; null if it was not.")
+    updated_at: Instant = Field(description="When its last commit took effect.")
+    metadata: dict[str, Any] | None = Field(description="The caller's own document.")
 
 
 class Sessions(Answer):
     """A page of sessions."""
 
-    sessions: list[LoggedSession]
-    next_cursor: str | None
+    sessions: list[LoggedSession] = Field(description="The last changed first; `limit` at most.")
+    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
 
 
 class CycleTotals(Answer):
     """Cycles and their lengths."""
 
-    cycles: int = Field(description="How many have ended.")
-    total_ms: int = Field(description="All time charged, pauses not counted.")
-    mean_ms: int | None = Field(description="Of cycles that have ended; null when none has.")
-    longest_ms: int | None
-    open_ms: int = Field(description="Charged to a cycle that has not ended.")
+    cycles: int = Field(ge=0, description="How many have ended.")
+    total_ms: int = Field(ge=0, description="All time charged, in ms; pauses not counted.")
+    mean_ms: int | None = Field(description="Mean length of cycles that have ended, in ms; null when none has.")
+    longest_ms: int | None = Field(description="Length of the longest that has ended, in ms; null when none has.")
+    open_ms: int = Field(ge=0, description="Charged to a cycle that has not ended, in ms.")
 
 
 class ParticipantCycles(CycleTotals):
     """A participant's cycles."""
 
-    participant_id: str
+    participant_id: str = Field(description="Whose cycles they are.")
 
 
 class SessionStatistics(CycleTotals):
     """A session's cycles since it was created last."""
 
-    session_id: str
-    epoch: int
-    participants: list[ParticipantCycles]
+    session_id: Uuid = Field(description="The session's id.")
+    epoch: Epoch
+    participants: list[ParticipantCycles] = Field(description="Of every participant, in rotation order.")
 
 
 class EventsAnswer(Data[Events]):
@@ -137,3 +146,7 @@ class HistoryAnswer(Data[Sessions]):
 
 class StatisticsAnswer(Data[SessionStatistics]):
     """Cycles of a session."""
+
+
+class ExportAnswer(Data[Export]):
+    """All events of a session."""

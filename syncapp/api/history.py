@@ -10,8 +10,8 @@ from typing import TypeVar
 from flask import Blueprint, Response, current_app, request
 
 from syncapp.api import responses
-from syncapp.api.answers import EventsAnswer, HistoryAnswer, PastAnswer, StatisticsAnswer
-from syncapp.api.schema import ErrorAnswer, answers, documented
+from syncapp.api.answers import EventsAnswer, ExportAnswer, HistoryAnswer, PastAnswer, StatisticsAnswer
+from syncapp.api.schema import Body, ErrorAnswer, answers, documented
 from syncapp.exports import CONTENT_TYPES, FORMS
 from syncapp.history import Cycles, History, Page
 from syncapp.models import session_id
@@ -19,6 +19,7 @@ from syncapp.questions import AtQuestion, EventsQuestion, ExportQuestion, Histor
 
 blueprint = Blueprint("history", __name__, url_prefix="/v1")
 Asked = TypeVar("Asked", bound=Question)
+FILES: Body = {"application/json": ExportAnswer, "application/x-ndjson": str, "text/csv": str}
 
 
 def history() -> History:
@@ -40,28 +41,40 @@ def page(name: str, found: Page) -> Response:
 @blueprint.get("/sessions/<session>/events")
 @documented(query=EventsQuestion, resp=answers(HTTP_200=EventsAnswer, HTTP_404=ErrorAnswer), tags=["history"])
 def events(session: str) -> Response:
-    """Return a session's events from the log, oldest first, by pages."""
+    """Return a session's events from the log, oldest first, by pages.
+
+    An event is in the log about half a second after it took effect. `next_cursor` leads to the next page.
+    """
     return page("events", history().events(session_id(session), question(EventsQuestion)))
 
 
 @blueprint.get("/sessions/<session>/at")
 @documented(query=AtQuestion, resp=answers(HTTP_200=PastAnswer, HTTP_404=ErrorAnswer), tags=["history"])
 def at(session: str) -> Response:
-    """Return a session, and what every clock showed, at an instant of the past or after a version."""
+    """Return a session, and what every clock showed, at an instant of the past or after a version.
+
+    Give either `time` or `version`. Sessions that are gone are there, too.
+    """
     return responses.data(history().at(session_id(session), question(AtQuestion)).document())
 
 
 @blueprint.get("/history")
 @documented(query=HistoryQuestion, resp=answers(HTTP_200=HistoryAnswer), tags=["history"])
 def sessions() -> Response:
-    """Return sessions from the log, the last changed first, by pages."""
+    """Return sessions from the log, the last changed first, by pages.
+
+    Sessions that have ended or were deleted are there, too. `next_cursor` leads to the next page.
+    """
     return page("sessions", history().sessions(question(HistoryQuestion)))
 
 
 @blueprint.get("/sessions/<session>/statistics")
 @documented(resp=answers(HTTP_200=StatisticsAnswer, HTTP_404=ErrorAnswer), tags=["history"])
 def statistics(session: str) -> Response:
-    """Return how many cycles each participant had, and how long they were, from the log."""
+    """Return how many cycles each participant had, and how long they were, from the log.
+
+    Only cycles since the session was created last are counted; time that was paused is not.
+    """
     asked = session_id(session)
     question(Question)
     found = history().statistics(asked)
@@ -71,15 +84,18 @@ def statistics(session: str) -> Response:
 
 
 @blueprint.get("/sessions/<session>/export")
-@documented(query=ExportQuestion, resp=answers(HTTP_200=None, HTTP_404=ErrorAnswer), tags=["history"])
+@documented(query=ExportQuestion, resp=answers(HTTP_200=FILES, HTTP_404=ErrorAnswer), tags=["history"])
 def export(session: str) -> tuple[Iterator[bytes], int, dict[str, str]]:
-    """Return all of a session's events as a file."""
+    """Return all of a session's events as a file.
+
+    One JSON document, a line of JSON for each event, or a table for spreadsheets. A file that could not be read to its
+    end breaks off.
+    """
     asked, form = session_id(session), question(ExportQuestion).format
     pages = history().export(asked)
     # Whatever is wrong with the first page is answered as an error; later ones can only break off.
     body = FORMS[form](asked, chain([next(pages)], pages))
     disposition = f'attachment; filename="session-{asked}.{form}"'
-    # No `Response`, of which spectree would read the whole body first.
     return body, 200, {"Content-Type": CONTENT_TYPES[form], "Content-Disposition": disposition}
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
 from syncapp.api.requests import MAX_WAIT_MS
+from syncapp.fields import IDEMPOTENCY_KEY_PATTERN
+
+_TAG = r'(W/)?"[\x21\x23-\x7e]*"'
+Key = Annotated[str, Field(pattern=IDEMPOTENCY_KEY_PATTERN)]
+Ordinal = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class ReadHeaders(BaseModel):
@@ -27,22 +32,22 @@ class ReadQuery(BaseModel):
         default=0,
         ge=0,
         le=MAX_WAIT_MS,
-        description="With `If-None-Match`: wait so long for another version than that, then answer 304.",
+        description="With `If-None-Match`: wait so many ms for another version than that, then answer 304.",
     )
 
 
 class StreamQuery(BaseModel):
     """Where a stream begins, and what it carries."""
 
-    epoch: int | None = Field(default=None, ge=0, description="With `version`: what the client knows.")
-    version: int | None = Field(default=None, ge=0)
+    epoch: Ordinal | None = Field(default=None, description="With `version`: the epoch that the client knows.")
+    version: Ordinal | None = Field(default=None, description="With `epoch`: the version that the client knows.")
     format: Literal["state", "patch"] = Field(default="state", description="Whole states, or what changed.")
 
 
 class StreamHeaders(BaseModel):
     """Headers of a stream."""
 
-    last_event_id: str | None = Field(
+    last_event_id: Annotated[str, Field(pattern=r"^[0-9]{1,16}-[0-9]{1,16}$")] | None = Field(
         default=None, alias="Last-Event-ID", description="`<epoch>-<version>` of the last event; browsers send it."
     )
 
@@ -50,7 +55,7 @@ class StreamHeaders(BaseModel):
 class CreateHeaders(BaseModel):
     """Headers of a create."""
 
-    idempotency_key: str | None = Field(
+    idempotency_key: Key | None = Field(
         default=None,
         alias="Idempotency-Key",
         description="1 to 128 visible ASCII characters; the same key again changes nothing and answers with the "
@@ -58,20 +63,25 @@ class CreateHeaders(BaseModel):
     )
     prefer: str | None = Field(default=None, alias="Prefer", description="`return=minimal` leaves the state out.")
     request_id: str | None = Field(
-        default=None, alias="X-Request-Id", description="Goes into logs and the audit trail."
+        default=None,
+        alias="X-Request-Id",
+        description="Goes into logs and the audit trail, if it is 1 to 64 characters of A-Z a-z 0-9 . _ -; else the "
+        "server makes one.",
     )
 
 
 class CommandHeaders(CreateHeaders):
     """Headers of a command."""
 
-    idempotency_key: str | None = Field(
+    idempotency_key: Key | None = Field(
         default=None,
         alias="Idempotency-Key",
         description="1 to 128 visible ASCII characters; the same key again changes nothing and answers with the "
         "current state, or, where `return=minimal` is preferred, with the first event and patch if they were kept.",
     )
 
-    if_match: str | None = Field(
-        default=None, alias="If-Match", description="The ETag to act on, weak or strong; else 412."
+    if_match: Annotated[str, Field(pattern=rf"^(\*|{_TAG}(\s*,\s*{_TAG})*)$")] | None = Field(
+        default=None,
+        alias="If-Match",
+        description="The ETag to act on, weak or strong; with another version nothing is changed (412).",
     )

@@ -73,7 +73,10 @@ def run(name: str, session: str) -> Result:
     tags=["sessions"],
 )
 def create() -> Response:
-    """Create a session."""
+    """Create a session.
+
+    It is pending until it is started. Each example is a whole session; without a `session_id` the server makes one.
+    """
     asked = CreateSession.parse(requests.body())
     result = limited("create", "", asked)
     return responses.result(result, 201, {"Location": f"/v1/sessions/{result.found.session_id}"})
@@ -87,7 +90,11 @@ def create() -> Response:
     tags=["sessions"],
 )
 def read(session: str) -> Response:
-    """Return a session as it is now, or wait for another version than the one that the client has."""
+    """Return a session as it is now, or wait for another version than the one that the client has.
+
+    The clock is true for `server_time_ms`. With `wait_ms` and `If-None-Match` the answer comes when there is another
+    version, or as a 304 when there was none in time.
+    """
     wait_ms = requests.wait_ms()
     known = None if wait_ms is None else requests.known_version()
     if wait_ms and isinstance(known, tuple):
@@ -116,56 +123,80 @@ def wait(session: str, known: Order, wait_ms: int) -> Response:
 @blueprint.post("/<session>/start")
 @documented(json=COMMANDS["start"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def start(session: str) -> Response:
-    """Start the clock of a pending session."""
+    """Start the clock of a pending session.
+
+    `participant_id` begins, or the first in rotation.
+    """
     return responses.result(run("start", session))
 
 
 @blueprint.post("/<session>/switch")
 @documented(json=COMMANDS["switch"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def switch(session: str) -> Response:
-    """End the active participant's cycle and hand the turn on."""
+    """End the active participant's cycle and hand the turn on.
+
+    The mover is credited the increment. With `participant_id` a double press of a clock button is harmless.
+    """
     return responses.result(run("switch", session))
 
 
 @blueprint.post("/<session>/pause")
 @documented(json=COMMANDS["pause"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def pause(session: str) -> Response:
-    """Stop the clock."""
+    """Stop the clock.
+
+    What has elapsed is charged; the cycle goes on with `resume`.
+    """
     return responses.result(run("pause", session))
 
 
 @blueprint.post("/<session>/resume")
 @documented(json=COMMANDS["resume"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def resume(session: str) -> Response:
-    """Go on with the cycle that was paused."""
+    """Go on with the cycle that was paused.
+
+    The same participant is active, with what was left.
+    """
     return responses.result(run("resume", session))
 
 
 @blueprint.post("/<session>/adjust")
 @documented(json=COMMANDS["adjust"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def adjust(session: str) -> Response:
-    """Change what is left of one budget."""
+    """Change what is left of one budget.
+
+    Of `participant_id`, of `group_id`, or of what runs or would run. A budget is not taken below zero.
+    """
     return responses.result(run("adjust", session))
 
 
 @blueprint.post("/<session>/complete")
 @documented(json=COMMANDS["complete"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def complete(session: str) -> Response:
-    """End a session as intended."""
+    """End a session as intended.
+
+    The session becomes `completed`, which is final, and stays readable for a while.
+    """
     return responses.result(run("complete", session))
 
 
 @blueprint.post("/<session>/cancel")
 @documented(json=COMMANDS["cancel"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def cancel(session: str) -> Response:
-    """Call a session off."""
+    """Call a session off.
+
+    The session becomes `cancelled`, which is final, and stays readable for a while.
+    """
     return responses.result(run("cancel", session))
 
 
 @blueprint.patch("/<session>")
 @documented(json=COMMANDS["update"], headers=CommandHeaders, resp=COMMAND, tags=["sessions"])
 def update(session: str) -> Response:
-    """Merge a patch (RFC 7396) into the metadata."""
+    """Merge a patch (RFC 7396) into the metadata.
+
+    A member that is null is removed, all others are set. No clock is touched.
+    """
     return responses.result(run("update", session))
 
 
@@ -184,6 +215,9 @@ def update(session: str) -> Response:
     tags=["sessions"],
 )
 def delete(session: str) -> Response:
-    """Remove a session; one that is not there is removed already."""
+    """Remove a session; one that is not there is removed already.
+
+    Its clients are told, and its id can be used again. The audit log keeps what it was.
+    """
     result = run("delete", session)
     return responses.empty({"Idempotency-Replayed": "true"} if result.replayed else {})

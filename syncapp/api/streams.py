@@ -24,11 +24,15 @@ blueprint = Blueprint("streams", __name__, url_prefix="/v1/sessions")
 @documented(
     query=StreamQuery,
     headers=StreamHeaders,
-    resp=answers(HTTP_200=None, HTTP_403=ErrorAnswer),
+    resp=answers(HTTP_200={"text/event-stream": str}, HTTP_403=ErrorAnswer),
     tags=["sessions"],
 )
 def stream(session: str) -> Response:
-    """Tell of every change, as `text/event-stream`; the messages are those of the WebSocket."""
+    """Tell of every change, as `text/event-stream`.
+
+    Each event's `data` is one of the WebSocket's messages, as `/asyncapi.json` describes them. The stream does not end
+    by itself before the session is deleted. A session that is not there yet is waited for.
+    """
     services = current_app.extensions["syncapp"]
     guards = services.guards
     guards.check_origin()

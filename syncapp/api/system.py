@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from flask import Blueprint, Flask, Response, current_app, g
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from syncapp import metrics
-from syncapp.api import responses
+from syncapp.api import openapi, responses
 from syncapp.api.schema import (
     VERSION,
     AuditQueueAnswer,
@@ -22,9 +21,7 @@ from syncapp.api.schema import (
     TimeAnswer,
     UnreadyAnswer,
     answers,
-    document,
     documented,
-    spec,
 )
 from syncapp.errors import StoreUnavailable
 from syncapp.redis import TRANSLATION
@@ -43,7 +40,10 @@ DRIFT_TOLERANCE_MS = 50
 @blueprint.get("/health")
 @documented(resp=answers(HTTP_200=HealthAnswer), tags=["system"])
 def health() -> Response:
-    """Tell that this process answers."""
+    """Tell that this process answers.
+
+    It asks neither the store nor the log.
+    """
     return responses.bare({"status": "ok"})
 
 
@@ -78,7 +78,10 @@ def _unready(problems: list[str], parts: dict[str, Any]) -> Response:
 @blueprint.get("/v1/audit/queue")
 @documented(resp=answers(HTTP_200=AuditQueueAnswer), tags=["system"])
 def audit_queue() -> Response:
-    """Tell how many audit events wait, were stored, and could not be."""
+    """Tell how many audit events wait, were stored, and could not be.
+
+    Counted in the store; PostgreSQL is not asked.
+    """
     return responses.data(asdict(_queue()))
 
 
@@ -107,20 +110,23 @@ def show_metrics() -> Response:
 @blueprint.get("/v1/time")
 @documented(resp=answers(HTTP_200=TimeAnswer), tags=["system"])
 def time() -> Response:
-    """Return the server's clock, which every session runs by."""
+    """Return the server's clock, which every session runs by.
+
+    For clients without a WebSocket, where `PING` does the same. docs/protocol.md says how to use it.
+    """
     now_ms = current_app.extensions["syncapp"].store.time_ms()
     return responses.bare({"timestamp_ms": now_ms, "server_version": VERSION, "drift_tolerance_ms": DRIFT_TOLERANCE_MS})
 
 
 @blueprint.get("/api-docs.json")
-def openapi() -> Response:
+def api_document() -> Response:
     """Return the OpenAPI document."""
-    return Response(json.dumps(document()), headers={"Cache-Control": "no-cache"}, content_type="application/json")
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the proxy's own
+    return Response(openapi.encoded(app), headers={"Cache-Control": "no-cache"}, content_type="application/json")
 
 
 def register(app: Flask) -> None:
     """Add these routes, and the documentation's page, which asks no other host for anything."""
-    spec.app = app
     app.register_blueprint(blueprint)
     pages = get_swaggerui_blueprint(
         "/api-docs", "/api-docs.json", config={"app_name": "SyncApp API", "validatorUrl": None}

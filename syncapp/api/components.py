@@ -1,0 +1,53 @@
+"""JSON Schemas of models, under the models' names, as the OpenAPI and the AsyncAPI document hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+NULL = {"type": "null"}
+
+
+def schemas(
+    models: Iterable[type[BaseModel]], mode: Literal["validation", "serialization"] = "validation"
+) -> dict[str, Any]:
+    """Return the schemas of models, and of those within, each by its model's name."""
+    _, found = models_json_schema([(model, mode) for model in models], ref_template="#/components/schemas/{model}")
+    schemas: dict[str, Any] = found.get("$defs", {})
+    for name, schema in schemas.items():
+        for field in schema.get("properties", {}).values():
+            _tidy(field)
+        schema["title"] = name
+    return schemas
+
+
+def parameters(model: type[BaseModel], place: Literal["query", "header"]) -> list[dict[str, Any]]:
+    """Return the parameters that the fields of a model are. None can be null: what is not given is absent."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return list(_parameters(schema, place))
+
+
+def _parameters(schema: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
+    for name, field in schema["properties"].items():
+        _tidy(field)
+        if NULL in field.get("anyOf", []):
+            branches = [branch for branch in field.pop("anyOf") if branch != NULL]
+            field.update(branches[0] if len(branches) == 1 else {"anyOf": branches})
+        if field.get("default", "") is None:
+            del field["default"]
+        required = name in schema.get("required", [])
+        description = field.pop("description", "")
+        yield {"name": name, "in": place, "required": required, "description": description, "schema": field}
+
+
+def _tidy(field: dict[str, Any]) -> None:
+    """Take out titles that only repeat the field's name, and merge a choice within a choice."""
+    field.pop("title", None)
+    for branch in field.get("anyOf", []):
+        branch.pop("title", None)
+    field_branches = field.get("anyOf", [])
+    if any("anyOf" in branch for branch in field_branches):
+        field["anyOf"] = [inner for branch in field_branches for inner in branch.get("anyOf", [branch])]

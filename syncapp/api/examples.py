@@ -1,0 +1,283 @@
+"""Examples of the OpenAPI and the AsyncAPI document: what is asked works as it stands, what is answered fits its model.
+
+tests/test_descriptions.py sends each to a real server.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from syncapp.api.schema import ERROR_CODES
+
+SESSION_ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
+NOON_MS = 1_767_268_800_000
+NOON = "2026-01-01T12:00:00.000Z"
+EPOCH = NOON_MS - 120_000
+REQUEST_ID = "5f0c1b6d2f8e4a53a1d0c9e6b7f81234"
+
+
+def named(**values: tuple[str, Any]) -> dict[str, Any]:
+    """Return examples by name, each of a summary and a value."""
+    return {name: {"summary": summary, "value": value} for name, (summary, value) in values.items()}
+
+
+ASKED: dict[str, dict[str, Any]] = {
+    "create": named(
+        chess=(
+            "A game of chess, five minutes each and three seconds a move",
+            {
+                "sync_mode": "per_participant",
+                "participants": [
+                    {"participant_id": "white", "total_time_ms": 300_000},
+                    {"participant_id": "black", "total_time_ms": 300_000},
+                ],
+                "increment_ms": 3000,
+            },
+        ),
+        rounds=(
+            "Turns of thirty seconds that pass on by themselves",
+            {
+                "sync_mode": "per_cycle",
+                "participants": [{"participant_id": "anna"}, {"participant_id": "ben"}],
+                "time_per_cycle_ms": 30_000,
+                "max_cycles": 20,
+                "action_on_timeout": {"type": "skip_cycle"},
+            },
+        ),
+        debate=(
+            "Two teams, each with a time of its own",
+            {
+                "sync_mode": "per_group",
+                "groups": [
+                    {"group_id": "pro", "total_time_ms": 600_000},
+                    {"group_id": "contra", "total_time_ms": 600_000},
+                ],
+                "participants": [
+                    {"participant_id": "anna", "group_id": "pro"},
+                    {"participant_id": "ben", "group_id": "contra"},
+                ],
+                "warn_at_ms": [60_000],
+            },
+        ),
+        exam=(
+            "An exam of ninety minutes",
+            {"sync_mode": "global", "total_time_ms": 5_400_000, "metadata": {"room": "B 12"}},
+        ),
+        stopwatch=("A stopwatch that counts up to an hour", {"sync_mode": "count_up", "max_time_ms": 3_600_000}),
+    ),
+    "start": named(
+        first=("The first in rotation begins", {}), named=("A named participant begins", {"participant_id": "white"})
+    ),
+    "switch": named(
+        next=("Hand the turn on", {}),
+        once=("Hand the turn on, once", {"participant_id": "white", "expected_version": 2}),
+    ),
+    "pause": named(now=("Stop the clock", {})),
+    "resume": named(now=("Go on", {})),
+    "adjust": named(
+        add=("Ten seconds more", {"op": "add", "ms": 10_000, "participant_id": "white", "reason": "interrupted"}),
+        set=("What runs has a minute left", {"op": "set", "ms": 60_000}),
+    ),
+    "complete": named(now=("End as intended", {})),
+    "cancel": named(reason=("Call it off", {"reason": "the players have left"})),
+    "update": named(merge=("Set one member, remove another", {"metadata": {"table": 4, "room": None}})),
+    "delete": named(now=("Remove it", {})),
+}
+"""Bodies that work as they stand, by operation: on a game of chess, the first example of `create`."""
+
+_WHITE = {
+    "participant_id": "white",
+    "participant_index": 0,
+    "total_time_ms": 300_000,
+    "time_used_ms": 0,
+    "time_remaining_ms": 300_000,
+    "cycle_count": 0,
+    "is_active": True,
+    "has_expired": False,
+}
+CLOCK: dict[str, Any] = {
+    "scope": "participant",
+    "direction": "down",
+    "running": True,
+    "remaining_ms": 287_655,
+    "elapsed_ms": 12_345,
+    "deadline_ms": NOON_MS + 300_000,
+}
+STATE: dict[str, Any] = {
+    "session_id": SESSION_ID,
+    "sync_mode": "per_participant",
+    "status": "running",
+    "epoch": EPOCH,
+    "version": 2,
+    "participants": [_WHITE, _WHITE | {"participant_id": "black", "participant_index": 1, "is_active": False}],
+    "active_participant_id": "white",
+    "cycle_count": 0,
+    "total_time_ms": 600_000,
+    "time_per_cycle_ms": None,
+    "increment_ms": 3000,
+    "cycle_started_at": NOON,
+    "session_started_at": NOON,
+    "session_completed_at": None,
+    "created_at": "2026-01-01T11:58:00.000Z",
+    "updated_at": NOON,
+    "idle_timeout_s": 86_400,
+    "idle_at": None,
+    "action_on_timeout": {"type": "end_session"},
+    "metadata": {},
+    "server_time_ms": NOON_MS + 12_345,
+    "clock": CLOCK,
+}
+EVENT = {"type": "session_started", "at_ms": NOON_MS, "participant_id": "white", "remaining_ms": 300_000}
+PATCH = {
+    "version": 2,
+    "updated_at": NOON,
+    "status": "running",
+    "active_participant_id": "white",
+    "cycle_started_at": NOON,
+    "session_started_at": NOON,
+    "idle_at": None,
+}
+MINIMAL = {"session_id": SESSION_ID, "epoch": EPOCH, "version": 2, "event": EVENT, "patch": PATCH}
+_LOGGED = {
+    "epoch": EPOCH,
+    "version": 2,
+    "type": "session_started",
+    "at": NOON,
+    "at_ms": NOON_MS,
+    "status": "running",
+    "cycle_count": 0,
+    "participant_id": "white",
+    "next_participant_id": None,
+    "group_id": None,
+    "remaining_ms": 300_000,
+    "elapsed_ms": 0,
+    "actor": "client",
+    "request_id": REQUEST_ID,
+    "event": EVENT,
+    "patch": PATCH,
+}
+_SHOWN = {"running": True, "used_ms": 12_345, "remaining_ms": 287_655, "participant_id": "white"}
+_STOOD = {"running": False, "used_ms": 0, "remaining_ms": 300_000, "participant_id": "black"}
+_CYCLES = {"cycles": 4, "total_ms": 48_000, "mean_ms": 12_000, "longest_ms": 20_500, "open_ms": 3000}
+_LISTED = {
+    "session_id": SESSION_ID,
+    "sync_mode": "per_participant",
+    "status": "running",
+    "epoch": EPOCH,
+    "version": 2,
+    "cycle_count": 0,
+    "participant_count": 2,
+    "total_time_ms": 600_000,
+    "created_at": "2026-01-01T11:58:00.000Z",
+    "started_at": NOON,
+    "completed_at": None,
+    "deleted_at": None,
+    "updated_at": NOON,
+    "metadata": {},
+}
+_STREAM = f"""retry: 3127
+
+data: {{"type": "CONNECTED", "sessionId": "{SESSION_ID}", "timestamp": {NOON_MS}, "epoch": {EPOCH}, "version": 2}}
+
+"""
+_CSV = (
+    "epoch,version,type,at,at_ms,status,cycle_count,participant_id,next_participant_id,group_id,remaining_ms,"
+    "elapsed_ms,actor,request_id,reason,event,patch\r\n"
+)
+
+
+def _data(summary: str, value: Any) -> dict[str, Any]:
+    return named(example=(summary, {"data": value}))
+
+
+_COMMANDED = named(
+    state=("The state after it", {"data": STATE}), minimal=("With `Prefer: return=minimal`", {"data": MINIMAL})
+)
+_ANSWERED: dict[tuple[str, str], dict[str, Any]] = {
+    ("read", "application/json"): _data("A running game", STATE),
+    ("stream", "text/event-stream"): named(begin=("How a stream begins", _STREAM)),
+    ("events", "application/json"): _data("The last page", {"events": [_LOGGED], "next_cursor": None}),
+    ("at", "application/json"): _data(
+        "A game as it was", STATE | {"event": EVENT, "clocks": {"participants": [_SHOWN, _STOOD]}}
+    ),
+    ("sessions", "application/json"): _data("The last page", {"sessions": [_LISTED], "next_cursor": None}),
+    ("statistics", "application/json"): _data(
+        "Two players",
+        {
+            "session_id": SESSION_ID,
+            "epoch": EPOCH,
+            **_CYCLES,
+            "participants": [{"participant_id": "white", **_CYCLES}, {"participant_id": "black", **_CYCLES}],
+        },
+    ),
+    ("export", "application/json"): _data("All events", {"session_id": SESSION_ID, "events": [_LOGGED]}),
+    ("export", "application/x-ndjson"): named(
+        lines=("A line for each event", '{"epoch": 1767268680000, "version": 2}\n')
+    ),
+    ("export", "text/csv"): named(table=("The heading", _CSV)),
+    ("health", "application/json"): _data("Well", {"status": "ok"}),
+    ("ready", "application/json"): _data("Ready", {"redis": "ok", "postgresql": "ok"}),
+    ("audit_queue", "application/json"): _data(
+        "Nothing waits",
+        {
+            "waiting": 0,
+            "active": 0,
+            "completed": 5120,
+            "failed": 0,
+            "delayed": 0,
+            "oldest_age_ms": None,
+            "rate_per_s": 12.5,
+        },
+    ),
+    ("time", "application/json"): _data(
+        "Noon", {"timestamp_ms": NOON_MS, "server_version": "0.1.0", "drift_tolerance_ms": 50}
+    ),
+}
+
+
+def answered(operation: str, content_type: str) -> dict[str, Any]:
+    """Return the examples of an operation's answer; a command answers with a state, or with what changed."""
+    return _COMMANDED if operation in ASKED else _ANSWERED[operation, content_type]
+
+
+def _fault(code: str, message: str, details: Any = None) -> tuple[str, Any]:
+    return message, {"error": {"code": code, "message": message, "details": details}}
+
+
+def _failure(code: str, message: str, details: Any = None) -> dict[str, Any]:
+    if code not in ERROR_CODES:
+        raise LookupError(code)
+    return named(**{code.lower(): _fault(code, message, details)})
+
+
+_CURRENT = {"expected_version": 1, "actual_version": 2, "current": STATE}
+FAILURES: dict[int, dict[str, Any]] = {
+    400: _failure(
+        "VALIDATION_ERROR",
+        "1 fault in the request: sync_mode",
+        [{"field": "sync_mode", "message": "is required", "code": "missing"}],
+    ),
+    403: _failure("ORIGIN_NOT_ALLOWED", "this origin may not watch sessions"),
+    404: _failure(
+        "SESSION_NOT_FOUND", "there is no session of this id; it may have been deleted or have ended long ago"
+    ),
+    409: _failure("CONFLICT", "the session is at version 2, not 1", _CURRENT),
+    412: _failure("PRECONDITION_FAILED", "the session is at version 2, not 1", _CURRENT),
+    413: _failure("PAYLOAD_TOO_LARGE", "the body is larger than this server accepts"),
+    415: _failure("UNSUPPORTED_MEDIA_TYPE", "send application/json, not text/plain"),
+    422: _failure(
+        "IDEMPOTENCY_MISMATCH",
+        "this idempotency key was used for another command; use a new key for a new command",
+    ),
+    429: _failure(
+        "RATE_LIMIT_EXCEEDED",
+        "this address may make 50 requests a second",
+        {"reason": "rate_limit_per_s", "limit": 50, "retry_after_s": 1},
+    ),
+    500: _failure("INTERNAL_ERROR", "something went wrong on our side", {"request_id": REQUEST_ID}),
+    503: _failure(
+        "STORE_UNAVAILABLE",
+        "the store takes no commands now; nothing was changed",
+        {"retry_after_s": 1, "reason": "BusyLoadingError"},
+    ),
+}
