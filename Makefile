@@ -10,7 +10,7 @@ CORE := sessions calls scripts lines failover layout state sweeper rebuild outbo
 $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>/dev/null || rm -f $(INSTALLED))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser mutants check stress lint types fmt bench validate chaos clean
+.PHONY: help run test test-browser mutants check stress lint lint-api types fmt bench validate chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ lint: $(INSTALLED) ## Check style and format
 types: $(INSTALLED) ## Check types
 	$(BIN)/mypy
 
+lint-api: $(INSTALLED) ## Check the API documents by their linters, and what generators make of them (needs npm)
+	@PYTHONPATH=. $(BIN)/python tests/api_lint.py
+
 fmt: $(INSTALLED) ## Mend style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -64,6 +67,7 @@ chaos: $(INSTALLED) ## Kill everything at random under 20,000 commits, about 10 
 	@PYTHONPATH=. $(BIN)/python tests/chaos.py $(ARGS)
 
 clean: ## Remove the virtualenv and every cache; data stay
+	rm -rf tests/api-lint/node_modules tests/api-lint/generated
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -211,7 +211,8 @@ class CreateSession(Request):
         default=None, description="Number of cycles after which the session is completed."
     )
     increment_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
-        default=0, description="Credited to the mover at each switch, in ms; only in `per_participant` and `per_group`."
+        default=0,
+        description="Credited to the mover at each switch, in ms, 0 by default; in `per_participant` and `per_group`.",
     )
     warn_at_ms: Annotated[list[WarningMs], Field(min_length=1, max_length=MOST_WARNINGS)] | None = Field(
         default=None,

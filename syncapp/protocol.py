@@ -93,17 +93,17 @@ class Ping(Request):
     `timestamp` is the same for clients that stamp every message; it comes back as `client_timestamp`.
     """
 
-    type: Literal[Asked.PING]
-    t0: Number = None
-    timestamp: Number = None
+    type: Literal[Asked.PING] = Field(description="What kind of message this is.")
+    t0: Number = Field(default=None, description="The client's own time, in ms of any clock.")
+    timestamp: Number = Field(default=None, description="When the client sent this, in ms of any clock.")
 
 
 class Reconnect(Request):
     """Ask for the state, unless it is the one that the client names."""
 
-    type: Literal[Asked.RECONNECT]
-    epoch: Ordinal | None = None
-    version: Ordinal | None = None
+    type: Literal[Asked.RECONNECT] = Field(description="What kind of message this is.")
+    epoch: Ordinal | None = Field(default=None, description="The epoch that the client knows, with `version`.")
+    version: Ordinal | None = Field(default=None, description="The version that the client knows, with `epoch`.")
 
 
 class Command(Request):
@@ -112,13 +112,19 @@ class Command(Request):
     `args` is what REST takes as the body, without what the caller expects: that stands beside it.
     """
 
-    type: Literal[Asked.COMMAND]
-    id: Echo
-    command: CommandName
-    args: dict[str, Any] = Field(default_factory=dict)
-    expected_version: Annotated[int, Field(ge=1, le=2**53)] | None = None
-    expected_epoch: Annotated[int, Field(ge=1, le=2**53)] | None = None
-    idempotency_key: Annotated[str, Field(pattern=IDEMPOTENCY_KEY_PATTERN)] | None = None
+    type: Literal[Asked.COMMAND] = Field(description="What kind of message this is.")
+    id: Echo = Field(description="Comes back with the answer; a whole number or 1 to 128 characters.")
+    command: CommandName = Field(description="What to do.")
+    args: dict[str, Any] = Field(default_factory=dict, description="What REST takes as the body of the command.")
+    expected_version: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
+        default=None, description="Version that the session must have; with another one nothing is changed."
+    )
+    expected_epoch: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
+        default=None, description="Epoch that the session must have; with another one nothing is changed."
+    )
+    idempotency_key: Annotated[str, Field(pattern=IDEMPOTENCY_KEY_PATTERN)] | None = Field(
+        default=None, description="1 to 128 visible ASCII characters; the same key again changes nothing."
+    )
 
     def asked(self, session_id: str) -> Request:
         """Return the command's arguments by its own model. Raises `ValidationFailed` as REST does."""

@@ -783,7 +783,9 @@ def test_every_example_in_the_document_is_a_message() -> None:
 
 def test_the_asyncapi_document_says_what_the_code_does(redis_url: str) -> None:
     document = create_app(settings(redis_url)).test_client().get("/asyncapi.json").get_json()
-    assert document["asyncapi"] == "3.0.0"
+    assert document["asyncapi"] == "3.1.0"
+    older = create_app(settings(redis_url)).test_client().get("/asyncapi.json?version=3.0.0").get_json()
+    assert older == document | {"asyncapi": "3.0.0"}
     messages = document["components"]["messages"]
     assert messages.keys() == {*Told, *Asked}
     channel = document["channels"]["session"]

@@ -20,6 +20,8 @@ def schemas(
     for name, schema in schemas.items():
         for field in schema.get("properties", {}).values():
             _tidy(field)
+            # A generator makes a field with a default one that has to be given; the description says it.
+            field.pop("default", None)
         schema["title"] = name
     return schemas
 

@@ -36,10 +36,15 @@ Before an operation is looked at, a request can also be refused with 405 `METHOD
 414 `URI_TOO_LONG`, 417 `EXPECTATION_FAILED` and 431 `REQUEST_HEADER_FIELDS_TOO_LARGE`.
 
 `/ws` is described by `/asyncapi.json`, and both in sentences by docs/protocol.md."""
-INFO = {
+INFO: dict[str, Any] = {
     "title": "SyncApp",
     "version": VERSION,
-    "contact": {"name": "Whoever runs this server"},
+    # Nobody has to know who runs a server; linters want all three, and names under .invalid are nobody's (RFC 2606).
+    "contact": {
+        "name": "Whoever runs this server",
+        "url": "https://syncapp.invalid/",
+        "email": "contact@syncapp.invalid",
+    },
     "license": {"name": "Proprietary", "identifier": "LicenseRef-Proprietary"},
 }
 TAGS = {
