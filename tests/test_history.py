@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import uuid
 from collections.abc import Callable, Iterator
@@ -412,6 +413,20 @@ def test_statistics_are_of_the_newest_life(client: FlaskClient, clock: SetClock,
     logged()
     found = data(client.get(f"{url}/statistics"))
     assert (found["cycles"], found["total_ms"], found["epoch"]) == (1, 5, clock.now_ms - 5)
+
+
+@pytest.mark.parametrize("form", ["json", "ndjson", "csv"])
+def test_an_export_is_compressed_while_it_is_read(
+    client: FlaskClient, clock: SetClock, logged: Callable[[], int], form: str
+) -> None:
+    url, _ = play(client, clock)
+    logged()
+    plain = client.get(f"{url}/export?format={form}")
+    packed = client.get(f"{url}/export?format={form}", headers={"Accept-Encoding": "gzip"})
+    assert (plain.headers["Vary"], packed.headers["Vary"]) == ("Accept-Encoding",) * 2
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Length" not in packed.headers
+    assert gzip.decompress(packed.data) == plain.data
 
 
 def test_an_export_has_every_event_in_every_form(

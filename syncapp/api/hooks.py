@@ -58,9 +58,9 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
         _count(route, method, response.status_code).inc()
         _latency(route, method).observe(took_s)
         headers = response.headers
-        headers["X-Request-Id"] = requests.request_id()
+        headers.add("X-Request-Id", requests.request_id())
         if "Cache-Control" not in headers:
-            headers["Cache-Control"] = "no-store"  # the clock moves on; what does not says so itself
+            headers.add("Cache-Control", "no-store")  # the clock moves on; what does not says so itself
         for name, value in origins.headers(this.environ.get("HTTP_ORIGIN")).items():
             headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
         if response.status_code >= 500 and not (route == "/ready" and unready[0] == g.get("fault")):
