@@ -27,6 +27,7 @@ blueprint = Blueprint("sessions", __name__, url_prefix="/v1/sessions")
 
 COMMAND = answers(
     HTTP_200=CommandAnswer,
+    HTTP_403=ErrorAnswer,
     HTTP_404=ErrorAnswer,
     HTTP_409=ErrorAnswer,
     HTTP_412=ErrorAnswer,
@@ -65,6 +66,7 @@ def run(name: str, session: str) -> Result:
     headers=CreateHeaders,
     resp=answers(
         HTTP_201=CommandAnswer,
+        HTTP_403=ErrorAnswer,
         HTTP_409=ErrorAnswer,
         HTTP_413=ErrorAnswer,
         HTTP_415=ErrorAnswer,
@@ -206,6 +208,7 @@ def update(session: str) -> Response:
     headers=CommandHeaders,
     resp=answers(
         HTTP_204=None,
+        HTTP_403=ErrorAnswer,
         HTTP_409=ErrorAnswer,
         HTTP_412=ErrorAnswer,
         HTTP_413=ErrorAnswer,
