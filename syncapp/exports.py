@@ -1,4 +1,7 @@
-"""Exports: a session's events as JSON, as lines of JSON or as CSV, a piece at a time."""
+"""Exports: a session's events as JSON, as lines of JSON or as CSV, a piece at a time (docs/audit.md).
+
+Each form ends with the number of events, so that a file that was cut off does not look whole.
+"""
 
 from __future__ import annotations
 
@@ -18,44 +21,65 @@ CSV_COLUMNS = (
     "epoch", "version", "type", "at", "at_ms", "status", "cycle_count", "participant_id", "next_participant_id",
     "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "reason", "event", "patch",
 )  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_MARK = "\ufeff"
+"""By which spreadsheets know UTF-8."""
+_ESCAPED = ("=", "+", "-", "@", "'", "\t", "\r", "\n")
 
 
 def json(session_id: str, pages: Iterable[list[dict[str, Any]]]) -> Iterator[bytes]:
-    """Yield one document: `{"data": {"session_id": …, "events": […]}}`."""
+    """Yield one document: `{"data": {"session_id": …, "events": […], "count": …}}`."""
     yield b'{"data":{"session_id":' + orjson.dumps(session_id) + b',"events":['
-    between = b""
+    between, count = b"", 0
     for page in pages:
         if page:
             yield between + b",\n".join(map(orjson.dumps, page))
-            between = b",\n"
-    yield b"]}}\n"
+            between, count = b",\n", count + len(page)
+    yield b'],"count":%d}}\n' % count
 
 
 def ndjson(session_id: str, pages: Iterable[list[dict[str, Any]]]) -> Iterator[bytes]:
-    """Yield one line for each event."""
+    """Yield one line for each event, then `{"type": "export_end", "session_id": …, "count": …}`."""
+    count = 0
     for page in pages:
         yield b"".join(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE) for event in page)
+        count += len(page)
+    end = {"type": "export_end", "session_id": session_id, "count": count}
+    yield orjson.dumps(end, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def csv_lines(session_id: str, pages: Iterable[list[dict[str, Any]]]) -> Iterator[bytes]:
-    """Yield a table with a heading; event and patch are JSON in their cells."""
+    """Yield a table with a heading, whose last row has `# … events` in its first cell; event and patch are JSON."""
     text = io.StringIO(newline="")
+    text.write(_MARK)
     writer = csv.writer(text)
     writer.writerow(CSV_COLUMNS)
+    count = 0
     for page in pages:
         writer.writerows([_cell(event, name) for name in CSV_COLUMNS] for event in page)
-        yield text.getvalue().encode()
-        text.seek(0)
-        text.truncate()
+        yield _taken(text)
+        count += len(page)
+    writer.writerow([f"# {count} events", *[""] * (len(CSV_COLUMNS) - 1)])
+    yield _taken(text)
+
+
+def _taken(text: io.StringIO) -> bytes:
+    taken = text.getvalue().encode()
+    text.seek(0)
+    text.truncate()
+    return taken
 
 
 def _cell(event: Mapping[str, Any], name: str) -> Any:
-    """Return a cell's value; a text that a spreadsheet would take for a formula begins with an apostrophe."""
-    value = event["event"].get("reason") if name == "reason" else event[name]
-    if isinstance(value, dict):
-        value = orjson.dumps(value).decode()
-    return f"'{value}" if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA) else value
+    """Return a cell's value.
+
+    A reason is free text: one that a spreadsheet would take for a formula, or that begins with an apostrophe, gets an
+    apostrophe in front. Ids stay as they are: without parentheses, quotes and `=` none of them can call anything.
+    """
+    if name == "reason":
+        reason = event["event"].get("reason")
+        return f"'{reason}" if isinstance(reason, str) and reason.lstrip(" ").startswith(_ESCAPED) else reason
+    value = event[name]
+    return orjson.dumps(value).decode() if isinstance(value, dict) else value
 
 
 FORMS = {"json": json, "ndjson": ndjson, "csv": csv_lines}

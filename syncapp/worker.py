@@ -40,7 +40,8 @@ CROWDED = 0.9
 """From this part of `worker_connections` on who is waited for longest makes room."""
 _DISCARD_BYTES = 262_144
 _PAUSE_S = 0.01
-_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
+_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ECONNABORTED}
+"""Of a client that is gone, or that was told all there is to say."""
 _FAULTS: dict[type[Exception], tuple[type[SyncError], str]] = {
     gunicorn_errors.LimitRequestLine: (UriTooLong, "the path and query are longer than this server accepts"),
     gunicorn_errors.LimitRequestHeaders: (HeadersTooLarge, "the headers are larger than this server accepts"),
@@ -143,7 +144,7 @@ class Worker(GeventWorker):
                 gevent.sleep(_PAUSE_S)
 
     def _abort(self, client: Any, error: OSError) -> None:
-        """Give a client up that is gone, or that does not read its answer: nothing more is to be sent."""
+        """Reset the connection of a client that is gone or does not read, or whose answer can't be sent to its end."""
         if error.errno not in _GONE and not isinstance(error, TimeoutError):
             self.log.error("Socket error", exc_info=error)
         with suppress(OSError):

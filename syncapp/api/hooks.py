@@ -10,6 +10,7 @@ from flask import Flask, Request, Response, g, request
 
 from syncapp.addresses import group_of
 from syncapp.api import requests, responses
+from syncapp.api.bodies import unbroken
 from syncapp.api.compression import compress
 from syncapp.config import Settings
 from syncapp.errors import OriginRefused
@@ -63,6 +64,8 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
             headers.add("Cache-Control", "no-store")  # the clock moves on; what does not says so itself
         for name, value in origins.headers(this.environ.get("HTTP_ORIGIN")).items():
             headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
+        if response.is_streamed and not response.direct_passthrough:  # a file tells its length
+            response.response = unbroken(response.response, route, requests.request_id())
         if response.status_code >= 500 and not (route == "/ready" and unready[0] == g.get("fault")):
             log.warning(
                 "request failed",
