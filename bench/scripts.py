@@ -41,7 +41,7 @@ def run(rig: Rig) -> Part:
         figures,
         [
             "Server time is `usec_per_call` of INFO commandstats, the mean of a block of calls: medians are of blocks.",
-            "Memory of a session is that of its hash and its share of the deadlines.",
+            "Memory of a session is that of its hash and its share of the deadlines and the list.",
             "Events in the outbox and idempotency records are there for a while only.",
         ],
     )
@@ -144,12 +144,15 @@ def memory(rig: Rig, count: int = 500) -> list[Figure]:
         for each in ids:
             rig.store.switch(each)
         hashes = sum(rig.memory(rig.keys.session(each)) for each in ids)
-        deadlines = sum(rig.memory(rig.keys.deadlines(bucket)) for bucket in range(rig.settings.sync_buckets))
+        buckets = range(rig.settings.sync_buckets)
+        deadlines = sum(rig.memory(rig.keys.deadlines(bucket)) for bucket in buckets)
+        lists = sum(rig.memory(rig.keys.listed(bucket)) for bucket in buckets)
         entries = rig.redis.xinfo_stream(rig.keys.outbox(rig.keys.bucket(ids[0])))["length"]
         outbox = rig.memory(rig.keys.outbox(rig.keys.bucket(ids[0]))) / entries
-        figures.append(value(f"memory of a session, {size} participants", "bytes", (hashes + deadlines) / many))
+        figures.append(value(f"memory of a session, {size} participants", "bytes", (hashes + deadlines + lists) / many))
         if size == SIZES[0]:
             figures.append(value("of it, deadlines", "bytes", deadlines / many))
+            figures.append(value("of it, the list", "bytes", lists / many))
             figures.append(value("an event in the outbox, until drained", "bytes", outbox))
             rig.store.switch(ids[0], Claim(idempotency_key="bench"))
             record = rig.keys.idempotency(ids[0], "bench")

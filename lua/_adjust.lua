@@ -52,3 +52,13 @@ local function adjusted_to(session, kind, index, now, target, not_after_ms)
   if session.on_timeout == 'notify' and runs(session, kind, index) then return target end
   return math.max(target, math.min(0, shown))
 end
+
+-- Let thresholds fire again that the running clock, or the one that would run, was lifted above.
+local function renew_warnings(session, remaining_ms)
+  local warned = session.warned
+  for i, threshold in ipairs(session.warn_at or {}) do
+    local bit = 2 ^ (i - 1)
+    if remaining_ms > tonumber(threshold) and math.floor(warned / bit) % 2 == 1 then warned = warned - bit end
+  end
+  if warned ~= session.warned then set(session, 'warned', warned) end
+end

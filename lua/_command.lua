@@ -5,7 +5,8 @@
 
 -- A malformed call fails here, before anything is written.
 local function check_call(keys, call)
-  assert(keys.session and keys.deadlines and keys.outbox and keys.nudge and keys.channel, 'a key is missing')
+  assert(keys.session and keys.deadlines and keys.outbox and keys.nudge and keys.channel and keys.listed,
+    'a key is missing')
   assert(call.session_id and call.expected_epoch and call.expected_version and call.request_id and call.known_epoch
     and call.known_tags and call.session_ttl_ms and call.idempotency_ttl_ms and call.most_unattended,
     'an argument is missing')

@@ -93,9 +93,19 @@ local function snapshot_of(session)
   return snapshot
 end
 
--- Take a session that is not there off the deadlines.
+-- Take a session that is not live off the deadlines.
 local function forget(keys, call)
   redis.call('ZREM', keys.deadlines, call.session_id)
+end
+
+-- List a new session; and again at each new status, so that a list that was lost fills up by itself, too. No session:
+-- it is not there.
+local function list(session, keys, call)
+  if not session or session.status == 'deleted' then
+    redis.call('ZREM', keys.listed, call.session_id)
+  elseif session.version == 1 or session.changed.status then
+    redis.call('ZADD', keys.listed, int(session.created_ms), call.session_id)
+  end
 end
 
 -- Set the next instant to look at a live session; let a finished one go when its time has come.
@@ -144,6 +154,7 @@ local function commit(session, keys, call, now, at, word, details, actor, elapse
   end
   if deleted then write_tombstone(session, call, now) else write_fields(session) end
   schedule(session, keys, call, now)
+  list(session, keys, call)
   local snapshot
   if ended or session.version == 1 or (session.version % SNAPSHOT_EVERY == 0 and not deleted) then
     snapshot = cjson.encode(snapshot_of(session))

@@ -79,16 +79,6 @@ local function begin_warnings(session)
   set(session, 'warned', warned)
 end
 
--- Let thresholds fire again that the running clock, or the one that would run, was lifted above.
-local function renew_warnings(session, remaining_ms)
-  local warned = session.warned
-  for i, threshold in ipairs(session.warn_at or {}) do
-    local bit = 2 ^ (i - 1)
-    if remaining_ms > tonumber(threshold) and math.floor(warned / bit) % 2 == 1 then warned = warned - bit end
-  end
-  if warned ~= session.warned then set(session, 'warned', warned) end
-end
-
 -- Start a run of the clock at `at`.
 local function run(session, at)
   set(session, 'status', 'running')

@@ -21,6 +21,9 @@ end
 -- The same for commits that begin, end, replace or remove a session.
 local function check_all_rights(keys)
   check_rights(keys)
+  redis.call('ZCARD', keys.listed)
+  need('ZADD', keys.listed, '1', '')
+  need('ZREM', keys.listed, '')
   need('HSET', keys.session, 'f', '')
   need('HDEL', keys.session, 'f')
   need('PERSIST', keys.session)

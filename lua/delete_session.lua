@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Remove a session; one that is not there is removed already.
 --
--- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 idempotency record, if there is a key
+-- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 listed  7 idempotency record, if there is a key
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
 --       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
 --       8 session ttl ms  9 idempotency ttl ms  10 most unattended cycles
@@ -12,7 +12,7 @@
 
 local keys = {
   session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
-  idempotency = KEYS[6],
+  listed = KEYS[6], idempotency = KEYS[7],
 }
 local call = {
   session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from syncapp.history import History
     from syncapp.hub import Hub
     from syncapp.limits import Limits
+    from syncapp.live_sessions import LiveSessions
     from syncapp.loops import Loops
     from syncapp.readiness import StoreHealth
     from syncapp.sessions import SessionStore
@@ -33,6 +34,7 @@ class Services:
 
     settings: Settings
     store: SessionStore
+    live_sessions: LiveSessions
     hub: Hub
     sweeper: Sweeper
     guards: Guards
@@ -74,7 +76,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.addresses import Forwarded
     from syncapp.admission import Guards
     from syncapp.alerts import Alerts
-    from syncapp.api import asyncapi, hooks, responses, sessions, streams, system
+    from syncapp.api import asyncapi, hooks, listing, responses, sessions, streams, system
     from syncapp.api import history as history_api
     from syncapp.clock_watch import ClockWatch
     from syncapp.config import Settings
@@ -86,6 +88,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.keys import Keyspace
     from syncapp.last_drain import LastDrain
     from syncapp.limits import Limits
+    from syncapp.live_sessions import LiveSessions
     from syncapp.loops import Loops
     from syncapp.nudger import Nudger
     from syncapp.outbox import Outbox
@@ -148,6 +151,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     app.extensions["syncapp"] = Services(
         settings,
         store,
+        LiveSessions(client, keys, bare),
         hub,
         sweeper,
         guards,
@@ -163,6 +167,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     hooks.register(app, settings, guards.origins)
     responses.register(app)
     app.register_blueprint(sessions.blueprint)
+    app.register_blueprint(listing.blueprint)
     app.register_blueprint(streams.blueprint)
     app.register_blueprint(asyncapi.blueprint)
     app.register_blueprint(history_api.blueprint)

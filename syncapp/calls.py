@@ -20,6 +20,7 @@ from syncapp.redis import TRANSLATION
 from syncapp.refusals import refusal
 from syncapp.scripts import Scripts
 from syncapp.state import Session
+from syncapp.summaries import Summary
 
 _MOST_KNOWN = 2048
 _MOST_KNOWN_PARTICIPANTS = 50_000  # some 12 MB
@@ -134,6 +135,31 @@ class Calls:
                 self._on_nudge(self._keys.bucket(session_id))
             swept.append(Swept(int(reply[1]), tuple(map(int, reply[2])), reply[0] == "busy"))
         return swept
+
+    def summarize(self, session_ids: Sequence[str]) -> tuple[list[Summary | None], int]:
+        """Return summaries, None for a session that is not there, and the server's time in ms; mostly one round trip.
+
+        Raises `StoreUnavailable`, also when more is due than can be settled in time.
+        """
+        found: dict[str, Summary | None] = dict.fromkeys(session_ids)
+        todo, now_ms, until_s = list(session_ids), 0, time.monotonic() + SETTLE_S
+        while todo:
+            busy = []
+            for session_id, reply in zip(todo, self._call_all("summarize_session", todo), strict=True):
+                if isinstance(reply, ResponseError):
+                    _raise_for_all(reply)
+                    continue
+                if reply[5]:
+                    self._on_nudge(self._keys.bucket(session_id))
+                now_ms = max(now_ms, int(reply[1]))
+                if reply[0] == "ok":
+                    found[session_id] = Summary.from_reply(session_id, reply[2])
+                elif reply[0] == "busy":
+                    busy.append(session_id)
+            if busy and time.monotonic() > until_s:
+                raise refusal("busy", "get", NO_CLAIM, None, now_ms, None)
+            todo = busy
+        return [found[each] for each in session_ids], now_ms
 
     def attend(self, session_ids: Sequence[str]) -> list[ResponseError | None]:
         """Postpone the idle end of each session, all in one round trip."""

@@ -15,7 +15,7 @@ AUDIT_GROUP = "audit"
 PROBE_SESSION = "00000000-0000-0000-0000-000000000000"
 """Not a session's id: its keys are used to try what a commit may write."""
 SENTINEL = "complete"
-"""Member of each bucket's deadlines that is not a session: it is missing from a set that was deleted."""
+"""Member of each bucket's deadlines and list that is not a session: it is missing from a set that was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,10 @@ class Keyspace:
         """Sorted set: session ids by the next instant (ms) they must be looked at, and the sentinel."""
         return f"{_bucket_tag(bucket)}deadlines"
 
+    def listed(self, bucket: int) -> str:
+        """Sorted set: ids of all sessions by the instant (ms) they were created at, and the sentinel."""
+        return f"{_bucket_tag(bucket)}listed"
+
     def outbox(self, bucket: int) -> str:
         """Stream: audit events not yet in PostgreSQL."""
         return f"{_bucket_tag(bucket)}outbox"
@@ -73,7 +77,8 @@ class Keyspace:
         """Return keys as `commit` does, with an idempotency record's, of no session in a bucket."""
         tag = _bucket_tag(bucket)
         session, record, channel = (f"{tag}{kind}:{PROBE_SESSION}" for kind in ("session", "idem", "channel"))
-        return (session, self.deadlines(bucket), self.outbox(bucket), self.nudge(bucket), channel, f"{record}:ready")
+        shared = (self.deadlines(bucket), self.outbox(bucket), self.nudge(bucket))
+        return (session, *shared, channel, self.listed(bucket), f"{record}:ready")
 
     def processes(self) -> str:
         """Sorted set: names of web and worker processes by when they last reported (ms)."""
@@ -110,4 +115,5 @@ def _commit_keys(buckets: int, session_id: str) -> tuple[str, ...]:
         keys.outbox(bucket),
         keys.nudge(bucket),
         keys.channel(session_id),
+        keys.listed(bucket),
     )

@@ -72,6 +72,11 @@ def parted(tags: str) -> tuple[str, str]:
     return tags.rstrip(), completion
 
 
+def created_ms_of(scalars: str) -> int:
+    """Return the instant (ms) at which the session with these scalars was created."""
+    return int(scalars.split(" ")[SCALARS.index("created_ms")])
+
+
 def order_of(scalars: str) -> tuple[int, int]:
     """Return the (epoch, version) that the text of a session's scalars begins with."""
     epoch, version, _ = scalars.split(" ", 2)

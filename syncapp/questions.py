@@ -8,15 +8,19 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from syncapp.errors import ValidationFailed
-from syncapp.fields import UUID_PATTERN, Mode
+from syncapp.fields import UUID_PATTERN, Mode, ParticipantId
 from syncapp.models import Request
 from syncapp.past import ms_of
 
 _LATEST_MS = 253_402_300_799_999  # the last instant of the year 9999
+MOST_MEMBERS = 8
+_MEMBER = "metadata."
 _WHOLE = re.compile(r"-?\d{1,17}\Z", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,3})?\Z", re.ASCII)
 # What the document asks for: of 1971 or later, since 1970 may begin a day earlier elsewhere. More is understood.
 _SHOWN = (
     r"^(197[1-9]|19[89][0-9]|[2-8][0-9]{3})-[0-9]{2}-[0-9]{2}"
@@ -41,6 +45,14 @@ def _instant(text: Any) -> Any:
         except (ValueError, OverflowError):
             pass
     raise PydanticCustomError("instant", "must be ISO 8601 with an offset, or ms since 1970, such as 1767268800000")
+
+
+def _members(asked: Any) -> Any:
+    if not isinstance(asked, dict):
+        raise PydanticCustomError("members", "must be asked for as metadata.<key>=<value>")
+    if len(asked) > MOST_MEMBERS:
+        raise PydanticCustomError("too_long", f"can be asked for at most {MOST_MEMBERS} members")
+    return asked
 
 
 def _cursor(pattern: str) -> AfterValidator:
@@ -81,12 +93,23 @@ class Question(Request):
     @classmethod
     def ask(cls, given: Mapping[str, Sequence[str]]) -> Self:
         """Read the values of each name; raises `ValidationFailed` naming every fault."""
+        return cls._read(given, {})
+
+    @classmethod
+    def _read(cls, given: Mapping[str, Sequence[str]], groups: Mapping[str, Mapping[str, Sequence[str]]]) -> Self:
+        """Read names, and names that belong together as one field; values of a list may be separated by commas, too."""
         lists = {name for name, item in cls.model_fields.items() if get_origin(item.annotation) is list}
-        raw = {name: list(values) if name in lists else values[-1] for name, values in given.items()}
+        raw: dict[str, Any] = {
+            name: [each for value in values for each in value.split(",")] if name in lists else values[-1]
+            for name, values in given.items()
+        }
+        raw |= {group: {name: values[-1] for name, values in members.items()} for group, members in groups.items()}
+        single = {name: values for name, values in given.items() if name not in lists}
+        single |= {f"{group}.{name}": values for group, members in groups.items() for name, values in members.items()}
         repeated = [
             {"field": name, "message": "must be given once", "code": "repeated"}
-            for name, values in given.items()
-            if len(values) > 1 and name not in lists
+            for name, values in single.items()
+            if len(values) > 1
         ]
         try:
             asked = cls.parse(raw)
@@ -178,6 +201,65 @@ class HistoryQuestion(Question):
             return None
         at, _, session_id = self.cursor.partition("_")
         return int(at), session_id
+
+
+class SessionsQuestion(Question):
+    """Sessions that the store holds, the newest first.
+
+    `metadata.<key>=<value>`, up to eight times, asks for sessions whose metadata has this member: a string, or a number
+    or boolean as JSON writes it.
+    """
+
+    status: list[Literal["pending", "running", "paused", "completed", "expired", "cancelled"]] = Field(
+        default_factory=list, description="Only of this status; may be given several times."
+    )
+    sync_mode: list[Mode] = Field(default_factory=list, description="Only of this mode; may be given several times.")
+    participant_id: ParticipantId | None = Field(default=None, description="Only with this participant.")
+    limit: Annotated[int, Field(ge=1, le=100), Whole] = Field(default=50, description="Most sessions of a page.")
+    cursor: Annotated[str, _cursor(_OF_SESSIONS), Field(json_schema_extra={"pattern": _OF_SESSIONS})] | None = Field(
+        default=None, description=_CURSOR
+    )
+    # Names of its own kind: what describes queries to machines has no form for them.
+    metadata: SkipJsonSchema[Annotated[dict[str, str], BeforeValidator(_members)]] = Field(default_factory=dict)
+
+    @classmethod
+    def ask(cls, given: Mapping[str, Sequence[str]]) -> Self:
+        """Read the values of each name; raises `ValidationFailed` naming every fault."""
+        members = {name.partition(".")[2]: values for name, values in given.items() if name.startswith(_MEMBER)}
+        raw: dict[str, Any] = {name: values for name, values in given.items() if not name.startswith(_MEMBER)}
+        return cls._read(raw, {"metadata": members} if members else {})
+
+    @property
+    def filters(self) -> bool:
+        """Whether any session may not fit."""
+        return bool(self.status or self.sync_mode or self.participant_id or self.metadata)
+
+    @property
+    def before(self) -> tuple[int, str] | None:
+        """(created, in ms; session id) to go on before."""
+        if self.cursor is None:
+            return None
+        at, _, session_id = self.cursor.partition("_")
+        return int(at), session_id.lower()
+
+    def fits(self, status: str | None, sync_mode: str, metadata: Mapping[str, Any]) -> bool:
+        """Tell whether a session is asked for, its participants apart; status: None if it is not known."""
+        return (
+            (status is None or not self.status or status in self.status)
+            and (not self.sync_mode or sync_mode in self.sync_mode)
+            and all(name in metadata and _is_written(metadata[name], text) for name, text in self.metadata.items())
+        )
+
+
+def _is_written(value: Any, text: str) -> bool:
+    """Tell whether a query string writes a string, number or boolean like this."""
+    if isinstance(value, str):
+        return value == text
+    if isinstance(value, bool):
+        return text == ("true" if value else "false")
+    if not isinstance(value, int | float) or not _NUMBER.match(text):
+        return False
+    return value == (int(text) if _WHOLE.match(text) else float(text))
 
 
 class ExportQuestion(Question):

@@ -34,6 +34,7 @@ from syncapp.models import CreateSession, merge_patch
 from syncapp.redis import TRANSLATION
 from syncapp.remains import Remains
 from syncapp.state import Session
+from syncapp.summaries import Summary
 
 KEY_NAMESPACE = uuid.UUID("6c2f6d63-8a0b-5b0e-9c39-0d0c4d1f4f57")
 """Makes a session's id from an idempotency key, when a create has no id of its own."""
@@ -194,6 +195,13 @@ class SessionStore:
         What a session that fails raised stands in its place; one that is gone is taken off the deadlines.
         """
         return self._calls.expire(session_ids)
+
+    def summaries(self, session_ids: Sequence[str]) -> tuple[list[Summary | None], int]:
+        """Return what a list shows of sessions, settled, None for one that is not there, and the server's time in ms.
+
+        One round trip, unless a lot is due.
+        """
+        return self._calls.summarize(session_ids)
 
     def attend(self, session_ids: Sequence[str]) -> list[ResponseError | None]:
         """Restart the idle time of watched sessions, in one round trip and without a commit.

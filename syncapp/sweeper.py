@@ -23,6 +23,7 @@ from syncapp import metrics
 from syncapp.errors import StoreUnavailable
 from syncapp.keys import Keyspace
 from syncapp.lines import packed, pool_of
+from syncapp.listing_upkeep import ListingUpkeep
 from syncapp.loops import Loops
 from syncapp.rebuild import Rebuild
 from syncapp.sessions import SessionStore
@@ -135,6 +136,7 @@ class Sweeper:
         self._aside: dict[str, float] = {}
         self._lease = Lease(client, keys.sweeper(), clock)
         self._rebuild = Rebuild(client, store, keys, clock)
+        self._listing = ListingUpkeep(client, store, keys, clock)
         self._failures = 0
         self._unreadable: set[str] = set()
         self._stopping = threading.Event()
@@ -259,6 +261,7 @@ class Sweeper:
         try:
             wait_s = self.run_once().wait_s if self._lease.hold() else RENEW_S
             self._rebuild.step(held=self._lease.held)
+            self._listing.step(held=self._lease.held)
         except (RedisError, StoreUnavailable) as error:
             if not self._failures:
                 log.warning("sweeper_without_store", error=f"{type(error).__name__}: {error}")

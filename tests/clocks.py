@@ -63,7 +63,7 @@ def crowd(count: int, budget_ms: int = 300_000, **more: Any) -> CreateSession:
 
 
 def dump(client: redis_py.Redis, session_id: str) -> dict[bytes, object]:
-    """Everything that Redis holds of a session: its keys, its deadline, its bucket's outbox."""
+    """Everything that Redis holds of a session: its keys, its deadline, its place in the list, its bucket's outbox."""
     keyspace = Keyspace()
     bucket = keyspace.bucket(session_id)
     found: dict[bytes, object] = {}
@@ -72,6 +72,7 @@ def dump(client: redis_py.Redis, session_id: str) -> dict[bytes, object]:
         held = client.hgetall(key) if client.type(key) == b"hash" else client.get(key)
         found[key] = (held, client.pexpiretime(key))
     found[b"deadline"] = client.zscore(keyspace.deadlines(bucket), session_id)
+    found[b"listed"] = client.zscore(keyspace.listed(bucket), session_id)
     found[b"outbox"] = client.xrange(keyspace.outbox(bucket))
     return found
 

@@ -46,6 +46,7 @@ LEAVES = {
     "findings",
     "etags",
     "origins",
+    "summaries",
 }
 STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals", "pool", "moments", "remains"} | {
     "failover",
@@ -69,6 +70,8 @@ SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit"
     "watch",
     "last_drain",
     "rebuild",
+    "live_sessions",
+    "listing_upkeep",
 }
 EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__", "__main__"} | {
     # What a client of a WebSocket or a stream is served with.
@@ -85,8 +88,10 @@ BELOW = {
     **dict.fromkeys(TOOLS, LEAVES | STORES | TOOLS),
     # A service made of others: the only ones that know them.
     "sessions": LEAVES | STORES | {"calls"},
-    "sweeper": LEAVES | STORES | {"sessions", "rebuild"},
+    "sweeper": LEAVES | STORES | {"sessions", "rebuild", "listing_upkeep"},
     "rebuild": LEAVES | STORES | {"sessions"},
+    "live_sessions": LEAVES | STORES | {"sessions"},
+    "listing_upkeep": LEAVES | STORES | {"sessions", "rebuild"},
     "hub": LEAVES | STORES | {"attendance"},
     "drains": LEAVES | STORES | {"outbox", "audit"},
     "letters": LEAVES | STORES | {"audit"},

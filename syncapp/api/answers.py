@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
-from syncapp.api.schema import Answer, Data, Epoch, Event, Instant, State, Uuid, Version, absent
+from syncapp.api.schema import Answer, Clock, Completion, Data, Epoch, Event, Instant, State, Uuid, Version, absent
 from syncapp.fields import Mode
 from syncapp.questions import Status
 
@@ -32,18 +32,26 @@ class LoggedEvent(Answer):
     patch: dict[str, Any] = Field(description="What changed, under the names of the state.")
 
 
-class Events(Answer):
+class EventsPage(Answer):
     """A page of events."""
 
     events: list[LoggedEvent] = Field(description="Oldest first; `limit` at most.")
     next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
 
 
+class ExportedEvent(LoggedEvent):
+    """A commit, with the whole state where the log holds one."""
+
+    snapshot: dict[str, Any] | None = Field(
+        description="The state after it, as the store keeps it (docs/audit.md); null for most events."
+    )
+
+
 class Export(Answer):
     """All of a session's events."""
 
     session_id: Uuid = Field(description="The session's id.")
-    events: list[LoggedEvent] = Field(description="All events, oldest first.")
+    events: list[ExportedEvent] = Field(description="All events, oldest first.")
 
 
 class ShownClock(Answer):
@@ -101,11 +109,41 @@ class LoggedSession(Answer):
     metadata: dict[str, Any] | None = Field(description="The caller's own document.")
 
 
-class Sessions(Answer):
+class SessionsPage(Answer):
     """A page of sessions."""
 
     sessions: list[LoggedSession] = Field(description="The last changed first; `limit` at most.")
     next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
+
+
+class ListedSession(Answer):
+    """A session that the store holds, without its participants."""
+
+    session_id: Uuid = Field(description="The session's id.")
+    sync_mode: Mode = Field(description="What its time is counted for.")
+    status: Literal["pending", "running", "paused", "completed", "expired", "cancelled"] = Field(
+        description="Its status; the last three are final."
+    )
+    epoch: Epoch
+    version: Version
+    participant_count: int = Field(ge=0, description="How many participants it has.")
+    active_participant_id: str | None = Field(description="Whose turn it is; null for nobody's.")
+    cycle_count: int = Field(ge=0, description="Cycles that have ended.")
+    session_started_at: Instant | None = Field(description="When it was started; null before.")
+    session_completed_at: Instant | None = Field(description="When it ended; null before.")
+    created_at: Instant = Field(description="When it was created.")
+    updated_at: Instant = Field(description="When its last commit took effect.")
+    metadata: dict[str, Any] = Field(description="The caller's own document.")
+    clock: Clock = Field(description="As it shows at `server_time_ms` of the page.")
+    completion: Completion | None = absent("Only of a session that a `complete` ended and gave a reason or a result.")
+
+
+class ListedSessions(Answer):
+    """A page of sessions that the store holds."""
+
+    sessions: list[ListedSession] = Field(description="Newest first; `limit` at most, and less where many do not fit.")
+    next_cursor: str | None = Field(description="`cursor` of the next page; null when nothing is left.")
+    server_time_ms: int = Field(ge=0, description="Server instant that the clocks are true for, in ms since 1970.")
 
 
 class CycleTotals(Answer):
@@ -132,7 +170,7 @@ class SessionStatistics(CycleTotals):
     participants: list[ParticipantCycles] = Field(description="Of every participant, in rotation order.")
 
 
-class EventsAnswer(Data[Events]):
+class EventsAnswer(Data[EventsPage]):
     """Events of a session."""
 
 
@@ -140,8 +178,12 @@ class PastAnswer(Data[Past]):
     """A session as it was."""
 
 
-class HistoryAnswer(Data[Sessions]):
+class HistoryAnswer(Data[SessionsPage]):
     """Sessions of the log."""
+
+
+class ListAnswer(Data[ListedSessions]):
+    """Sessions that the store holds."""
 
 
 class StatisticsAnswer(Data[SessionStatistics]):

@@ -1,0 +1,141 @@
+"""Keeps the lists of sessions whole: adds what they lack, and removes what has expired.
+
+Each bucket's list has the same sentinel as its deadlines (`syncapp.rebuild`). Where it is missing, in a store of an
+earlier release or after the key was deleted, the holder of the sweeper's lease walks all sessions by SCAN and adds
+those that are not listed. A finished session's hash expires by itself; once a minute all members of the lists are
+looked at, and the expiry script, which looks again, removes those that are gone. Each step is short, so that the sweep
+is not kept waiting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import redis
+import structlog
+
+from syncapp.keys import SENTINEL, Keyspace
+from syncapp.layout import created_ms_of
+from syncapp.lines import packed, pool_of
+from syncapp.rebuild import COMPLETE, LOOK_S, WALKED
+from syncapp.redis import TRANSLATION
+from syncapp.sessions import SessionStore
+
+log = structlog.get_logger(__name__)
+
+CLEAN_S = 60.0
+"""Time between two looks at all members."""
+_SLICE_S = 0.005  # how long a step may keep the next pass of the sweep waiting
+_AT_ONCE = 500  # members or keys that one round trip looks at
+
+
+class ListingUpkeep:
+    """Works in small steps, in the sweeper's thread and with its client."""
+
+    def __init__(
+        self, client: redis.Redis, store: SessionStore, keys: Keyspace, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._pool = pool_of(client)
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._work: Iterator[None] | None = None
+        self._look_at_s = self._clean_at_s = 0.0
+
+    def step(self, *, held: bool) -> None:
+        """Go on for a moment with what is to be done, if anything is; never raises.
+
+        held: whether this process has the sweeper's lease. Without it nothing is done, and work is given up: the next
+        holder begins with a look at the sentinels.
+        """
+        if not held:
+            self._work, self._look_at_s = None, 0.0
+            return
+        try:
+            if self._work is None:
+                self._work = self._due()
+            end_s = self._clock() + _SLICE_S
+            while self._work:
+                next(self._work)
+                if self._clock() >= end_s:
+                    break
+        except StopIteration:
+            self._work = None
+        except Exception as error:  # noqa: BLE001 the sweep must go on even if the upkeep fails
+            self._work, self._look_at_s = None, self._clock() + LOOK_S
+            log.warning("listing_not_kept", error=f"{type(error).__name__}: {error}", again_in_s=LOOK_S)
+
+    def _due(self) -> Iterator[None] | None:
+        now_s = self._clock()
+        if now_s >= self._look_at_s:
+            self._look_at_s = now_s + LOOK_S
+            return self._fill()
+        if now_s >= self._clean_at_s:
+            self._clean_at_s = now_s + CLEAN_S
+            return self._clean()
+        return None
+
+    def _fill(self) -> Iterator[None]:
+        """Add all sessions to the lists that are not known to be whole."""
+        keys = list(map(self._keys.listed, range(self._keys.buckets)))
+        scores = self._call([packed("ZSCORE", key, SENTINEL) for key in keys])
+        lost = {bucket for bucket, score in enumerate(scores) if score is None or float(score) != float(COMPLETE)}
+        if not lost:
+            return
+        # During a walk the sentinel has a finite score: a list that is deleted meanwhile loses it, and is walked again.
+        self._call([packed("ZADD", keys[bucket], "NX", WALKED, SENTINEL) for bucket in lost])
+        yield
+        begun_s, added, cursor = self._clock(), 0, 0
+        while True:
+            ((text, found),) = self._call([packed("SCAN", cursor, "MATCH", self._keys.sessions(), "COUNT", _AT_ONCE)])
+            cursor = int(text)
+            names = filter(None, map(self._keys.session_of, found))
+            added += self._add([each for each in names if self._keys.bucket(each) in lost])
+            if not cursor:
+                break
+            yield
+        whole = self._call([packed("ZADD", keys[bucket], "XX", "CH", COMPLETE, SENTINEL) for bucket in lost])
+        seconds = round(self._clock() - begun_s, 3)
+        log.info("listing_filled", buckets=sum(whole), sessions=added, seconds=seconds)
+
+    def _add(self, session_ids: Sequence[str]) -> int:
+        """Add those of the sessions that are there and not listed; return how many."""
+        scalars = self._call([packed("HGET", self._keys.session(each), "scalars") for each in session_ids])
+        there = [(name, text) for name, text in zip(session_ids, scalars, strict=True) if text]
+        added = self._call(
+            [
+                packed("ZADD", self._keys.listed(self._keys.bucket(name)), "NX", created_ms_of(text), name)
+                for name, text in there
+            ]
+        )
+        return sum(added)
+
+    def _clean(self) -> Iterator[None]:
+        """Remove the members whose session is gone."""
+        for key in map(self._keys.listed, range(self._keys.buckets)):
+            cursor = 0
+            while True:
+                ((text, flat),) = self._call([packed("ZSCAN", key, cursor, "COUNT", _AT_ONCE)])
+                cursor = int(text)
+                names = [each for each in flat[::2] if each != SENTINEL]
+                there = self._call([packed("EXISTS", self._keys.session(each)) for each in names])
+                gone = [name for name, is_there in zip(names, there, strict=True) if not is_there]
+                if gone:
+                    self._store.expire(gone)
+                if not cursor:
+                    break
+                yield
+            yield
+
+    def _call(self, commands: Sequence[bytes]) -> list[Any]:
+        """Return the replies to commands, all in one round trip. Raises the first error among them."""
+        if not commands:
+            return []
+        with TRANSLATION:
+            replies = self._pool.call(b"".join(commands), len(commands))
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+        return replies

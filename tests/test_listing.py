@@ -1,0 +1,456 @@
+"""`GET /v1/sessions`: every session that the store holds, once, newest first, whatever is asked for."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis as redis_py
+import requests
+from clocks import NOON_MS, SetClock, chess, make_store, settings
+from flask.testing import FlaskClient
+from peers import eventually
+from test_api import CHESS, faults
+
+from syncapp import create_app, live_sessions
+from syncapp.api.answers import ListAnswer
+from syncapp.commands import Claim
+from syncapp.errors import StoreUnavailable
+from syncapp.keys import SENTINEL, Keyspace
+from syncapp.listing_upkeep import CLEAN_S, ListingUpkeep
+from syncapp.live_sessions import LiveSessions
+from syncapp.models import CreateSession
+from syncapp.questions import SessionsQuestion
+from syncapp.rebuild import COMPLETE, LOOK_S
+from syncapp.redis import connect
+from syncapp.sessions import SessionStore
+
+from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
+
+KEYS = Keyspace()
+LISTS = [KEYS.listed(bucket) for bucket in range(KEYS.buckets)]
+Redis = redis_py.Redis
+
+
+@pytest.fixture
+def clock(redis: Redis) -> SetClock:
+    return SetClock(redis)
+
+
+@pytest.fixture
+def store(redis_url: str, clock: SetClock) -> SessionStore:
+    return make_store(redis_url)
+
+
+@pytest.fixture
+def live(redis_url: str, store: SessionStore) -> LiveSessions:
+    return LiveSessions(connect(settings(redis_url)), KEYS, store)
+
+
+@pytest.fixture
+def client(redis_url: str, database_url: str, redis: Redis) -> FlaskClient:
+    return create_app(settings(redis_url, database_url=database_url)).test_client()
+
+
+class Minutes:
+    """A clock that only goes on when told."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def minutes() -> Minutes:
+    return Minutes()
+
+
+@pytest.fixture
+def upkeep(redis_url: str, store: SessionStore, minutes: Minutes) -> ListingUpkeep:
+    return ListingUpkeep(connect(settings(redis_url)), store, KEYS, minutes)
+
+
+def finish(upkeep: ListingUpkeep) -> None:
+    """Let everything happen that is to be done now."""
+    for _ in range(10_000):
+        upkeep.step(held=True)
+        if upkeep._work is None:
+            upkeep.step(held=True)
+            if upkeep._work is None:
+                return
+    raise AssertionError("the upkeep never ends")
+
+
+def ids(live: LiveSessions, **asked: Any) -> list[str]:
+    """Read all pages; return the ids in order."""
+    found: list[str] = []
+    cursor = None
+    for _ in range(10_000):
+        given = asked | ({"cursor": [cursor]} if cursor else {})
+        page = live.page(SessionsQuestion.ask(given))
+        assert len(page.sessions) <= int(asked.get("limit", ["50"])[0])
+        found += [each.session_id for each in page.sessions]
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+    raise AssertionError("the pages never end")
+
+
+def listed(client: Redis) -> set[str]:
+    found: set[str] = set()
+    for key in LISTS:
+        members: Any = client.zrange(key, 0, -1)
+        found |= {name.decode() for name in members} - {SENTINEL}
+    return found
+
+
+def made(store: SessionStore, clock: SetClock, count: int, every: int = 1, **more: Any) -> list[str]:
+    """Create sessions, `every` so many of them at one instant; return their ids in the order of the list."""
+    found = []
+    for number in range(count):
+        clock.pass_ms(1 if number % every == 0 else 0)
+        found.append((clock.now_ms, store.create(chess(**more)).found.session_id))
+    return [session_id for _, session_id in sorted(found, reverse=True)]
+
+
+@pytest.mark.parametrize("limit", [1, 7, 50, 100])
+@pytest.mark.parametrize("every", [1, 40])
+def test_every_session_is_listed_once_newest_first(
+    store: SessionStore, clock: SetClock, live: LiveSessions, limit: int, every: int
+) -> None:
+    expected = made(store, clock, 120, every)
+    assert ids(live, limit=[str(limit)]) == expected
+
+
+@pytest.mark.parametrize("buckets", [1, 64])
+def test_any_number_of_buckets_makes_the_same_list(redis_url: str, clock: SetClock, buckets: int, redis: Redis) -> None:
+    store = make_store(redis_url, sync_buckets=buckets)
+    live = LiveSessions(connect(settings(redis_url)), Keyspace(buckets), store)
+    expected = made(store, clock, 150, 50)
+    assert ids(live, limit=["10"]) == expected
+
+
+def test_pages_go_on_where_they_ended_while_sessions_come_and_go(
+    store: SessionStore, clock: SetClock, live: LiveSessions
+) -> None:
+    first = made(store, clock, 30)
+    page = live.page(SessionsQuestion(limit=10))
+    made(store, clock, 20)
+    store.delete(first[9])
+    store.delete(first[12])
+    rest, cursor = [], page.next_cursor
+    while cursor:
+        page = live.page(SessionsQuestion.ask({"limit": ["10"], "cursor": [cursor]}))
+        rest += [each.session_id for each in page.sessions]
+        cursor = page.next_cursor
+    assert rest == [each for each in first[10:] if each != first[12]]
+
+
+def test_a_deleted_session_is_not_listed_and_a_finished_one_is_until_it_is_gone(
+    store: SessionStore, clock: SetClock, live: LiveSessions, redis: Redis
+) -> None:
+    kept, ended, deleted = reversed(made(store, clock, 3))
+    store.complete(ended)
+    store.delete(deleted)
+    assert ids(live) == [ended, kept]
+    assert listed(redis) == {kept, ended}
+    redis.delete(KEYS.session(ended))  # as if its time were over
+    assert ids(live) == [kept]
+
+
+def test_a_session_that_is_made_again_is_listed_by_its_new_life(
+    store: SessionStore, clock: SetClock, live: LiveSessions
+) -> None:
+    one, two = reversed(made(store, clock, 2))
+    store.delete(one)
+    clock.pass_ms(10)
+    store.create(chess(session_id=one))
+    assert ids(live) == [one, two]
+
+
+def test_a_refused_create_and_a_replay_leave_the_list_as_it_is(
+    store: SessionStore, clock: SetClock, redis: Redis
+) -> None:
+    session_id = store.create(chess(session_id=str(uuid.uuid4())), Claim(idempotency_key="k")).found.session_id
+    before = redis.zrange(KEYS.listed(KEYS.bucket(session_id)), 0, -1, withscores=True)
+    clock.pass_ms(1000)
+    store.create(chess(session_id=session_id), Claim(idempotency_key="k"))
+    with pytest.raises(Exception, match="exists already"):
+        store.create(chess(session_id=session_id))
+    store.start(session_id)
+    assert redis.zrange(KEYS.listed(KEYS.bucket(session_id)), 0, -1, withscores=True) == before
+
+
+def test_an_item_shows_what_a_read_shows_in_every_mode(
+    store: SessionStore, clock: SetClock, live: LiveSessions
+) -> None:
+    people = [{"participant_id": f"p{i}"} for i in range(200)]
+    timed = [{**person, "total_time_ms": 5000 + i} for i, person in enumerate(people)]
+    notify = {"action_on_timeout": {"type": "notify"}}
+    bodies: list[dict[str, Any]] = [
+        {"sync_mode": "per_participant", "participants": timed},
+        {"sync_mode": "per_participant", "participants": timed[:2]} | notify,
+        {"sync_mode": "per_group", "participants": [{**each, "group_id": f"g{i}"} for i, each in enumerate(timed)]},
+        {"sync_mode": "per_cycle", "time_per_cycle_ms": 4000, "participants": people[:2]},
+        {"sync_mode": "global", "total_time_ms": 9000, "metadata": {"hall": 3}},
+        {"sync_mode": "count_up"},
+        {"sync_mode": "count_up", "max_time_ms": 3000} | notify,
+    ]
+    for body in bodies:
+        for commands in ("", "start", "start switch pause", "start complete"):
+            session_id = store.create(CreateSession.parse(body)).found.session_id
+            for command in commands.split():
+                clock.pass_ms(100)
+                many = command == "start" and len(body.get("participants", [])) == 200
+                more = {"participant_id": "p150"} if many else {}
+                if command == "complete":
+                    more = {"reason": "over"}
+                getattr(store, command)(session_id, **more)
+    clock.pass_ms(3500)
+    page = live.page(SessionsQuestion(limit=100))
+    assert len(page.sessions) == 28
+    for each in page.sessions:
+        shown = each.document(page.now_ms)
+        whole = store.get(each.session_id).found.state(page.now_ms)
+        assert shown.pop("participant_count") == len(whole["participants"])
+        assert {name: whole.get(name) for name in shown} == shown
+        assert ("completion" in shown) == (whole["status"] == "completed")
+
+
+def test_what_was_due_has_happened_before_it_is_listed(
+    store: SessionStore, clock: SetClock, live: LiveSessions
+) -> None:
+    session_id = store.create(chess(1000)).found.session_id
+    store.start(session_id)
+    clock.pass_ms(5000)
+    (found,) = live.page(SessionsQuestion()).sessions
+    assert (found.status, found.session_completed_ms) == ("expired", NOON_MS + 1000)
+
+
+def test_a_due_session_is_found_by_the_status_it_comes_to_have(redis_url: str, redis: Redis) -> None:
+    store = make_store(redis_url, set_clock=False)
+    live = LiveSessions(connect(settings(redis_url)), KEYS, store)
+    session_id = store.create(chess(1000)).found.session_id
+    store.start(session_id)
+    assert ids(live, status=["running"]) == [session_id]
+    eventually(lambda: ids(live, status=["expired"]) == [session_id])
+    assert ids(live, status=["running"]) == []
+
+
+@pytest.fixture
+def variety(client: FlaskClient) -> dict[str, str]:
+    """Sessions by what they are called."""
+    bodies: dict[str, dict[str, Any]] = {
+        "chess": CHESS | {"metadata": {"hall": "3", "round": 7, "rated": True, "a.b": "x", "rate": 1.5, "none": None}},
+        "exam": {"sync_mode": "global", "total_time_ms": 5000, "metadata": {"hall": 3, "round": "seven"}},
+        "watch": {"sync_mode": "count_up", "participants": [{"participant_id": "white"}], "metadata": {"rated": False}},
+        "rounds": {"sync_mode": "per_cycle", "time_per_cycle_ms": 1000, "metadata": {"hall": [3], "rated": "true"}},
+    }
+    found = {
+        name: client.post("/v1/sessions", json=body).get_json()["data"]["session_id"] for name, body in bodies.items()
+    }
+    client.post(f"/v1/sessions/{found['exam']}/start")
+    client.post(f"/v1/sessions/{found['watch']}/start")
+    client.post(f"/v1/sessions/{found['watch']}/pause")
+    client.post(f"/v1/sessions/{found['rounds']}/complete")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", "chess exam watch rounds"),
+        ("status=running", "exam"),
+        ("status=running,paused", "exam watch"),
+        ("status=pending&status=completed", "chess rounds"),
+        ("status=cancelled", ""),
+        ("sync_mode=global", "exam"),
+        ("sync_mode=count_up,per_cycle", "watch rounds"),
+        ("participant_id=white", "chess watch"),
+        ("participant_id=nobody", ""),
+        ("participant_id=white&status=paused", "watch"),
+        ("metadata.hall=3", "chess exam"),
+        ("metadata.hall=3.0", "exam"),
+        ("metadata.round=7", "chess"),
+        ("metadata.round=7e0", "chess"),
+        ("metadata.round=seven", "exam"),
+        ("metadata.rated=true", "chess rounds"),
+        ("metadata.rated=false", "watch"),
+        ("metadata.rated=1", ""),
+        ("metadata.a.b=x", "chess"),
+        ("metadata.rate=1.5", "chess"),
+        ("metadata.none=null", ""),
+        ("metadata.missing=", ""),
+        ("metadata.hall=3&metadata.rated=true", "chess"),
+    ],
+)
+def test_filters_find_what_fits_and_nothing_else(
+    client: FlaskClient, variety: dict[str, str], query: str, expected: str
+) -> None:
+    answer = client.get(f"/v1/sessions?{query}")
+    assert answer.status_code == 200, answer.text
+    ListAnswer.model_validate_json(answer.data)
+    assert answer.headers["Cache-Control"] == "no-store"
+    names = {session_id: name for name, session_id in variety.items()}
+    found = [names[each["session_id"]] for each in answer.get_json()["data"]["sessions"]]
+    assert sorted(found) == sorted(expected.split())
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        ("limit=0", {"limit": "greater_than_equal"}),
+        ("limit=101", {"limit": "less_than_equal"}),
+        ("limit=x", {"limit": "int_type"}),
+        ("limit=1&limit=2", {"limit": "repeated"}),
+        ("status=running,ended", {"status.1": "literal_error"}),
+        ("status=", {"status.0": "literal_error"}),
+        ("sync_mode=chess", {"sync_mode.0": "literal_error"}),
+        ("participant_id=%20", {"participant_id": "id"}),
+        ("cursor=x", {"cursor": "cursor"}),
+        ("metadata=x", {"metadata": "members"}),
+        ("metadata.a=1&metadata.a=2", {"metadata.a": "repeated"}),
+        ("&".join(f"metadata.{i}=1" for i in range(9)), {"metadata": "too_long"}),
+        ("mode=global&limit=-1", {"mode": "extra_forbidden", "limit": "greater_than_equal"}),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused_naming_every_fault(
+    client: FlaskClient, query: str, fault: dict[str, str]
+) -> None:
+    assert faults(client.get(f"/v1/sessions?{query}")) == fault
+
+
+def test_one_request_looks_at_a_bounded_number_of_sessions_and_says_where_to_go_on(
+    store: SessionStore, clock: SetClock, live: LiveSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_sessions, "MOST_LOOKED_AT", 30)
+    (oldest,) = made(store, clock, 1, metadata={"hall": 3})
+    made(store, clock, 70)
+    sizes, cursor, found = [], None, []
+    while True:
+        given = {"metadata.hall": ["3"], "limit": ["20"]} | ({"cursor": [cursor]} if cursor else {})
+        page = live.page(SessionsQuestion.ask(given))
+        sizes.append(len(page.sessions))
+        found += [each.session_id for each in page.sessions]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert (sizes, found) == ([0, 0, 1], [oldest])
+
+
+def test_a_page_takes_a_handful_of_round_trips(
+    store: SessionStore, clock: SetClock, live: LiveSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(store, clock, 300)
+    trips: list[int] = []
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def made_call(commands: bytes, count: int = 1) -> Any:
+            trips.append(count)
+            return call(commands, count)
+
+        return made_call
+
+    for pool in (live._pool, store._calls._scripts._pool):
+        monkeypatch.setattr(pool, "call", counted(pool.call))
+    assert len(live.page(SessionsQuestion(limit=100)).sessions) == 100
+    assert len(trips) <= 6
+    trips.clear()
+    assert len(live.page(SessionsQuestion(limit=100, status=["pending"])).sessions) == 100
+    assert len(trips) <= 12
+
+
+def test_an_empty_store_has_an_empty_list(client: FlaskClient) -> None:
+    data = client.get("/v1/sessions").get_json()["data"]
+    assert (data["sessions"], data["next_cursor"]) == ([], None)
+
+
+def test_a_store_that_does_not_answer_is_a_503(database_url: str) -> None:
+    away = create_app(settings("redis://127.0.0.1:1/0", database_url=database_url)).test_client()
+    assert away.get("/v1/sessions").status_code == 503
+
+
+def test_sessions_of_an_earlier_release_come_into_the_list(
+    store: SessionStore, clock: SetClock, live: LiveSessions, upkeep: ListingUpkeep, redis: Redis
+) -> None:
+    expected = made(store, clock, 200)
+    store.complete(expected[0])
+    store.delete(expected[1])
+    redis.delete(*LISTS)
+    assert ids(live) == []
+    finish(upkeep)
+    assert ids(live) == [expected[0], *expected[2:]]
+    assert {redis.zscore(key, SENTINEL) for key in LISTS} == {float(COMPLETE)}
+
+
+def test_a_list_that_is_deleted_is_filled_again_soon(
+    store: SessionStore, clock: SetClock, live: LiveSessions, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    expected = made(store, clock, 50)
+    finish(upkeep)
+    redis.delete(LISTS[3], LISTS[4])
+    finish(upkeep)
+    assert len(ids(live)) < 50
+    minutes.now_s += LOOK_S
+    finish(upkeep)
+    assert ids(live) == expected
+
+
+def test_a_new_status_lists_a_session_that_was_not(
+    store: SessionStore, clock: SetClock, live: LiveSessions, redis: Redis
+) -> None:
+    (session_id,) = made(store, clock, 1)
+    redis.delete(*LISTS)
+    store.start(session_id)
+    assert ids(live) == [session_id]
+
+
+def test_what_has_expired_is_taken_off_the_list_within_a_minute(
+    store: SessionStore, clock: SetClock, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    found = made(store, clock, 60)
+    finish(upkeep)
+    redis.delete(*map(KEYS.session, found[:40]))
+    finish(upkeep)
+    assert listed(redis) == set(found)
+    minutes.now_s += CLEAN_S
+    finish(upkeep)
+    assert listed(redis) == set(found[40:])
+
+
+def test_without_the_lease_nothing_is_done(upkeep: ListingUpkeep, redis: Redis) -> None:
+    upkeep.step(held=False)
+    assert not any(map(redis.exists, LISTS))
+
+
+def test_a_store_that_is_away_does_not_end_the_upkeep(
+    store: SessionStore, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upkeep._pool, "call", fail)
+        upkeep.step(held=True)
+    minutes.now_s += LOOK_S
+    finish(upkeep)
+    assert all(redis.zscore(key, SENTINEL) for key in LISTS)
+
+
+def test_an_upgraded_service_lists_everything_over_http(
+    make_cluster: MakeCluster, redis: Redis, redis_url: str
+) -> None:
+    old = make_store(redis_url, set_clock=False)
+    expected = {old.create(chess()).found.session_id for _ in range(30)}
+    redis.delete(*LISTS)
+    api = make_cluster(web=1, worker=False).urls[0]
+
+    def found() -> set[str]:
+        data = requests.get(f"{api}/v1/sessions?limit=100", timeout=10).json()["data"]
+        return {each["session_id"] for each in data["sessions"]}
+
+    eventually(lambda: found() == expected)
