@@ -210,7 +210,9 @@ _ANSWERED: dict[tuple[str, str], dict[str, Any]] = {
             "participants": [{"participant_id": "white", **_CYCLES}, {"participant_id": "black", **_CYCLES}],
         },
     ),
-    ("export", "application/json"): _data("All events", {"session_id": SESSION_ID, "events": [_LOGGED]}),
+    ("export", "application/json"): _data(
+        "All events", {"session_id": SESSION_ID, "events": [_LOGGED | {"snapshot": None}]}
+    ),
     ("export", "application/x-ndjson"): named(
         lines=("A line for each event", '{"epoch": 1767268680000, "version": 2}\n')
     ),

@@ -30,7 +30,9 @@ from syncapp.fields import UUID_PATTERN
 DESCRIPTION = """Authoritative shared clocks for many clients.
 
 Instants and durations whose names end in `_ms` are whole milliseconds, instants since 1970; those in `_at` are ISO 8601
-in UTC; those in `_s` are seconds. Every error has the same form, `{"error": {"code", "message", "details"}}`.
+in UTC; those in `_s` are seconds. A whole number is written without a fraction (`1`, not `1.0`).
+
+Every error has the same form, `{"error": {"code", "message", "details"}}`.
 
 Before an operation is looked at, a request can also be refused with 405 `METHOD_NOT_ALLOWED`, 408 `REQUEST_TIMEOUT`,
 414 `URI_TOO_LONG`, 417 `EXPECTATION_FAILED` and 431 `REQUEST_HEADER_FIELDS_TOO_LARGE`.
@@ -87,12 +89,21 @@ OF_MODEL: dict[Any, tuple[str, ...]] = {
     StateAnswer: ("ETag",),
     CommandAnswer: ("ETag", "Idempotency-Replayed", "Preference-Applied"),
 }
+OF_TYPE = {"text/csv": ("Content-Disposition",)}
 OF_STATUS: dict[int, tuple[str, ...]] = {
     201: ("Location",),
     204: ("Idempotency-Replayed",),
     304: ("ETag",),
     429: ("Retry-After",),
     503: ("Retry-After",),
+}
+LINKS = {
+    name: {
+        "operationId": name,
+        "description": "With the new session's id.",
+        "parameters": {"session": "$response.body#/data/session_id"},
+    }
+    for name in ("read", "start", "switch", "pause", "resume", "adjust", "complete", "cancel", "update", "delete")
 }
 MEANING: dict[int, str] = {
     200: "Done.",
@@ -184,6 +195,8 @@ def _answer(status: int, body: Body, name: str) -> dict[str, Any]:
         return {"$ref": f"#/components/responses/Error{status}"}
     answer: dict[str, Any] = {"description": MEANING[status], "headers": _headers(status, body)}
     by_type = {"application/json": body} if isinstance(body, type) else dict(body or {})
+    if status == 201:
+        answer["links"] = LINKS
     if by_type:
         answer["content"] = {
             kind: {
@@ -205,8 +218,11 @@ def _failure(status: int) -> dict[str, Any]:
 
 
 def _headers(status: int, body: Any) -> dict[str, Any]:
-    of_model = OF_MODEL.get(body, ()) if isinstance(body, type) else ("Content-Disposition",) if body else ()
-    names = ["X-Request-Id", *of_model, *OF_STATUS.get(status, ())]
+    by_type = [header for kind in body if kind in OF_TYPE for header in OF_TYPE[kind]] if isinstance(body, dict) else []
+    names = ["X-Request-Id"] if status != 413 else []  # said before the request has an id
+    names += [*by_type, *OF_STATUS.get(status, ())]
+    if isinstance(body, type):
+        names += OF_MODEL.get(body, ())
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 

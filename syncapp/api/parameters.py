@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from syncapp.api.requests import MAX_WAIT_MS
 from syncapp.fields import IDEMPOTENCY_KEY_PATTERN
 
-_TAG = r'(W/)?"[\x21\x23-\x7e]*"'
+_TAG = '(W/)?"[!#-~]*"'
 Key = Annotated[str, Field(pattern=IDEMPOTENCY_KEY_PATTERN)]
 Ordinal = Annotated[int, Field(ge=0, le=2**53)]
 
@@ -80,7 +80,7 @@ class CommandHeaders(CreateHeaders):
         "current state, or, where `return=minimal` is preferred, with the first event and patch if they were kept.",
     )
 
-    if_match: Annotated[str, Field(pattern=rf"^(\*|{_TAG}(\s*,\s*{_TAG})*)$")] | None = Field(
+    if_match: Annotated[str, Field(pattern=rf"^(\*|{_TAG}( ?, ?{_TAG})*)$")] | None = Field(
         default=None,
         alias="If-Match",
         description="The ETag to act on, weak or strong; with another version nothing is changed (412).",
