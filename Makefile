@@ -10,7 +10,7 @@ CORE := sessions calls scripts lines failover layout state sweeper rebuild outbo
 $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>/dev/null || rm -f $(INSTALLED))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser mutants check stress lint lint-api types fmt bench validate chaos clean
+.PHONY: help run test test-browser test-clients mutants check stress lint lint-api types fmt bench validate chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,13 @@ types: $(INSTALLED) ## Check types
 
 lint-api: $(INSTALLED) ## Check the API documents by their linters, and what generators make of them (needs npm)
 	@PYTHONPATH=. $(BIN)/python tests/api_lint.py
+
+test-clients: $(INSTALLED) ## Let generated clients play a game, and fuzz every operation (needs npm; FUZZ_EXAMPLES, FUZZ_SEED)
+	@cmp -s tests/clients/requirements.txt .venv/clients/installed.txt \
+	|| { $(BIN)/python -m venv --clear .venv/clients \
+	  && .venv/clients/bin/python -m pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt \
+	  && cp tests/clients/requirements.txt .venv/clients/installed.txt; }
+	$(BIN)/python -m pytest tests/clients/generated.py -rP -q $(ARGS)
 
 fmt: $(INSTALLED) ## Mend style and format
 	$(BIN)/ruff check --fix .

@@ -101,6 +101,12 @@ def test_no_two_schemas_have_one_title(document: dict[str, Any]) -> None:
     assert len(set(titles)) == len(titles) == len(document["components"]["schemas"])
 
 
+def test_no_field_has_the_name_of_its_schema() -> None:
+    """Generated clients have a variable for each, of two types."""
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        assert name.lower() not in {field.replace("_", "") for field in schema.get("properties", {})}
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_is_described_whole(name: str) -> None:
     _, path, operation = OPERATIONS[name]
