@@ -279,8 +279,10 @@ class Switch(CommandBody):
 class Complete(CommandBody):
     """End a session as intended; the state keeps why, and what came of it: any JSON of at most 1,024 bytes."""
 
-    reason: Reason | None = None
-    result: SmallJson | None = None
+    reason: Reason | None = Field(default=None, description="Why, for the event and the state; 1 to 500 characters.")
+    result: SmallJson | None = Field(
+        default=None, description="What came of it, for the event and the state: any JSON of at most 1,024 bytes."
+    )
 
 
 class Cancel(CommandBody):

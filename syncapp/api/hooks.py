@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 
 import structlog
@@ -58,12 +59,7 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
         method = this.method if this.method in _METHODS else "other"
         _count(route, method, response.status_code).inc()
         _latency(route, method).observe(took_s)
-        headers = response.headers
-        headers.add("X-Request-Id", requests.request_id())
-        if "Cache-Control" not in headers:
-            headers.add("Cache-Control", "no-store")  # the clock moves on; what does not says so itself
-        for name, value in origins.headers(this.environ.get("HTTP_ORIGIN")).items():
-            headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
+        _add_headers(response, origins.headers(this.environ.get("HTTP_ORIGIN")))
         if response.is_streamed and not response.direct_passthrough:  # a file tells its length
             response.response = unbroken(response.response, route, requests.request_id())
         if response.status_code >= 500 and not (route == "/ready" and unready[0] == g.get("fault")):
@@ -79,6 +75,15 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
         if route == "/ready":  # asked every few seconds: what is wrong is told once
             unready[0] = g.get("fault", "")
         return response
+
+
+def _add_headers(response: Response, of_origins: Mapping[str, str]) -> None:
+    headers = response.headers
+    headers.add("X-Request-Id", requests.request_id())
+    if "Cache-Control" not in headers:
+        headers.add("Cache-Control", "no-store")  # the clock moves on; what does not says so itself
+    for name, value in of_origins.items():
+        headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
 
 
 def _to_page(origins: Origins) -> Response | None:

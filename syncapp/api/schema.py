@@ -105,7 +105,7 @@ class GroupState(Answer):
 class Completion(Answer):
     """What a `complete` told of a session's end."""
 
-    reason: str | None = absent("Why it ended, 1 to 500 characters; absent if none was given.")
+    reason: str | None = absent("Why, 1 to 500 characters; absent if none was given.")
     result: Any = absent("Any JSON of at most 1,024 bytes; absent if none was given.")
 
 
@@ -176,6 +176,7 @@ class Event(BaseModel):
     adjusted_ms: int | None = absent("By how much an adjustment changed the budget, in ms.")
     threshold_ms: int | None = absent("The threshold that a warning is about, in ms.", ge=1)
     reason: str | None = absent("Why, if a reason was given, or the session did it by itself; 500 characters at most.")
+    result: Any = absent("What came of it, if a `complete` told: any JSON of at most 1,024 bytes.")
     action_on_timeout: dict[str, Any] | None = absent("What happens at zero, with the caller's own keys; of timeouts.")
 
 
@@ -221,7 +222,7 @@ class AuditQueue(Answer):
 class Readiness(Answer):
     """The servers a process needs: each is `ok`, or says briefly what is wrong with it."""
 
-    status: Literal["ready"] = Field(description="Always `ready`; a process that takes no commands answers 503.")
+    status: Literal["ready"] = Field(description="Always `ready`; a process that is not answers 503.")
     redis: Literal["ok"] = Field(description="The store; when it is not `ok`, the answer is 503.")
     postgresql: str = Field(
         description="The audit trail. While it is not `ok`, audit events wait in Redis; commands go on."
@@ -234,8 +235,10 @@ class Unreadiness(Answer):
 
     status: Literal["unavailable"] = Field(description="Always `unavailable`.")
     problems: list[str] = Field(description="What is wrong, in words.")
-    redis: str | None = absent("The store, as when ready; absent while the process is shutting down.")
-    postgresql: str | None = absent("The audit trail, as when ready; absent while the process is shutting down.")
+    redis: str | None = absent("The store: `ok`, or what is wrong; absent while the process is shutting down.")
+    postgresql: str | None = absent(
+        "The audit trail: `ok`, or what is wrong; absent while the process is shutting down."
+    )
     worries: list[str] | None = absent("Problems that do not stop commands; absent if there are none.")
 
 
