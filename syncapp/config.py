@@ -131,6 +131,9 @@ class Settings:
         200, "Messages a connection may send at once before that rate applies.", 1, 100_000
     )
     ws_ping_interval_s: float = _setting(25.0, "Between pings to a client; a dead one is closed after two.", 0.1, 3600)
+    stream_heartbeat_s: float = _setting(
+        15.0, "Between heartbeats of a stream (`event: heartbeat`), which a script can listen to.", 0.1, 3600
+    )
     ws_slow_close_s: float = _setting(
         30.0, "How long a client may take to accept one message before it is closed (1013).", 0.1, 3600
     )

@@ -31,6 +31,7 @@ class Told(StrEnum):
     SESSION_DELETED = "SESSION_DELETED"
     ACK = "ACK"
     PONG = "PONG"
+    HEARTBEAT = "HEARTBEAT"
     ERROR = "ERROR"
 
 

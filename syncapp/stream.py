@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from syncapp import protocol
 from syncapp.admission import Wish
 from syncapp.backlog import Answer, Backlog, Item
 from syncapp.config import Settings
@@ -22,7 +23,6 @@ from syncapp.wire import Watchdog, Wire
 
 log = structlog.get_logger(__name__)
 
-HEARTBEAT = b": still here\n\n"
 _RETRY_MS = (1000, 5000)
 _WITH_STATE = (Told.STATE_SYNC, Told.STATE_UPDATE, Told.STATE_PATCH)
 
@@ -38,6 +38,7 @@ class Stream:
         self._settings = settings
         self._watchdog = watchdog
         self._wish = wish
+        self._raw = raw
         self._wire = Wire(raw, watchdog, settings.ws_slow_close_s) if raw else None
         self._lock = threading.Lock()
         self._backlog = Backlog(wish.claim, patches=wish.patches)
@@ -52,9 +53,12 @@ class Stream:
 
     def leave(self) -> None:
         """End, because this process ends; the client comes back."""
-        self._leaves = True
         if self._wire:
             self._wire.hurry(2.0)
+        self._end()
+
+    def _end(self) -> None:
+        self._leaves = True
         self._event.set()
 
     def chunks(self) -> Iterator[bytes]:
@@ -63,13 +67,14 @@ class Stream:
         log.info("stream opened", session_id=session_id)
         try:
             self._hub.watch(session_id, self, self._wish.claim)
-            for chunk in self._chunks():
-                if self._wire:
-                    self._watchdog.begin(self._wire, time.monotonic() + self._wire.limit_s)
-                yield chunk
-                if self._wire:
-                    self._watchdog.end(self._wire)
-                sent += 1
+            with self._watchdog.hangups.told(self._raw, self._end):
+                for chunk in self._chunks():
+                    if self._wire:
+                        self._watchdog.begin(self._wire, time.monotonic() + self._wire.limit_s)
+                    yield chunk
+                    if self._wire:
+                        self._watchdog.end(self._wire)
+                    sent += 1
         finally:
             self._hub.unwatch(session_id, self)
             if self._wire:
@@ -85,6 +90,7 @@ class Stream:
     def _chunks(self) -> Iterator[bytes]:
         # Clients that lost the same process must not come back in the same instant.
         yield b"retry: %d\n\n" % random.randint(*_RETRY_MS)
+        beat_s = time.monotonic() + self._settings.stream_heartbeat_s
         while True:
             with self._lock:
                 item = self._backlog.take()
@@ -93,10 +99,13 @@ class Stream:
                 yield _event(item)
             elif self._backlog.is_ended or self._leaves:
                 return
-            elif self._event.wait(self._settings.ws_ping_interval_s):
+            elif self._event.wait(max(0.0, beat_s - time.monotonic())):
                 self._event.clear()
-            else:
-                yield HEARTBEAT
+            if time.monotonic() >= beat_s:  # however much else there is: a script may listen to nothing but these
+                beat_s = time.monotonic() + self._settings.stream_heartbeat_s
+                SENT.add(Told.HEARTBEAT)
+                beat = protocol.message(Told.HEARTBEAT, self._wish.session_id, self._hub.clock.now_ms(), {})
+                yield b"event: heartbeat\ndata: " + beat + b"\n\n"
 
 
 class Poll:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from syncapp.hangups import Hangups
 from syncapp.loops import Loops
 from syncapp.metrics import SENT
 
@@ -25,9 +26,13 @@ PAUSE_S = 0.01
 
 
 class Watchdog:
-    """Aborts wires that have been writing one message for too long, on one thread; and flushes what they counted."""
+    """Aborts wires that have been writing one message for too long, on one thread; and flushes what they counted.
+
+    hangups: who is told of clients that hang up.
+    """
 
     def __init__(self, loops: Loops | None = None) -> None:
+        self.hangups = Hangups()
         self._loops = loops or Loops()
         self._deadlines: dict[Wire, float] = {}
         self._thread: threading.Thread | None = None
@@ -59,6 +64,7 @@ class Watchdog:
 
     def _turn(self) -> float:
         self.run_once(time.monotonic())
+        self.hangups.run_once()
         SENT.flush()
         return _WATCH_S
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 import threading
 import time
 import uuid
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from nginx import nginx
 from peers import Api, errors_in, eventually, metric
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
@@ -24,7 +26,13 @@ from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts t
 def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
     with Redis.from_url(redis_url) as client:
         client.flushdb()
-    return make_cluster(worker=False, WS_PING_INTERVAL_S="0.5", WS_MAX_CONNECTIONS_PER_SESSION="5", WS_SLOW_CLOSE_S="2")
+    return make_cluster(worker=False, WS_MAX_CONNECTIONS_PER_SESSION="5", WS_SLOW_CLOSE_S="2")
+
+
+@pytest.fixture(scope="module")
+def lively(make_cluster: MakeCluster) -> Cluster:
+    """A web process with frequent heartbeats."""
+    return make_cluster(web=1, worker=False, STREAM_HEARTBEAT_S="0.3")
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +74,9 @@ class Events:
     def next(self) -> dict[str, Any]:
         """Return the next message; heartbeats are passed over."""
         while lines := self.event():
-            fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
+            fields = dict(line.split(": ", 1) for line in lines)
             self.last_id = fields.get("id", self.last_id)
-            if "data" in fields:
+            if "data" in fields and "event" not in fields:
                 message: dict[str, Any] = json.loads(fields["data"])
                 return message
         raise EOFError
@@ -108,7 +116,6 @@ def test_a_stream_goes_on_after_the_last_event(apis: list[Api]) -> None:
     epoch, version = one.last_id.split("-")
     with Events(apis[0], session_id, epoch=epoch, version=int(version) + 1) as current:
         assert current.next()["version"] == 3
-        assert ": still here" in current.event()
 
 
 def test_an_unknown_session_is_told_of_when_it_is_made(apis: list[Api]) -> None:
@@ -157,7 +164,6 @@ def test_streams_and_polls_count_as_connections(apis: list[Api]) -> None:
         apis[1].command(session_id, "switch")
         poll.join()
         assert polled[0].json()["data"]["version"] == 3
-    # A stream whose client is gone is noticed at its next heartbeat.
     eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 0)
 
 
@@ -173,6 +179,95 @@ def test_a_stream_that_nobody_reads_is_cut_off(apis: list[Api]) -> None:
             apis[0].command(session_id, "switch")
         eventually(lambda: metric(apis[0].url, 'syncapp_ws_closed_total{code="1013"}') == before + 1)
         eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 0)
+
+
+def hanging_up(api: Api, path: str, headers: str, how: str) -> float:
+    """Open and leave ten requests that wait; returns how long the process took to let go of the last one."""
+    address = urlsplit(api.url)
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=60))
+            for _ in range(5)
+        ]
+        for client in clients:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n{headers}\r\n".encode())
+            if how == "after pipelining":
+                client.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        eventually(lambda: metric(api.url, "syncapp_ws_connections") == 5)
+        time.sleep(0.6)  # longer than between two looks: what was sent behind the request is no end of it
+        assert metric(api.url, "syncapp_ws_connections") == 5
+        for client in clients:
+            if how == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if how == "half":
+                client.shutdown(socket.SHUT_WR)
+            else:
+                client.close()
+        began_s = time.monotonic()
+        eventually(lambda: metric(api.url, "syncapp_ws_connections") == 0)
+        return time.monotonic() - began_s
+
+
+HOW = pytest.mark.parametrize("how", ["close", "reset", "half", "after pipelining"])
+# A heartbeat would notice a closed stream after 15 s at the earliest, and a poll waits for 25 s.
+WITHIN_S = 10
+
+
+@HOW
+def test_a_stream_whose_client_has_closed_is_let_go_at_once(apis: list[Api], how: str) -> None:
+    assert hanging_up(apis[0], f"/v1/sessions/{apis[0].running()}/stream", "", how) < WITHIN_S
+
+
+@HOW
+def test_a_read_that_waits_is_let_go_when_its_client_has_closed(apis: list[Api], how: str) -> None:
+    session_id = apis[0].running()
+    epoch = apis[0].state(session_id)["epoch"]
+    headers = f'If-None-Match: "{epoch}-2"\r\n'
+    assert hanging_up(apis[0], f"/v1/sessions/{session_id}?wait_ms=25000", headers, how) < WITHIN_S
+
+
+def test_a_client_that_leaves_nginx_is_let_go_behind_it(apis: list[Api]) -> None:
+    session_id = apis[0].running()
+    for location in ("", "proxy_http_version 1.1; proxy_set_header Connection ''; proxy_buffering off;"):
+        with nginx(apis[0].url, location=location) as proxy:
+            assert hanging_up_behind(proxy.url, apis[0], session_id) < WITHIN_S
+
+
+def hanging_up_behind(url: str, api: Api, session_id: str) -> float:
+    with ExitStack() as stack:
+        for _ in range(4):
+            events = stack.enter_context(Events(Api(url), session_id))
+            assert events.next()["type"] == "CONNECTED"
+        eventually(lambda: metric(api.url, "syncapp_ws_connections") == 4)
+    began_s = time.monotonic()
+    eventually(lambda: metric(api.url, "syncapp_ws_connections") == 0)
+    return time.monotonic() - began_s
+
+
+def test_a_heartbeat_is_an_event_with_the_servers_time_that_leaves_the_last_id_alone(lively: Cluster) -> None:
+    api = Api(lively.urls[0])
+    session_id = api.running()
+    with Events(api, session_id) as one:
+        one.event()
+        one.next()
+        one.next()
+        times: list[int] = []
+        last_id = one.last_id
+        busy = threading.Thread(target=lambda: [api.command(session_id, "switch") for _ in range(100)])
+        busy.start()  # they come in the midst of other events, too
+        while len(times) < 4:
+            fields = [line.split(": ", 1) for line in one.event()]
+            if fields[0] == ["event", "heartbeat"]:
+                assert [name for name, _ in fields] == ["event", "data"]
+                beat = json.loads(fields[1][1])
+                assert (beat["type"], beat["sessionId"], len(beat)) == ("HEARTBEAT", session_id, 3)
+                times.append(beat["timestamp"])
+            else:
+                last_id = dict(fields)["id"]
+        busy.join()
+        assert last_id != one.last_id
+    assert times == sorted(times)
+    assert abs(times[-1] - time.time() * 1000) < 30_000
 
 
 # A read that waits.

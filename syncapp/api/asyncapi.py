@@ -62,8 +62,8 @@ class Connected(ServerMessage):
     """Where the session is now: on connect, and in answer to `RECONNECT`. Both are null while there is no session."""
 
     type: Literal[Told.CONNECTED] = Field(description="What kind of message this is.")
-    epoch: Epoch | None
-    version: Version | None
+    epoch: Epoch | None = Field(description="The session's epoch; null while there is no session.")
+    version: Version | None = Field(description="The session's version; null while there is no session.")
 
 
 class StateSync(ServerMessage):
@@ -116,7 +116,7 @@ class Patch(Answer):
     session_started_at: Instant | None = Field(default=None, description="When the session was started.")
     session_completed_at: Instant | None = Field(default=None, description="When the session ended.")
     metadata: dict[str, Any] | None = absent("The caller's own document, as a whole.")
-    completion: Completion | None = absent("What a `complete` told of the session's end.")
+    completion: Completion | None = absent("What a `complete` told, if it told anything.")
     participants: dict[str, ParticipantPatch] | None = absent("What is merged into participants, by id.")
     groups: dict[str, GroupPatch] | None = absent("What is merged into groups, by id.")
 
@@ -160,6 +160,12 @@ class Pong(ServerMessage):
     client_timestamp: Number = Field(default=None, description="The `timestamp` of the `PING`, if it had one.")
 
 
+class Heartbeat(ServerMessage):
+    """The server is there: on a stream only, every `STREAM_HEARTBEAT_S`, as an event named `heartbeat`."""
+
+    type: Literal[Told.HEARTBEAT] = Field(description="What kind of message this is.")
+
+
 class ErrorMessage(ServerMessage):
     """Something was refused, or there is no state to show; with the `id` of the `COMMAND` that it answers."""
 
@@ -180,11 +186,13 @@ SENT: dict[Told, type[ServerMessage]] = {
     Told.SESSION_DELETED: SessionDeleted,
     Told.ACK: Ack,
     Told.PONG: Pong,
+    Told.HEARTBEAT: Heartbeat,
     Told.ERROR: ErrorMessage,
 }
 RECEIVED: dict[Asked, type[BaseModel]] = {Asked.PING: Ping, Asked.RECONNECT: Reconnect, Asked.COMMAND: Command}
 _OF_CONNECTION = components.parameters(StreamQuery, "query")
-_STREAMED = (Told.CONNECTED, Told.STATE_SYNC, Told.STATE_UPDATE, Told.STATE_PATCH, Told.SESSION_DELETED, Told.ERROR)
+_STREAMED = [each for each in Told if each not in (Told.ACK, Told.PONG)]
+_OVER_SOCKETS = [each for each in Told if each is not Told.HEARTBEAT]
 
 
 def document(version: str = VERSIONS[0]) -> dict[str, Any]:
@@ -207,7 +215,7 @@ def document(version: str = VERSIONS[0]) -> dict[str, Any]:
                 "address": "/ws",
                 "title": "WebSocket",
                 "description": "A WebSocket for one session; text frames, one JSON object each.",
-                "messages": {name: _ref("components/messages", name) for name in models},
+                "messages": {name: _ref("components/messages", name) for name in map(str, [*_OVER_SOCKETS, *RECEIVED])},
                 "bindings": {"ws": {"method": "GET", "query": _query()}},
                 "x-close-codes": {str(int(code)): code.name for code in Close},
             },
@@ -220,7 +228,7 @@ def document(version: str = VERSIONS[0]) -> dict[str, Any]:
             },
         },
         "operations": {
-            **{f"session{name}": _operation("send", "session", name, models) for name in map(str, SENT)},
+            **{f"session{name}": _operation("send", "session", name, models) for name in map(str, _OVER_SOCKETS)},
             **{f"session{name}": _operation("receive", "session", name, models) for name in map(str, RECEIVED)},
             **{f"stream{name}": _operation("send", "stream", name, models) for name in map(str, _STREAMED)},
         },

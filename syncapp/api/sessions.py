@@ -115,7 +115,8 @@ def wait(session: str, known: Order, wait_ms: int) -> Response:
     services = current_app.extensions["syncapp"]
     guards, poll = services.guards, Poll(known)
     guards.draining.check()
-    with guards.quotas.hold(session, request.remote_addr or ""), guards.draining.told(poll.leave):
+    told = guards.watchdog.hangups.told(request.environ.get("gunicorn.socket"), poll.leave)
+    with guards.quotas.hold(session, request.remote_addr or ""), guards.draining.told(poll.leave), told:
         found = poll.wait(services.hub, session, wait_ms / 1000)
     if found is None:
         return responses.empty({"ETag": f'"{known[0]}-{known[1]}"'}, 304)
