@@ -54,8 +54,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_address", "_backend", "_close", "_commands", "_id", "_inbox", "_inspected", "_leaves", "_outlet", "_ping_s",
-        "_received", "_session_id", "_wire", "_ws",
+        "_address", "_backend", "_close", "_commands", "_fault", "_id", "_inbox", "_inspected", "_leaves", "_outlet",
+        "_ping_s", "_received", "_session_id", "_wire", "_ws",
     )  # fmt: skip
 
     def __init__(
@@ -71,12 +71,13 @@ class Connection:
         self._inbox: Inbox | None = None
         self._address = ""
         self._close: tuple[Close, str] | None = None
+        self._fault: tuple[Close, str] | None = None
         self._leaves = False
         self._received = self._commands = 0
         # Connections that came together are pinged apart.
         self._ping_s = wire.heard_s + settings.ws_ping_interval_s * random.uniform(0.5, 1)
         bucket = Bucket(settings.ws_messages_per_s, settings.ws_messages_burst)
-        self._inspected = ws.ws = Inspected(ws, wire, bucket, 4 * settings.ws_max_message_bytes)
+        self._inspected = ws.ws = Inspected(ws, wire, bucket, 4 * settings.ws_max_message_bytes, self)
         wire.wake = ws.event.set
         ws.thread.inspected.set()
 
@@ -121,6 +122,12 @@ class Connection:
         self._wire.hurry(_HURRY_S)
         self._ws.event.set()
 
+    @property
+    def owes(self) -> bool:
+        """Whether something that came is not answered yet."""
+        waits = self._ws.input_buffer and not self._fault
+        return bool(waits or self._inbox or self._outlet.owes_answers)
+
     # On the handler's thread.
 
     def _step(self) -> None:
@@ -131,15 +138,17 @@ class Connection:
         elif self._outlet.write_next():
             if self._inbox:
                 self._inbox.proceed()  # it may have been held up by what is written now
-        elif (self._leaves or self._outlet.is_done) and not self._inbox:
+        elif (self._fault or self._leaves or self._outlet.is_done) and not (self._inbox or self._outlet.owes_answers):
             restart = (Close.RESTART, "the server restarts; come back with jitter")
-            self._end(*(restart if self._leaves else (Close.DONE, "the session was deleted")))
+            done = restart if self._leaves else (Close.DONE, "the session was deleted")
+            self._end(*(self._fault or done))
         else:
             self._wait()
 
     @property
     def _may_take(self) -> bool:
-        if self._leaves or self._outlet.is_full or not self._outlet.sent:  # first of all it is told where it stands
+        # First of all it is told where it stands.
+        if self._leaves or self._fault or self._outlet.is_full or not self._outlet.sent:
             return False
         return self._inbox is None or len(self._inbox) < MOST_IN_FLIGHT
 
@@ -171,11 +180,11 @@ class Connection:
         """Answer one message."""
         self._received += 1
         if isinstance(message, bytes):
-            self._end(Close.NOT_TEXT, "send text frames")
+            self._fault = (Close.NOT_TEXT, "send text frames")
             return
         # simple_websocket counts characters.
         if not message.isascii() and len(message.encode()) > self._backend.settings.ws_max_message_bytes:
-            self._end(Close.TOO_BIG, "the message is too big")
+            self._fault = (Close.TOO_BIG, "the message is too big")
             return
         try:
             self._obey(message)

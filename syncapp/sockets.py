@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from wsproto.connection import ConnectionState
@@ -20,6 +20,8 @@ from syncapp.wire import PAUSE_S, Wire
 log = structlog.get_logger(__name__)
 
 _INSPECTED_WITHIN_S = 10
+_ANSWERED_WITHIN_S = 5.0
+"""How long a close waits for answers to what came before it."""
 
 
 class Flood(OSError):
@@ -48,6 +50,14 @@ class Bucket:
         return True
 
 
+class Handler(Protocol):
+    """Who answers what a client sends."""
+
+    @property
+    def owes(self) -> bool:
+        """Whether something that came is not answered yet."""
+
+
 class Inspected:
     """simple_websocket's protocol state, which takes no more than the handler and the client's rate allow.
 
@@ -55,9 +65,11 @@ class Inspected:
     breaks the protocol was answered.
     """
 
-    def __init__(self, ws: Any, wire: Wire, bucket: Bucket, most_waiting_bytes: int) -> None:
+    def __init__(self, ws: Any, wire: Wire, bucket: Bucket, most_waiting_bytes: int, handler: Handler) -> None:
         # Not the whole of it: the rest was for the handshake, and is kilobytes.
         self._inner = ws.ws.connection
+        self._ws = ws
+        self._handler = handler
         self._waiting = ws.input_buffer
         self._wire = wire
         self._bucket = bucket
@@ -84,11 +96,22 @@ class Inspected:
                 self.flooded = True
                 raise Flood
             if isinstance(event, CloseConnection):
+                self._answered()
                 if self._inner.state is ConnectionState.OPEN:
                     self.refused = int(event.code)
                 else:
                     self.closed = True
+            elif isinstance(event, Message):
+                size = self._ws.incoming_message_len + len(event.data)
+                if size > self._ws.max_message_size:  # simple_websocket closes
+                    self._answered()
             yield event
+
+    def _answered(self) -> None:
+        """Wait until all that came before is answered: simple_websocket sends the close frame from here."""
+        until_s = time.monotonic() + _ANSWERED_WITHIN_S
+        while self._handler.owes and self._wire.is_open and time.monotonic() < until_s:
+            time.sleep(PAUSE_S)
 
 
 class Reader(threading.Thread):

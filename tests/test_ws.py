@@ -23,7 +23,7 @@ from clocks import settings
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from peers import Api, Client, errors_in, eventually, metric
+from peers import CHESS, Api, Client, errors_in, eventually, metric
 from pydantic import BaseModel
 from websockets.sync.client import connect
 from wire import BINARY, CLOSE, PING, PONG, TEXT, Raw, frame
@@ -455,6 +455,67 @@ def test_too_large_a_message_closes_the_connection_before_it_is_whole(raw: Raw, 
 def test_a_frame_that_breaks_the_protocol_closes_the_connection(raw: Raw, sent: bytes, code: int) -> None:
     raw.socket.sendall(sent)
     assert raw.close_code() == code
+
+
+BROKEN: dict[str, tuple[bytes, int]] = {
+    "reserved bits 2": (frame(b"x", rsv=2), Close.PROTOCOL_ERROR),
+    "reserved bits 3": (frame(b"x", rsv=3), Close.PROTOCOL_ERROR),
+    "reserved bits of a ping": (frame(b"", PING, rsv=4), Close.PROTOCOL_ERROR),
+    "reserved opcode 5": (frame(b"x", 5), Close.PROTOCOL_ERROR),
+    "reserved control opcode 13": (frame(b"", 13), Close.PROTOCOL_ERROR),
+    "a continuation of nothing": (frame(b"x", 0), Close.PROTOCOL_ERROR),
+    "two beginnings": (frame(b"x", fin=False) + frame(b"y"), Close.PROTOCOL_ERROR),
+    "not masked": (frame(b"{}", masked=False), Close.PROTOCOL_ERROR),
+    "a ping in parts": (frame(b"x", PING, fin=False), Close.PROTOCOL_ERROR),
+    "not UTF-8": (frame(b"\xce\xba\xe1\xbd\xb9\xed\xa0\x80"), Close.BAD_TEXT),
+    "not UTF-8, in the second part": (frame(b"\xce", fin=False) + frame(b"\xff", 0, fin=False), Close.BAD_TEXT),
+    "binary": (frame(b"x", BINARY), Close.NOT_TEXT),
+    "too big": (frame(b"x" * 3000), Close.TOO_BIG),
+    "few characters of many bytes": (frame("é".encode() * 1100), Close.TOO_BIG),
+    "a close": (frame(b"\x03\xe8", CLOSE), Close.DONE),
+}
+ASKED = {
+    "a ping": ({"type": "PING", "t0": 7}, "PONG"),
+    "a command": ({"type": "COMMAND", "id": 1, "command": "create", "args": CHESS}, "ACK"),
+    "a refused command": ({"type": "COMMAND", "id": 1, "command": "start"}, "ERROR"),
+    "what is no message": ({"type": "NOTHING"}, "ERROR"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_valid_message_is_answered_although_a_broken_frame_follows(raw: Raw, asked: str, broken: str) -> None:
+    """As in the cases 3, 4, 5 and 6.4 of Autobahn: in one packet, in two, and cut into bytes."""
+    sent, code = BROKEN[broken]
+    message, answer = ASKED[asked]
+    raw.socket.sendall(frame(json.dumps(message).encode()) + sent)
+    frames = raw.until_end()
+    kinds = [received.message["type"] for received in frames if received.opcode == TEXT]
+    assert kinds == (["STATE_UPDATE", "ACK"] if answer == "ACK" else [answer])
+    assert [received.code for received in frames if received.opcode == CLOSE] == [code]
+
+
+@pytest.mark.parametrize("pieces", ["two packets", "single bytes"])
+def test_a_broken_frame_may_come_in_pieces_right_after_a_valid_message(raw: Raw, pieces: str) -> None:
+    whole = frame(b'{"type":"PING","t0":1}') + frame(b"x", rsv=2)
+    size = len(whole) - 7 if pieces == "two packets" else 1
+    for i in range(0, len(whole), size):
+        raw.socket.sendall(whole[i : i + size])
+        time.sleep(0.001)
+    assert raw.message("PONG")["t0"] == 1
+    assert raw.close_code() == Close.PROTOCOL_ERROR
+
+
+def test_what_is_sent_before_the_beginning_is_answered_although_the_client_closes_at_once(strict: Cluster) -> None:
+    api = Api(strict.urls[0])
+    session_id = api.running()
+    for _ in range(5):
+        with Raw(api.url, session_id) as hasty:
+            switch = frame(b'{"type":"COMMAND","id":1,"command":"switch"}')
+            hasty.socket.sendall(switch + frame(b"\x03\xe8", CLOSE))
+            kinds = [received.message["type"] for received in hasty.until_end() if received.opcode == TEXT]
+        assert kinds == ["CONNECTED", "STATE_SYNC", "STATE_UPDATE", "ACK"]
+    assert api.state(session_id)["version"] == 7
 
 
 @pytest.mark.parametrize(
