@@ -96,7 +96,7 @@ class Ping(Request):
 
     type: Literal[Asked.PING] = Field(description="What kind of message this is.")
     t0: Number = Field(default=None, description="The client's own time, in ms of any clock.")
-    timestamp: Number = Field(default=None, description="When the client sent this, in ms of any clock.")
+    timestamp: Number = Field(default=None, description="The client's own time, in ms of any clock.")
 
 
 class Reconnect(Request):

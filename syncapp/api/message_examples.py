@@ -29,6 +29,7 @@ EXAMPLES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("A command has taken effect", _told("ACK", id="c1", **_ORDER)),
         ("It had already", _told("ACK", id="c1", **_ORDER, replayed=True)),
     ],
+    "HEARTBEAT": [("Nothing has happened for a while", _told("HEARTBEAT"))],
     "PONG": [("Answer to a ping", _told("PONG", t0=1_767_268_812_301.5))],
     "ERROR": [
         (
