@@ -72,6 +72,7 @@ SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit"
     "rebuild",
     "live_sessions",
     "listing_upkeep",
+    "batch",
 }
 EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__", "__main__"} | {
     # What a client of a WebSocket or a stream is served with.

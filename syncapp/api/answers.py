@@ -6,7 +6,21 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from syncapp.api.schema import Answer, Clock, Completion, Data, Epoch, Event, Instant, State, Uuid, Version, absent
+from syncapp.api.schema import (
+    Answer,
+    Clock,
+    Completion,
+    Data,
+    Epoch,
+    Error,
+    Event,
+    Instant,
+    Minimal,
+    State,
+    Uuid,
+    Version,
+    absent,
+)
 from syncapp.fields import Mode
 from syncapp.questions import Status
 
@@ -146,6 +160,24 @@ class ListedSessions(Answer):
     server_time_ms: int = Field(ge=0, description="Server instant that the clocks are true for, in ms since 1970.")
 
 
+class BatchItem(Answer):
+    """What came of a command on one session."""
+
+    session_id: Uuid = Field(description="The session's id.")
+    status: int = Field(ge=200, le=599, description="What the command alone would have been answered with.")
+    data: State | Minimal | None = absent("As the command alone would have answered; absent after a failure.")
+    error: Error | None = absent("Why it was refused; absent after a success.")
+    replayed: Literal[True] | None = absent("It was carried out before under the same idempotency key.")
+
+
+class BatchResults(Answer):
+    """What came of a command on each session, in the order of the request."""
+
+    results: list[BatchItem] = Field(description="One for each session, in the order of the request.")
+    succeeded: int = Field(ge=0, description="How many sessions took the command.")
+    failed: int = Field(ge=0, description="How many refused it.")
+
+
 class CycleTotals(Answer):
     """Cycles and their lengths."""
 
@@ -184,6 +216,10 @@ class HistoryAnswer(Data[SessionsPage]):
 
 class ListAnswer(Data[ListedSessions]):
     """Sessions that the store holds."""
+
+
+class BatchAnswer(Data[BatchResults]):
+    """Results of a batch."""
 
 
 class StatisticsAnswer(Data[SessionStatistics]):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import structlog
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Request, Response, current_app, g, request
 
 from syncapp.addresses import group_of
 from syncapp.api import requests, responses
@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_RATE = "syncapp_rate"
 _UNLIMITED = frozenset({"/health", "/ready", "/metrics"})
 
 
@@ -31,10 +32,21 @@ _count = lru_cache(maxsize=1024)(REQUESTS.labels)
 _latency = lru_cache(maxsize=1024)(LATENCY.labels)
 
 
+def take(requests_made: int) -> None:
+    """Count requests of this request's address; raises `RateLimited`."""
+    limit, per_s = current_app.extensions[_RATE]
+    if not limit or not requests_made:
+        return
+    wait_s = limit.wait_s(group_of(request.remote_addr or ""), time.monotonic(), requests_made)
+    if wait_s:
+        raise refused("rate_limit_per_s", per_s, wait_s, f"this address may make {per_s:g} requests a second")
+
+
 def register(app: Flask, settings: Settings, origins: Origins) -> None:
     """Add the hooks to an application."""
     per_s = settings.rate_limit_per_s
     limit = Buckets(per_s, settings.rate_limit_burst) if per_s else None
+    app.extensions[_RATE] = (limit, per_s)
 
     @app.before_request
     def begin() -> Response | None:
@@ -42,9 +54,7 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
         if "HTTP_ORIGIN" in request.environ and (answer := _to_page(origins)):
             return answer
         if limit and request.path.rstrip("/") not in _UNLIMITED:
-            wait_s = limit.wait_s(group_of(request.remote_addr or ""), time.monotonic())
-            if wait_s:
-                raise refused("rate_limit_per_s", per_s, wait_s, f"this address may make {per_s:g} requests a second")
+            take(1)
         return None
 
     unready = [""]

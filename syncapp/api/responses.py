@@ -42,13 +42,19 @@ def state(found: Result) -> Response:
 
 
 def result(found: Result, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return the state after a command, or just its event and patch when the caller prefers that.
+    """Return what is shown of a command's result."""
+    document, told = shown(found)
+    return data(document, status, told | (headers or {}))
+
+
+def shown(found: Result) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the state after a command, or just its event and patch when the caller prefers that; and headers.
 
     The record of an idempotency key may have no room for the patch. A replay then answers with the state anyway, as
     RFC 7240 allows.
     """
     session = found.found
-    headers = {"ETag": session.etag} | (headers or {})
+    headers = {"ETag": session.etag}
     if found.replayed:
         headers["Idempotency-Replayed"] = "true"
     if requests.wants_minimal() and (found.patch_json or not found.replayed):
@@ -68,7 +74,7 @@ def result(found: Result, status: int = 200, headers: dict[str, str] | None = No
         document = session.state(found.now_ms)
     if found.expired_participant_id:
         document["expired_participant_id"] = found.expired_participant_id
-    return data(document, status, headers)
+    return document, headers
 
 
 def empty(headers: dict[str, str], status: int = 204) -> Response:
