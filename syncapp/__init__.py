@@ -76,7 +76,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.addresses import Forwarded
     from syncapp.admission import Guards
     from syncapp.alerts import Alerts
-    from syncapp.api import asyncapi, batches, hooks, listing, responses, sessions, streams, system
+    from syncapp.api import asyncapi, batches, hooks, listing, responses, sessions, streams, system, texts
     from syncapp.api import history as history_api
     from syncapp.clock_watch import ClockWatch
     from syncapp.config import Settings
@@ -169,6 +169,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     app.register_blueprint(sessions.blueprint)
     app.register_blueprint(listing.blueprint)
     app.register_blueprint(batches.blueprint)
+    app.register_blueprint(texts.blueprint)
     app.register_blueprint(streams.blueprint)
     app.register_blueprint(asyncapi.blueprint)
     app.register_blueprint(history_api.blueprint)

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from syncapp.clock_text import Format
 from syncapp.errors import ValidationFailed
 from syncapp.fields import UUID_PATTERN, Mode, ParticipantId
 from syncapp.models import Request
@@ -260,6 +261,22 @@ def _is_written(value: Any, text: str) -> bool:
     if not isinstance(value, int | float) or not _NUMBER.match(text):
         return False
     return value == (int(text) if _WHOLE.match(text) else float(text))
+
+
+class TextQuestion(Question):
+    """A clock as text: the running one, or that of a participant or group, in a format."""
+
+    format: Format = "mm:ss"
+    form: Literal["text", "array"] = Field(default="text", alias="as")
+    participant_id: ParticipantId | None = None
+    group_id: ParticipantId | None = None
+
+    @classmethod
+    def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
+        """Yield two owners."""
+        if "participant_id" in raw and "group_id" in raw:
+            fault = PydanticCustomError("contradiction", "cannot be given together with participant_id")
+            yield InitErrorDetails(type=fault, loc=("group_id",), input=None)
 
 
 class ExportQuestion(Question):

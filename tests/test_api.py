@@ -806,9 +806,10 @@ def test_the_openapi_document_says_which_bodies_may_be_absent(client: FlaskClien
         for operation in operations.values()
         if "requestBody" in operation
     }
-    assert {name for name, needed in required.items() if needed} == {"create", "adjust", "update"}
+    assert {name for name, needed in required.items() if needed} == {"create", "adjust", "update", "batch"}
     assert set(required) == {
         "create",
+        "batch",
         "adjust",
         "update",
         "start",

@@ -47,6 +47,7 @@ LEAVES = {
     "etags",
     "origins",
     "summaries",
+    "clock_text",
 }
 STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals", "pool", "moments", "remains"} | {
     "failover",

@@ -1,0 +1,33 @@
+"""`GET /v1/sessions/<session>/text`: what a clock shows, as plain text."""
+
+from __future__ import annotations
+
+import orjson
+from flask import Blueprint, Response, current_app, request
+
+from syncapp.api.schema import ErrorAnswer, answers, documented
+from syncapp.clock_text import shown, written
+from syncapp.models import session_id
+from syncapp.questions import TextQuestion
+from syncapp.sessions import SessionStore
+
+blueprint = Blueprint("texts", __name__, url_prefix="/v1/sessions")
+
+
+@blueprint.get("/<session>/text")
+@documented(query=TextQuestion, resp=answers(HTTP_200=None, HTTP_404=ErrorAnswer), tags=["sessions"])
+def text(session: str) -> Response:
+    """Return what the running clock shows, or an owner's, as plain text; with `as=array` as a list of one string.
+
+    While nothing runs it is what the clock stands at. A clock without an end shows the time that has elapsed.
+    """
+    store: SessionStore = current_app.extensions["syncapp"].store
+    name = session_id(session)
+    asked = TextQuestion.ask(request.args.to_dict(flat=False))
+    found = store.get(name)
+    ms, down = shown(found.found, found.now_ms, asked.participant_id, asked.group_id)
+    line = written(ms, asked.format, down=down)
+    headers = {"Cache-Control": "no-store"}
+    if asked.form == "array":
+        return Response(orjson.dumps([line]), headers=headers, content_type="application/json")
+    return Response(line, headers=headers, content_type="text/plain; charset=utf-8")
