@@ -55,7 +55,10 @@ def write_documents() -> None:
         ("/asyncapi.json", "asyncapi.json"),
         ("/asyncapi.json?version=3.0.0", "asyncapi-3.0.json"),
     ):
-        (GENERATED / name).write_bytes(client.get(path).data)
+        found = client.get(path)
+        if found.status_code != 200:
+            sys.exit(f"lint-api: {path} is {found.status_code}, see above")
+        (GENERATED / name).write_bytes(found.data)
 
 
 def run(tool: str, *arguments: str) -> bool:

@@ -24,15 +24,9 @@ from syncapp.errors import SyncError
 from syncapp.protocol import Asked, Told
 
 USUAL = {
-    "content-type",
-    "content-length",
-    "date",
-    "server",
-    "connection",
-    "cache-control",
-    "vary",
-    "transfer-encoding",
-} | {"x-accel-buffering"}
+    *("content-type", "content-length", "content-encoding", "transfer-encoding", "cache-control", "vary"),
+    *("date", "server", "connection", "x-accel-buffering"),
+}
 """Headers that HTTP itself describes, or that are for proxies."""
 
 APP = create_app(settings("redis://127.0.0.1:1/0"))  # makes documents, and connects to nothing
@@ -246,6 +240,14 @@ def test_every_example_of_a_request_works_as_it_stands(server: Cluster, name: st
     assert answer.status_code in (200, 201, 204)
 
 
+PLAIN = ("health", "ready", "audit_queue", "time", "sessions", "list_sessions")
+LOGGED: dict[str, dict[str, Any]] = {"events": {}, "at": {"version": 1}, "statistics": {}}
+
+
+def test_no_operation_is_left_out_of_these_tests() -> None:
+    assert OPERATIONS.keys() == {*PLAIN, *LOGGED, "read", "export", "stream", *(name for name, _ in ASKED)}
+
+
 def test_every_read_answers_as_documented(server: Cluster) -> None:
     # The id of the examples is in no other test: what they ask can be asked as it stands.
     created = call(server, "create", json={"session_id": SESSION_ID, "sync_mode": "count_up"})
@@ -253,9 +255,9 @@ def test_every_read_answers_as_documented(server: Cluster) -> None:
     assert call(server, "start", SESSION_ID, json={}).status_code in (200, 400)
     etag = call(server, "read", SESSION_ID).headers["ETag"]
     assert call(server, "read", SESSION_ID, headers={"If-None-Match": etag}, params={"wait_ms": 1}).status_code == 304
-    for name in ("health", "ready", "audit_queue", "time", "sessions"):
+    for name in PLAIN:
         assert call(server, name).status_code == 200
-    for name, query in (("events", {}), ("at", {"version": 1}), ("statistics", {})):
+    for name, query in LOGGED.items():
         assert eventually(server, name, query) == 200
     for form in ("json", "ndjson", "csv"):
         assert call(server, "export", SESSION_ID, params={"format": form}).status_code == 200

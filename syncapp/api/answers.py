@@ -66,6 +66,7 @@ class Export(Answer):
 
     session_id: Uuid = Field(description="The session's id.")
     events: list[ExportedEvent] = Field(description="All events, oldest first.")
+    count: int = Field(ge=0, description="How many events there are: a file without it was cut off.")
 
 
 class ShownClock(Answer):

@@ -46,10 +46,12 @@ def _parameters(schema: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
 
 
 def _tidy(field: dict[str, Any]) -> None:
-    """Take out titles that only repeat the field's name, and merge a choice within a choice."""
+    """Take out titles that only repeat the field's name, merge a choice within a choice, and drop one that is none."""
     field.pop("title", None)
     for branch in field.get("anyOf", []):
         branch.pop("title", None)
     field_branches = field.get("anyOf", [])
     if any("anyOf" in branch for branch in field_branches):
         field["anyOf"] = [inner for branch in field_branches for inner in branch.get("anyOf", [branch])]
+    if {} in field_branches:
+        del field["anyOf"]  # anything, or null, is anything

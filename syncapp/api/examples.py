@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from syncapp.api.schema import ERROR_CODES
-
 SESSION_ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
 NOON_MS = 1_767_268_800_000
 NOON = "2026-01-01T12:00:00.000Z"
@@ -78,7 +76,9 @@ ASKED: dict[str, dict[str, Any]] = {
         add=("Ten seconds more", {"op": "add", "ms": 10_000, "participant_id": "white", "reason": "interrupted"}),
         set=("What runs has a minute left", {"op": "set", "ms": 60_000}),
     ),
-    "complete": named(now=("End as intended", {})),
+    "complete": named(
+        result=("White has won", {"reason": "checkmate", "result": {"winner": "white"}}), now=("End as intended", {})
+    ),
     "cancel": named(reason=("Call it off", {"reason": "the players have left"})),
     "update": named(merge=("Set one member, remove another", {"metadata": {"table": 4, "room": None}})),
     "delete": named(now=("Remove it", {})),
@@ -175,6 +175,24 @@ _LISTED = {
     "updated_at": NOON,
     "metadata": {},
 }
+_HELD = {
+    name: STATE[name]
+    for name in (
+        "session_id",
+        "sync_mode",
+        "status",
+        "epoch",
+        "version",
+        "active_participant_id",
+        "cycle_count",
+        "session_started_at",
+        "session_completed_at",
+        "created_at",
+        "updated_at",
+        "metadata",
+        "clock",
+    )
+} | {"participant_count": 2}
 _STREAM = f"""retry: 3127
 
 data: {{"type": "CONNECTED", "sessionId": "{SESSION_ID}", "timestamp": {NOON_MS}, "epoch": {EPOCH}, "version": 2}}
@@ -211,14 +229,18 @@ _ANSWERED: dict[tuple[str, str], dict[str, Any]] = {
         },
     ),
     ("export", "application/json"): _data(
-        "All events", {"session_id": SESSION_ID, "events": [_LOGGED | {"snapshot": None}]}
+        "All events", {"session_id": SESSION_ID, "events": [_LOGGED | {"snapshot": None}], "count": 1}
     ),
     ("export", "application/x-ndjson"): named(
         lines=("A line for each event", '{"epoch": 1767268680000, "version": 2}\n')
     ),
     ("export", "text/csv"): named(table=("The heading", _CSV)),
-    ("health", "application/json"): _data("Well", {"status": "ok"}),
-    ("ready", "application/json"): _data("Ready", {"redis": "ok", "postgresql": "ok"}),
+    ("list_sessions", "application/json"): _data(
+        "A lobby with one game",
+        {"sessions": [_HELD], "next_cursor": None, "server_time_ms": NOON_MS + 12_345},
+    ),
+    ("health", "application/json"): named(well=("Well", {"status": "ok"})),
+    ("ready", "application/json"): named(ready=("Ready", {"status": "ready", "redis": "ok", "postgresql": "ok"})),
     ("audit_queue", "application/json"): _data(
         "Nothing waits",
         {
@@ -231,25 +253,29 @@ _ANSWERED: dict[tuple[str, str], dict[str, Any]] = {
             "rate_per_s": 12.5,
         },
     ),
-    ("time", "application/json"): _data(
-        "Noon", {"timestamp_ms": NOON_MS, "server_version": "0.1.0", "drift_tolerance_ms": 50}
+    ("time", "application/json"): named(
+        noon=("Noon", {"timestamp_ms": NOON_MS, "server_version": "0.1.0", "drift_tolerance_ms": 50})
     ),
 }
 
 
-def answered(operation: str, content_type: str) -> dict[str, Any]:
+_UNREADY = named(
+    stopping=("At the end of a process", {"status": "unavailable", "problems": ["this process is shutting down"]})
+)
+
+
+def answered(operation: str, status: int, content_type: str) -> dict[str, Any]:
     """Return the examples of an operation's answer; a command answers with a state, or with what changed."""
-    return _COMMANDED if operation in ASKED else _ANSWERED[operation, content_type]
-
-
-def _fault(code: str, message: str, details: Any = None) -> tuple[str, Any]:
-    return message, {"error": {"code": code, "message": message, "details": details}}
+    if operation in ASKED:
+        return _COMMANDED
+    if status >= 400:
+        return _UNREADY
+    return _ANSWERED.get((operation, content_type), {})  # tests notice one that is missing
 
 
 def _failure(code: str, message: str, details: Any = None) -> dict[str, Any]:
-    if code not in ERROR_CODES:
-        raise LookupError(code)
-    return named(**{code.lower(): _fault(code, message, details)})
+    told = {} if details is None else {"details": details}
+    return named(**{code.lower(): (message, {"error": {"code": code, "message": message, **told}})})
 
 
 _CURRENT = {"expected_version": 1, "actual_version": 2, "current": STATE}

@@ -34,7 +34,7 @@ EXAMPLES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "ERROR": [
         (
             "A command came too late",
-            _told("ERROR", id="c1", code="CONFLICT", message="the session is at version 2, not 1", details=None),
+            _told("ERROR", id="c1", code="CONFLICT", message="the session is at version 2, not 1"),
         )
     ],
     "PING": [("With the client's own time", {"type": "PING", "t0": 1_767_268_812_301.5})],

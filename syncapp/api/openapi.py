@@ -201,7 +201,7 @@ def _answer(status: int, body: Body, name: str) -> dict[str, Any]:
         answer["content"] = {
             kind: {
                 "schema": {"type": "string"} if model is str else _ref(model),
-                "examples": examples.answered(name, kind),
+                "examples": examples.answered(name, status, kind),
             }
             for kind, model in by_type.items()
         }
