@@ -10,7 +10,7 @@ CORE := sessions calls scripts lines failover layout state sweeper rebuild outbo
 $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>/dev/null || rm -f $(INSTALLED))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser test-clients mutants check stress lint lint-api types fmt bench validate chaos clean
+.PHONY: help run test test-browser mutants check stress lint types lint-api test-clients fmt bench validate chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -35,7 +35,7 @@ test-browser: $(INSTALLED) ## Run the tests that need a browser; Debian's `chrom
 mutants: $(INSTALLED) ## Show that the tests notice small faults in the scripts (some minutes; ONLY="7 12" tries these)
 	$(BIN)/python tests/mutants.py $(ONLY)
 
-check: lint types test ## Run all that CI runs, but for test-browser
+check: lint types test ## Run lint, types and test; CI runs test-browser and lint-api, too
 
 stress: $(INSTALLED) ## Hundreds of clients and faults for a minute (STRESS_SECONDS, STRESS_CLIENTS, STRESS_SEED)
 	@STRESS_SECONDS=$${STRESS_SECONDS:-60} STRESS_CLIENTS=$${STRESS_CLIENTS:-300} \
