@@ -30,7 +30,7 @@ from syncapp.verifier import Checked, verify
 
 Db = psycopg2.extensions.connection
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
-RESULT = {"winner": "white king", "score": [1, 0.5], "note": 'completion=" ü  %1\\'}
+RESULT = {"winner": "white king", "score": [1, 0.5], "note": 'completion=" ü  %1\\ idling=1 unattended=7 '}
 GIVEN = {"reason": "checkmate, at last", "result": RESULT}
 
 
