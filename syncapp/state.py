@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from msgspec import Struct
@@ -18,16 +18,10 @@ from msgspec.structs import replace
 
 from syncapp.definitions import Definition
 from syncapp.layout import BLOCKS, DEFINITION, RECORD_WIDTH, SCALARS, TAGS, parted, values_of_snapshot
+from syncapp.running_clock import clock_of
 
 LIVE = frozenset({"pending", "running", "paused"})
 TERMINAL = frozenset({"completed", "expired", "cancelled"})
-SCOPES = {
-    "per_participant": "participant",
-    "per_cycle": "cycle",
-    "per_group": "group",
-    "global": "session",
-    "count_up": "session",
-}
 _INSTANTS = tuple(
     (f"{name}_ms", f"{name}_at")
     for name in ("cycle_started", "session_started", "session_completed", "updated", "idle")
@@ -59,37 +53,6 @@ def public_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
         if name in shown:
             shown[public_name] = iso(shown.pop(name))
     return shown
-
-
-class Timed(Protocol):
-    """What a clock is computed from, beside its budget."""
-
-    @property
-    def sync_mode(self) -> str: ...  # noqa: D102
-    @property
-    def status(self) -> str: ...  # noqa: D102
-    @property
-    def cycle_started_ms(self) -> int | None: ...  # noqa: D102
-    @property
-    def time_used_ms(self) -> int | None: ...  # noqa: D102
-
-
-def clock_of(session: Timed, budget_ms: int | None, *, overtime: bool, now_ms: int) -> dict[str, Any]:
-    """Return the clock of a settled budget, None when nothing runs out, as it shows at `now_ms` (docs/protocol.md)."""
-    started_ms = session.cycle_started_ms if session.status == "running" else None
-    elapsed_ms = 0 if started_ms is None else max(0, now_ms - started_ms)
-    remaining_ms = None if budget_ms is None else budget_ms - elapsed_ms
-    if remaining_ms is not None and not overtime:
-        # Between a deadline and the commit that notices it.
-        remaining_ms = max(0, remaining_ms)
-    return {
-        "scope": SCOPES[session.sync_mode],
-        "direction": "up" if session.sync_mode == "count_up" else "down",
-        "running": started_ms is not None,
-        "remaining_ms": remaining_ms,
-        "elapsed_ms": elapsed_ms + (session.time_used_ms or 0) if session.sync_mode == "count_up" else elapsed_ms,
-        "deadline_ms": None if started_ms is None or budget_ms is None else started_ms + budget_ms,
-    }
 
 
 class Participant(Struct, frozen=True):

@@ -9,7 +9,8 @@ import orjson
 from msgspec import Struct
 
 from syncapp.layout import SCALARS, parted, values_of
-from syncapp.state import clock_of, iso
+from syncapp.running_clock import clock_of
+from syncapp.state import iso
 
 
 class Summary(Struct, frozen=True):

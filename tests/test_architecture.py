@@ -48,6 +48,7 @@ LEAVES = {
     "origins",
     "summaries",
     "clock_text",
+    "running_clock",
 }
 STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals", "pool", "moments", "remains"} | {
     "failover",

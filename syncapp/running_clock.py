@@ -1,0 +1,51 @@
+"""The clock of a session, computed for an instant: the one that runs, or would run."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+SCOPES = {
+    "per_participant": "participant",
+    "per_cycle": "cycle",
+    "per_group": "group",
+    "global": "session",
+    "count_up": "session",
+}
+
+
+class Timed(Protocol):
+    """What a clock is computed from, beside its budget."""
+
+    @property
+    def sync_mode(self) -> str:
+        """The mode."""
+
+    @property
+    def status(self) -> str:
+        """The status: the clock runs while it is `running`."""
+
+    @property
+    def cycle_started_ms(self) -> int | None:
+        """When the clock last began to run; None when it stands."""
+
+    @property
+    def time_used_ms(self) -> int | None:
+        """The session's settled running time, in modes that count it."""
+
+
+def clock_of(session: Timed, budget_ms: int | None, *, overtime: bool, now_ms: int) -> dict[str, Any]:
+    """Return the clock of a settled budget, None when nothing runs out, as it shows at `now_ms` (docs/protocol.md)."""
+    started_ms = session.cycle_started_ms if session.status == "running" else None
+    elapsed_ms = 0 if started_ms is None else max(0, now_ms - started_ms)
+    remaining_ms = None if budget_ms is None else budget_ms - elapsed_ms
+    if remaining_ms is not None and not overtime:
+        # Between a deadline and the commit that notices it.
+        remaining_ms = max(0, remaining_ms)
+    return {
+        "scope": SCOPES[session.sync_mode],
+        "direction": "up" if session.sync_mode == "count_up" else "down",
+        "running": started_ms is not None,
+        "remaining_ms": remaining_ms,
+        "elapsed_ms": elapsed_ms + (session.time_used_ms or 0) if session.sync_mode == "count_up" else elapsed_ms,
+        "deadline_ms": None if started_ms is None or budget_ms is None else started_ms + budget_ms,
+    }
