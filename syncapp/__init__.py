@@ -80,7 +80,6 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.api import history as history_api
     from syncapp.clock_watch import ClockWatch
     from syncapp.config import Settings
-    from syncapp.connection import Backend
     from syncapp.failover import server_at
     from syncapp.history import History
     from syncapp.hub import Hub
@@ -96,6 +95,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.presence import Presence
     from syncapp.readiness import StoreCheck
     from syncapp.recovery import Recovery
+    from syncapp.runner import Backend
     from syncapp.sessions import SessionStore
     from syncapp.sweeper import Sweeper
     from syncapp.tally import Tally
@@ -175,7 +175,9 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     app.register_blueprint(history_api.blueprint)
     system.register(app)
     ws.register(
-        app, Backend(settings, store, hub, Crew(settings.redis_max_connections // 2 or 1, loops), limits), guards
+        app,
+        Backend(settings, store, hub, Crew(settings.redis_max_connections // 2 or 1, loops), limits, guards.quotas),
+        guards,
     )
     cli.register(app, settings)
     return app

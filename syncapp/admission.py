@@ -40,7 +40,7 @@ class TooManyConnections(Refused):
 
 
 class Wish(NamedTuple):
-    """What a client wants to watch; claim: the order that it says it knows."""
+    """What a client wants to watch, '' for nothing yet; claim: the order that it says it knows."""
 
     session_id: str
     claim: Order
@@ -55,10 +55,23 @@ class Quotas:
         self._lock = threading.Lock()
         self._open: Counter[tuple[str, str]] = Counter()
 
+    def add(self, session: str) -> None:
+        """Count a connection that watches this session, too. Raises `TooManyConnections`."""
+        with self._lock:
+            self._check([("session", session)])
+            self._open["session", session] += 1
+
+    def remove(self, session: str) -> None:
+        """Count a connection no more that has watched this session, too."""
+        with self._lock:
+            self._take_out([("session", session)])
+
     @contextmanager
     def hold(self, session: str, address: str) -> Iterator[None]:
-        """Count a connection in while it lasts. Raises `TooManyConnections`, `RateLimited`."""
-        keys = [("process", ""), ("session", session), ("address", group_of(address))]
+        """Count a connection in while it lasts; session: '' for none. Raises `TooManyConnections`, `RateLimited`."""
+        keys = [("process", ""), ("address", group_of(address))]
+        if session:
+            keys.insert(1, ("session", session))
         with self._lock:
             self._check(keys)
             self._open.update(keys)
@@ -68,10 +81,13 @@ class Quotas:
         finally:
             SOCKETS.dec()
             with self._lock:
-                for key in keys:
-                    self._open[key] -= 1
-                    if not self._open[key]:
-                        del self._open[key]
+                self._take_out(keys)
+
+    def _take_out(self, keys: list[tuple[str, str]]) -> None:
+        for key in keys:
+            self._open[key] -= 1
+            if not self._open[key]:
+                del self._open[key]
 
     def _check(self, keys: list[tuple[str, str]]) -> None:
         limits = {
@@ -106,10 +122,10 @@ class Guards:
 
 
 def session_of_query() -> str:
-    """Return the `sessionId` of the query."""
+    """Return the `sessionId` of the query, '' if there is none: sessions are named after connecting."""
     given = _once("sessionId")
     if given is None:
-        raise counted("session_id", ValidationFailed.of("sessionId", "must be given once", "missing"))
+        return ""
     try:
         return models.session_id(given)
     except ValidationFailed as fault:
@@ -124,6 +140,9 @@ def wish(session_id: str) -> Wish:
     if len(known) == 1:
         name = next(name for name, number in numbers.items() if number is None)
         fault = ValidationFailed.of(name, "is required beside the other of epoch and version", "missing")
+        raise counted("claim", fault)
+    if known and not session_id:
+        fault = ValidationFailed.of("sessionId", "is required beside epoch and version", "missing")
         raise counted("claim", fault)
     form = _once("format")
     if form not in (None, *FORMATS):

@@ -54,22 +54,52 @@ class Backlog:
     The client waits to be told where it stands, at first and after each `expect`: a claim is what it says that
     it knows. patches: it wants patches instead of states. is_ended: the session was deleted, and nothing comes
     after what is in here. skipped: how many versions were left out. doubts: the hub is to be asked anew.
+    room_bytes: what may wait.
     """
 
-    __slots__ = ("_acked", "_claim", "_held", "_items", "_last", "_patches", "_told", "doubts", "is_ended", "skipped")
+    __slots__ = (
+        "_acked",
+        "_claim",
+        "_held",
+        "_items",
+        "_last",
+        "_told",
+        "doubts",
+        "is_ended",
+        "patches",
+        "room_bytes",
+        "session_id",
+        "skipped",
+    )  # fmt: skip
 
-    def __init__(self, claim: Order = NEVER, *, patches: bool = False) -> None:
+    def __init__(self, claim: Order = NEVER, *, patches: bool = False, session_id: str = "") -> None:
+        self.session_id = session_id
+        self.room_bytes = MOST_BYTES
         self._items: list[Item] = []  # an empty deque is 0.7 kB, for each connection
         self._held: Sequence[tuple[Told, Answer]] = ()
         self._claim: Order | None = claim
         self._last = self._acked = NEVER
-        self._patches = patches
+        self.patches = patches
         self._told = ""
         self.is_ended = self.doubts = False
         self.skipped = 0
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def sessions(self) -> list[str]:
+        """The session."""
+        return [self.session_id]
+
+    def of(self, session_id: str) -> Backlog | None:
+        """Return this backlog, for its own session."""
+        return self if session_id == self.session_id else None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the session was deleted."""
+        return self.is_ended
 
     def expect(self, claim: Order) -> Order:
         """Tell the client where it stands, with the next update; and the state, unless it is this one.
@@ -79,10 +109,10 @@ class Backlog:
         self._claim, self._told, self.doubts = claim, "", False
         return max(claim, self._acked)
 
-    def doubted(self) -> Order:
-        """Return what the hub has to know at least, and doubt no more."""
+    def doubted(self) -> list[tuple[str, Order]]:
+        """Return the session and what the hub has to know of it at least; and doubt no more."""
         self.doubts = False
-        return self._acked
+        return [(self.session_id, self._acked)]
 
     def put(self, update: Update) -> None:
         """Add what the client is to be told of an update, and the answers that waited for it."""
@@ -111,7 +141,7 @@ class Backlog:
             return None
         if update.event is None or update.session is None or self.is_ended:
             return None
-        return Told.STATE_PATCH if self._patches and update.patch else Told.STATE_UPDATE
+        return Told.STATE_PATCH if self.patches and update.patch else Told.STATE_UPDATE
 
     def passed(self, update: Update) -> None:
         """Note that an update was sent without waiting in here."""
@@ -119,10 +149,16 @@ class Backlog:
 
     # Answers to commands.
 
-    def answer(self, kind: Told, answer: Answer) -> None:
-        """Add an answer, once the client was told of what it is about; in the order of the calls."""
+    def answer(self, session_id: str, kind: Told, answer: Answer) -> bool:
+        """Add an answer, once the client was told of what it is about; in the order of the calls.
+
+        Returns False for another session.
+        """
+        if session_id != self.session_id:
+            return False
         self._held = [*self._held, (kind, answer)]
         self._release()
+        return True
 
     @property
     def due_s(self) -> float | None:
@@ -141,10 +177,10 @@ class Backlog:
                     self._doubt()
 
     @property
-    def answers(self) -> list[bytes]:
+    def answers(self) -> list[tuple[Told, bytes]]:
         """The answers in here, as frames."""
-        waiting = [item.frame for item in self._items if isinstance(item.update, Answer)]
-        return [*waiting, *(answer.text for _, answer in self._held)]
+        waiting = [(item.kind, item.frame) for item in self._items if isinstance(item.update, Answer)]
+        return [*waiting, *((kind, answer.text) for kind, answer in self._held)]
 
     @property
     def first(self) -> Item | None:
@@ -203,7 +239,7 @@ class Backlog:
         if update.event:
             epoch, version = self._last
             if update.order == (epoch, version + 1):
-                kind = Told.STATE_PATCH if self._patches and update.patch else Told.STATE_UPDATE
+                kind = Told.STATE_PATCH if self.patches and update.patch else Told.STATE_UPDATE
             elif update.order[1] == 1:
                 kind = Told.STATE_UPDATE  # there is nothing that it could patch
         self._items.append(Item(kind, update))
@@ -213,7 +249,7 @@ class Backlog:
             self._items.append(Item(Told.STATE_SYNC, update))
 
     def _is_full(self) -> bool:
-        return len(self._items) > MOST_FRAMES or sum(len(item.frame) for item in self._items) > MOST_BYTES
+        return len(self._items) > MOST_FRAMES or sum(len(item.frame) for item in self._items) > self.room_bytes
 
     def _drop_states(self) -> int:
         """Take states out; returns how many."""

@@ -125,6 +125,9 @@ class Settings:
     ws_max_connections_per_address: int = _setting(
         5000, "WebSockets from one address to one web process.", 1, 1_000_000
     )
+    ws_max_subscriptions: int = _setting(
+        100, "Sessions that one WebSocket may watch, that of its URL included.", 1, 10_000
+    )
     ws_max_message_bytes: int = _setting(65_536, "Largest message a client may send (close 1009).", 128, 16_777_216)
     ws_messages_per_s: float = _setting(50.0, "Messages a second a connection may send (close 1008).", 1, 100_000)
     ws_messages_burst: int = _setting(

@@ -9,24 +9,20 @@ import contextlib
 import random
 import time
 import uuid
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 
 from syncapp import protocol
-from syncapp.backlog import HELD_S, THE_END, Answer
-from syncapp.commands import Result
-from syncapp.config import Settings
-from syncapp.errors import InternalError, SyncError, ValidationFailed
-from syncapp.hub import Hub
-from syncapp.inbox import MOST_IN_FLIGHT, Crew, Inbox
-from syncapp.limits import Limits
-from syncapp.metrics import WS_CLOSED, WS_COMMANDS, WS_RECEIVED, WS_SKIPPED
+from syncapp.errors import SyncError, ValidationFailed
+from syncapp.inbox import MOST_IN_FLIGHT, Inbox
+from syncapp.metrics import WS_CLOSED, WS_RECEIVED, WS_SKIPPED
 from syncapp.outlet import Outlet
-from syncapp.protocol import Close, Command, Ping, Told
-from syncapp.sessions import SessionStore
+from syncapp.protocol import Close, Command, Message, Ping, Reconnect, Subscribe, Told, Unsubscribe
+from syncapp.runner import Backend, Runner
 from syncapp.sockets import Bucket, Inspected
+from syncapp.subscriptions import Subscriptions
 from syncapp.topics import NEVER, Order, Update
 from syncapp.wire import Wire
 
@@ -36,26 +32,16 @@ _ABNORMAL = 1006
 _HURRY_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """What connections are served with."""
-
-    settings: Settings
-    store: SessionStore
-    hub: Hub
-    crew: Crew
-    limits: Limits
-
-
 class Connection:
     """Serves a client until either side ends it. A watcher of the hub.
 
-    claim: the order that the client says it knows. patches: it wants patches instead of states.
+    session_id: what it was opened for, '' for nothing yet. claim: the order that the client says it knows. patches: it
+    wants patches instead of states.
     """
 
     __slots__ = (
-        "_address", "_backend", "_close", "_commands", "_fault", "_id", "_inbox", "_inspected", "_leaves", "_outlet",
-        "_ping_s", "_received", "_session_id", "_wire", "_ws",
+        "_address", "_backend", "_close", "_fault", "_id", "_inbox", "_inspected", "_leaves", "_outlet",
+        "_ping_s", "_received", "_session_id", "_subscriptions", "_wire", "_ws",
     )  # fmt: skip
 
     def __init__(
@@ -67,13 +53,14 @@ class Connection:
         self._backend = backend
         self._session_id = session_id
         self._id = uuid.uuid4().hex[:12]
-        self._outlet = Outlet(wire, claim, patches=patches)
+        self._outlet = Outlet(wire, session_id, claim, patches=patches)
+        self._subscriptions: Subscriptions | None = None
         self._inbox: Inbox | None = None
         self._address = ""
         self._close: tuple[Close, str] | None = None
         self._fault: tuple[Close, str] | None = None
         self._leaves = False
-        self._received = self._commands = 0
+        self._received = 0
         # Connections that came together are pinged apart.
         self._ping_s = wire.heard_s + settings.ws_ping_interval_s * random.uniform(0.5, 1)
         bucket = Bucket(settings.ws_messages_per_s, settings.ws_messages_burst)
@@ -87,7 +74,10 @@ class Connection:
         self._address = address
         log.info("websocket opened", session_id=self._session_id, address=address, connection=self._id)
         try:
-            self._backend.hub.watch(self._session_id, self, claim)
+            if self._session_id:
+                self._backend.hub.watch(self._session_id, self, claim)
+            else:
+                self._tell(Told.CONNECTED, "", {"epoch": None, "version": None})
             while not (self._wire.ended or self._close):
                 self._step()
         except OSError:
@@ -96,7 +86,7 @@ class Connection:
             log.exception("a WebSocket failed", session_id=self._session_id)
             self._end(Close.FAULT, "something went wrong on our side")
         finally:
-            self._backend.hub.unwatch(self._session_id, self)
+            self._watched().end()
             code, by = self._finish()
             log.info(
                 "websocket closed",
@@ -155,7 +145,10 @@ class Connection:
     def _settle(self) -> None:
         """Do what the outlet can't do by itself: ask the hub, and answer without the news that does not come."""
         if self._outlet.doubts:
-            self._backend.hub.ask(self._session_id, self, self._outlet.doubted())
+            for session_id, known in self._outlet.doubted():
+                self._backend.hub.ask(session_id, self, known)
+        for session_id in self._outlet.over():
+            self._watched().remove(session_id)
         due_s = self._outlet.due_s
         if due_s is not None and (self._leaves or due_s <= time.monotonic()):
             self._outlet.settle(due_s)
@@ -186,77 +179,64 @@ class Connection:
         if not message.isascii() and len(message.encode()) > self._backend.settings.ws_max_message_bytes:
             self._fault = (Close.TOO_BIG, "the message is too big")
             return
+        session_id = self._session_id
         try:
-            self._obey(message)
+            asked = protocol.parse(message)
+            session_id = (not isinstance(asked, Ping) and asked.session_id) or session_id
+            self._obey(asked, session_id)
         except SyncError as fault:
             WS_RECEIVED.labels("refused").inc()
-            self._outlet.urge(Told.ERROR, self._error(fault, protocol.echo_of(message)))
+            self._outlet.urge(Told.ERROR, self._error(fault, protocol.echo_of(message), session_id))
 
-    def _obey(self, text: str) -> None:
-        asked = protocol.parse(text)
+    def _obey(self, asked: Message, session_id: str) -> None:
         WS_RECEIVED.labels(asked.type).inc()
         if isinstance(asked, Ping):
             given = {"t0": asked.t0, "client_timestamp": asked.timestamp}
-            fields = {name: value for name, value in given.items() if value is not None}
-            pong = protocol.message(Told.PONG, self._session_id, self._now_ms(), fields)
-            self._outlet.urge(Told.PONG, protocol.text_frame(pong), first=True)
+            self._tell(Told.PONG, self._session_id, given, first=True)
+            return
+        is_watched = session_id in self._outlet.sessions
+        if isinstance(asked, Unsubscribe):
+            if is_watched:
+                self._watched().remove(session_id)
+            self._tell(Told.UNSUBSCRIBED, session_id, {"id": asked.id})
+        elif isinstance(asked, Subscribe) and not is_watched:
+            confirm = partial(self._tell, Told.SUBSCRIBED, session_id, {"id": asked.id})
+            self._watched().add(session_id, asked.known(), confirm)
+        elif not is_watched:
+            if not session_id:
+                raise ValidationFailed.of("session_id", "is required: this connection has none of its own", "missing")
+            raise ValidationFailed.of("session_id", "is not one that this connection watches", "not_subscribed")
         elif isinstance(asked, Command):
             if self._inbox is None:
-                self._inbox = Inbox(self._backend.crew, self._backend.settings.redis_timeout_s, self)
+                wake = self._ws.event.set
+                runner = Runner(self._backend, self._outlet, self._session_id, self._address, self._id, wake)
+                self._inbox = Inbox(self._backend.crew, self._backend.settings.redis_timeout_s, runner)
             self._inbox.put(asked)
         else:
-            if (asked.epoch is None) != (asked.version is None):
-                name = "epoch" if asked.epoch is None else "version"
-                raise ValidationFailed.of(name, "is required beside the other of epoch and version", "missing")
-            known = self._outlet.expect((asked.epoch or 0, asked.version or 0))
-            self._backend.hub.ask(self._session_id, self, known)
+            self._locate(asked, session_id)
+
+    def _locate(self, asked: Reconnect, session_id: str) -> None:
+        """Tell the client where a session stands that it watches already."""
+        known = self._outlet.expect(session_id, asked.known())
+        if isinstance(asked, Subscribe):
+            self._tell(Told.SUBSCRIBED, session_id, {"id": asked.id})
+        self._backend.hub.ask(session_id, self, known or NEVER)
+
+    def _watched(self) -> Subscriptions:
+        if self._subscriptions is None:
+            self._subscriptions = Subscriptions(self._backend, self._outlet, self, self._session_id, self._id)
+        return self._subscriptions
+
+    def _tell(self, kind: Told, session_id: str, fields: dict[str, Any], *, first: bool = False) -> None:
+        given = {name: value for name, value in fields.items() if value is not None or kind is Told.CONNECTED}
+        payload = protocol.message(kind, session_id or None, self._now_ms(), given)
+        self._outlet.urge(kind, protocol.text_frame(payload), first=first)
 
     def _now_ms(self) -> int:
         return self._backend.hub.clock.now_ms()
 
-    # On the crew's threads.
-
-    @property
-    def takes_answers(self) -> bool:
-        """Whether the client takes answers."""
-        return not self._outlet.is_full
-
-    def obey(self, command: Command) -> SyncError | None:
-        """Run a command and answer it; returns why it was refused, if it was."""
-        self._commands += 1
-        request_id = f"{self._id}.{self._commands}"
-        try:
-            asked = command.asked(self._session_id)
-            backend, claim = self._backend, command.claim(request_id)
-            result = backend.limits.run(backend.store, self._address, command.command, self._session_id, asked, claim)
-        except SyncError as fault:
-            self.refuse(command, fault)
-            return fault
-        except Exception:
-            log.exception("a command failed", request_id=request_id, command=command.command)
-            self.refuse(command, InternalError("something went wrong on our side", {"request_id": request_id}))
-        else:
-            WS_COMMANDS.labels(command.command, Told.ACK).inc()
-            ack = protocol.ack(self._session_id, self._now_ms(), command.id, result)
-            self._answer(Told.ACK, protocol.text_frame(ack), _order_of(result), result)
-        return None
-
-    def refuse(self, command: Command, fault: SyncError) -> None:
-        """Answer a command that did not happen, or of which that is not known."""
-        WS_COMMANDS.labels(command.command, fault.code).inc()
-        current = fault.details.get("current") if isinstance(fault.details, dict) else None
-        order = (current["epoch"], current["version"]) if current else NEVER
-        self._answer(Told.ERROR, self._error(fault, command.id), order)
-
-    def obeyed(self) -> None:
-        """Let the handler take another command, or end."""
-        self._ws.event.set()
-
-    def _answer(self, kind: Told, text: bytes, order: Order, result: Result | None = None) -> None:
-        self._outlet.answer(kind, Answer(text, order, time.monotonic() + HELD_S, result))
-
-    def _error(self, fault: SyncError, echo: str | int | None) -> bytes:
-        return protocol.text_frame(protocol.error(self._session_id, self._now_ms(), fault, echo))
+    def _error(self, fault: SyncError, echo: str | int | None, session_id: str) -> bytes:
+        return protocol.text_frame(protocol.error(session_id or None, self._now_ms(), fault, echo))
 
     # The end.
 
@@ -286,10 +266,3 @@ class Connection:
         WS_SKIPPED.inc(self._outlet.skipped)
         self._wire.finish(self._ws.thread)
         return int(code), by
-
-
-def _order_of(result: Result) -> Order:
-    """Return what the client is told of before the answer: the command's version, or the session's end."""
-    if result.order:
-        return result.order
-    return THE_END if result.event_json and not result.replayed else NEVER

@@ -145,6 +145,12 @@ class RateLimited(SyncError):
     status, code = 429, "RATE_LIMIT_EXCEEDED"
 
 
+class TooManySubscriptions(SyncError):
+    """A WebSocket that watches as many sessions as it may; details: limit."""
+
+    status, code = 429, "TOO_MANY_SUBSCRIPTIONS"
+
+
 class HeadersTooLarge(SyncError):
     """More or larger headers than allowed."""
 

@@ -26,6 +26,9 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 REQUESTS = Counter("syncapp_http_requests_total", "HTTP requests answered.", ("route", "method", "status"))
 LATENCY = Histogram("syncapp_http_request_seconds", "Time to answer.", ("route", "method"), buckets=_SECONDS)
 SOCKETS = Gauge("syncapp_ws_connections", "Open WebSockets.", multiprocess_mode="livesum")
+SUBSCRIPTIONS = Gauge(
+    "syncapp_ws_subscriptions", "Sessions that WebSockets watch beside their own.", multiprocess_mode="livesum"
+)
 WATCHED = Gauge("syncapp_hub_sessions", "Sessions watched by web processes.", multiprocess_mode="livesum")
 WS_SENT = Counter("syncapp_ws_messages_sent_total", "Messages written to WebSockets.", ("type",))
 WS_RECEIVED = Counter("syncapp_ws_messages_received_total", "Messages read from WebSockets.", ("type",))

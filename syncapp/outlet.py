@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice
+
 from syncapp.backlog import Answer, Backlog
+from syncapp.backlogs import Backlogs
 from syncapp.metrics import SENT
 from syncapp.protocol import Told
 from syncapp.topics import Order, Update
@@ -22,10 +25,13 @@ class Outlet:
 
     __slots__ = ("_backlog", "_lock", "_urgent", "_wire", "_writing", "sent")
 
-    def __init__(self, wire: Wire, claim: Order, *, patches: bool) -> None:
+    def __init__(self, wire: Wire, session_id: str, claim: Order, *, patches: bool) -> None:
         self._wire = wire
         self._lock = wire.lock
-        self._backlog = Backlog(claim, patches=patches)
+        # Most connections are about one session, and are to cost no more than that.
+        self._backlog: Backlog | Backlogs = Backlog(claim, patches=patches, session_id=session_id)
+        if not session_id:
+            self._backlog = Backlogs({}, "", patches=patches)
         self._urgent: list[tuple[Told, bytes]] = []
         self._writing = False
         self.sent = 0
@@ -38,8 +44,8 @@ class Outlet:
     @property
     def is_full(self) -> bool:
         """Whether as many answers wait as may."""
-        answers = [*self._backlog.answers, *(frame for _, frame in self._urgent)]
-        return len(answers) >= MOST_ANSWERS or sum(map(len, answers)) > MOST_ANSWER_BYTES
+        answers = [*self._backlog.answers, *self._urgent]
+        return len(answers) >= MOST_ANSWERS or sum(len(frame) for _, frame in answers) > MOST_ANSWER_BYTES
 
     @property
     def owes_answers(self) -> bool:
@@ -52,19 +58,45 @@ class Outlet:
         return self._backlog.is_ended and not (self._urgent or len(self._backlog) or self._wire.has_rest)
 
     @property
+    def sessions(self) -> list[str]:
+        """The sessions that the client is told of."""
+        return self._backlog.sessions
+
+    def add(self, session_id: str, claim: Order) -> None:
+        """Tell the client of another session."""
+        with self._lock:
+            self._many().add(session_id, claim)
+
+    def remove(self, session_id: str) -> None:
+        """Tell the client no more of a session; answers that are owed are sent."""
+        with self._lock:
+            self._urgent.extend(self._many().remove(session_id))
+
+    def over(self) -> list[str]:
+        """Return sessions that were deleted, when everything is told of them and the connection goes on."""
+        if isinstance(self._backlog, Backlog) or not self._backlog.has_ended:
+            return []
+        with self._lock:
+            return self._backlog.over()
+
+    @property
     def doubts(self) -> bool:
-        """Whether the hub is to be asked anew, for what `doubted` returns at least."""
+        """Whether the hub is to be asked anew, for what `doubted` returns."""
         return self._backlog.doubts
 
-    def doubted(self) -> Order:
-        """Return what the hub has to know at least."""
+    def doubted(self) -> list[tuple[str, Order]]:
+        """Return sessions, and what the hub has to know of each at least."""
         with self._lock:
             return self._backlog.doubted()
 
-    def expect(self, claim: Order) -> Order:
-        """Tell the client where it stands, with the next update; returns what the hub has to know at least."""
+    def expect(self, session_id: str, claim: Order) -> Order | None:
+        """Tell the client where it stands, with the next update; returns what the hub has to know at least.
+
+        None: it is not told of this session.
+        """
         with self._lock:
-            return self._backlog.expect(claim)
+            backlog = self._backlog.of(session_id)
+            return None if backlog is None else backlog.expect(claim)
 
     def offer(self, update: Update) -> None:
         """Tell the client of an update."""
@@ -88,13 +120,14 @@ class Outlet:
             self._urgent.insert(0 if first else len(self._urgent), (kind, frame))
             self._write_through()
 
-    def answer(self, kind: Told, answer: Answer) -> None:
+    def answer(self, session_id: str, kind: Told, answer: Answer) -> None:
         """Answer a command, once the client was told of what it is about. The caller wakes the handler.
 
         What a command changed mostly comes in the same moment as its answer, and then goes out with it.
         """
         with self._lock:
-            self._backlog.answer(kind, answer)
+            if not self._backlog.answer(session_id, kind, answer):
+                self._urgent.append((kind, answer.text))
 
     @property
     def due_s(self) -> float | None:
@@ -126,12 +159,18 @@ class Outlet:
 
     # The lock is held.
 
+    def _many(self) -> Backlogs:
+        if isinstance(self._backlog, Backlog):
+            own = self._backlog
+            self._backlog = Backlogs({own.session_id: own}, own.session_id, patches=own.patches)
+        return self._backlog
+
     def _write_through(self) -> None:
         if self._writing:
             return  # it goes on with what is there
         while self._write_at_once():
             pass
-        if self._first() or self._backlog.is_ended:
+        if self._first() or self._backlog.has_ended:
             self._wire.wake()
 
     def _write_at_once(self) -> bool:
@@ -141,8 +180,8 @@ class Outlet:
             return False
         kinds, frames = [found[0]], [found[1]]
         if len(found[1]) < _JOINED_BYTES:
-            waiting = [*self._urgent, *((item.kind, item.frame) for item in self._backlog.waiting)]
-            for kind, frame in waiting[1:]:
+            waiting = chain(self._urgent, ((item.kind, item.frame) for item in self._backlog.waiting))
+            for kind, frame in islice(waiting, 1, None):
                 if sum(map(len, frames)) + len(frame) > _JOINED_BYTES:
                     break
                 kinds.append(kind)

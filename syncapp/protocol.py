@@ -14,7 +14,7 @@ from syncapp.commands import Claim, Result
 from syncapp.dispatch import COMMANDS
 from syncapp.documents import decode
 from syncapp.errors import SyncError, ValidationFailed
-from syncapp.fields import IDEMPOTENCY_KEY_PATTERN
+from syncapp.fields import IDEMPOTENCY_KEY_PATTERN, SessionId
 from syncapp.models import CommandBody, Request
 
 _MOST_DETAILS = 20
@@ -30,6 +30,8 @@ class Told(StrEnum):
     STATE_PATCH = "STATE_PATCH"
     SESSION_DELETED = "SESSION_DELETED"
     ACK = "ACK"
+    SUBSCRIBED = "SUBSCRIBED"
+    UNSUBSCRIBED = "UNSUBSCRIBED"
     PONG = "PONG"
     HEARTBEAT = "HEARTBEAT"
     ERROR = "ERROR"
@@ -41,6 +43,8 @@ class Asked(StrEnum):
     PING = "PING"
     RECONNECT = "RECONNECT"
     COMMAND = "COMMAND"
+    SUBSCRIBE = "SUBSCRIBE"
+    UNSUBSCRIBE = "UNSUBSCRIBE"
 
 
 class Close(IntEnum):
@@ -100,15 +104,41 @@ class Ping(Request):
 
 
 class Reconnect(Request):
-    """Ask for the state, unless it is the one that the client names."""
+    """Ask for the state, unless it is the one that the client names; `session_id` is the connection's unless given."""
 
     type: Literal[Asked.RECONNECT] = Field(description="What kind of message this is.")
+    session_id: SessionId | None = Field(default=None, description="The session; the connection's own unless given.")
     epoch: Ordinal | None = Field(default=None, description="The epoch that the client knows, with `version`.")
     version: Ordinal | None = Field(default=None, description="The version that the client knows, with `epoch`.")
 
+    def known(self) -> tuple[int, int]:
+        """Return the order that the client says it knows. Raises `ValidationFailed` for half of one."""
+        if (self.epoch is None) != (self.version is None):
+            name = "epoch" if self.epoch is None else "version"
+            raise ValidationFailed.of(name, "is required beside the other of epoch and version", "missing")
+        return (self.epoch or 0, self.version or 0)
+
+
+class Subscribe(Reconnect):
+    """Watch another session on this connection; `id` comes back with the answer."""
+
+    type: Literal[Asked.SUBSCRIBE] = Field(  # type: ignore[assignment]  # another one
+        description="What kind of message this is."
+    )
+    session_id: SessionId = Field(description="The session, a UUID.")
+    id: Echo = Field(default=None, description="Comes back with the answer; a whole number or 1 to 128 characters.")
+
+
+class Unsubscribe(Request):
+    """Watch a session no more; `id` comes back with the answer."""
+
+    type: Literal[Asked.UNSUBSCRIBE] = Field(description="What kind of message this is.")
+    session_id: SessionId = Field(description="The session, a UUID.")
+    id: Echo = Field(default=None, description="Comes back with the answer; a whole number or 1 to 128 characters.")
+
 
 class Command(Request):
-    """Act on the session, as over REST; `id` comes back with the answer.
+    """Act on a session, as over REST; `id` comes back with the answer. `session_id` is the connection's unless given.
 
     `args` is what REST takes as the body, without what the caller expects: that stands beside it.
     """
@@ -116,6 +146,7 @@ class Command(Request):
     type: Literal[Asked.COMMAND] = Field(description="What kind of message this is.")
     id: Echo = Field(description="Comes back with the answer; a whole number or 1 to 128 characters.")
     command: CommandName = Field(description="What to do.")
+    session_id: SessionId | None = Field(default=None, description="The session; the connection's own unless given.")
     args: dict[str, Any] = Field(default_factory=dict, description="What REST takes as the body of the command.")
     expected_version: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
         default=None, description="Version that the session must have; with another one nothing is changed."
@@ -133,7 +164,7 @@ class Command(Request):
             raise ValidationFailed.of(f"args.{min(misplaced)}", "stands beside args, not in it", "misplaced")
         if self.command == "create":
             if self.args.get("session_id", session_id) != session_id:
-                raise ValidationFailed.of("session_id", "must be that of the connection", "contradiction")
+                raise ValidationFailed.of("session_id", "must be that of the message or connection", "contradiction")
             return COMMANDS["create"].parse(self.args | {"session_id": session_id})
         return COMMANDS[self.command].parse(self.args)
 
@@ -142,18 +173,24 @@ class Command(Request):
         return Claim(self.expected_epoch, self.expected_version, self.idempotency_key, request_id)
 
 
-def parse(text: str) -> Ping | Reconnect | Command:
+Message = Ping | Reconnect | Command | Subscribe | Unsubscribe
+_MODELS: dict[str, type[Message]] = {
+    Asked.PING: Ping,
+    Asked.RECONNECT: Reconnect,
+    Asked.COMMAND: Command,
+    Asked.SUBSCRIBE: Subscribe,
+    Asked.UNSUBSCRIBE: Unsubscribe,
+}
+
+
+def parse(text: str) -> Message:
     """Read a client's message. Raises `InvalidJson`, `ValidationFailed`."""
     raw = decode(text, "the message")
     if not isinstance(raw, dict):
         raise ValidationFailed.of("message", "must be a JSON object", "model_type")
     kind = raw.get("type")
-    if kind == Asked.PING:
-        return Ping.parse(raw)
-    if kind == Asked.RECONNECT:
-        return Reconnect.parse(raw)
-    if kind == Asked.COMMAND:
-        return Command.parse(raw)
+    if isinstance(kind, str) and kind in _MODELS:
+        return _MODELS[kind].parse(raw)
     code = "missing" if kind is None else "unknown_type"
     raise ValidationFailed.of("type", f"must be one of {', '.join(Asked)}", code)
 
@@ -167,7 +204,7 @@ def echo_of(text: str) -> str | int | None:
     return _echo(raw) if isinstance(raw, dict) else None
 
 
-def message(kind: Told, session_id: str, timestamp: int, fields: Mapping[str, Any]) -> bytes:
+def message(kind: Told, session_id: str | None, timestamp: int, fields: Mapping[str, Any]) -> bytes:
     """Return a server's message as JSON; timestamp: server time in ms."""
     head: dict[str, Any] = {"type": kind, "sessionId": session_id, "timestamp": timestamp}
     return orjson.dumps({**head, **fields})
@@ -185,7 +222,7 @@ def ack(session_id: str, timestamp: int, echo: str | int, result: Result) -> byt
     return message(Told.ACK, session_id, timestamp, fields)
 
 
-def error(session_id: str, timestamp: int, fault: SyncError, echo: str | int | None = None) -> bytes:
+def error(session_id: str | None, timestamp: int, fault: SyncError, echo: str | int | None = None) -> bytes:
     """Return an `ERROR`; of very many details only the first ones."""
     fields: dict[str, Any] = {} if echo is None else {"id": echo}
     fields |= {"code": fault.code, "message": fault.message[:1000]}

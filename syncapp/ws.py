@@ -13,8 +13,9 @@ from flask_sock import Sock
 from syncapp.admission import Guards, Refused, counted, session_of_query, wish
 from syncapp.api import responses
 from syncapp.config import Settings
-from syncapp.connection import Backend, Connection
+from syncapp.connection import Connection
 from syncapp.errors import ValidationFailed
+from syncapp.runner import Backend
 from syncapp.sockets import Reader
 from syncapp.wire import Watchdog, Wire
 

@@ -26,6 +26,7 @@ LEAVES = {
     "clock",
     "topics",
     "backlog",
+    "backlogs",
     "metrics",
     "loops",
     "logs",
@@ -78,7 +79,7 @@ SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit"
 }
 EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__", "__main__"} | {
     # What a client of a WebSocket or a stream is served with.
-    "admission", "connection", "hangups", "inbox", "outlet", "sockets", "stream", "wire",
+    "admission", "connection", "hangups", "inbox", "outlet", "runner", "subscriptions", "sockets", "stream", "wire",
     # The web server itself.
     "worker", "inflow", "http1",
 }  # fmt: skip

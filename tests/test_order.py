@@ -296,15 +296,15 @@ def test_an_answer_waits_for_its_news_and_goes_at_once_when_they_are_known(resul
     backlog = Backlog()
     backlog.put(update_of(results[0]))
     assert taken(backlog) == ["CONNECTED", "STATE_SYNC"]
-    backlog.answer(Told.ACK, ack_of(results[2]))
+    backlog.answer("", Told.ACK, ack_of(results[2]))
     assert not taken(backlog)
     assert backlog.due_s == 10
     assert backlog.passes(update_of(results[1])) is None
     backlog.put(update_of(results[1]))
     backlog.put(update_of(results[2]))
     assert taken(backlog) == ["STATE_UPDATE", "STATE_UPDATE", "ACK"]
-    backlog.answer(Told.ACK, ack_of(results[1]))
-    backlog.answer(Told.ERROR, Answer(b"no", NEVER, 10))
+    backlog.answer("", Told.ACK, ack_of(results[1]))
+    backlog.answer("", Told.ERROR, Answer(b"no", NEVER, 10))
     assert taken(backlog) == ["ACK", "ERROR"]
 
 
@@ -312,8 +312,8 @@ def test_answers_keep_their_order_when_one_waits(results: list[Result]) -> None:
     backlog = Backlog()
     backlog.put(update_of(results[0]))
     taken(backlog)
-    backlog.answer(Told.ACK, ack_of(results[1]))
-    backlog.answer(Told.ERROR, Answer(b"no", NEVER, 10))
+    backlog.answer("", Told.ACK, ack_of(results[1]))
+    backlog.answer("", Told.ERROR, Answer(b"no", NEVER, 10))
     assert not taken(backlog)
     backlog.put(update_of(results[1]))
     assert taken(backlog) == ["STATE_UPDATE", "ACK", "ERROR"]
@@ -325,7 +325,7 @@ def test_an_answer_whose_news_are_lost_brings_the_state_itself_and_the_news_that
     backlog = Backlog()
     backlog.put(update_of(results[0]))
     taken(backlog)
-    backlog.answer(Told.ACK, ack_of(results[3], 5.0))
+    backlog.answer("", Told.ACK, ack_of(results[3], 5.0))
     backlog.settle(4.9)
     assert not taken(backlog)
     backlog.settle(5.0)
@@ -344,12 +344,12 @@ def test_a_read_that_is_older_than_an_answer_is_not_told_until_the_store_was_ask
         backlog = Backlog()
         backlog.put(update_of(results[9]))
         taken(backlog)
-        backlog.answer(Told.ACK, ack_of(results[3]))  # the store has lost commits
+        backlog.answer("", Told.ACK, ack_of(results[3]))  # the store has lost commits
         assert taken(backlog) == ["ACK"]
         backlog.put(update_of(results[2], went_back=True))  # read before the command
         assert not taken(backlog)
         assert backlog.doubts
-        assert backlog.doubted() == results[3].found.order
+        assert backlog.doubted() == [("", results[3].found.order)]
         backlog.put(update_of(results[2]))
         assert not taken(backlog)
         if truth is results[1]:
@@ -365,7 +365,7 @@ def test_an_older_position_than_an_answer_is_never_told(results: list[Result]) -
     backlog = Backlog()
     backlog.put(update_of(results[0]))
     backlog.put(update_of(results[1]))
-    backlog.answer(Told.ACK, ack_of(results[1]))
+    backlog.answer("", Told.ACK, ack_of(results[1]))
     taken(backlog)
     assert backlog.expect(NEVER) == results[1].found.order
     backlog.put(Update(results[0].found.session_id, 0, session=results[0].found))
@@ -384,8 +384,8 @@ def test_a_replay_is_answered_at_once_where_its_version_is_known(redis: Redis, r
     assert again.order == first.order
     backlog = Backlog()
     backlog.put(update_of(later))
-    backlog.answer(Told.ACK, ack_of(later))
-    backlog.answer(Told.ACK, Answer(b"again", again.order or NEVER, 10, again))
+    backlog.answer("", Told.ACK, ack_of(later))
+    backlog.answer("", Told.ACK, Answer(b"again", again.order or NEVER, 10, again))
     assert taken(backlog) == ["CONNECTED", "STATE_SYNC", "ACK", "ACK"]
     assert backlog.expect(NEVER) == later.found.order
 
@@ -395,8 +395,8 @@ def test_the_answer_to_a_delete_comes_after_the_end_and_lets_all_others_go(resul
     backlog = Backlog()
     backlog.put(update_of(results[0]))
     taken(backlog)
-    backlog.answer(Told.ACK, Answer(b"deleted", THE_END, 10))
-    backlog.answer(Told.ACK, Answer(b"made anew", (1 << 50, 1), 10))
+    backlog.answer("", Told.ACK, Answer(b"deleted", THE_END, 10))
+    backlog.answer("", Told.ACK, Answer(b"made anew", (1 << 50, 1), 10))
     assert not taken(backlog)
     backlog.put(Update(session_id, 0, order=(results[0].found.epoch, 3), event={"type": "session_deleted"}))
     assert taken(backlog) == ["SESSION_DELETED", "ACK", "ACK"]
@@ -406,7 +406,7 @@ def test_answers_are_kept_when_states_give_way_to_the_newest(results: list[Resul
     backlog = Backlog()
     for result in results:
         backlog.put(update_of(result))
-        backlog.answer(Told.ACK, ack_of(result))
+        backlog.answer("", Told.ACK, ack_of(result))
     kinds = taken(backlog)
     assert kinds.count("ACK") == len(results)
     assert backlog.skipped > 0

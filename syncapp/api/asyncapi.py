@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response, request
 from orjson import dumps
 from pydantic import BaseModel, Field
 
+from syncapp.admission import TooManyConnections
 from syncapp.api import components
 from syncapp.api.message_examples import EXAMPLES
 from syncapp.api.openapi import INFO, TAGS
@@ -34,9 +35,10 @@ from syncapp.errors import (
     SessionNotFound,
     StoreUnavailable,
     SyncError,
+    TooManySubscriptions,
     ValidationFailed,
 )
-from syncapp.protocol import Asked, Close, Command, Echo, Number, Ping, Reconnect, Told
+from syncapp.protocol import Asked, Close, Command, Echo, Number, Ping, Reconnect, Subscribe, Told, Unsubscribe
 
 blueprint = Blueprint("asyncapi", __name__)
 
@@ -45,9 +47,13 @@ VERSIONS = ("3.1.0", "3.0.0")
 _ERRORS: list[type[SyncError]] = [
     *BY_WORD.values(),
     *(InternalError, InvalidJson, RateLimited, SessionNotFound, StoreUnavailable, ValidationFailed),
+    *(TooManyConnections, TooManySubscriptions),
 ]
 ERROR_CODES = sorted({error.code for error in _ERRORS})
 """What an `ERROR` may carry."""
+SessionOrNone = Annotated[
+    Uuid | None, Field(description="The session that it is about; null when it is about none, or only the connection.")
+]
 
 
 class ServerMessage(Answer):
@@ -59,9 +65,13 @@ class ServerMessage(Answer):
 
 
 class Connected(ServerMessage):
-    """Where the session is now: on connect, and in answer to `RECONNECT`. Both are null while there is no session."""
+    """Where a session is now: on connect, after `SUBSCRIBED`, and in answer to `RECONNECT`.
+
+    `epoch` and `version` are null while there is no session; all are on a connection that was opened for none.
+    """
 
     type: Literal[Told.CONNECTED] = Field(description="What kind of message this is.")
+    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - null: the connection has none of its own
     epoch: Epoch | None = Field(description="The session's epoch; null while there is no session.")
     version: Version | None = Field(description="The session's version; null while there is no session.")
 
@@ -152,10 +162,25 @@ class Ack(ServerMessage):
     expired_participant_id: str | None = absent("Who was found to have run out of time.")
 
 
+class Subscribed(ServerMessage):
+    """Answer to `SUBSCRIBE`; `CONNECTED` and the state follow."""
+
+    type: Literal[Told.SUBSCRIBED] = Field(description="What kind of message this is.")
+    id: Echo = Field(default=None, description="The `id` of the `SUBSCRIBE`, if it had one.")
+
+
+class Unsubscribed(ServerMessage):
+    """Answer to `UNSUBSCRIBE`: nothing more is told of the session."""
+
+    type: Literal[Told.UNSUBSCRIBED] = Field(description="What kind of message this is.")
+    id: Echo = Field(default=None, description="The `id` of the `UNSUBSCRIBE`, if it had one.")
+
+
 class Pong(ServerMessage):
     """Answer to `PING`, before anything else that waits."""
 
     type: Literal[Told.PONG] = Field(description="What kind of message this is.")
+    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - null: the connection has none of its own
     t0: Number = Field(default=None, description="The `t0` of the `PING`, as it was, if it had one.")
     client_timestamp: Number = Field(default=None, description="The `timestamp` of the `PING`, if it had one.")
 
@@ -170,7 +195,8 @@ class ErrorMessage(ServerMessage):
     """Something was refused, or there is no state to show; with the `id` of the `COMMAND` that it answers."""
 
     type: Literal[Told.ERROR] = Field(description="What kind of message this is.")
-    id: Echo = Field(default=None, description="The `id` of the `COMMAND`, if it is about one.")
+    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - null: the connection has none of its own
+    id: Echo = Field(default=None, description="The `id` of the message that it answers, if that had one.")
     code: str = Field(
         description="The kind of failure, for programs.", json_schema_extra={"enum": list[Any](ERROR_CODES)}
     )
@@ -185,13 +211,21 @@ SENT: dict[Told, type[ServerMessage]] = {
     Told.STATE_PATCH: StatePatch,
     Told.SESSION_DELETED: SessionDeleted,
     Told.ACK: Ack,
+    Told.SUBSCRIBED: Subscribed,
+    Told.UNSUBSCRIBED: Unsubscribed,
     Told.PONG: Pong,
     Told.HEARTBEAT: Heartbeat,
     Told.ERROR: ErrorMessage,
 }
-RECEIVED: dict[Asked, type[BaseModel]] = {Asked.PING: Ping, Asked.RECONNECT: Reconnect, Asked.COMMAND: Command}
+RECEIVED: dict[Asked, type[BaseModel]] = {
+    Asked.PING: Ping,
+    Asked.RECONNECT: Reconnect,
+    Asked.COMMAND: Command,
+    Asked.SUBSCRIBE: Subscribe,
+    Asked.UNSUBSCRIBE: Unsubscribe,
+}
 _OF_CONNECTION = components.parameters(StreamQuery, "query")
-_STREAMED = [each for each in Told if each not in (Told.ACK, Told.PONG)]
+_STREAMED = [each for each in Told if each not in (Told.ACK, Told.PONG, Told.SUBSCRIBED, Told.UNSUBSCRIBED)]
 _OVER_SOCKETS = [each for each in Told if each is not Told.HEARTBEAT]
 
 
@@ -214,7 +248,7 @@ def document(version: str = VERSIONS[0]) -> dict[str, Any]:
             "session": {
                 "address": "/ws",
                 "title": "WebSocket",
-                "description": "A WebSocket for one session; text frames, one JSON object each.",
+                "description": "A WebSocket for one session or many; text frames, one JSON object each.",
                 "messages": {name: _ref("components/messages", name) for name in map(str, [*_OVER_SOCKETS, *RECEIVED])},
                 "bindings": {"ws": {"method": "GET", "query": _query()}},
                 "x-close-codes": {str(int(code)): code.name for code in Close},
@@ -259,9 +293,9 @@ def _server(protocol: str) -> dict[str, Any]:
 
 
 def _query() -> dict[str, Any]:
-    session = {"type": "string", "format": "uuid", "description": "The session, a UUID."}
+    session = {"type": "string", "format": "uuid", "description": "The first session to watch, a UUID."}
     fields = {part["name"]: part["schema"] | {"description": part["description"]} for part in _OF_CONNECTION}
-    return {"type": "object", "required": ["sessionId"], "properties": {"sessionId": session, **fields}}
+    return {"type": "object", "properties": {"sessionId": session, **fields}}
 
 
 def _message(name: str, model: type[BaseModel]) -> dict[str, Any]:

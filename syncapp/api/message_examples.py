@@ -29,6 +29,8 @@ EXAMPLES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("A command has taken effect", _told("ACK", id="c1", **_ORDER)),
         ("It had already", _told("ACK", id="c1", **_ORDER, replayed=True)),
     ],
+    "SUBSCRIBED": [("The session is watched from now on", _told("SUBSCRIBED", id="s1"))],
+    "UNSUBSCRIBED": [("Nothing more is told of the session", _told("UNSUBSCRIBED", id="s2"))],
     "HEARTBEAT": [("Nothing has happened for a while", _told("HEARTBEAT"))],
     "PONG": [("Answer to a ping", _told("PONG", t0=1_767_268_812_301.5))],
     "ERROR": [
@@ -39,6 +41,11 @@ EXAMPLES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     ],
     "PING": [("With the client's own time", {"type": "PING", "t0": 1_767_268_812_301.5})],
     "RECONNECT": [("What the client knows", {"type": "RECONNECT", **_ORDER})],
+    "SUBSCRIBE": [
+        ("Watch another session", {"type": "SUBSCRIBE", "id": "s1", "session_id": SESSION_ID}),
+        ("Go on where the client left off", {"type": "SUBSCRIBE", "session_id": SESSION_ID, **_ORDER}),
+    ],
+    "UNSUBSCRIBE": [("Watch it no more", {"type": "UNSUBSCRIBE", "id": "s2", "session_id": SESSION_ID})],
     "COMMAND": [
         (
             "Hand the turn on",
