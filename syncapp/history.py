@@ -192,8 +192,8 @@ def _sessions(cursor: Cursor, asked: HistoryQuestion) -> Page:
     spans = {
         "status = %(status)s": asked.status if len(asked.status) == 1 else None,
         "status = ANY(%(statuses)s::sync_status[])": asked.status if len(asked.status) > 1 else None,
-        "sync_mode = %(mode)s": asked.mode if len(asked.mode) == 1 else None,
-        "sync_mode = ANY(%(modes)s::sync_mode[])": asked.mode if len(asked.mode) > 1 else None,
+        "sync_mode = %(mode)s": asked.sync_mode if len(asked.sync_mode) == 1 else None,
+        "sync_mode = ANY(%(modes)s::sync_mode[])": asked.sync_mode if len(asked.sync_mode) > 1 else None,
         "created_at >= %(created_from)s": asked.created_from,
         # What was created in the span was not changed before it: this is what an index of changes can use.
         "updated_at >= %(created_from)s": asked.created_from,
@@ -205,8 +205,8 @@ def _sessions(cursor: Cursor, asked: HistoryQuestion) -> Page:
     wanted = [condition for condition, value in spans.items() if value is not None]
     names = ("created_from", "created_to", "updated_from", "updated_to")
     values: Row = {name: iso(getattr(asked, name)) for name in names}
-    values |= {"statuses": asked.status, "modes": asked.mode, "limit": asked.limit + 1}
-    values |= {"status": next(iter(asked.status), None), "mode": next(iter(asked.mode), None)}
+    values |= {"statuses": asked.status, "modes": asked.sync_mode, "limit": asked.limit + 1}
+    values |= {"status": next(iter(asked.status), None), "mode": next(iter(asked.sync_mode), None)}
     if asked.before:
         values |= {"before": iso(asked.before[0]), "before_id": asked.before[1]}
     cursor.execute(statements.SESSIONS.format(filters=" WHERE " + " AND ".join(wanted) if wanted else ""), values)

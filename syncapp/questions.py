@@ -179,7 +179,7 @@ class HistoryQuestion(Question):
     """Sessions, the last changed first; each span includes its `from` and not its `to`."""
 
     status: list[Status] = Field(default_factory=list, description="Only of this status; may be given several times.")
-    mode: list[Mode] = Field(default_factory=list, description="Only of this mode; may be given several times.")
+    sync_mode: list[Mode] = Field(default_factory=list, description="Only of this mode; may be given several times.")
     created_from: Instant | None = Field(default=None, description=f"Only created from this instant on{_FORMS}")
     created_to: Instant | None = Field(default=None, description=f"Only created before this instant{_FORMS}")
     updated_from: Instant | None = Field(default=None, description=f"Only changed last from this instant on{_FORMS}")

@@ -339,8 +339,8 @@ def test_the_history_lists_sessions_by_status_mode_and_time_page_by_page(
     assert listed("status=cancelled") == made[12::-3]
     assert listed("status=cancelled&status=pending") == made[::-1]
     assert listed("status=running") == []
-    assert listed("mode=global") == made[3::5][::-1]
-    assert listed("mode=global&mode=count_up&status=pending") == [made[14], made[13], made[8], made[4]]
+    assert listed("sync_mode=global") == made[3::5][::-1]
+    assert listed("sync_mode=global&sync_mode=count_up&status=pending") == [made[14], made[13], made[8], made[4]]
     third, fifth = NOON_MS + 3000, NOON_MS + 5000
     for name in ("created", "updated"):
         assert listed(f"{name}_from={third}&{name}_to={fifth}") == made[2:4][::-1]
@@ -526,9 +526,9 @@ def test_a_question_that_makes_no_sense_is_refused_by_every_name(
 
 
 def test_a_list_of_sessions_names_its_faults_too(client: FlaskClient) -> None:
-    query = "status=asleep&mode=chess&created_from=2&created_to=1&updated_from=x&limit=&cursor=1_2"
+    query = "status=asleep&sync_mode=chess&created_from=2&created_to=1&updated_from=x&limit=&cursor=1_2"
     assert faults(client.get(f"/v1/history?{query}")) == {
-        "status.0": "literal_error", "mode.0": "literal_error", "created_from": "backwards", "updated_from": "instant",
+        "status.0": "literal_error", "sync_mode.0": "literal_error", "created_from": "backwards", "updated_from": "instant",
         "limit": "int_type", "cursor": "cursor",
     }  # fmt: skip
 
@@ -539,7 +539,7 @@ def test_a_list_of_sessions_names_its_faults_too(client: FlaskClient) -> None:
     query=st.lists(
         st.tuples(
             st.sampled_from(["type", "from", "to", "limit", "cursor", "time", "version", "epoch", "format", "status",
-                             "mode", "created_from", "updated_to", "updated_from"]) | st.text(max_size=5),
+                             "sync_mode", "created_from", "updated_to", "updated_from"]) | st.text(max_size=5),
             st.integers(-(2**70), 2**70).map(str)
             | st.sampled_from(["1-1", "999999999999999-1", "json", "csv", "running", "global", "2026-01-01T00:00:00Z",
                                "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+14:00", "session_created", "\0",
