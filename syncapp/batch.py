@@ -36,9 +36,16 @@ class Batch(Request):
 
     most: ClassVar = {"session_ids": MOST_SESSIONS}
 
-    command: Annotated[str, AfterValidator(_command), Field(json_schema_extra={"enum": list(_COMMANDS)})]
-    session_ids: Annotated[list[SessionId], Field(min_length=1, max_length=MOST_SESSIONS)]
-    args: dict[str, Any] = Field(default_factory=dict)
+    command: Annotated[str, AfterValidator(_command), Field(json_schema_extra={"enum": list(_COMMANDS)})] = Field(
+        description="What to do on each session."
+    )
+    session_ids: Annotated[list[SessionId], Field(min_length=1, max_length=MOST_SESSIONS)] = Field(
+        description="1 to 100 different sessions.", json_schema_extra={"uniqueItems": True}
+    )
+    args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What the command takes as its body, without what it expects; the same for all.",
+    )
 
     @classmethod
     def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:

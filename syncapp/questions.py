@@ -266,10 +266,16 @@ def _is_written(value: Any, text: str) -> bool:
 class TextQuestion(Question):
     """A clock as text: the running one, or that of a participant or group, in a format."""
 
-    format: Format = "mm:ss"
-    form: Literal["text", "array"] = Field(default="text", alias="as")
-    participant_id: ParticipantId | None = None
-    group_id: ParticipantId | None = None
+    format: Format = Field(default="mm:ss", description="How the time is written; `.t` is tenths of a second.")
+    form: Literal["text", "array"] = Field(
+        default="text", alias="as", description="Plain text, or a JSON array of that one text."
+    )
+    participant_id: ParticipantId | None = Field(
+        default=None, description="The clock of this participant, or of its group, instead of the one that runs."
+    )
+    group_id: ParticipantId | None = Field(
+        default=None, description="The clock of this group instead of the one that runs; only in `per_group`."
+    )
 
     @classmethod
     def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:

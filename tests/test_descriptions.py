@@ -245,7 +245,7 @@ LOGGED: dict[str, dict[str, Any]] = {"events": {}, "at": {"version": 1}, "statis
 
 
 def test_no_operation_is_left_out_of_these_tests() -> None:
-    assert OPERATIONS.keys() == {*PLAIN, *LOGGED, "read", "export", "stream", *(name for name, _ in ASKED)}
+    assert OPERATIONS.keys() == {*PLAIN, *LOGGED, "read", "text", "export", "stream", *(name for name, _ in ASKED)}
 
 
 def test_every_read_answers_as_documented(server: Cluster) -> None:
@@ -259,6 +259,8 @@ def test_every_read_answers_as_documented(server: Cluster) -> None:
         assert call(server, name).status_code == 200
     for name, query in LOGGED.items():
         assert eventually(server, name, query) == 200
+    for form in ("text", "array"):
+        assert call(server, "text", SESSION_ID, params={"as": form}).status_code == 200
     for form in ("json", "ndjson", "csv"):
         assert call(server, "export", SESSION_ID, params={"format": form}).status_code == 200
     with call(server, "stream", SESSION_ID) as stream:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from syncapp.api.schema import (
     Answer,
@@ -165,9 +165,9 @@ class BatchItem(Answer):
     """What came of a command on one session."""
 
     session_id: Uuid = Field(description="The session's id.")
-    status: int = Field(ge=200, le=599, description="What the command alone would have been answered with.")
-    data: State | Minimal | None = absent("As the command alone would have answered; absent after a failure.")
-    error: Error | None = absent("Why it was refused; absent after a success.")
+    status: int = Field(ge=200, le=599, description="HTTP status that the command alone would have been answered with.")
+    data: State | Minimal | None = absent("As the command alone would have answered, if it took effect.")
+    error: Error | None = absent("Why it was refused, if it was.")
     replayed: Literal[True] | None = absent("It was carried out before under the same idempotency key.")
 
 
@@ -175,8 +175,8 @@ class BatchResults(Answer):
     """What came of a command on each session, in the order of the request."""
 
     results: list[BatchItem] = Field(description="One for each session, in the order of the request.")
-    succeeded: int = Field(ge=0, description="How many sessions took the command.")
-    failed: int = Field(ge=0, description="How many refused it.")
+    succeeded: int = Field(ge=0, description="On how many sessions the command took effect.")
+    failed: int = Field(ge=0, description="On how many sessions it was refused.")
 
 
 class CycleTotals(Answer):
@@ -221,6 +221,10 @@ class ListAnswer(Data[ListedSessions]):
 
 class BatchAnswer(Data[BatchResults]):
     """Results of a batch."""
+
+
+class OneText(RootModel[Annotated[list[str], Field(min_length=1, max_length=1)]]):
+    """What a clock shows, as a list of one text."""
 
 
 class StatisticsAnswer(Data[SessionStatistics]):

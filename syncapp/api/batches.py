@@ -24,7 +24,7 @@ blueprint = Blueprint("batches", __name__, url_prefix="/v1/sessions")
 @documented(
     json=Batch,
     headers=CreateHeaders,
-    resp=answers(HTTP_200=BatchAnswer, HTTP_413=ErrorAnswer, HTTP_415=ErrorAnswer),
+    resp=answers(HTTP_200=BatchAnswer, HTTP_403=ErrorAnswer, HTTP_413=ErrorAnswer, HTTP_415=ErrorAnswer),
     tags=["commands"],
 )
 def batch() -> Response:

@@ -82,6 +82,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "cancel": named(reason=("Call it off", {"reason": "the players have left"})),
     "update": named(merge=("Set one member, remove another", {"metadata": {"table": 4, "room": None}})),
     "delete": named(now=("Remove it", {})),
+    "batch": named(pause=("Pause an exam in every room", {"command": "pause", "session_ids": [SESSION_ID]})),
 }
 """Bodies that work as they stand, by operation: on a game of chess, the first example of `create`."""
 
@@ -213,6 +214,23 @@ _COMMANDED = named(
 )
 _ANSWERED: dict[tuple[str, str], dict[str, Any]] = {
     ("read", "application/json"): _data("A running game", STATE),
+    ("batch", "application/json"): _data(
+        "One took effect, one did not",
+        {
+            "results": [
+                {"session_id": SESSION_ID, "status": 200, "data": MINIMAL},
+                {
+                    "session_id": "7165bb25-3a78-48c0-9517-8e27740d0194",
+                    "status": 404,
+                    "error": {"code": "SESSION_NOT_FOUND", "message": "there is no session of this id"},
+                },
+            ],
+            "succeeded": 1,
+            "failed": 1,
+        },
+    ),
+    ("text", "text/plain"): named(text=("Four minutes and forty-eight seconds", "04:48")),
+    ("text", "application/json"): named(array=("The same, as a list", ["04:48"])),
     ("stream", "text/event-stream"): named(begin=("How a stream begins", _STREAM)),
     ("events", "application/json"): _data("The last page", {"events": [_LOGGED], "next_cursor": None}),
     ("at", "application/json"): _data(
@@ -266,7 +284,7 @@ _UNREADY = named(
 
 def answered(operation: str, status: int, content_type: str) -> dict[str, Any]:
     """Return the examples of an operation's answer; a command answers with a state, or with what changed."""
-    if operation in ASKED:
+    if operation in ASKED and operation != "batch":
         return _COMMANDED
     if status >= 400:
         return _UNREADY

@@ -5,17 +5,19 @@ from __future__ import annotations
 import orjson
 from flask import Blueprint, Response, current_app, request
 
-from syncapp.api.schema import ErrorAnswer, answers, documented
+from syncapp.api.answers import OneText
+from syncapp.api.schema import Body, ErrorAnswer, answers, documented
 from syncapp.clock_text import shown, written
 from syncapp.models import session_id
 from syncapp.questions import TextQuestion
 from syncapp.sessions import SessionStore
 
 blueprint = Blueprint("texts", __name__, url_prefix="/v1/sessions")
+TEXT: Body = {"text/plain": str, "application/json": OneText}
 
 
 @blueprint.get("/<session>/text")
-@documented(query=TextQuestion, resp=answers(HTTP_200=None, HTTP_404=ErrorAnswer), tags=["sessions"])
+@documented(query=TextQuestion, resp=answers(HTTP_200=TEXT, HTTP_404=ErrorAnswer), tags=["sessions"])
 def text(session: str) -> Response:
     """Return what the running clock shows, or an owner's, as plain text; with `as=array` as a list of one string.
 
