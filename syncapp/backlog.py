@@ -177,6 +177,11 @@ class Backlog:
                     self._doubt()
 
     @property
+    def owes_answers(self) -> bool:
+        """Whether there is an answer in here."""
+        return bool(self._held) or any(isinstance(item.update, Answer) for item in self._items)
+
+    @property
     def answers(self) -> list[tuple[Told, bytes]]:
         """The answers in here, as frames."""
         waiting = [(item.kind, item.frame) for item in self._items if isinstance(item.update, Answer)]

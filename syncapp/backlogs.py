@@ -122,6 +122,11 @@ class Backlogs:
                 self._note(session_id, backlog)
 
     @property
+    def owes_answers(self) -> bool:
+        """Whether there is an answer in here."""
+        return any(backlog.owes_answers for backlog in self._of.values())
+
+    @property
     def answers(self) -> list[tuple[Told, bytes]]:
         """The answers in here."""
         return list(chain.from_iterable(backlog.answers for backlog in self._of.values()))

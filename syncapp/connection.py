@@ -144,12 +144,13 @@ class Connection:
 
     def _settle(self) -> None:
         """Do what the outlet can't do by itself: ask the hub, and answer without the news that does not come."""
-        if self._outlet.doubts:
-            for session_id, known in self._outlet.doubted():
+        outlet = self._outlet
+        if outlet.doubts:
+            for session_id, known in outlet.doubted():
                 self._backend.hub.ask(session_id, self, known)
-        for session_id in self._outlet.over():
+        for session_id in outlet.over():
             self._watched().remove(session_id)
-        due_s = self._outlet.due_s
+        due_s = outlet.due_s
         if due_s is not None and (self._leaves or due_s <= time.monotonic()):
             self._outlet.settle(due_s)
 

@@ -44,13 +44,15 @@ class Outlet:
     @property
     def is_full(self) -> bool:
         """Whether as many answers wait as may."""
+        if not self.owes_answers:
+            return False
         answers = [*self._backlog.answers, *self._urgent]
         return len(answers) >= MOST_ANSWERS or sum(len(frame) for _, frame in answers) > MOST_ANSWER_BYTES
 
     @property
     def owes_answers(self) -> bool:
         """Whether an answer waits."""
-        return bool(self._urgent or self._backlog.answers)
+        return bool(self._urgent or self._backlog.owes_answers)
 
     @property
     def is_done(self) -> bool:
@@ -108,7 +110,7 @@ class Outlet:
                 self.sent += 1
                 SENT.add(kind)
                 return
-            was_full, had_begun = self.is_full, self.sent > 0
+            was_full, had_begun = self._backlog.due_s is not None and self.is_full, self.sent > 0
             self._backlog.put(update)
             self._write_through()
             if was_full or not had_begun or self._backlog.doubts:

@@ -412,6 +412,24 @@ def test_a_client_that_does_not_read_costs_a_bounded_amount_of_memory_and_a_live
     assert len(order) < 2000
 
 
+def test_a_process_that_ends_closes_a_connection_of_many_sessions_after_answering(
+    make_cluster: MakeCluster, client: Open
+) -> None:
+    cluster = make_cluster(web=1, worker=False, WS_DRAIN_S="0")
+    api = Api(cluster.urls[0])
+    one = bare(client, api)
+    sessions = [api.running() for _ in range(5)]
+    for session_id in sessions:
+        subscribed(one, session_id)
+        one.next("STATE_SYNC")
+    for session_id in sessions:
+        one.send(type="COMMAND", id=session_id, command="switch", session_id=session_id)
+    acked = {one.next("ACK")["id"] for _ in sessions}
+    assert acked == set(sessions)
+    cluster.web[0].stop()
+    assert one.close_code() == Close.RESTART
+
+
 # Without a socket.
 
 

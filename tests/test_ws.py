@@ -619,6 +619,7 @@ def test_fuzz_never_hurts_anybody_else(strict: Cluster, client: Open) -> None:
     well_behaved.next()
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
+    ids = [str(uuid.uuid4()) for _ in range(5)]
 
     def noise() -> bytes:
         payload = chance.randbytes(chance.choice((0, 1, 2, 20, 125, 126, 500, 3000)))
@@ -630,6 +631,8 @@ def test_fuzz_never_hurts_anybody_else(strict: Cluster, client: Open) -> None:
                 ),
                 lambda: frame(payload, masked=chance.random() < 0.5),
                 lambda: frame(b'{"type":"RECONNECT"}'),
+                lambda: frame(b'{"type":"SUBSCRIBE","session_id":"%s"}' % chance.choice(ids).encode()),
+                lambda: frame(b'{"type":"UNSUBSCRIBE","session_id":"%s"}' % chance.choice(ids).encode()),
                 lambda: frame(payload.hex().encode(), fin=chance.random() < 0.5),
                 lambda: frame(chance.randbytes(2) + payload[:100], CLOSE),
             )
@@ -661,7 +664,10 @@ def test_fuzz_never_hurts_anybody_else(strict: Cluster, client: Open) -> None:
         ).map(json.dumps),
         st.fixed_dictionaries(
             {"type": st.sampled_from([*Asked, "X"])},
-            optional={name: st.integers() | st.text() | st.none() for name in ("id", "t0", "epoch", "version", "args")},
+            optional={
+                name: st.integers() | st.text() | st.none() | st.just(str(uuid.UUID(int=1)))
+                for name in ("id", "t0", "timestamp", "epoch", "version", "args", "session_id")
+            },
         ).map(json.dumps),
     )
 )
