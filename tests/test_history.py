@@ -528,8 +528,8 @@ def test_a_question_that_makes_no_sense_is_refused_by_every_name(
 def test_a_list_of_sessions_names_its_faults_too(client: FlaskClient) -> None:
     query = "status=asleep&sync_mode=chess&created_from=2&created_to=1&updated_from=x&limit=&cursor=1_2"
     assert faults(client.get(f"/v1/history?{query}")) == {
-        "status.0": "literal_error", "sync_mode.0": "literal_error", "created_from": "backwards", "updated_from": "instant",
-        "limit": "int_type", "cursor": "cursor",
+        "status.0": "literal_error", "sync_mode.0": "literal_error", "created_from": "backwards",
+        "updated_from": "instant", "limit": "int_type", "cursor": "cursor",
     }  # fmt: skip
 
 
