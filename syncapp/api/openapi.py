@@ -15,7 +15,7 @@ import orjson
 from flask import Flask
 from pydantic import BaseModel
 
-from syncapp.api import components, examples
+from syncapp.api import answer_examples, components, examples
 from syncapp.api.schema import (
     DOCUMENTED,
     VERSION,
@@ -201,7 +201,7 @@ def _answer(status: int, body: Body, name: str) -> dict[str, Any]:
         answer["content"] = {
             kind: {
                 "schema": {"type": "string"} if model is str else _ref(model),
-                "examples": examples.answered(name, status, kind),
+                "examples": answer_examples.answered(name, status, kind),
             }
             for kind, model in by_type.items()
         }
@@ -209,7 +209,7 @@ def _answer(status: int, body: Body, name: str) -> dict[str, Any]:
 
 
 def _failure(status: int) -> dict[str, Any]:
-    content = {"schema": _ref(ErrorAnswer), "examples": examples.FAILURES[status]}
+    content = {"schema": _ref(ErrorAnswer), "examples": answer_examples.FAILURES[status]}
     return {
         "description": MEANING[status],
         "headers": _headers(status, ErrorAnswer),
