@@ -22,3 +22,13 @@ def test_the_page_of_the_api_shows_its_routes_and_asks_no_other_host(page: Page,
     page.goto(f"{web.urls[0]}/api-docs")
     expect(page.get_by_text("/v1/sessions", exact=True).first).to_be_visible(timeout=60_000)
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {web.urls[0].split("/")[2]}
+
+
+def test_try_it_out_creates_a_session_with_the_example_as_it_is_shown(page: Page, web: Cluster) -> None:
+    page.goto(f"{web.urls[0]}/api-docs")
+    create = page.locator("#operations-sessions-create")
+    create.locator(".opblock-summary-control").click(timeout=60_000)
+    create.get_by_role("button", name="Try it out").click(timeout=60_000)
+    with page.expect_response(lambda answer: answer.request.method == "POST", timeout=60_000) as told:
+        create.get_by_role("button", name="Execute").click(timeout=60_000)
+    assert told.value.status == 201, told.value.text()
