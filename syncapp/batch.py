@@ -15,7 +15,8 @@ from syncapp.commands import Result
 from syncapp.dispatch import COMMANDS
 from syncapp.errors import InternalError, StoreUnavailable, SyncError, ValidationFailed
 from syncapp.fields import SessionId
-from syncapp.models import CommandBody, Request
+from syncapp.models import CommandBody
+from syncapp.validation import Request
 
 log = structlog.get_logger(__name__)
 

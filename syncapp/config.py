@@ -7,16 +7,13 @@ never starts.
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
-from urllib.parse import urlsplit
 
-from syncapp import origins
+from syncapp.setting_checks import unfit
 
 MAX_IDLE_TIMEOUT_S = 30 * 86_400
 RENAMED = {"WS_ALLOWED_ORIGINS": "ALLOWED_ORIGINS"}  # names of earlier releases are still read
@@ -167,7 +164,7 @@ class Settings:
                     values[item.name] = _parse(text, item.default, item.metadata["low"], item.metadata["high"])
                 except ValueError as error:
                     faults.append(f"{item.name.upper()} {error}")
-        faults.extend(_unfit(values))
+        faults.extend(unfit(values))
         if faults:
             raise SettingsError("; ".join(faults))
         return cls(**values)
@@ -202,93 +199,6 @@ def _bounds(low: float | None, high: float | None) -> str:
     """Return the range of a setting in words, without exponents."""
     shown = [str(int(bound) if bound == int(bound) else bound) for bound in (low, high) if bound is not None]
     return " to ".join(shown) if high is not None else f"at least {shown[0]}"
-
-
-def _unfit(values: dict[str, Any]) -> list[str]:
-    """Name what the types alone do not show, and normalise the words."""
-    faults = [*_unfit_urls(values)]
-    for name, words in (
-        ("log_level", {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}),
-        ("log_format", {"console", "json"}),
-        ("recovery_clock", {"run", "freeze", "credit"}),
-    ):
-        if name in values:
-            word = values[name].upper() if name == "log_level" else values[name].lower()
-            values[name] = word
-            if word not in words:
-                faults.append(f"{name.upper()} must be one of {', '.join(sorted(words))}")
-    if fault := origins.fault(values.get("allowed_origins", "")):
-        faults.append(f"ALLOWED_ORIGINS {fault}")
-    if "host" in values:
-        values["host"] = host = re.sub(r"^\[(.*:.*)\]$", r"\1", values["host"])
-        if not _is_host(host):
-            faults.append("HOST must be an IP address or a host name, without a port")
-    return faults
-
-
-def _is_host(text: str) -> bool:
-    """Tell whether a text can be an IP address, without brackets or a zone, or the name of a host."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?", text) is not None
-    return "%" not in text
-
-
-def _unfit_urls(values: dict[str, Any]) -> Iterator[str]:
-    """Name URLs that cannot be read, without their texts: they hold passwords."""
-    hint = "is not a URL; percent-encode special characters in its user and password"
-    if not values.get("redis_url", "redis://").startswith(("redis://", "rediss://", "unix://")):
-        yield "REDIS_URL must start with redis://, rediss:// or unix://"
-    elif fault := _redis_url_fault(values.get("redis_url", "redis://"), hint):
-        yield f"REDIS_URL {fault}"
-    url = values.get("database_url", "postgresql://")
-    if url.startswith("postgres://"):
-        values["database_url"] = url = "postgresql://" + url.removeprefix("postgres://")
-    if not url.startswith("postgresql://"):
-        yield "DATABASE_URL must start with postgres:// or postgresql://"
-    elif not _is_database_url(url):
-        yield f"DATABASE_URL {hint}"
-    for name in ("alert_webhook_url", "sentry_dsn"):
-        if name in values and not values[name].startswith(("http://", "https://")):
-            yield f"{name.upper()} must start with http:// or https://"
-        elif name in values and not _is_web_url(values[name]):
-            yield f"{name.upper()} {hint}"
-        elif name == "sentry_dsn" and name in values and not re.search(r"://[^/@]+@.*/\d+$", values[name]):
-            yield "SENTRY_DSN must have a key and a project: https://key@host/project"
-
-
-def _redis_url_fault(url: str, hint: str) -> str | None:
-    """Return why redis-py cannot use this URL, or None; does not connect."""
-    from redis import ConnectionPool, RedisError
-
-    try:
-        ConnectionPool.from_url(url).make_connection()
-    except ValueError:
-        return hint
-    except (TypeError, RedisError):
-        return "has an option that Redis connections do not support"
-    return None
-
-
-def _is_database_url(url: str) -> bool:
-    """Tell whether psycopg2 can parse this URL."""
-    from psycopg2 import ProgrammingError
-    from psycopg2.extensions import parse_dsn
-
-    try:
-        _ = [int(port) for port in parse_dsn(url).get("port", "").split(",") if port]
-    except (ProgrammingError, ValueError):
-        return False
-    return True
-
-
-def _is_web_url(url: str) -> bool:
-    """Tell whether this URL names a host, and its port, if any, is a number."""
-    try:
-        return bool(urlsplit(url).hostname) and urlsplit(url).port != 0
-    except ValueError:
-        return False
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from syncapp.commands import Claim, Result
-from syncapp.models import Adjust, Cancel, CommandBody, Complete, CreateSession, Request, Start, Switch, Update
+from syncapp.models import Adjust, Cancel, CommandBody, Complete, CreateSession, Start, Switch, Update
+from syncapp.validation import Request
 
 COMMANDS: dict[str, type[Request]] = {
     "create": CreateSession,

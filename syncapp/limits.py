@@ -19,8 +19,9 @@ from syncapp.commands import Claim, Result
 from syncapp.config import Settings
 from syncapp.errors import RateLimited, StoreUnavailable, SyncError
 from syncapp.metrics import LIMITED
-from syncapp.models import Complete, CreateSession, Request, Update
+from syncapp.models import Complete, CreateSession, Update
 from syncapp.state import Session
+from syncapp.validation import Request
 
 MOST_ADDRESSES = 10_000
 RECORD_BYTES = 1024

@@ -15,7 +15,8 @@ from syncapp.dispatch import COMMANDS
 from syncapp.documents import decode
 from syncapp.errors import SyncError, ValidationFailed
 from syncapp.fields import IDEMPOTENCY_KEY_PATTERN, SessionId
-from syncapp.models import CommandBody, Request
+from syncapp.models import CommandBody
+from syncapp.validation import Request
 
 _MOST_DETAILS = 20
 _LONGEST_ECHO = 128

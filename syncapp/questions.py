@@ -14,8 +14,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from syncapp.clock_text import Format
 from syncapp.errors import ValidationFailed
 from syncapp.fields import UUID_PATTERN, Mode, ParticipantId
-from syncapp.models import Request
 from syncapp.past import ms_of
+from syncapp.validation import Request
 
 _LATEST_MS = 253_402_300_799_999  # the last instant of the year 9999
 MOST_MEMBERS = 8

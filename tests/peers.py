@@ -16,7 +16,7 @@ import requests
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from syncapp.api.asyncapi import SENT
+from syncapp.api.messages import SENT
 from syncapp.protocol import Told
 
 from conftest import Cluster  # isort: skip  # pytest puts this folder on the path

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from syncapp import create_app
-from syncapp.api.schema import CommandAnswer, ErrorAnswer, HealthAnswer, StateAnswer, TimeAnswer
+from syncapp.api.schema import CommandAnswer, ErrorAnswer, StateAnswer
+from syncapp.api.system_answers import HealthAnswer, TimeAnswer
 from syncapp.limits import Buckets
 
 CHESS: dict[str, Any] = {

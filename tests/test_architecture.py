@@ -13,11 +13,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LEAVES = {
     "config",
+    "setting_checks",
     "errors",
     "documents",
     "keys",
     "fields",
     "models",
+    "validation",
     "rules",
     "definitions",
     "layout",

@@ -16,7 +16,7 @@ from test_replay import Log
 
 from syncapp import create_app
 from syncapp.api.answers import PastAnswer
-from syncapp.api.asyncapi import Patch
+from syncapp.api.messages import Patch
 from syncapp.api.schema import CommandAnswer, StateAnswer
 from syncapp.calls import _fingerprint
 from syncapp.commands import Claim

@@ -16,9 +16,9 @@ from websockets.sync.client import connect
 
 from syncapp import create_app
 from syncapp.api import openapi
-from syncapp.api.asyncapi import RECEIVED, SENT
 from syncapp.api.examples import SESSION_ID
 from syncapp.api.message_examples import EXAMPLES
+from syncapp.api.messages import RECEIVED, SENT
 from syncapp.api.schema import DOCUMENTED, ERROR_CODES, ErrorAnswer
 from syncapp.errors import SyncError
 from syncapp.protocol import Asked, Told

@@ -29,7 +29,7 @@ from websockets.sync.client import connect
 from wire import BINARY, CLOSE, PING, PONG, TEXT, Raw, frame
 
 from syncapp import create_app, protocol
-from syncapp.api.asyncapi import ERROR_CODES, RECEIVED, SENT
+from syncapp.api.messages import ERROR_CODES, RECEIVED, SENT
 from syncapp.dispatch import COMMANDS
 from syncapp.errors import SyncError
 from syncapp.protocol import Asked, Close, Told

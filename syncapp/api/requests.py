@@ -13,8 +13,9 @@ from syncapp.commands import Claim
 from syncapp.documents import decode
 from syncapp.errors import UnsupportedMediaType, ValidationFailed
 from syncapp.fields import IDEMPOTENCY_KEY_PATTERN
-from syncapp.models import CommandBody, Request
+from syncapp.models import CommandBody
 from syncapp.topics import Order
+from syncapp.validation import Request
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -18,10 +18,11 @@ from syncapp.dispatch import COMMANDS
 from syncapp.errors import Conflict, PreconditionFailed
 from syncapp.etags import ANY
 from syncapp.limits import Limits
-from syncapp.models import CreateSession, Request, session_id
+from syncapp.models import CreateSession, session_id
 from syncapp.sessions import SessionStore
 from syncapp.stream import Poll
 from syncapp.topics import Order
+from syncapp.validation import Request
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/v1/sessions")
 

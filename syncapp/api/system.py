@@ -13,16 +13,8 @@ from flask_swagger_ui import get_swaggerui_blueprint
 
 from syncapp import metrics
 from syncapp.api import openapi, responses
-from syncapp.api.schema import (
-    VERSION,
-    AuditQueueAnswer,
-    HealthAnswer,
-    ReadyAnswer,
-    TimeAnswer,
-    UnreadyAnswer,
-    answers,
-    documented,
-)
+from syncapp.api.schema import VERSION, answers, documented
+from syncapp.api.system_answers import AuditQueueAnswer, HealthAnswer, ReadyAnswer, TimeAnswer, UnreadyAnswer
 from syncapp.errors import StoreUnavailable
 from syncapp.redis import TRANSLATION
 from syncapp.tally import Queue
