@@ -57,19 +57,21 @@ class Settings:
     audit_retries: int = _setting(5, "How often a failed drain is tried again before an alert.", 0, 100)
     audit_retry_delay_s: int = _setting(2, "Wait before the first retry of a failed drain.", 1, 3600)
     audit_retry_backoff: float = _setting(2.0, "What the wait is multiplied by after each retry.", 1, 10)
-    audit_batch: int = _setting(2000, "Most events of one transaction of a drain.", 1, 10_000)
+    audit_batch: int = _setting(2000, "Maximum events in one transaction of a drain.", 1, 10_000)
     audit_claim_idle_s: float = _setting(
         30.0, "How long a delivered event may stay unacknowledged before another drain takes it over.", 0.1, 86_400
     )
     audit_backlog_limit: int = _setting(
-        100_000, "Events of one bucket not yet in PostgreSQL that new sessions are refused at; 0 for no limit.", 0
+        100_000, "Maximum undrained events per bucket; new sessions are refused from there on; 0 for no limit.", 0
     )
     memory_limit_percent: int = _setting(
         80, "Percentage of Redis' `maxmemory` in use at which new sessions are refused; 0 for no limit.", 0, 100
     )
-    audit_lag_alert_s: int = _setting(300, "Age of the oldest event not yet in PostgreSQL that is an alert.", 1)
+    audit_lag_alert_s: int = _setting(300, "Age of the oldest event not yet in PostgreSQL that raises an alert.", 1)
     alert_webhook_url: str = _setting("", "Where alerts are posted as JSON (`http://`, `https://`).")
-    alert_interval_s: int = _setting(60, "Between two alerts of one kind; those in between are counted.", 0, 86_400)
+    alert_interval_s: int = _setting(
+        60, "Seconds between two alerts of one kind; those in between are counted.", 0, 86_400
+    )
     sentry_dsn: str = _setting("", "Where Sentry takes alerts.")
     audit_partition_months: int = _setting(3, "Months of `sync_events` partitions made ahead.", 1, 60)
     history_connections: int = _setting(
@@ -81,7 +83,7 @@ class Settings:
     )
     recovery_clock: str = _setting(
         "run",
-        "What the clock of a lost session did: `run` went on, `freeze` stopped, `credit` stopped and goes on now.",
+        "What a lost session's clock did: `run` (kept running), `freeze` (stopped), `credit` (stopped, now runs on).",
     )
     max_body_bytes: int = _setting(1_048_576, "Largest request body.", 1024, 67_108_864)
     request_timeout_s: float = _setting(
@@ -114,31 +116,36 @@ class Settings:
     )
     allowed_origins: str = _setting(
         "",
-        "Origins whose pages may use the API and WebSockets, separated by commas; `*` for all (`make run`: `*`). Pages "
-        "of the service's own origin, and clients without one, always may.",
+        "Comma-separated origins whose pages may use the API and WebSockets; `*` for all (`make run`: `*`). The "
+        "service's own pages, and clients that send no `Origin`, are always allowed.",
     )
-    ws_max_connections: int = _setting(5000, "WebSockets one web process holds at most.", 1, 1_000_000)
+    ws_max_connections: int = _setting(5000, "Maximum WebSockets of one web process.", 1, 1_000_000)
     ws_max_connections_per_session: int = _setting(5000, "WebSockets of one session on one web process.", 1, 1_000_000)
     ws_max_connections_per_address: int = _setting(
         5000, "WebSockets from one address to one web process.", 1, 1_000_000
     )
     ws_max_subscriptions: int = _setting(
-        100, "Sessions that one WebSocket may watch, that of its URL included.", 1, 10_000
+        100, "Maximum sessions that one WebSocket may watch, including the one in its URL.", 1, 10_000
     )
     ws_max_message_bytes: int = _setting(65_536, "Largest message a client may send (close 1009).", 128, 16_777_216)
     ws_messages_per_s: float = _setting(50.0, "Messages a second a connection may send (close 1008).", 1, 100_000)
     ws_messages_burst: int = _setting(
         200, "Messages a connection may send at once before that rate applies.", 1, 100_000
     )
-    ws_ping_interval_s: float = _setting(25.0, "Between pings to a client; a dead one is closed after two.", 0.1, 3600)
+    ws_ping_interval_s: float = _setting(
+        25.0, "Seconds between pings to a client; one that does not answer is disconnected after two.", 0.1, 3600
+    )
     stream_heartbeat_s: float = _setting(
-        15.0, "Between heartbeats of a stream (`event: heartbeat`), which a script can listen to.", 0.1, 3600
+        15.0, "Seconds between heartbeats of a stream (`event: heartbeat`), which scripts can listen for.", 0.1, 3600
     )
     ws_slow_close_s: float = _setting(
         30.0, "How long a client may take to accept one message before it is closed (1013).", 0.1, 3600
     )
     ws_drain_s: float = _setting(
-        4.0, "Longest time over which a process that ends closes its WebSockets (1012), one after the other.", 0, 3600
+        4.0,
+        "Longest time that a process shutting down takes to close its WebSockets (1012), one after the other.",
+        0,
+        3600,
     )
     worker_threads: int = _setting(4, "Threads of the worker process.", 1, 64)
     host: str = _setting("0.0.0.0", "IP address or host name that gunicorn listens on (`make run`: `127.0.0.1`).")  # noqa: S104 a container's router comes from outside
