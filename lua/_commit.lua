@@ -98,8 +98,8 @@ local function forget(keys, call)
   redis.call('ZREM', keys.deadlines, call.session_id)
 end
 
--- List a new session; and again at each new status, so that a list that was lost fills up by itself, too. No session:
--- it is not there.
+-- Add a new session to the list, and again at each new status, so that a lost list refills. For a deleted session, or
+-- none: remove it.
 local function list(session, keys, call)
   if not session or session.status == 'deleted' then
     redis.call('ZREM', keys.listed, call.session_id)

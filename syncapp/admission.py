@@ -20,6 +20,7 @@ from syncapp.loops import Loops
 from syncapp.metrics import SOCKETS, WS_REFUSED
 from syncapp.origins import Origins
 from syncapp.topics import NEVER, Order
+from syncapp.validation import refused as refused_query
 from syncapp.wire import Watchdog
 
 RETRY_AFTER_S = 5
@@ -62,7 +63,7 @@ class Quotas:
             self._open["session", session] += 1
 
     def remove(self, session: str) -> None:
-        """Count a connection no more that has watched this session, too."""
+        """Stop counting a connection that watched this session."""
         with self._lock:
             self._take_out([("session", session)])
 
@@ -99,7 +100,7 @@ class Quotas:
             scope, limit = key[0], limits[key[0]]
             if self._open[key] < limit:
                 continue
-            message = f"this {scope} has {limit} connections, as many as it may"
+            message = f"this {scope} already has {limit} connections, the maximum"
             fault: SyncError = TooManyConnections(message, {"limit": limit, "retry_after_s": RETRY_AFTER_S})
             if scope == "address":
                 fault = refused("ws_max_connections_per_address", limit, RETRY_AFTER_S, message)
@@ -133,13 +134,28 @@ def session_of_query() -> str:
         raise counted("session_id", ValidationFailed.of("sessionId", detail["message"], detail["code"])) from None
 
 
-def wish(session_id: str) -> Wish:
-    """Return what the query says beside the session: `epoch` and `version`, both or none, and `format`."""
+def only(*known: str) -> None:
+    """Refuse a query with other names than these. Raises `ValidationFailed` that names each."""
+    message = f"is not a known parameter; known: {', '.join(known)}"
+    unknown = [each for each in request.args if each not in known]
+    if unknown:
+        raise refused_query([{"field": each, "message": message, "code": "extra_forbidden"} for each in unknown])
+
+
+def wish(session_id: str, *others: str) -> Wish:
+    """Return what the query says beside the session: `epoch` and `version`, both or none, and `format`.
+
+    others: names that it may have besides. Raises `ValidationFailed`.
+    """
+    try:
+        only(*others, "epoch", "version", "format")
+    except ValidationFailed as unknown:
+        raise counted("query", unknown) from None
     numbers = {name: _number(name) for name in ("epoch", "version")}
     known = [number for number in numbers.values() if number is not None]
     if len(known) == 1:
         name = next(name for name, number in numbers.items() if number is None)
-        fault = ValidationFailed.of(name, "is required beside the other of epoch and version", "missing")
+        fault = ValidationFailed.of(name, "is required: give both epoch and version, or neither", "missing")
         raise counted("claim", fault)
     if known and not session_id:
         fault = ValidationFailed.of("sessionId", "is required beside epoch and version", "missing")

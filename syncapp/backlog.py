@@ -209,7 +209,7 @@ class Backlog:
         (kind, answer), *self._held = self._held
         self._items.append(Item(kind, answer))
         if kind is Told.ACK and answer.order != THE_END and answer.result:
-            # A replay is of what was so earlier; anything else is the newest that is known.
+            # A replay reports an earlier outcome; anything else reports the newest known one.
             self._acked = max(self._acked, answer.order) if answer.result.replayed else answer.order
 
     def _doubt(self) -> None:

@@ -1,4 +1,4 @@
-"""A batch: one command on many sessions, each for itself. What happens to one is of no consequence to the others."""
+"""A batch runs one command on many sessions, each independently."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Batch(Request):
     )
     args: dict[str, Any] = Field(
         default_factory=dict,
-        description="What the command takes as its body, without what it expects; the same for all.",
+        description="The command's body, without `expected_version` and `expected_epoch`; the same for all sessions.",
     )
 
     @classmethod
@@ -55,13 +55,15 @@ class Batch(Request):
         ids = raw.get("session_ids")
         for place, each in enumerate(ids if isinstance(ids, list) else ()):
             if isinstance(each, str) and each.lower() in seen:
-                yield _fault(("session_ids", place), "duplicate", "is there already")
+                yield _fault(("session_ids", place), "duplicate", "is a duplicate")
             seen.add(each.lower() if isinstance(each, str) else "")
         args, command = raw.get("args", {}), raw.get("command")
         if not isinstance(args, dict) or command not in _COMMANDS:
             return
         for name in CommandBody.model_fields.keys() & args.keys():
-            yield _fault(("args", name), "misplaced", "is not for a batch: each session has a version of its own")
+            yield _fault(
+                ("args", name), "misplaced", "cannot be used in a batch, because each session has its own version"
+            )
         try:
             COMMANDS[command].parse({name: args[name] for name in args.keys() - CommandBody.model_fields.keys()})
         except ValidationFailed as failed:

@@ -1,7 +1,7 @@
 """Clients that hang up while they wait for an answer: they are let go within half a second.
 
-Whoever waits on a WSGI server reads nothing, so nothing tells it that the other side has closed. The kernel does: a
-closed side of a connection is an event of its own, whether or not there is something to read.
+A WSGI handler that waits does not read, so it cannot see that the client has closed. The kernel can: a closed side of a
+connection is an event of its own, whether or not there is something to read.
 """
 
 from __future__ import annotations

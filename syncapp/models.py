@@ -115,7 +115,8 @@ class CreateSession(Request):
     )
     total_time_ms: Annotated[int, Field(ge=1000, le=86_400_000 * MAX_PARTICIPANTS)] | None = Field(
         default=None,
-        description="Budget of `global` in ms, 1 s to 24 h, and required there; elsewhere the sum of all budgets.",
+        description="Budget in `global`, in ms, 1 s to 24 h, required there. `per_participant` and `per_group` only "
+        "show it (default: the sum of all budgets); `per_cycle` and `count_up` ignore it.",
     )
     time_per_cycle_ms: DurationMs | None = Field(
         default=None, description="Budget of each cycle in ms, 1 s to 24 h; required in `per_cycle` only."
@@ -202,7 +203,7 @@ class Complete(CommandBody):
 
 
 class Cancel(CommandBody):
-    """Call a session off."""
+    """Cancel a session."""
 
     reason: Reason | None = Field(default=None, description="Why, for the event; 1 to 500 characters.")
 

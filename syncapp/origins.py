@@ -29,7 +29,7 @@ def fault(setting: str) -> str | None:
     for number, origin in enumerate(_split(setting), 1):
         if origin != "*" and not _ORIGIN.match(origin):
             example = "* or origins such as https://play.example:8443, without a path, separated by commas"
-            return f"must be {example}; number {number} is none"
+            return f"must be {example}; entry {number} is not one"
     return None
 
 

@@ -116,7 +116,7 @@ class Reconnect(Request):
         """Return the order that the client says it knows. Raises `ValidationFailed` for half of one."""
         if (self.epoch is None) != (self.version is None):
             name = "epoch" if self.epoch is None else "version"
-            raise ValidationFailed.of(name, "is required beside the other of epoch and version", "missing")
+            raise ValidationFailed.of(name, "is required: give both epoch and version, or neither", "missing")
         return (self.epoch or 0, self.version or 0)
 
 

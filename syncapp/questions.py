@@ -15,7 +15,7 @@ from syncapp.clock_text import Format
 from syncapp.errors import ValidationFailed
 from syncapp.fields import UUID_PATTERN, Mode, ParticipantId
 from syncapp.past import ms_of
-from syncapp.validation import Request
+from syncapp.validation import Request, refused
 
 _LATEST_MS = 253_402_300_799_999  # the last instant of the year 9999
 MOST_MEMBERS = 8
@@ -51,8 +51,10 @@ def _instant(text: Any) -> Any:
 def _members(asked: Any) -> Any:
     if not isinstance(asked, dict):
         raise PydanticCustomError("members", "must be asked for as metadata.<key>=<value>")
+    if "" in asked:
+        raise PydanticCustomError("members", "must name a key: metadata.<key>=<value>")
     if len(asked) > MOST_MEMBERS:
-        raise PydanticCustomError("too_long", f"can be asked for at most {MOST_MEMBERS} members")
+        raise PydanticCustomError("too_long", f"may filter by at most {MOST_MEMBERS} members")
     return asked
 
 
@@ -83,6 +85,7 @@ Instant = Annotated[
 ]
 Number = Annotated[int, Field(ge=1, le=2**53), Whole]
 _FORMS = ": ISO 8601 with an offset, or ms since 1970."
+_SEVERAL = "Only these {}; repeat it, or separate values by commas."
 _CURSOR = "`next_cursor` of the page before, which this one follows."
 EventType = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
 Status = Literal["pending", "running", "paused", "completed", "expired", "cancelled", "deleted"]
@@ -115,10 +118,20 @@ class Question(Request):
         try:
             asked = cls.parse(raw)
         except ValidationFailed as failed:
-            raise (ValidationFailed(failed.message, [*failed.details, *repeated]) if repeated else failed) from None
+            raise refused([*(cls._of_query(detail, lists) for detail in failed.details), *repeated]) from None
         if repeated:
-            raise ValidationFailed("a name was given more than once", repeated)
+            raise refused(repeated)
         return asked
+
+    @classmethod
+    def _of_query(cls, detail: dict[str, str], lists: set[str]) -> dict[str, str]:
+        """Return a fault in the words of a query string: it has parameters, and no places in a list."""
+        name = detail["field"].partition(".")[0]
+        field = name if name in lists else detail["field"]
+        if detail["code"] != "extra_forbidden":
+            return detail | {"field": field}
+        known = ", ".join(item.alias or name for name, item in cls.model_fields.items()) or "none"
+        return detail | {"message": f"is not a known parameter; known: {known}"}
 
 
 def _backwards(raw: dict[str, Any], first: str, last: str) -> Iterator[InitErrorDetails]:
@@ -135,9 +148,7 @@ def _backwards(raw: dict[str, Any], first: str, last: str) -> Iterator[InitError
 class EventsQuestion(Question):
     """Events of a session, in the order they were committed; `from` is part of the span, `to` is not."""
 
-    type: list[EventType] = Field(
-        default_factory=list, description="Only events of this type; may be given several times."
-    )
+    type: list[EventType] = Field(default_factory=list, description=_SEVERAL.format("types of events"))
     since: Instant | None = Field(default=None, alias="from", description=f"Only events from this instant on{_FORMS}")
     until: Instant | None = Field(default=None, alias="to", description=f"Only events before this instant{_FORMS}")
     limit: Annotated[int, Field(ge=1, le=1000), Whole] = Field(default=100, description="Most events of a page.")
@@ -178,8 +189,8 @@ class AtQuestion(Question):
 class HistoryQuestion(Question):
     """Sessions, the last changed first; each span includes its `from` and not its `to`."""
 
-    status: list[Status] = Field(default_factory=list, description="Only of this status; may be given several times.")
-    sync_mode: list[Mode] = Field(default_factory=list, description="Only of this mode; may be given several times.")
+    status: list[Status] = Field(default_factory=list, description=_SEVERAL.format("statuses"))
+    sync_mode: list[Mode] = Field(default_factory=list, description=_SEVERAL.format("modes"))
     created_from: Instant | None = Field(default=None, description=f"Only created from this instant on{_FORMS}")
     created_to: Instant | None = Field(default=None, description=f"Only created before this instant{_FORMS}")
     updated_from: Instant | None = Field(default=None, description=f"Only changed last from this instant on{_FORMS}")
@@ -212,15 +223,15 @@ class SessionsQuestion(Question):
     """
 
     status: list[Literal["pending", "running", "paused", "completed", "expired", "cancelled"]] = Field(
-        default_factory=list, description="Only of this status; may be given several times."
+        default_factory=list, description=_SEVERAL.format("statuses")
     )
-    sync_mode: list[Mode] = Field(default_factory=list, description="Only of this mode; may be given several times.")
+    sync_mode: list[Mode] = Field(default_factory=list, description=_SEVERAL.format("modes"))
     participant_id: ParticipantId | None = Field(default=None, description="Only with this participant.")
     limit: Annotated[int, Field(ge=1, le=100), Whole] = Field(default=50, description="Most sessions of a page.")
     cursor: Annotated[str, _cursor(_OF_SESSIONS), Field(json_schema_extra={"pattern": _OF_SESSIONS})] | None = Field(
         default=None, description=_CURSOR
     )
-    # Names of its own kind: what describes queries to machines has no form for them.
+    # OpenAPI has no form for parameters with free names.
     metadata: SkipJsonSchema[Annotated[dict[str, str], BeforeValidator(_members)]] = Field(default_factory=dict)
 
     @classmethod

@@ -90,6 +90,9 @@ def refusal(
         expired_id = expired_id or _expired_by_turn(session)
         expired = {"expired_participant_id": expired_id} if expired_id else {}
         return InvalidTransition(f"cannot {command} a session that is {session.status}", details | expired)
+    if claim.expected_epoch == 0:  # what a foreign tag stands for
+        actual = {"actual_epoch": session.epoch, "actual_version": session.version, "current": current}
+        return Conflict(f'If-Match is no tag of this session; it is at "{session.epoch}-{session.version}"', actual)
     found = f"version {session.version}" if claim.expected_epoch is None else f"{session.epoch}-{session.version}"
     expected: dict[str, Any] = {"expected_version": claim.expected_version, "actual_version": session.version}
     if claim.expected_epoch is not None:

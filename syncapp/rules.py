@@ -68,7 +68,7 @@ def _groups(
     for place, group in _objects(raw, "groups"):
         name = group.get("group_id")
         if isinstance(name, str) and name not in peopled | owners:
-            yield f"groups.{place}.total_time_ms", "is required of a group without members", "missing"
+            yield f"groups.{place}.total_time_ms", "is required for a group without members", "missing"
 
 
 def _member(field: str, person: dict[str, Any], known: set[str], owners: set[str]) -> Iterator[Fault]:
@@ -78,7 +78,7 @@ def _member(field: str, person: dict[str, Any], known: set[str], owners: set[str
     elif not isinstance(group, str):
         return
     elif known and group not in known:
-        yield f"{field}.group_id", "is none of groups", "unknown_group"
+        yield f"{field}.group_id", "is not the id of one of the groups", "unknown_group"
     elif group not in owners and person.get("total_time_ms") is None:
         yield f"{field}.total_time_ms", "is required where the group has no total_time_ms of its own", "missing"
 

@@ -67,7 +67,7 @@ class Stream:
         log.info("stream opened", session_id=session_id)
         try:
             self._hub.watch(session_id, self, self._wish.claim)
-            with self._watchdog.hangups.told(self._raw, self._end):
+            with self._watchdog.told(self._raw, self._end):
                 for chunk in self._chunks():
                     if self._wire:
                         self._watchdog.begin(self._wire, time.monotonic() + self._wire.limit_s)

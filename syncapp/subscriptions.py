@@ -36,7 +36,7 @@ class Subscriptions:
         Raises `TooManySubscriptions`, `TooManyConnections`.
         """
         if len(self._outlet.sessions) >= self._limit:
-            message = f"this connection watches {self._limit} sessions, as many as it may; open another one"
+            message = f"this connection already watches {self._limit} sessions, the maximum; open another one"
             raise TooManySubscriptions(message, {"limit": self._limit})
         if session_id != self._own:
             self._quotas.add(session_id)

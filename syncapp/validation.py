@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar, Self
 
@@ -78,7 +78,9 @@ class Request(BaseModel):
             try:
                 model = handler(raw)
             except ValidationError as error:
-                faults = [_again(item) for item in error.errors(include_url=False)] + faults
+                named = {_path(fault["loc"]) for fault in faults}
+                own = [item for item in error.errors(include_url=False) if _path(item["loc"]) not in named]
+                faults = [_again(item) for item in own] + faults
         if faults:
             found.count += len(faults)
             raise ValidationError.from_exception_data(cls.__name__, faults)
@@ -106,14 +108,20 @@ def validation_failed(error: ValidationError) -> ValidationFailed:
     """Return the error a client sees for what pydantic found."""
     details = []
     for item in error.errors(include_url=False, include_input=False, include_context=False)[:MOST_FAULTS]:
-        field = ".".join(str(part) for part in item["loc"]) or "body"
+        field = _path(item["loc"]) or "body"
         details.append({"field": _short(field), "message": _short(_plain(item["msg"])), "code": item["type"]})
-    if error.error_count() == 1:
+    return refused(details, error.error_count())
+
+
+def refused(details: list[dict[str, str]], count: int = 0) -> ValidationFailed:
+    """Return the error that names these faults, each {field, message, code}; count: how many there are in all."""
+    count = count or len(details)
+    if count == 1:
         return ValidationFailed("{field}: {message}".format_map(details[0]), details)
     names = sorted({detail["field"] for detail in details})
     named = ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
-    count = f"{error.error_count()} faults" if error.error_count() <= MOST_FAULTS else f"more than {MOST_FAULTS} faults"
-    return ValidationFailed(f"{count} in the request: {named}", details)
+    many = f"{count} faults" if count <= MOST_FAULTS else f"more than {MOST_FAULTS} faults"
+    return ValidationFailed(f"{many} in the request: {named}", details)
 
 
 def _plain(text: str) -> str:
@@ -125,6 +133,10 @@ def _plain(text: str) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
+
+
+def _path(loc: Sequence[int | str]) -> str:
+    return ".".join(map(str, loc))
 
 
 def _again(item: Any) -> InitErrorDetails:

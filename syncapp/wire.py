@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from syncapp.hangups import Hangups
 from syncapp.loops import Loops
@@ -28,11 +29,11 @@ PAUSE_S = 0.01
 class Watchdog:
     """Aborts wires that have been writing one message for too long, on one thread; and flushes what they counted.
 
-    hangups: who is told of clients that hang up.
+    On the same thread it notices clients that have hung up.
     """
 
     def __init__(self, loops: Loops | None = None) -> None:
-        self.hangups = Hangups()
+        self._hangups = Hangups()
         self._loops = loops or Loops()
         self._deadlines: dict[Wire, float] = {}
         self._thread: threading.Thread | None = None
@@ -40,6 +41,11 @@ class Watchdog:
     def begin(self, wire: Wire, deadline_s: float) -> None:
         """Watch a wire that begins to write, until this monotonic instant."""
         self._deadlines[wire] = deadline_s
+
+    def told(self, raw: socket.socket | None, leave: Callable[[], None]) -> AbstractContextManager[None]:
+        """Have `leave` called when the client of a socket has hung up; it must not wait."""
+        self.start()
+        return self._hangups.told(raw, leave)
 
     def start(self) -> None:
         """Start the thread, once."""
@@ -64,7 +70,7 @@ class Watchdog:
 
     def _turn(self) -> float:
         self.run_once(time.monotonic())
-        self.hangups.run_once()
+        self._hangups.run_once()
         SENT.flush()
         return _WATCH_S
 

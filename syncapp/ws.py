@@ -56,7 +56,7 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
     def view() -> Response:
         _check_upgrade()
         guards.check_origin()
-        g.wish = wish(session_of_query())
+        g.wish = wish(session_of_query(), "sessionId")
         guards.draining.check()
         with guards.quotas.hold(g.wish.session_id, request.remote_addr or ""):
             g.wire = _prepare(request.environ, guards.watchdog, backend.settings)

@@ -786,7 +786,7 @@ def test_the_openapi_document_lists_every_route_and_the_page_asks_no_other_host(
         "/asyncapi.json",
     }
     routes = {
-        (rule.rule.replace("<", "{").replace(">", "}"), method.lower())
+        (rule.rule.replace("<session>", "{session_id}"), method.lower())
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if rule.rule not in undocumented

@@ -134,14 +134,14 @@ def test_a_fault_is_told_in_the_words_that_belong_to_it(base: str) -> None:
     assert refused(requests.post(f"{base}/v1/sessions", json=body, timeout=60)) == {
         "participants": "must have a participant_index each or none at all, and each of 0 to 0 once",
         "participants.0.total_time_ms": "is required where the group has no total_time_ms of its own",
-        "groups.1.total_time_ms": "is required of a group without members",
+        "groups.1.total_time_ms": "is required for a group without members",
         "warn_at_ms": "must have at least 1 item, not 0",
         "metadata": "must be an object",
     }
     unknown = f"{base}/v1/sessions/{uuid.uuid4()}/events?type={quote('{A}')}"
     answer = requests.get(unknown, timeout=60)
-    assert refused(answer) == {"type.0": "must match pattern '^[a-z_]{1,40}$'"}
-    assert answer.json()["error"]["message"] == "type.0: must match pattern '^[a-z_]{1,40}$'"
+    assert refused(answer) == {"type": "must match pattern '^[a-z_]{1,40}$'"}
+    assert answer.json()["error"]["message"] == "type: must match pattern '^[a-z_]{1,40}$'"
 
 
 def test_probes_and_time_clients_get_bare_objects(base: str) -> None:
@@ -230,3 +230,41 @@ def test_a_trailing_slash_does_not_change_what_a_command_does(base: str) -> None
     text = requests.get(f"{base}/metrics/", timeout=60).text
     assert 'route="/v1/sessions/<session>/start"' in text
     assert 'start/"' not in text
+
+
+def test_a_parameter_that_is_not_known_is_refused_by_name_wherever_somebody_waits(base: str) -> None:
+    # A poll with a typo would ask again at once, and a WebSocket would wait for a session that it never named.
+    session = created(base, {"sync_mode": "count_up"})["session_id"]
+    for path, known in (
+        (f"/v1/sessions/{session}?waitMs=20000", "wait_ms"),
+        (f"/v1/sessions/{session}/stream?waitMs=1", "epoch, version, format"),
+        (f"/v1/sessions/{session}/events?waitMs=1", "type, from, to, limit, cursor"),
+    ):
+        answer = requests.get(base + path, timeout=60)
+        assert refused(answer) == {"waitMs": f"is not a known parameter; known: {known}"}
+    handshake = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    answer = requests.get(f"{base}/ws?session_id={session}", headers=handshake, timeout=60)
+    message = "is not a known parameter; known: sessionId, epoch, version, format"
+    assert refused(answer) == {"session_id": message}
+
+
+def test_a_field_that_does_not_belong_to_the_mode_has_one_fault(base: str) -> None:
+    body = {"sync_mode": "per_cycle", "time_per_cycle_ms": 5000, "participants": people("a", total_time_ms=5)}
+    answer = requests.post(f"{base}/v1/sessions", json=body, timeout=60)
+    message = "belongs to per_participant and per_group only"
+    assert refused(answer) == {"participants.0.total_time_ms": message}
+    assert answer.json()["error"]["message"] == f"participants.0.total_time_ms: {message}"
+
+
+def test_a_tag_that_is_none_of_ours_is_told_as_such(base: str) -> None:
+    state = created(base, {"sync_mode": "count_up"})
+    start = f"{base}/v1/sessions/{state['session_id']}/start"
+    answer = requests.post(start, headers={"If-Match": '"abc"'}, timeout=60)
+    assert answer.status_code == 412
+    assert answer.json()["error"]["message"] == f'If-Match is no tag of this session; it is at "{state["epoch"]}-1"'
+    assert "expected_version" not in answer.json()["error"]["details"]

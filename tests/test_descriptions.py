@@ -199,7 +199,7 @@ def server(make_cluster: MakeCluster) -> Cluster:
 def call(server: Cluster, name: str, session: str = "", **request: Any) -> requests.Response:
     """Ask an operation, and compare the answer with what the document says of it."""
     method, path, operation = OPERATIONS[name]
-    url = server.urls[0] + path.replace("{session}", session)
+    url = server.urls[0] + path.replace("{session_id}", session)
     answer = requests.request(method, url, timeout=20, stream=name == "stream", **request)
     documented = resolve(DOCUMENT, operation["responses"][str(answer.status_code)])
     kind = answer.headers.get("Content-Type", "").split(";")[0]

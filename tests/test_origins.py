@@ -217,7 +217,9 @@ NO_ORIGINS += ["file://", "https://münchen.example", "https://u@play.example", 
 @pytest.mark.parametrize("origin", NO_ORIGINS)
 def test_an_origin_that_is_none_ends_the_start(origin: str) -> None:
     for name in ("ALLOWED_ORIGINS", "WS_ALLOWED_ORIGINS"):
-        with pytest.raises(SettingsError, match=r"^ALLOWED_ORIGINS must be \* or origins such as .*number 2 is none$"):
+        with pytest.raises(
+            SettingsError, match=r"^ALLOWED_ORIGINS must be \* or origins such as .*entry 2 is not one$"
+        ):
             Settings.from_env({name: f"{PLAY}, {origin}"})
 
 

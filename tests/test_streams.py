@@ -19,6 +19,8 @@ import requests
 from nginx import nginx
 from peers import Api, errors_in, eventually, metric
 
+from syncapp.wire import Watchdog
+
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 
 
@@ -216,6 +218,14 @@ WITHIN_S = 10
 @HOW
 def test_a_stream_whose_client_has_closed_is_let_go_at_once(apis: list[Api], how: str) -> None:
     assert hanging_up(apis[0], f"/v1/sessions/{apis[0].running()}/stream", "", how) < WITHIN_S
+
+
+def test_the_first_request_that_waits_is_let_go_too() -> None:
+    ours, theirs = socket.socketpair()
+    gone = threading.Event()
+    with ours, Watchdog().told(ours, gone.set):
+        theirs.close()
+        assert gone.wait(60)
 
 
 @HOW

@@ -179,15 +179,17 @@ _CURRENT = {"expected_version": 1, "actual_version": 2, "current": STATE}
 FAILURES: dict[int, dict[str, Any]] = {
     400: _failure(
         "VALIDATION_ERROR",
-        "1 fault in the request: sync_mode",
+        "sync_mode: is required",
         [{"field": "sync_mode", "message": "is required", "code": "missing"}],
     ),
-    403: _failure("ORIGIN_NOT_ALLOWED", "this origin may not watch sessions"),
+    403: _failure(
+        "ORIGIN_NOT_ALLOWED", "pages of this origin may not change anything here; ALLOWED_ORIGINS lists those that may"
+    ),
     404: _failure(
         "SESSION_NOT_FOUND", "there is no session of this id; it may have been deleted or have ended long ago"
     ),
-    409: _failure("CONFLICT", "the session is at version 2, not 1", _CURRENT),
-    412: _failure("PRECONDITION_FAILED", "the session is at version 2, not 1", _CURRENT),
+    409: _failure("CONFLICT", "the session is at version 2, not the expected one", _CURRENT),
+    412: _failure("PRECONDITION_FAILED", f"the session is at {EPOCH}-2, not the expected one", _CURRENT),
     413: _failure("PAYLOAD_TOO_LARGE", "the body is larger than this server accepts"),
     415: _failure("UNSUPPORTED_MEDIA_TYPE", "send application/json, not text/plain"),
     422: _failure(

@@ -156,7 +156,9 @@ class ListedSession(Answer):
 class ListedSessions(Answer):
     """A page of sessions that the store holds."""
 
-    sessions: list[ListedSession] = Field(description="Newest first; `limit` at most, and less where many do not fit.")
+    sessions: list[ListedSession] = Field(
+        description="Newest first, at most `limit`; fewer if many sessions do not match."
+    )
     next_cursor: str | None = Field(description="`cursor` of the next page; null when nothing is left.")
     server_time_ms: int = Field(ge=0, description="Server instant that the clocks are true for, in ms since 1970.")
 

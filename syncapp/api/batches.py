@@ -34,7 +34,9 @@ def batch() -> Response:
     answered with. An `Idempotency-Key` holds for each session. `If-Match` is refused.
     """
     if "If-Match" in request.headers:
-        raise ValidationFailed.of("If-Match", "is not for a batch: each session has a version of its own", "misplaced")
+        raise ValidationFailed.of(
+            "If-Match", "cannot be used in a batch, because each session has its own version", "misplaced"
+        )
     asked = Batch.parse(requests.body())
     body = asked.asked
     claim, address = requests.claim(body), request.remote_addr or ""

@@ -46,7 +46,7 @@ def _parameters(schema: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
 
 
 def _tidy(field: dict[str, Any]) -> None:
-    """Take out titles that only repeat the field's name, merge a choice within a choice, and drop one that is none."""
+    """Drop titles that repeat the field's name, flatten nested anyOf, and drop an anyOf that accepts anything."""
     field.pop("title", None)
     for branch in field.get("anyOf", []):
         branch.pop("title", None)

@@ -37,7 +37,7 @@ def compress(request: Request, response: Response) -> None:
 
 @lru_cache(maxsize=256)
 def _takes_gzip(accepted: str) -> bool:
-    """Tell whether a client takes gzip, and likes it no less than the answer as it is."""
+    """Tell whether the client accepts gzip at least as gladly as an uncompressed answer."""
     codings = parse_accept_header(accepted, Accept)
     return 0 < codings.quality("gzip") >= codings.quality("identity")
 

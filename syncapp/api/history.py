@@ -53,7 +53,7 @@ def events(session: str) -> Response:
 def at(session: str) -> Response:
     """Return a session, and what every clock showed, at an instant of the past or after a version.
 
-    Give either `time` or `version`. Sessions that are gone are there, too.
+    Give either `time` or `version`. Deleted and expired sessions are included.
     """
     return responses.data(history().at(session_id(session), question(AtQuestion)).document())
 
@@ -63,7 +63,7 @@ def at(session: str) -> Response:
 def sessions() -> Response:
     """Return sessions from the log, the last changed first, by pages.
 
-    Sessions that have ended or were deleted are there, too. `next_cursor` leads to the next page.
+    Deleted and expired sessions are included. `next_cursor` leads to the next page.
     """
     return page("sessions", history().sessions(question(HistoryQuestion)))
 
@@ -73,7 +73,7 @@ def sessions() -> Response:
 def statistics(session: str) -> Response:
     """Return how many cycles each participant had, and how long they were, from the log.
 
-    Only cycles since the session was created last are counted; time that was paused is not.
+    Counts only cycles since the session was last created; paused time is excluded.
     """
     asked = session_id(session)
     question(Question)

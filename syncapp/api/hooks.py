@@ -91,7 +91,7 @@ def _add_headers(response: Response, of_origins: Mapping[str, str]) -> None:
     headers = response.headers
     headers.add("X-Request-Id", requests.request_id())
     if "Cache-Control" not in headers:
-        headers.add("Cache-Control", "no-store")  # the clock moves on; what does not says so itself
+        headers.add("Cache-Control", "no-store")  # the clock moves; routes whose answers may be cached set their own
     for name, value in of_origins.items():
         headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
 

@@ -31,12 +31,12 @@ EXAMPLES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     ],
     "SUBSCRIBED": [("The session is watched from now on", _told("SUBSCRIBED", id="s1"))],
     "UNSUBSCRIBED": [("Nothing more is told of the session", _told("UNSUBSCRIBED", id="s2"))],
-    "HEARTBEAT": [("Nothing has happened for a while", _told("HEARTBEAT"))],
+    "HEARTBEAT": [("Every 15 s", _told("HEARTBEAT"))],
     "PONG": [("Answer to a ping", _told("PONG", t0=1_767_268_812_301.5))],
     "ERROR": [
         (
             "A command came too late",
-            _told("ERROR", id="c1", code="CONFLICT", message="the session is at version 2, not 1"),
+            _told("ERROR", id="c1", code="CONFLICT", message="the session is at version 2, not the expected one"),
         )
     ],
     "PING": [("With the client's own time", {"type": "PING", "t0": 1_767_268_812_301.5})],

@@ -1,6 +1,6 @@
 """The OpenAPI document: made from the routes, the models that validate, and models of what is answered.
 
-Only what no model can say stands here: tags, headers of answers, statuses, and which example belongs where.
+Holds only what models cannot express: tags, headers of answers, statuses, and which example belongs where.
 """
 
 from __future__ import annotations
@@ -37,16 +37,11 @@ Every error has the same form, `{"error": {"code", "message", "details"}}`.
 Before an operation is looked at, a request can also be refused with 405 `METHOD_NOT_ALLOWED`, 408 `REQUEST_TIMEOUT`,
 414 `URI_TOO_LONG`, 417 `EXPECTATION_FAILED` and 431 `REQUEST_HEADER_FIELDS_TOO_LARGE`.
 
-`/ws` is described by `/asyncapi.json`, and both in sentences by docs/protocol.md."""
+`/asyncapi.json` describes `/ws`. docs/protocol.md explains both in prose."""
 INFO: dict[str, Any] = {
     "title": "SyncApp",
     "version": VERSION,
-    # Nobody has to know who runs a server; linters want all three, and names under .invalid are nobody's (RFC 2606).
-    "contact": {
-        "name": "Whoever runs this server",
-        "url": "https://syncapp.invalid/",
-        "email": "contact@syncapp.invalid",
-    },
+    "contact": {"name": "Whoever runs this server"},
     "license": {"name": "Proprietary", "identifier": "LicenseRef-Proprietary"},
 }
 TAGS = {
@@ -56,8 +51,8 @@ TAGS = {
     "system": "The server itself: its clock, its health, its audit queue.",
 }
 PATH = {
-    "session": {
-        "description": "The session's id, a UUID; lower and upper case are the same.",
+    "session_id": {
+        "description": "The session's id, a UUID; lower and upper case are the same. Create a session first.",
         "schema": {"type": "string", "format": "uuid", "pattern": UUID_PATTERN},
         "example": examples.SESSION_ID,
     },
@@ -101,16 +96,17 @@ LINKS = {
     name: {
         "operationId": name,
         "description": "With the new session's id.",
-        "parameters": {"session": "$response.body#/data/session_id"},
+        "parameters": {"session_id": "$response.body#/data/session_id"},
     }
     for name in ("read", "start", "switch", "pause", "resume", "adjust", "complete", "cancel", "update", "delete")
 }
+_PLACE = re.compile(r"<(\w+)>")
 MEANING: dict[int, str] = {
     200: "Done.",
     201: "Created.",
     204: "Removed, or not there.",
     304: "Nothing has changed; no body.",
-    400: "The request does not fit, or not now. `VALIDATION_ERROR` names every fault.",
+    400: "The request is invalid, or not allowed in this status. `VALIDATION_ERROR` names every fault.",
     403: "A page of this origin may not do this.",
     404: "No such session.",
     409: "The session is not as expected; `details.current` is how it is.",
@@ -120,7 +116,7 @@ MEANING: dict[int, str] = {
     422: "The idempotency key was used for another command.",
     429: "This address does too much; nothing was changed.",
     500: "A fault of the server, logged under the request's id.",
-    503: "Not now: the store, the log or this process cannot. Try again with the same idempotency key.",
+    503: "Temporarily unavailable. Try again with the same idempotency key.",
 }
 
 
@@ -131,22 +127,23 @@ def encoded(app: Flask) -> bytes:
 
 
 def document(app: Flask) -> dict[str, Any]:
-    """Return the OpenAPI document of an application's routes, in the order in which they were declared."""
+    """Return the OpenAPI document of an application's routes, by tags, and in the order in which they were declared."""
     found = {route: (path, method) for path, method, route in _routes(app)}
     paths: dict[str, dict[str, Any]] = {}
-    for route, about in DOCUMENTED.items():
+    order = list(TAGS)
+    for route, about in sorted(DOCUMENTED.items(), key=lambda each: order.index(each[1].tags[0])):
         if route in found:
             path, method = found[route]
             paths.setdefault(path, {})[method] = _operation(path, route, about)
     used = [about for route, about in DOCUMENTED.items() if route in found]
     schemas = components.schemas(_asked(used)) | components.schemas(_answered(used), "serialization")
-    tags = {tag: TAGS[tag] for about in used for tag in about.tags}
+    tagged = {tag for about in used for tag in about.tags}
     return {
         "openapi": "3.1.0",
         "info": INFO | {"description": DESCRIPTION},
         "servers": [{"url": "/", "description": "The server that this document came from."}],
         "security": [],
-        "tags": [{"name": name, "description": text} for name, text in tags.items()],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items() if name in tagged],
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.items())),
@@ -158,7 +155,7 @@ def document(app: Flask) -> dict[str, Any]:
 
 def _routes(app: Flask) -> list[tuple[str, str, Callable[..., Any]]]:
     return [
-        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower(), app.view_functions[rule.endpoint])
+        (_PLACE.sub(r"{\1_id}", rule.rule), method.lower(), app.view_functions[rule.endpoint])
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     ]

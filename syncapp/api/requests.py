@@ -103,7 +103,7 @@ def wait_ms() -> int | None:
 def known_version() -> Order | str | None:
     """Return the newest (epoch, version) that `If-None-Match` names, `etags.ANY`, or None without that header.
 
-    Raises `ValidationFailed` for a tag that is none of ours: to wait for another version than that is not to wait.
+    Raises `ValidationFailed` for a foreign tag: it would never match, so the read would not wait.
     """
     text = request.environ.get("HTTP_IF_NONE_MATCH", "").strip()
     if text in ("", etags.ANY):

@@ -108,7 +108,7 @@ def _http_error(fault: HTTPException) -> Response:
     if fault.code == 404:
         return error(NotFound("there is nothing at this path; /api-docs lists what is"))
     if fault.code == 405:
-        answer = error(MethodNotAllowed("this path does not know the method"))
+        answer = error(MethodNotAllowed("this path does not support the method; see the Allow header"))
         answer.headers.update(dict(fault.get_headers()))
         answer.mimetype = "application/json"
         return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, request
 
+from syncapp.admission import only
 from syncapp.api import requests, responses
 from syncapp.api.parameters import CommandHeaders, CreateHeaders, ReadHeaders, ReadQuery
 from syncapp.api.schema import (
@@ -78,7 +79,8 @@ def run(name: str, session: str) -> Result:
 def create() -> Response:
     """Create a session.
 
-    It is pending until it is started. Each example is a whole session; without a `session_id` the server makes one.
+    It stays pending until started. Each example is a whole session. If you leave out `session_id`, the server makes
+    one.
     """
     asked = CreateSession.parse(requests.body())
     result = limited("create", "", asked)
@@ -98,6 +100,7 @@ def read(session: str) -> Response:
     The clock is true for `server_time_ms`. With `wait_ms` and `If-None-Match` the answer comes when there is another
     version, or as a 304 when there was none in time.
     """
+    only("wait_ms")
     wait_ms = requests.wait_ms()
     known = None if wait_ms is None else requests.known_version()
     if wait_ms and isinstance(known, tuple):
@@ -116,7 +119,7 @@ def wait(session: str, known: Order, wait_ms: int) -> Response:
     services = current_app.extensions["syncapp"]
     guards, poll = services.guards, Poll(known)
     guards.draining.check()
-    told = guards.watchdog.hangups.told(request.environ.get("gunicorn.socket"), poll.leave)
+    told = guards.watchdog.told(request.environ.get("gunicorn.socket"), poll.leave)
     with guards.quotas.hold(session, request.remote_addr or ""), guards.draining.told(poll.leave), told:
         found = poll.wait(services.hub, session, wait_ms / 1000)
     if found is None:
@@ -157,7 +160,7 @@ def pause(session: str) -> Response:
 @blueprint.post("/<session>/resume")
 @documented(json=COMMANDS["resume"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def resume(session: str) -> Response:
-    """Go on with the cycle that was paused.
+    """Resume the paused cycle.
 
     The same participant is active, with what was left.
     """
@@ -177,7 +180,7 @@ def adjust(session: str) -> Response:
 @blueprint.post("/<session>/complete")
 @documented(json=COMMANDS["complete"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def complete(session: str) -> Response:
-    """End a session as intended.
+    """Complete a session.
 
     The session becomes `completed`, which is final, and stays readable for a while.
     """
@@ -187,7 +190,7 @@ def complete(session: str) -> Response:
 @blueprint.post("/<session>/cancel")
 @documented(json=COMMANDS["cancel"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def cancel(session: str) -> Response:
-    """Call a session off.
+    """Cancel a session.
 
     The session becomes `cancelled`, which is final, and stays readable for a while.
     """
@@ -220,7 +223,7 @@ def update(session: str) -> Response:
     tags=["sessions"],
 )
 def delete(session: str) -> Response:
-    """Remove a session; one that is not there is removed already.
+    """Delete a session; deleting one that does not exist succeeds.
 
     Its clients are told, and its id can be used again. The audit log keeps what it was.
     """

@@ -28,7 +28,7 @@ blueprint = Blueprint("streams", __name__, url_prefix="/v1/sessions")
     tags=["sessions"],
 )
 def stream(session: str) -> Response:
-    """Tell of every change, as `text/event-stream`.
+    """Stream every change as `text/event-stream`.
 
     Each event's `data` is one of the WebSocket's messages, as `/asyncapi.json` describes them. The stream does not end
     by itself before the session is deleted. A session that is not there yet is waited for.

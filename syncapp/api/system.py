@@ -32,7 +32,7 @@ DRIFT_TOLERANCE_MS = 50
 @blueprint.get("/health")
 @documented(resp=answers(HTTP_200=HealthAnswer), tags=["system"])
 def health() -> Response:
-    """Tell that this process answers.
+    """Report that this process is alive.
 
     It asks neither the store nor the log.
     """

@@ -20,7 +20,7 @@ class Time(Answer):
 class Health(Answer):
     """A process that answers."""
 
-    status: Literal["ok"] = Field(description="Always `ok`: a process that is not does not answer.")
+    status: Literal["ok"] = Field(description="Always `ok`; a process that is not ok does not answer.")
 
 
 class AuditQueue(Answer):

@@ -31,25 +31,25 @@ const created = state(
   }),
 );
 equal(created.status, 'pending');
-const path = { session: created.session_id };
+const path = { session_id: created.session_id };
 
-const started = state(await client.POST('/v1/sessions/{session}/start', { params: { path }, body: {} }));
+const started = state(await client.POST('/v1/sessions/{session_id}/start', { params: { path }, body: {} }));
 equal(started.active_participant_id, 'white');
 const switched = state(
-  await client.POST('/v1/sessions/{session}/switch', {
+  await client.POST('/v1/sessions/{session_id}/switch', {
     params: { path, header: { 'If-Match': `"${started.epoch}-${started.version}"` } },
     body: { participant_id: 'white' },
   }),
 );
 equal(switched.active_participant_id, 'black');
 
-const refused = await client.POST('/v1/sessions/{session}/switch', { params: { path }, body: { expected_version: 1 } });
+const refused = await client.POST('/v1/sessions/{session_id}/switch', { params: { path }, body: { expected_version: 1 } });
 equal(refused.response.status, 409);
 equal(refused.error?.error.code, 'CONFLICT');
 
-const completed = state(await client.POST('/v1/sessions/{session}/complete', { params: { path } }));
+const completed = state(await client.POST('/v1/sessions/{session_id}/complete', { params: { path } }));
 equal(completed.status, 'completed');
-const read = await client.GET('/v1/sessions/{session}', { params: { path } });
+const read = await client.GET('/v1/sessions/{session_id}', { params: { path } });
 equal(read.data?.data.version, completed.version);
 equal(read.response.headers.get('ETag'), `"${completed.epoch}-${completed.version}"`);
 console.log('typescript: a game was played');
