@@ -48,8 +48,8 @@ class Hub:
 
     read(session_id) returns a session and the server's time (ms); it raises `SessionNotFound` and
     `StoreUnavailable`. It runs on the hub's own threads. attend(session_ids) tells the store that somebody watches
-    them (`attendance`). client: one to look after what is watched with, or one of its own. clock: the server's, to be
-    read at any time.
+    them (`attendance`). seen(session_id) returns the last state that this process has answered with. client: one to
+    look after what is watched with, or one of its own. clock: the server's, to be read at any time.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Hub:
         read: Callable[[str], tuple[Session, int]],
         *,
         attend: Callable[[Sequence[str]], Sequence[ResponseError | None]] | None = None,
+        seen: Callable[[str], Session | None] = lambda _: None,
         client: redis.Redis | None = None,
         loops: Loops | None = None,
     ) -> None:
@@ -65,6 +66,7 @@ class Hub:
         self._loops = loops or Loops()
         self._settings = settings
         self._read = read
+        self._seen = seen
         self._keys = Keyspace(settings.sync_buckets)
         self._lock = threading.Lock()
         self._topics: dict[str, Topic] = {}
@@ -143,8 +145,13 @@ class Hub:
     # Up to the threads, the lock is held.
 
     def _answer(self, topic: Topic, watcher: Watcher, known: Order) -> None:
-        """Tell a watcher what is now, or let it wait until that is known."""
+        """Tell a watcher what is now, or let it wait until that is known.
+
+        What this process has answered since is newer than what the hub was told: its caller may be the watcher.
+        """
         now_ms = self.clock.now_ms()
+        if topic.current and (seen := self._seen(topic.session_id)):
+            known = max(known, seen.order)
         is_due = topic.is_due(now_ms, self._settings.session_ttl_s * 1000)
         reason = "asked" if known > topic.order else "due" if is_due else ""
         if topic.current and not reason:

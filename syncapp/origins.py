@@ -45,9 +45,14 @@ class Origins:
         return self._all or origin.lower() in self._listed
 
     def admits(self, environ: Mapping[str, Any]) -> bool:
-        """Tell whether a request may change something, or watch: it names no origin, a listed one, or our own."""
+        """Tell whether a request may change something, or watch: it names no origin, a listed one, or our own.
+
+        A browser that leaves `Origin` out may still say that another site's page is behind it.
+        """
         origin = environ.get("HTTP_ORIGIN")
-        return origin is None or self.lists(origin) or _is_own(origin, environ)
+        if origin is None:
+            return self._all or environ.get("HTTP_SEC_FETCH_SITE") != "cross-site"
+        return self.lists(origin) or _is_own(origin, environ)
 
     def headers(self, origin: str | None) -> dict[str, str]:
         """Return the headers of CORS for an answer to a request of this origin; no page may send credentials."""

@@ -178,6 +178,16 @@ def test_the_limits_of_an_address_count_every_command(redis_url: str, database_u
     assert refused["details"]["reason"] == "rate_limit_per_s"
 
 
+def test_a_batch_of_more_than_the_limit_at_once_is_taken_by_whoever_has_asked_for_nothing(
+    redis_url: str, database_url: str, redis: Redis
+) -> None:
+    chosen = settings(redis_url, database_url=database_url, rate_limit_per_s=0.001, rate_limit_burst=10)
+    client = create_app(chosen).test_client()
+    ids = [str(uuid.UUID(int=n)) for n in range(30)]
+    assert send(client, "delete", ids)["succeeded"] == 30
+    error(client.get("/v1/time"), 429, "RATE_LIMIT_EXCEEDED")
+
+
 def test_bytes_that_each_command_adds_are_counted(redis_url: str, database_url: str, redis: Redis) -> None:
     chosen = settings(redis_url, database_url=database_url, address_store_bytes_per_hour=4 * 20_000)
     client = create_app(chosen).test_client()

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice, pairwise
 from urllib.parse import urlsplit
 
@@ -104,6 +104,14 @@ def make_hub(redis_url: str, read: Counting) -> Iterator[Callable[[], Hub]]:
             return hub
 
         yield make
+
+
+@contextmanager
+def closing_hub(hub: Hub) -> Iterator[Hub]:
+    try:
+        yield hub
+    finally:
+        hub.stop()
 
 
 @pytest.fixture
@@ -684,6 +692,20 @@ def test_who_knows_of_a_version_that_the_hub_has_not_heard_of_is_never_shown_the
     second.wait_for_order(newest.order)
     assert second.orders == [newest.order]
     first.wait_for_order(newest.order)
+
+
+def test_who_comes_after_an_answer_of_this_process_is_never_shown_an_older_version(
+    redis_url: str, read: Counting, store: SessionStore, running: Session, unheard: Callable[[], Session]
+) -> None:
+    with closing_hub(Hub(settings(redis_url), read, seen=store.known)) as hub:
+        first, second = Recorder(), Recorder()
+        hub.watch(running.session_id, first)
+        first.wait_for_order(running.order)
+        newest = unheard()
+        assert store.get(running.session_id).found.order == newest.order
+        hub.watch(running.session_id, second)
+        second.wait_for_order(newest.order)
+        assert second.orders == [newest.order]
 
 
 def test_who_claims_what_the_store_does_not_know_is_told_what_is_so(hub: Hub, running: Session) -> None:

@@ -125,6 +125,20 @@ def test_a_page_of_a_listed_origin_may_read_faults_of_the_store_limits_and_our_o
     assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (500, PLAY)
 
 
+def test_pages_of_other_origins_are_counted_by_the_rate_limit(redis_url: str) -> None:
+    client = create_app(settings(redis_url, rate_limit_per_s=0.001, rate_limit_burst=1)).test_client()
+    path = f"/v1/sessions/{uuid.uuid4()}/start"
+    answers = [client.post(path, headers={"Origin": EVIL}).status_code for _ in range(2)]
+    assert answers == [403, 429]
+
+
+def test_a_page_of_another_site_is_refused_without_an_origin_too(closed: Api, opened: Api) -> None:
+    for each, expected in ((closed, 403), (opened, 200)):
+        url = f"{each.url}/v1/sessions/{each.running()}/switch"
+        assert requests.post(url, headers={"Sec-Fetch-Site": "cross-site"}, timeout=60).status_code == expected
+        assert requests.post(url, headers={"Sec-Fetch-Site": "none"}, timeout=60).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["", "/{}", "/{}/switch", "/{}/stream", "/{}/nothing"])
 def test_a_browser_that_asks_first_is_told_what_pages_may_send(listed: Api, path: str) -> None:
     url = f"{listed.url}/v1/sessions" + path.format(uuid.uuid4())

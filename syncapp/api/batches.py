@@ -40,7 +40,7 @@ def batch() -> Response:
     asked = Batch.parse(requests.body())
     body = asked.asked
     claim, address = requests.claim(body), request.remote_addr or ""
-    hooks.take(len(asked.session_ids) - 1)
+    hooks.take(len(asked.session_ids), counted=1)
     services = current_app.extensions["syncapp"]
     limits: Limits = services.limits
     store: SessionStore = services.store

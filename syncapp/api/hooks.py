@@ -32,12 +32,15 @@ _count = lru_cache(maxsize=1024)(REQUESTS.labels)
 _latency = lru_cache(maxsize=1024)(LATENCY.labels)
 
 
-def take(requests_made: int) -> None:
-    """Count requests of this request's address; raises `RateLimited`."""
+def take(requests_made: int, *, counted: int = 0) -> None:
+    """Count requests of this request's address; counted: how many of them are already. Raises `RateLimited`."""
     limit, per_s = current_app.extensions[_RATE]
-    if not limit or not requests_made:
+    if not limit:
         return
-    wait_s = limit.wait_s(group_of(request.remote_addr or ""), time.monotonic(), requests_made)
+    address, now_s = group_of(request.remote_addr or ""), time.monotonic()
+    if counted:
+        limit.add(address, now_s, counted)
+    wait_s = limit.wait_s(address, now_s, requests_made)
     if wait_s:
         raise refused("rate_limit_per_s", per_s, wait_s, f"this address may make {per_s:g} requests a second")
 
@@ -51,10 +54,13 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
     @app.before_request
     def begin() -> Response | None:
         g.began_s = time.perf_counter()
-        if "HTTP_ORIGIN" in request.environ and (answer := _to_page(origins)):
-            return answer
+        if "HTTP_ORIGIN" in request.environ and _is_preflight(origins):
+            return responses.empty(PREFLIGHT)
         if limit and request.path.rstrip("/") not in _UNLIMITED:
             take(1)
+        if request.environ["REQUEST_METHOD"] not in _SAFE and not origins.admits(request.environ):
+            message = "pages of this origin may not change anything here; ALLOWED_ORIGINS lists those that may"
+            raise OriginRefused(message)
         return None
 
     unready = [""]
@@ -96,10 +102,8 @@ def _add_headers(response: Response, of_origins: Mapping[str, str]) -> None:
         headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
 
 
-def _to_page(origins: Origins) -> Response | None:
-    """Answer a page that asks what it may send. Raises `OriginRefused` where it may not change anything."""
+def _is_preflight(origins: Origins) -> bool:
+    """Tell whether a listed page asks what it may send."""
     environ = request.environ
-    if environ["REQUEST_METHOD"] not in _SAFE and not origins.admits(environ):
-        raise OriginRefused("pages of this origin may not change anything here; ALLOWED_ORIGINS lists those that may")
     asks = environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
-    return responses.empty(PREFLIGHT) if asks and origins.lists(environ["HTTP_ORIGIN"]) else None
+    return asks and origins.lists(environ["HTTP_ORIGIN"])
