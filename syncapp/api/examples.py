@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SESSION_ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
+SESSION_ID = "7c1f6b0e-2d54-4b7a-9a35-5d0c1e7f4a21"
 NOON_MS = 1_767_268_800_000
 NOON = "2026-01-01T12:00:00.000Z"
 EPOCH = NOON_MS - 120_000
