@@ -16,6 +16,8 @@ PROBE_SESSION = "00000000-0000-0000-0000-000000000000"
 """Not a session's id: its keys are used to try what a commit may write."""
 SENTINEL = "complete"
 """Member of each bucket's deadlines and list that is not a session: it is missing from a set that was deleted."""
+COMPLETE = "+inf"
+"""Score of the sentinel in a set that has every session it should have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Keeps the lists of sessions whole: adds what they lack, and removes what has expired.
 
 Each bucket's list has the same sentinel as its deadlines (`syncapp.rebuild`). Where it is missing, in a store of an
-earlier release or after the key was deleted, the holder of the sweeper's lease walks all sessions by SCAN and adds
-those that are not listed. A finished session's hash expires by itself; once a minute all members of the lists are
-looked at, and the expiry script, which looks again, removes those that are gone. Each step is short, so that the sweep
-is not kept waiting.
+earlier release or after the key was deleted, the holder of the sweeper's lease walks all sessions by SCAN and lists
+them. During a rolling deploy or a rollback, processes of an earlier release create sessions that they do not list, so
+every `LOOK_S` the deadlines, which have every live session, are compared with the lists. A finished session's hash
+expires by itself; once a minute all members of the lists are looked at, and the expiry script, which looks again,
+removes those that are gone. Each step is short, so that the sweep is not kept waiting.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from typing import Any
 import redis
 import structlog
 
-from syncapp.keys import SENTINEL, Keyspace
+from syncapp.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.layout import created_ms_of
 from syncapp.lines import packed, pool_of
-from syncapp.rebuild import COMPLETE, LOOK_S, WALKED
+from syncapp.rebuild import LOOK_S, WALKED
 from syncapp.redis import TRANSLATION
 from syncapp.sessions import SessionStore
 
@@ -71,11 +72,15 @@ class ListingUpkeep:
         now_s = self._clock()
         if now_s >= self._look_at_s:
             self._look_at_s = now_s + LOOK_S
-            return self._fill()
+            return self._look()
         if now_s >= self._clean_at_s:
             self._clean_at_s = now_s + CLEAN_S
             return self._clean()
         return None
+
+    def _look(self) -> Iterator[None]:
+        yield from self._fill()
+        yield from self._compare()
 
     def _fill(self) -> Iterator[None]:
         """Add all sessions to the lists that are not known to be whole."""
@@ -100,34 +105,61 @@ class ListingUpkeep:
         seconds = round(self._clock() - begun_s, 3)
         log.info("listing_filled", buckets=sum(whole), sessions=added, seconds=seconds)
 
+    def _compare(self) -> Iterator[None]:
+        """List the live sessions that have a deadline and are not listed."""
+        added = 0
+        for bucket in range(self._keys.buckets):
+            listed = self._keys.listed(bucket)
+            for names in self._members(self._keys.deadlines(bucket)):
+                (scores,) = self._call([packed("ZMSCORE", listed, *names)])
+                missing = [name for name, score in zip(names, scores, strict=True) if score is None]
+                added += self._add(missing)
+                yield
+        if added:
+            log.info("listing_completed", sessions=added)
+
     def _add(self, session_ids: Sequence[str]) -> int:
-        """Add those of the sessions that are there and not listed; return how many."""
-        scalars = self._call([packed("HGET", self._keys.session(each), "scalars") for each in session_ids])
-        there = [(name, text) for name, text in zip(session_ids, scalars, strict=True) if text]
-        added = self._call(
-            [
-                packed("ZADD", self._keys.listed(self._keys.bucket(name)), "NX", created_ms_of(text), name)
-                for name, text in there
-            ]
-        )
-        return sum(added)
+        """List those of the sessions that are there and not listed; return how many."""
+        looks = [packed("HGET", self._keys.session(each), "scalars") for each in session_ids]
+        adding: dict[str, bytes] = {}
+        for name, scalars in zip(session_ids, self._call(looks), strict=True):
+            if not scalars:
+                continue
+            try:
+                created_ms = created_ms_of(scalars)
+            except (IndexError, ValueError):  # it must not keep others from being listed
+                log.warning("session_not_listed", session_id=name, error="its scalars can't be read")
+                continue
+            adding[name] = packed("ZADD", self._keys.listed(self._keys.bucket(name)), "NX", created_ms, name)
+        # Looked at once more after it was added: one that was deleted in between must not stay. Commits do the rest:
+        # a delete from now on removes it, and a new session of the same id sets its own score.
+        again = [packed("HGET", self._keys.session(each), "scalars") for each in adding]
+        replies = self._call([*adding.values(), *again])
+        added, there = replies[: len(adding)], replies[len(adding) :]
+        if gone := [name for name, scalars in zip(adding, there, strict=True) if not scalars]:
+            self._store.expire(gone)
+        return sum(int(each) for each, scalars in zip(added, there, strict=True) if scalars)
 
     def _clean(self) -> Iterator[None]:
         """Remove the members whose session is gone."""
         for key in map(self._keys.listed, range(self._keys.buckets)):
-            cursor = 0
-            while True:
-                ((text, flat),) = self._call([packed("ZSCAN", key, cursor, "COUNT", _AT_ONCE)])
-                cursor = int(text)
-                names = [each for each in flat[::2] if each != SENTINEL]
+            for names in self._members(key):
                 there = self._call([packed("EXISTS", self._keys.session(each)) for each in names])
                 gone = [name for name, is_there in zip(names, there, strict=True) if not is_there]
                 if gone:
                     self._store.expire(gone)
-                if not cursor:
-                    break
                 yield
-            yield
+
+    def _members(self, key: str) -> Iterator[list[str]]:
+        """Yield the sessions in a sorted set, some at a time."""
+        cursor = 0
+        while True:
+            ((text, flat),) = self._call([packed("ZSCAN", key, cursor, "COUNT", _AT_ONCE)])
+            cursor = int(text)
+            if names := [each for each in flat[::2] if each != SENTINEL]:
+                yield names
+            if not cursor:
+                return
 
     def _call(self, commands: Sequence[bytes]) -> list[Any]:
         """Return the replies to commands, all in one round trip. Raises the first error among them."""

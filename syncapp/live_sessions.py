@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import redis
 
-from syncapp.keys import SENTINEL, Keyspace
+from syncapp.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.lines import packed, pool_of
 from syncapp.questions import SessionsQuestion
 from syncapp.redis import TRANSLATION
@@ -35,22 +35,30 @@ Place = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A page; now_ms: the server's time its clocks are shown at. next_cursor: None when nothing is left."""
+    """A page; now_ms: the server's time its clocks are shown at. next_cursor: None when nothing is left.
+
+    complete: whether the lists were known to have every session.
+    """
 
     sessions: list[Summary]
     next_cursor: str | None
     now_ms: int
+    complete: bool
 
 
 @dataclass(slots=True)
 class _Shelf:
-    """What is read of one bucket's set, and where to go on: before a place, and how many ids at a time."""
+    """What is read of one bucket's set, and where to go on: before a place, and how many ids at a time.
+
+    complete: whether the set's sentinel says that it has every session; None before that was read.
+    """
 
     key: str
     before: Place | None
     at_once: int
     ready: deque[Place] = field(default_factory=deque)
     more: bool = True
+    complete: bool | None = None
 
     def take(self, flat: Sequence[str]) -> None:
         """Take a reply to `command`: ids of one instant may be more than were asked for."""
@@ -82,11 +90,17 @@ class LiveSessions:
         found: list[Summary] = []
         looked_at, last, now_ms = 0, asked.before, 0
         at_once = _AT_ONCE if asked.filters else asked.limit
-        places = self._places(asked.before, at_once)
+        shelves = self._shelves(asked.before, at_once)
+        places = self._places(shelves)
+
+        def listed(next_cursor: str | None) -> Listed:
+            complete = all(shelf.complete for shelf in shelves)
+            return Listed(found, next_cursor, now_ms or self._store.time_ms(), complete)
+
         while looked_at < MOST_LOOKED_AT:
             batch = list(islice(places, min(at_once, MOST_LOOKED_AT - looked_at)))
             if not batch:
-                return Listed(found, None, now_ms or self._store.time_ms())
+                return listed(None)
             fitting = self._fitting(batch, asked) if asked.filters else batch
             for first in range(0, len(fitting), asked.limit):
                 some = fitting[first : first + asked.limit]
@@ -97,22 +111,31 @@ class LiveSessions:
                     found.append(each)
                     if len(found) == asked.limit:
                         more = place != batch[-1] or next(places, None) is not None
-                        return Listed(found, _cursor(place) if more else None, now_ms)
+                        return listed(_cursor(place) if more else None)
             looked_at, last = looked_at + len(batch), batch[-1]
         more = next(places, None) is not None
-        return Listed(found, _cursor(last) if last and more else None, now_ms or self._store.time_ms())
+        return listed(_cursor(last) if last and more else None)
 
-    def _places(self, before: Place | None, about: int) -> Iterator[Place]:
+    def _shelves(self, before: Place | None, about: int) -> list[_Shelf]:
+        """Return all buckets' sets, of which nothing was read; about: how many places will be asked for."""
+        at_once = max(_OF_A_BUCKET, 2 * about // self._keys.buckets)
+        return [_Shelf(self._keys.listed(bucket), before, at_once) for bucket in range(self._keys.buckets)]
+
+    def _places(self, shelves: Sequence[_Shelf]) -> Iterator[Place]:
         """Yield the places of all buckets in order; a round trip reads on in all buckets that are nearly read up.
 
-        about: how many will be asked for.
+        The first one reads the sentinels, too, before the places: a set that becomes complete in between is not yet
+        called so.
         """
-        at_once = max(_OF_A_BUCKET, 2 * about // self._keys.buckets)
-        shelves = [_Shelf(self._keys.listed(bucket), before, at_once) for bucket in range(self._keys.buckets)]
         while True:
             while any(shelf.more and not shelf.ready for shelf in shelves):
                 low = [shelf for shelf in shelves if shelf.more and 2 * len(shelf.ready) <= shelf.at_once]
-                for shelf, reply in zip(low, self._call([each.command() for each in low]), strict=True):
+                unmarked = [shelf for shelf in shelves if shelf.complete is None]
+                marks = [packed("ZSCORE", shelf.key, SENTINEL) for shelf in unmarked]
+                replies = self._call([*marks, *(shelf.command() for shelf in low)])
+                for shelf, score in zip(unmarked, replies, strict=False):
+                    shelf.complete = score is not None and float(score) == float(COMPLETE)
+                for shelf, reply in zip(low, replies[len(unmarked) :], strict=True):
                     shelf.take(reply)
             full = [shelf for shelf in shelves if shelf.ready]
             if not full:

@@ -22,7 +22,7 @@ import structlog
 from redis.exceptions import ResponseError
 
 from syncapp import metrics
-from syncapp.keys import SENTINEL, Keyspace
+from syncapp.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.lines import packed, pool_of
 from syncapp.redis import TRANSLATION
 from syncapp.sessions import SessionStore
@@ -31,8 +31,6 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 20.0
 """Time between two checks of the sentinels."""
-COMPLETE = "+inf"
-"""Score of the sentinel in a set that has every live session."""
 WALKED = "9000000000000000"
 """Its score while the sessions are walked: an instant (ms) that never comes."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -18,12 +18,12 @@ from syncapp import create_app, live_sessions
 from syncapp.api.answers import ListAnswer
 from syncapp.commands import Claim
 from syncapp.errors import StoreUnavailable
-from syncapp.keys import SENTINEL, Keyspace
+from syncapp.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.listing_upkeep import CLEAN_S, ListingUpkeep
 from syncapp.live_sessions import LiveSessions
 from syncapp.models import CreateSession
 from syncapp.questions import SessionsQuestion
-from syncapp.rebuild import COMPLETE, LOOK_S
+from syncapp.rebuild import LOOK_S, WALKED
 from syncapp.redis import connect
 from syncapp.sessions import SessionStore
 
@@ -387,6 +387,129 @@ def test_sessions_of_an_earlier_release_come_into_the_list(
     assert {redis.zscore(key, SENTINEL) for key in LISTS} == {float(COMPLETE)}
 
 
+def test_a_page_says_whether_sessions_may_be_missing(
+    store: SessionStore, clock: SetClock, live: LiveSessions, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    def answers() -> set[bool]:
+        """What the pages say, with and without a cursor, a filter, and anything found."""
+        first = live.page(SessionsQuestion(limit=5))
+        second = live.page(SessionsQuestion.ask({"limit": ["5"], "cursor": [first.next_cursor or ""]}))
+        filtered = live.page(SessionsQuestion(status=["running"]))
+        return {first.complete, second.complete, filtered.complete}
+
+    made(store, clock, 30)
+    assert answers() == {False}
+    finish(upkeep)
+    assert answers() == {True}
+    redis.zadd(LISTS[3], {SENTINEL: float(WALKED)})  # as during a walk
+    assert answers() == {False}
+    redis.delete(LISTS[3])
+    assert answers() == {False}
+    minutes.now_s += LOOK_S
+    finish(upkeep)
+    assert answers() == {True}
+
+
+def left_out(client: Redis, session_ids: list[str]) -> None:
+    """Make sessions as if an earlier release had created them, which does not know the lists."""
+    for each in session_ids:
+        client.zrem(KEYS.listed(KEYS.bucket(each)), each)
+
+
+def test_sessions_that_an_earlier_release_makes_later_come_into_the_list_soon(
+    store: SessionStore, clock: SetClock, live: LiveSessions, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    finish(upkeep)
+    expected = made(store, clock, 60)
+    for each in expected[:20]:
+        store.start(each)
+    scores = {each: redis.zscore(KEYS.listed(KEYS.bucket(each)), each) for each in expected}
+    left_out(redis, expected[:40])
+    finish(upkeep)
+    assert ids(live) == expected[40:]
+    minutes.now_s += LOOK_S
+    finish(upkeep)
+    assert ids(live) == expected
+    assert scores == {each: redis.zscore(KEYS.listed(KEYS.bucket(each)), each) for each in expected}
+
+
+def test_a_session_that_is_gone_or_fails_is_not_listed_and_holds_up_no_other(
+    store: SessionStore, clock: SetClock, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    finish(upkeep)
+    expected = made(store, clock, 40)
+    gone, deleted, broken, *rest = expected
+    left_out(redis, expected)
+    redis.delete(KEYS.session(gone))
+    store.delete(deleted)
+    for each in (deleted, SENTINEL):
+        redis.zadd(KEYS.deadlines(KEYS.bucket(each)), {each: NOON_MS * 2})
+    redis.hset(KEYS.session(broken), "scalars", "nonsense")
+    minutes.now_s += LOOK_S
+    finish(upkeep)
+    assert listed(redis) == set(rest)
+
+
+def test_a_session_that_is_deleted_or_made_again_while_it_is_added_is_not_listed_as_it_was(
+    store: SessionStore,
+    clock: SetClock,
+    live: LiveSessions,
+    upkeep: ListingUpkeep,
+    minutes: Minutes,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finish(upkeep)
+    again, deleted, *rest = made(store, clock, 10)
+    left_out(redis, [again, deleted, *rest])
+    call = upkeep._pool.call
+
+    def overtaken(commands: bytes, count: int = 1) -> Any:
+        """Let another client come between the look and the write."""
+        if b"NX" in commands and redis.exists(KEYS.session(deleted)) and deleted.encode() in commands:
+            store.delete(deleted)
+        if b"NX" in commands and again.encode() in commands:
+            store.delete(again)
+            store.create(chess(session_id=again))
+        return call(commands, count)
+
+    clock.pass_ms(1000)
+    monkeypatch.setattr(upkeep._pool, "call", overtaken)
+    minutes.now_s += LOOK_S
+    finish(upkeep)
+    assert listed(redis) == {again, *rest}
+    assert redis.zscore(KEYS.listed(KEYS.bucket(again)), again) == clock.now_ms
+    assert ids(live) == [again, *rest]
+
+
+def test_many_sessions_are_compared_and_listed_in_short_steps(
+    redis_url: str, clock: SetClock, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, one = make_store(redis_url, sync_buckets=1), Keyspace(1)
+    expected = set(made(store, clock, 1200))
+    redis.zremrangebyrank(one.listed(0), 0, -1)
+    redis.zadd(one.listed(0), {SENTINEL: float(COMPLETE)})
+    seconds = iter(range(10_000))
+    upkeep = ListingUpkeep(connect(settings(redis_url)), store, one, lambda: 0.01 * next(seconds))
+    sizes: list[int] = []
+    add = upkeep._add
+
+    def counted(some: Sequence[str]) -> int:
+        sizes.append(len(some))
+        return add(some)
+
+    monkeypatch.setattr(upkeep, "_add", counted)
+    steps = 0
+    while redis.zcard(one.listed(0)) <= len(expected):
+        upkeep.step(held=True)
+        steps += 1
+        assert steps < 100
+    assert set(redis.zrange(one.listed(0), 0, -1)) - {SENTINEL.encode()} == {each.encode() for each in expected}
+    assert steps > 2
+    assert sum(sizes) == 1200
+    assert max(sizes) < 1000
+
+
 def test_a_list_that_is_deleted_is_filled_again_soon(
     store: SessionStore, clock: SetClock, live: LiveSessions, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
 ) -> None:
@@ -451,6 +574,25 @@ def test_an_upgraded_service_lists_everything_over_http(
 
     def found() -> set[str]:
         data = requests.get(f"{api}/v1/sessions?limit=100", timeout=10).json()["data"]
+        assert not data["complete"] or len(data["sessions"]) == 30
         return {each["session_id"] for each in data["sessions"]}
 
     eventually(lambda: found() == expected)
+    eventually(lambda: requests.get(f"{api}/v1/sessions", timeout=10).json()["data"]["complete"] is True)
+
+
+def test_after_a_rollback_and_an_upgrade_everything_that_runs_is_listed_over_http(
+    make_cluster: MakeCluster, redis: Redis, redis_url: str
+) -> None:
+    for key in LISTS:
+        redis.zadd(key, {SENTINEL: float(COMPLETE)})
+    old = make_store(redis_url, set_clock=False)
+    expected = [old.create(chess()).found.session_id for _ in range(30)]
+    left_out(redis, expected)
+    api = make_cluster(web=1, worker=False).urls[0]
+
+    def found() -> set[str]:
+        data = requests.get(f"{api}/v1/sessions?limit=100", timeout=10).json()["data"]
+        return {each["session_id"] for each in data["sessions"]}
+
+    eventually(lambda: found() == set(expected))

@@ -20,8 +20,8 @@ from structlog.testing import LogCapture
 
 from syncapp import rebuild as rebuild_module
 from syncapp.dev import ROOT, app_env
-from syncapp.keys import SENTINEL, Keyspace
-from syncapp.rebuild import COMPLETE, WALKED, Rebuild
+from syncapp.keys import COMPLETE, SENTINEL, Keyspace
+from syncapp.rebuild import WALKED, Rebuild
 from syncapp.redis import connect
 from syncapp.servers import Servers
 from syncapp.sessions import SessionStore

@@ -134,7 +134,7 @@ _ANSWERED: dict[tuple[str, str], dict[str, Any]] = {
     ("export", "text/csv"): named(table=("The heading", _CSV)),
     ("list_sessions", "application/json"): _data(
         "A lobby with one game",
-        {"sessions": [_HELD], "next_cursor": None, "server_time_ms": NOON_MS + 12_345},
+        {"sessions": [_HELD], "next_cursor": None, "complete": True, "server_time_ms": NOON_MS + 12_345},
     ),
     ("health", "application/json"): named(well=("Well", {"status": "ok"})),
     ("ready", "application/json"): named(ready=("Ready", {"status": "ready", "redis": "ok", "postgresql": "ok"})),

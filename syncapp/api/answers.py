@@ -160,6 +160,10 @@ class ListedSessions(Answer):
         description="Newest first, at most `limit`; fewer if many sessions do not match."
     )
     next_cursor: str | None = Field(description="`cursor` of the next page; null when nothing is left.")
+    complete: bool = Field(
+        description="False while the list is being filled, for some seconds after a first start or an upgrade: "
+        "sessions may be missing."
+    )
     server_time_ms: int = Field(ge=0, description="Server instant that the clocks are true for, in ms since 1970.")
 
 

@@ -19,13 +19,15 @@ def list_sessions() -> Response:
     """Return the sessions that the store holds, newest first, by pages.
 
     Finished sessions are among them for as long as they can be read. A page may be shorter than `limit`, or empty: go
-    on while there is a `next_cursor`. `metadata.<key>=<value>` asks for a member of the metadata.
+    on while there is a `next_cursor`. `metadata.<key>=<value>` asks for a member of the metadata. While `complete` is
+    false, sessions may be missing.
     """
     live: LiveSessions = current_app.extensions["syncapp"].live_sessions
     page = live.page(SessionsQuestion.ask(request.args.to_dict(flat=False)))
     document = {
         "sessions": [each.document(page.now_ms) for each in page.sessions],
         "next_cursor": page.next_cursor,
+        "complete": page.complete,
         "server_time_ms": page.now_ms,
     }
     return responses.data(document, headers={"Cache-Control": "no-store"})
