@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -21,7 +22,7 @@ _LATEST_MS = 253_402_300_799_999  # the last instant of the year 9999
 MOST_MEMBERS = 8
 _MEMBER = "metadata."
 _WHOLE = re.compile(r"-?\d{1,17}\Z", re.ASCII)
-_NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,3})?\Z", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,400}(\.\d{1,400})?([eE][+-]?\d{1,3})?\Z", re.ASCII)
 # What the document asks for: of 1971 or later, since 1970 may begin a day earlier elsewhere. More is understood.
 _SHOWN = (
     r"^(197[1-9]|19[89][0-9]|[2-8][0-9]{3})-[0-9]{2}-[0-9]{2}"
@@ -86,6 +87,7 @@ Instant = Annotated[
 Number = Annotated[int, Field(ge=1, le=2**53), Whole]
 _FORMS = ": ISO 8601 with an offset, or ms since 1970."
 _SEVERAL = "Only these {}; repeat it, or separate values by commas."
+_PLUS = " In a URL, `+` is written as `%2B`."
 _CURSOR = "`next_cursor` of the page before, which this one follows."
 EventType = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
 Status = Literal["pending", "running", "paused", "completed", "expired", "cancelled", "deleted"]
@@ -118,16 +120,19 @@ class Question(Request):
         try:
             asked = cls.parse(raw)
         except ValidationFailed as failed:
-            raise refused([*(cls._of_query(detail, lists) for detail in failed.details), *repeated]) from None
+            details = (cls._of_query(detail, lists, raw) for detail in failed.details)
+            raise refused([*details, *repeated]) from None
         if repeated:
             raise refused(repeated)
         return asked
 
     @classmethod
-    def _of_query(cls, detail: dict[str, str], lists: set[str]) -> dict[str, str]:
-        """Return a fault in the words of a query string: it has parameters, and no places in a list."""
+    def _of_query(cls, detail: dict[str, str], lists: set[str], raw: Mapping[str, Any]) -> dict[str, str]:
+        """Return a fault in the words of a query string: it has parameters and no places in a list."""
         name = detail["field"].partition(".")[0]
         field = name if name in lists else detail["field"]
+        if detail["code"] == "id" and " " in raw.get(name, ""):  # a plus that became a space
+            return detail | {"message": f"{detail['message']}; in a URL, + is written as %2B"}
         if detail["code"] != "extra_forbidden":
             return detail | {"field": field}
         known = ", ".join(item.alias or name for name, item in cls.model_fields.items()) or "none"
@@ -219,14 +224,14 @@ class SessionsQuestion(Question):
     """Sessions that the store holds, the newest first.
 
     `metadata.<key>=<value>`, up to eight times, asks for sessions whose metadata has this member: a string, or a number
-    or boolean as JSON writes it.
+    or boolean as JSON writes it. Whole numbers are compared exactly, other numbers as doubles.
     """
 
     status: list[Literal["pending", "running", "paused", "completed", "expired", "cancelled"]] = Field(
         default_factory=list, description=_SEVERAL.format("statuses")
     )
     sync_mode: list[Mode] = Field(default_factory=list, description=_SEVERAL.format("modes"))
-    participant_id: ParticipantId | None = Field(default=None, description="Only with this participant.")
+    participant_id: ParticipantId | None = Field(default=None, description=f"Only with this participant.{_PLUS}")
     limit: Annotated[int, Field(ge=1, le=100), Whole] = Field(default=50, description="Most sessions of a page.")
     cursor: Annotated[str, _cursor(_OF_SESSIONS), Field(json_schema_extra={"pattern": _OF_SESSIONS})] | None = Field(
         default=None, description=_CURSOR
@@ -271,7 +276,8 @@ def _is_written(value: Any, text: str) -> bool:
         return text == ("true" if value else "false")
     if not isinstance(value, int | float) or not _NUMBER.match(text):
         return False
-    return value == (int(text) if _WHOLE.match(text) else float(text))
+    # Neither a long whole number nor what it is asked as may be rounded: ids differ in their last digits.
+    return value == (Decimal(text) if isinstance(value, int) else float(text))
 
 
 class TextQuestion(Question):
@@ -282,10 +288,12 @@ class TextQuestion(Question):
         default="text", alias="as", description="Plain text, or a JSON array of that one text."
     )
     participant_id: ParticipantId | None = Field(
-        default=None, description="The clock of this participant, or of its group, instead of the one that runs."
+        default=None,
+        description="The clock of this participant, or of its group, instead of the one that runs." + _PLUS,
     )
     group_id: ParticipantId | None = Field(
-        default=None, description="The clock of this group instead of the one that runs; only in `per_group`."
+        default=None,
+        description="The clock of this group instead of the one that runs; only in `per_group`." + _PLUS,
     )
 
     @classmethod

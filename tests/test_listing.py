@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -298,6 +299,63 @@ def test_filters_find_what_fits_and_nothing_else(
     names = {session_id: name for name, session_id in variety.items()}
     found = [names[each["session_id"]] for each in answer.get_json()["data"]["sessions"]]
     assert sorted(found) == sorted(expected.split())
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "found"),
+    [
+        ("1234567890123456789", "1234567890123456789", True),
+        ("1234567890123456789", "1234567890123456788", False),
+        ("1234567890123456789", "1234567890123456789.0", True),
+        ("123456789012345678", "123456789012345678", True),
+        ("123456789012345678", "123456789012345679", False),
+        (str(2**53 + 1), str(2**53 + 1), True),
+        (str(2**53 + 1), str(2**53), False),
+        (str(2**53), str(2**53 + 1), False),
+        (str(2**63 - 1), str(2**63 - 1), True),
+        (str(2**63 - 1), str(2**63), False),
+        (str(2**64 - 1), str(2**64 - 1), True),
+        (str(-(2**63)), str(-(2**63)), True),
+        (str(-(2**63)), str(-(2**63) + 1), False),
+        ("-1234567890123456789", "-1234567890123456789", True),
+        ("-1234567890123456789", "1234567890123456789", False),
+        ("1", "1", True),
+        ("1", "1.0", True),
+        ("1", "true", False),
+        ("1", "1e999", False),
+        ("1.0", "1", True),
+        ("1.0", "1.0", True),
+        ("true", "true", True),
+        ("true", "1", False),
+        ("0.1", "0.1", True),
+        ("0.1", "0.10000000000000002", False),
+        ("1e25", "1e25", True),
+        ("1e25", "1" + 25 * "0", True),
+    ],
+)
+def test_whole_numbers_are_compared_exactly_and_others_as_doubles(
+    client: FlaskClient, written: str, asked: str, found: bool
+) -> None:
+    # As text: a number that is decoded and encoded may be written in another way.
+    body = json.dumps({"sync_mode": "count_up", "metadata": {"order": None}}).replace("null", written)
+    assert client.post("/v1/sessions", data=body, content_type="application/json").status_code == 201
+    data = client.get(f"/v1/sessions?metadata.order={asked}").get_json()["data"]
+    assert len(data["sessions"]) == found
+
+
+def test_a_plus_that_became_a_space_is_explained(client: FlaskClient) -> None:
+    body = {"sync_mode": "per_participant", "participants": [{"participant_id": "p+1", "total_time_ms": 5000}]}
+    session_id = client.post("/v1/sessions", json=body).get_json()["data"]["session_id"]
+    text = f"/v1/sessions/{session_id}/text"
+    for path in ("/v1/sessions?participant_id", f"{text}?participant_id", f"{text}?group_id"):
+        refused = client.get(f"{path}=p+1")
+        assert refused.status_code == 400
+        (detail,) = refused.get_json()["error"]["details"]
+        assert detail["message"].endswith("; in a URL, + is written as %2B")
+        (plain,) = client.get(f"{path}=p!1").get_json()["error"]["details"]
+        assert "%2B" not in plain["message"]
+    assert len(client.get("/v1/sessions?participant_id=p%2B1").get_json()["data"]["sessions"]) == 1
+    assert client.get(f"{text}?participant_id=p%2B1").text == "00:05"
 
 
 @pytest.mark.parametrize(
