@@ -191,6 +191,7 @@ FAILURES: dict[int, dict[str, Any]] = {
     409: _failure("CONFLICT", "the session is at version 2, not the expected one", _CURRENT),
     412: _failure("PRECONDITION_FAILED", f"the session is at {EPOCH}-2, not the expected one", _CURRENT),
     413: _failure("PAYLOAD_TOO_LARGE", "the body is larger than this server accepts"),
+    414: _failure("URI_TOO_LONG", "the path and query are longer than this server accepts"),
     415: _failure("UNSUPPORTED_MEDIA_TYPE", "send application/json, not text/plain"),
     422: _failure(
         "IDEMPOTENCY_MISMATCH",

@@ -112,6 +112,7 @@ MEANING: dict[int, str] = {
     409: "The session is not as expected; `details.current` is how it is.",
     412: "`If-Match` names another version; `details.current` is the session.",
     413: "The body is too large.",
+    414: "The URL is too long.",
     415: "The body is not plain JSON.",
     422: "The idempotency key was used for another command.",
     429: "This address does too much; nothing was changed.",

@@ -257,6 +257,8 @@ def answers(**by_status: Body) -> dict[int, Body]:
 
 def documented(**options: Any) -> Callable[[Route], Route]:
     """Return a decorator that adds a route to the document; the route stays as it is."""
+    if options.get("query"):
+        options["resp"] = options["resp"] | {414: ErrorAnswer}
 
     def decorate(route: Route) -> Route:
         DOCUMENTED[route] = Documented(**options)
