@@ -3,9 +3,10 @@
 Each bucket's list has the same sentinel as its deadlines (`syncapp.rebuild`). Where it is missing, in a store of an
 earlier release or after the key was deleted, the holder of the sweeper's lease walks all sessions by SCAN and lists
 them. During a rolling deploy or a rollback, processes of an earlier release create sessions that they do not list, so
-every `LOOK_S` the deadlines, which have every live session, are compared with the lists. A finished session's hash
-expires by itself; once a minute all members of the lists are looked at, and the expiry script, which looks again,
-removes those that are gone. Each step is short, so that the sweep is not kept waiting.
+every `LOOK_S` the deadlines, which have every live session, are compared with the lists. Where such a process holds the
+lease, as its token shows, all processes of this release do so in its place. A finished session's hash expires by
+itself; once a minute all members of the lists are looked at, and the expiry script, which looks again, removes those
+that are gone. Each step is short, so that the sweep is not kept waiting.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from syncapp.sessions import SessionStore
 
 log = structlog.get_logger(__name__)
 
+KEEPS_LISTS = "lists-"
+"""What the token of the sweeper's lease begins with if its holder keeps the lists: an earlier release does not."""
 CLEAN_S = 60.0
 """Time between two looks at all members."""
 _SLICE_S = 0.005  # how long a step may keep the next pass of the sweep waiting
@@ -44,16 +47,16 @@ class ListingUpkeep:
         self._clock = clock
         self._work: Iterator[None] | None = None
         self._look_at_s = self._clean_at_s = 0.0
+        self._held = False
 
     def step(self, *, held: bool) -> None:
         """Go on for a moment with what is to be done, if anything is; never raises.
 
-        held: whether this process has the sweeper's lease. Without it nothing is done, and work is given up: the next
-        holder begins with a look at the sentinels.
+        held: whether this process has the sweeper's lease. Without it nothing is done unless a process of an earlier
+        release has it. Work is given up when it changes hands: the next holder begins with a look at the sentinels.
         """
-        if not held:
-            self._work, self._look_at_s = None, 0.0
-            return
+        if held != self._held:
+            self._held, self._work, self._look_at_s = held, None, 0.0
         try:
             if self._work is None:
                 self._work = self._due()
@@ -72,11 +75,16 @@ class ListingUpkeep:
         now_s = self._clock()
         if now_s >= self._look_at_s:
             self._look_at_s = now_s + LOOK_S
-            return self._look()
-        if now_s >= self._clean_at_s:
+            return self._look() if self._held or self._is_neglected() else None
+        if self._held and now_s >= self._clean_at_s:
             self._clean_at_s = now_s + CLEAN_S
             return self._clean()
         return None
+
+    def _is_neglected(self) -> bool:
+        """Tell whether the lease's holder does not keep the lists."""
+        (token,) = self._call([packed("GET", self._keys.sweeper())])
+        return token is not None and not token.startswith(KEEPS_LISTS)
 
     def _look(self) -> Iterator[None]:
         yield from self._fill()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from syncapp import metrics
 from syncapp.errors import StoreUnavailable
 from syncapp.keys import Keyspace
 from syncapp.lines import packed, pool_of
-from syncapp.listing_upkeep import ListingUpkeep
+from syncapp.listing_upkeep import KEEPS_LISTS, ListingUpkeep
 from syncapp.loops import Loops
 from syncapp.rebuild import Rebuild
 from syncapp.sessions import SessionStore
@@ -74,7 +75,7 @@ class Lease:
     def hold(self) -> bool:
         """Take the lease or renew it, if it is time to look; tell whether it is held. Raises what redis raises."""
         if self._clock() >= self._look_at_s:
-            self._tell((self.held and self._renewed()) or bool(self._lock.acquire(blocking=False)))
+            self._tell((self.held and self._renewed()) or self._taken())
             if not self.held:
                 self._remove_if_no_lease()
             self._look_at_s = self._clock() + RENEW_S
@@ -94,6 +95,9 @@ class Lease:
             self._look_at_s = 0.0
             with contextlib.suppress(LockError):  # another process has it by now
                 self._lock.release()
+
+    def _taken(self) -> bool:
+        return bool(self._lock.acquire(blocking=False, token=f"{KEEPS_LISTS}{uuid.uuid4().hex}"))
 
     def _renewed(self) -> bool:
         try:

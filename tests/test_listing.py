@@ -13,6 +13,7 @@ import requests
 from clocks import NOON_MS, SetClock, chess, make_store, settings
 from flask.testing import FlaskClient
 from peers import eventually
+from redis.lock import Lock
 from test_api import CHESS, faults
 
 from syncapp import create_app, live_sessions
@@ -27,6 +28,7 @@ from syncapp.questions import SessionsQuestion
 from syncapp.rebuild import LOOK_S, WALKED
 from syncapp.redis import connect
 from syncapp.sessions import SessionStore
+from syncapp.sweeper import Lease
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 
@@ -75,12 +77,12 @@ def upkeep(redis_url: str, store: SessionStore, minutes: Minutes) -> ListingUpke
     return ListingUpkeep(connect(settings(redis_url)), store, KEYS, minutes)
 
 
-def finish(upkeep: ListingUpkeep) -> None:
+def finish(upkeep: ListingUpkeep, *, held: bool = True) -> None:
     """Let everything happen that is to be done now."""
     for _ in range(10_000):
-        upkeep.step(held=True)
+        upkeep.step(held=held)
         if upkeep._work is None:
-            upkeep.step(held=True)
+            upkeep.step(held=held)
             if upkeep._work is None:
                 return
     raise AssertionError("the upkeep never ends")
@@ -603,9 +605,30 @@ def test_what_has_expired_is_taken_off_the_list_within_a_minute(
     assert listed(redis) == set(found[40:])
 
 
-def test_without_the_lease_nothing_is_done(upkeep: ListingUpkeep, redis: Redis) -> None:
-    upkeep.step(held=False)
+def test_without_the_lease_nothing_is_done(
+    redis_url: str, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    finish(upkeep, held=False)
+    assert Lease(connect(settings(redis_url)), KEYS.sweeper()).hold()
+    minutes.now_s += LOOK_S
+    finish(upkeep, held=False)
     assert not any(map(redis.exists, LISTS))
+
+
+def test_where_an_earlier_release_sweeps_another_process_keeps_the_lists(
+    store: SessionStore, clock: SetClock, live: LiveSessions, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    assert Lock(redis, KEYS.sweeper(), timeout=60, thread_local=False).acquire(blocking=False)  # as it took it
+    first = made(store, clock, 20)
+    redis.delete(*LISTS)
+    finish(upkeep, held=False)
+    assert ids(live) == first
+    assert live.page(SessionsQuestion()).complete
+    later = made(store, clock, 20)
+    left_out(redis, later)
+    minutes.now_s += LOOK_S
+    finish(upkeep, held=False)
+    assert ids(live) == [*later, *first]
 
 
 def test_a_store_that_is_away_does_not_end_the_upkeep(
