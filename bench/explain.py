@@ -148,9 +148,7 @@ def questions(cursor: Cursor, long_id: str, long_epoch: int) -> dict[str, tuple[
         " OFFSET (SELECT count(*) * 2 / 5 FROM sync_sessions) LIMIT 1"
     )
     ((short_id, epoch, at),) = cursor.fetchall()
-    columns = ", ".join(
-        {"at_ms": statements.AT_MS, "event": statements.EVENT}.get(name, name) for name in statements.EVENT_COLUMNS
-    )
+    columns = ", ".join(statements.EXPRESSIONS.get(name, name) for name in statements.EVENT_COLUMNS)
     page = {"session_id": short_id, "epoch": 0, "version": 0, "limit": 101, "types": ["session_paused"], "since": at}
     deep = page | {"session_id": long_id, "epoch": long_epoch, "version": LONG // 2}
 

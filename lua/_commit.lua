@@ -133,8 +133,8 @@ local function publish(keys, call)
 end
 
 -- Commit what was set and touched as one event that took effect at `at`; returns its event and patch. Whoever
--- calls it publishes, when there is nothing left to write. The returned patch has the idle end, too; the
--- message has it beside the patch, because an earlier release fails on unknown members of a patch.
+-- calls it publishes, when there is nothing left to write. The returned patch has the idle end and the
+-- completion, too; the message has them beside the patch, because an earlier release fails on unknown members of it.
 --   word, details   the event's type, and JSON texts of what it concerns
 --   actor           'client' for a command, 'system' for what a session does by itself
 --   elapsed         ms charged by this commit, or nil
@@ -148,18 +148,20 @@ local function commit(session, keys, call, now, at, word, details, actor, elapse
   local ended = session.changed.status and not LIVE[session.status] and not deleted
   local event = event_of(word, at, details)
   local patch = deleted and '{}' or patch_of(session)
-  local idle, told = session.idling and ',"idle_ms":' .. int(session.idle_ms) or '', patch
-  if not deleted and (session.idling or session.changed.idling) then
-    told = string.sub(patch, 1, -2) .. (session.idling and idle or ',"idle_ms":null') .. '}'
-  end
   if deleted then write_tombstone(session, call, now) else write_fields(session) end
+  local completion = completion_of(session)
+  local ending = completion and ',"completion":' .. completion or ''
+  local idle, told = session.idling and ',"idle_ms":' .. int(session.idle_ms) or '', patch
+  local cleared = session.changed.idling and not session.idling and ',"idle_ms":null' or ''
+  local more = idle .. cleared .. ending
+  if not deleted and more ~= '' then told = string.sub(patch, 1, -2) .. more .. '}' end
   schedule(session, keys, call, now)
   list(session, keys, call)
   local snapshot
   if ended or session.version == 1 or (session.version % SNAPSHOT_EVERY == 0 and not deleted) then
     snapshot = cjson.encode(snapshot_of(session))
   end
-  local message = message_of(session, call, actor, elapsed, event, patch, idle, snapshot)
+  local message = message_of(session, call, actor, elapsed, event, patch, idle .. ending, snapshot)
   redis.call('HSET', session.key, 'chain', chain_on(session, message))
   redis.call('XADD', keys.outbox, '*', 'message', message)
   if redis.call('SET', keys.nudge, '1', 'NX', 'PX', NUDGE_MS) then call.nudge = 1 end

@@ -48,7 +48,6 @@ local function patch_of(session)
   if changed.status then member('status', quote(session.status)) end
   if changed.status or changed.turn then member('active_participant_id', quote_or_null(active_id(session))) end
   if changed.metadata then member('metadata', session.metadata) end
-  if changed.completion then member('completion', session.completion) end
   if next(session.touched.p) then member('participants', '{' .. participants_patch(session) .. '}') end
   if next(session.touched.g) then member('groups', '{' .. groups_patch(session) .. '}') end
   return '{' .. table.concat(parts, ',') .. '}'
@@ -60,12 +59,12 @@ local function event_of(word, at, details)
   return object(EVENT, details)
 end
 
--- `previous` is the hash of the session's message before this one; an epoch's first may have none. idle: the idle
--- end as another JSON member, or ''.
-local function message_of(session, call, actor, elapsed, event, patch, idle, snapshot)
+-- `previous` is the hash of the session's message before this one; an epoch's first may have none. beside: more
+-- JSON members after the patch, or ''.
+local function message_of(session, call, actor, elapsed, event, patch, beside, snapshot)
   return string.format(MESSAGE, call.session_id, session.epoch, session.version, session.sync_mode, session.status,
     session.cycle_count, int_or_null(elapsed), actor, call.request_id, session.chain or '', event, patch,
-    idle, snapshot and ',"snapshot":' .. snapshot or '')
+    beside, snapshot and ',"snapshot":' .. snapshot or '')
 end
 
 -- Add to what an event concerns who is active, and in which group.

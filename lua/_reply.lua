@@ -4,9 +4,14 @@
 local DEFINITION = 3  -- its place in a state, after scalars and metadata
 local TAGS = 4
 
--- What a completed session keeps of its end, as a word after the tags; '' if there is nothing.
+-- What a completed session keeps of its end, as JSON; false if there is nothing.
+local function completion_of(session)
+  return session.status == 'completed' and redis.call('HGET', session.key, 'completion')
+end
+
+-- The same as a word after the tags; '' if there is nothing.
 local function completion_word(session)
-  local completion = session.status == 'completed' and redis.call('HGET', session.key, 'completion')
+  local completion = completion_of(session)
   return completion and ' completion=' .. string.gsub(completion, ' ', '\\u0020') or ''
 end
 

@@ -22,7 +22,7 @@ from syncapp.past import Moment
 from syncapp.pool import ReadPool
 from syncapp.questions import AtQuestion, EventsQuestion, HistoryQuestion
 from syncapp.remains import Remains
-from syncapp.state import iso, public_patch
+from syncapp.state import add_completion, iso, public_patch
 from syncapp.topics import Order
 
 Row = dict[str, Any]
@@ -162,8 +162,7 @@ def _events(cursor: Cursor, session_id: str, asked: EventsQuestion, columns: Seq
         filters += " AND at >= %(since)s"
     if asked.until is not None:
         filters += " AND at < %(until)s"
-    told = {"at_ms": statements.AT_MS, "event": statements.EVENT, "idle_ms": statements.IDLE_MS}
-    named = ", ".join(told.get(name, name) for name in columns)
+    named = ", ".join(statements.EXPRESSIONS.get(name, name) for name in columns)
     values |= {"types": asked.type, "since": iso(asked.since), "until": iso(asked.until)}
     cursor.execute(statements.EVENTS.format(columns=named, filters=filters), values)
     rows = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
@@ -177,7 +176,10 @@ def _events(cursor: Cursor, session_id: str, asked: EventsQuestion, columns: Seq
 def _shown(row: Row) -> Row:
     """Return an event's row under the names that clients know."""
     shown = {"epoch": row.pop("epoch"), "version": row.pop("version"), "type": row.pop("event_type")}
-    patch = public_patch({**row["patch"], "idle_ms": row.pop("idle_ms")})
+    completion = row.pop("completion")
+    patch = public_patch({**add_completion(row["patch"], completion), "idle_ms": row.pop("idle_ms")})
+    if row.get("snapshot"):
+        row["snapshot"] = add_completion(row["snapshot"], completion)  # a worker of an earlier release left it out
     return shown | {"at": iso(row["at_ms"])} | row | {"patch": patch}
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec.structs import replace
+
 from syncapp.definitions import Definition
 from syncapp.errors import AuditIncomplete
 from syncapp.layout import SCALARS, with_completion
-from syncapp.state import Session, participants_of
+from syncapp.state import Session, add_completion, participants_of
 
 SNAPSHOT_EVERY = 100
 """A whole state comes with every so many versions: that of lua/_commit.lua."""
@@ -21,7 +23,8 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 class Commit:
     """A row of the log, as far as the state after it is told by it.
 
-    patch, idle_ms: as the store committed them. record: of the whole state, where there is a snapshot, else None.
+    patch, idle_ms, completion: as the store committed them. record: of the whole state, where there is a snapshot,
+    else None; without the completion, if an earlier release stored it.
     """
 
     epoch: int
@@ -33,12 +36,24 @@ class Commit:
     event: Mapping[str, Any]
     patch: Mapping[str, Any]
     idle_ms: int | None
+    completion: Mapping[str, Any] | None
     record: Mapping[str, Any] | None
 
     @property
     def order(self) -> tuple[int, int]:
         """(epoch, version)."""
         return (self.epoch, self.version)
+
+    def whole(self, session_id: str) -> Session | None:
+        """Return the session after it, as its record tells; None if it has none."""
+        if self.record is None:
+            return None
+        session = session_of(session_id, self.record)
+        return replace(session, completion=self.completion) if self.completion else session
+
+    def after(self, session: Session) -> Session:
+        """Return the session after it, from the one before."""
+        return session.fold(add_completion(self.patch, self.completion), self.idle_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +94,14 @@ def fold(session_id: str, commits: Iterable[Commit]) -> Session:
     """
     session: Session | None = None
     for commit in commits:
-        if session is None and commit.record is not None:
-            session = session_of(session_id, commit.record)
-        elif session is None:
-            raise missing(commit.epoch, 1)
+        if session is None:
+            session = commit.whole(session_id)
+            if session is None:
+                raise missing(commit.epoch, 1)
         elif commit.version != session.version + 1:
             raise missing(commit.epoch, session.version + 1)
         else:
-            session = session.fold(commit.patch, commit.idle_ms)
+            session = commit.after(session)
     if session is None:
         raise LookupError("nothing was given to fold")
     return session

@@ -18,7 +18,7 @@ from syncapp import statements
 from syncapp.db import Cursor
 from syncapp.layout import RECORD_WIDTH
 from syncapp.moments import commits_of
-from syncapp.past import Commit, session_of
+from syncapp.past import Commit
 from syncapp.state import Session, iso
 
 _TIMEOUTS = frozenset({"cycle_timed_out", "session_expired"})
@@ -164,13 +164,12 @@ def of(cursor: Cursor, session_id: str) -> Remains | None:
     status = commits[-1].status
     if status == "deleted":
         commits.pop()
-    record = commits[0].record
-    if record is None:
+    record, session = commits[0].record, commits[0].whole(session_id)
+    if record is None or session is None:
         raise LookupError("commits to fold begin with a whole state")
-    session = session_of(session_id, record)
     inner = Inner.of(record, session)
     for commit in commits[1:]:
-        before, session = session, session.fold(commit.patch, commit.idle_ms)
+        before, session = session, commit.after(session)
         inner.enter(commit, before, session)
     return Remains(epoch, version, _hash(message), status, session, inner)
 

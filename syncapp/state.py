@@ -42,8 +42,13 @@ def _iso_second(second: int) -> str:
 
 
 def patch_of(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
-    """Return what `Session.fold` needs from a commit's message: its patch and the idle end."""
-    return message["patch"], message.get("idle_ms")
+    """Return what `Session.fold` needs from a commit's message: its patch, with the completion, and the idle end."""
+    return add_completion(message["patch"], message.get("completion")), message.get("idle_ms")
+
+
+def add_completion(patch: Mapping[str, Any], completion: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return a patch, or a state document, with the completion that the message has beside the patch, if any."""
+    return {**patch, "completion": completion} if completion else patch
 
 
 def public_patch(patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 EVENT_COLUMNS = (
     "epoch", "version", "event_type", "at_ms", "status", "cycle_count", "participant_id", "next_participant_id",
-    "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "event", "patch", "idle_ms",
+    "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "event", "patch", "idle_ms", "completion",
 )  # fmt: skip
 SESSION_COLUMNS = (
     "session_id", "sync_mode", "status", "epoch", "version", "cycle_count", "participant_count", "total_time_ms",
@@ -13,7 +13,12 @@ SESSION_COLUMNS = (
 AT_MS = "(extract(epoch FROM at) * 1000)::bigint"
 EVENT = "message -> 'event'"
 IDLE_MS = "(message ->> 'idle_ms')::bigint"
-_COMMIT = f"epoch, version, {AT_MS}, status, cycle_count, actor, {EVENT}, message -> 'patch', {IDLE_MS}, record"
+COMPLETION = "message -> 'completion'"
+EXPRESSIONS = {"at_ms": AT_MS, "event": EVENT, "idle_ms": IDLE_MS, "completion": COMPLETION}
+"""Of EVENT_COLUMNS, those that the table has under no such name."""
+_COMMIT = (
+    f"epoch, version, {AT_MS}, status, cycle_count, actor, {EVENT}, message -> 'patch', {IDLE_MS}, {COMPLETION}, record"
+)
 
 EXISTS = "SELECT 1 FROM sync_events WHERE session_id = %s LIMIT 1"
 EVENTS = (

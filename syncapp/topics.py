@@ -213,7 +213,7 @@ class Topic:
                 return Update(self.session_id, now_ms, order=order, event=event)
             session = self._after(message, order)
             if session:
-                patch = patch_between(message["patch"], self._held, session)
+                patch = patch_between(patch_of(message)[0], self._held, session)
                 self._hold(session, order)
                 return Update(self.session_id, now_ms, session=session, event=event, patch=patch)
             self.current = False

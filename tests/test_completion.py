@@ -12,6 +12,7 @@ import redis as redis_py
 from clocks import NOON_MS, PARTIALS, SetClock, chess, crowd, dump, make_store, messages, settings
 from flask.testing import FlaskClient
 from test_api import CHESS, error, faults
+from test_audit import rows
 from test_replay import Log
 
 from syncapp import create_app
@@ -22,10 +23,11 @@ from syncapp.calls import _fingerprint
 from syncapp.commands import Claim
 from syncapp.keys import Keyspace
 from syncapp.models import CreateSession
-from syncapp.questions import AtQuestion
+from syncapp.questions import AtQuestion, EventsQuestion
 from syncapp.recovery import Outcome
 from syncapp.sessions import SessionStore
 from syncapp.state import Session, patch_of
+from syncapp.topics import Topic
 from syncapp.verifier import Checked, verify
 
 Db = psycopg2.extensions.connection
@@ -212,3 +214,95 @@ def test_a_restored_session_has_them_again(
         assert Session.from_snapshot(ID, messages(redis, ID)[-1]["snapshot"]) == found
         log.store()
         redis.delete(Keyspace().session(ID))
+
+
+# Next to processes of an earlier release, which know no completion.
+
+KEPT: dict[str, Any] = {"reason": "over", "result": RESULT}
+FORGET = "UPDATE sync_events SET snapshot = snapshot - 'completion', record = record - 'completion' RETURNING 1"
+
+
+def test_the_completion_stands_beside_the_patch_of_its_message(store: SessionStore, redis: redis_py.Redis) -> None:
+    store.create(chess(session_id=ID))
+    topic = Topic(ID, "")
+    topic.confirmed()
+    topic.found(store.get(ID).found, topic.order, NOON_MS)
+    topic.current = True
+    answer = store.complete(ID, **KEPT)
+    (*_, message) = messages(redis, ID)
+    assert "completion" not in message["patch"]  # an earlier release could not fold it
+    assert message["completion"] == KEPT
+    told = topic.take(message, NOON_MS)
+    assert told
+    assert told.patch
+    assert answer.patch
+    assert told.patch["completion"] == answer.patch["completion"] == KEPT
+
+
+def test_a_row_that_an_earlier_release_stored_is_as_committed_and_read_with_its_completion(
+    store: SessionStore, log: Log, db: Db, database_url: str
+) -> None:
+    store.create(chess(session_id=ID))
+    store.complete(ID, **KEPT)
+    log.store()
+    exported = list(log.history.export(ID))
+    assert exported[0][1]["snapshot"]["completion"] == exported[0][1]["patch"]["completion"] == KEPT
+    rows(db, FORGET)
+    assert list(verify(database_url, Checked())) == []
+    assert log.history.at(ID, AtQuestion(version=2)).document()["completion"] == KEPT
+    assert log.history.events(ID, EventsQuestion()).rows[1]["patch"]["completion"] == KEPT
+    assert list(log.history.export(ID)) == exported
+
+
+def test_a_session_is_restored_with_the_completion_that_an_earlier_release_did_not_store(
+    store: SessionStore, log: Log, db: Db, redis: redis_py.Redis, redis_url: str, database_url: str
+) -> None:
+    store.create(chess(session_id=ID))
+    store.complete(ID, **KEPT)
+    log.recoveries["run"]._store.time_ms = lambda: NOON_MS  # type: ignore[method-assign]
+    for _ in range(2):  # the second time from the message of the restore
+        log.store()
+        rows(db, FORGET)
+        redis.delete(Keyspace().session(ID))
+        assert log.recoveries["run"].recover(ID) is Outcome.RESTORED
+        assert make_store(redis_url).get(ID).found.completion == KEPT
+    log.store()
+    assert list(verify(database_url, Checked())) == []
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ('snapshot = snapshot || \'{"completion": {"reason": "flag"}}\'', "snapshot"),
+        ("snapshot = snapshot || '{\"completion\": null}'", "snapshot"),
+        ("snapshot = snapshot - 'metadata'", "snapshot"),
+        ("snapshot = snapshot || '{\"cycle_count\": 7}'", "snapshot"),
+        ("snapshot = NULL", "snapshot"),
+        ('record = record || \'{"completion": "{}"}\'', "record"),
+        ("record = record - 'turn'", "record"),
+        ("patch = patch || '{\"completion\": {}}'", "patch"),
+    ],
+)
+def test_any_other_difference_in_such_a_row_is_found(
+    store: SessionStore, log: Log, db: Db, database_url: str, change: str, name: str, *, is_forgotten: bool
+) -> None:
+    store.create(chess(session_id=ID))
+    store.complete(ID, **KEPT)
+    log.store()
+    if is_forgotten:
+        rows(db, FORGET)
+    assert rows(db, f"UPDATE sync_events SET {change} WHERE version = 2 RETURNING 1")
+    (fault,) = verify(database_url, Checked())
+    assert f"version 2: {name} is not what its message says" in str(fault)
+
+
+@pytest.mark.parametrize("column", ["snapshot", "record"])
+def test_a_completion_that_is_missing_in_one_column_only_is_found(
+    store: SessionStore, log: Log, db: Db, database_url: str, column: str
+) -> None:
+    store.create(chess(session_id=ID))
+    store.complete(ID, **KEPT)
+    log.store()
+    rows(db, f"UPDATE sync_events SET {column} = {column} - 'completion' RETURNING 1")
+    assert len(list(verify(database_url, Checked()))) == 1

@@ -378,7 +378,7 @@ class ClockMachine(RuleBasedStateMachine):
             self.client_state = orjson.loads(orjson.dumps(self.folded.state(0)))
         else:
             before, self.folded = self.folded, self.folded.fold(*patch_of(message))
-            patch = patch_between(message["patch"], before, self.folded)
+            patch = patch_between(patch_of(message)[0], before, self.folded)
             update = Update(self.session_id, 0, session=self.folded, event=message["event"], patch=patch)
             self.client_state = fold(self.client_state, orjson.loads(update.payload(Told.STATE_PATCH)))
             assert self.client_state == orjson.loads(orjson.dumps(self.folded.state(update.at_ms)))
