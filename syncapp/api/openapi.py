@@ -217,7 +217,7 @@ def _failure(status: int) -> dict[str, Any]:
 
 def _headers(status: int, body: Any) -> dict[str, Any]:
     by_type = [header for kind in body if kind in OF_TYPE for header in OF_TYPE[kind]] if isinstance(body, dict) else []
-    names = ["X-Request-Id"] if status != 413 else []  # said before the request has an id
+    names = ["X-Request-Id"] if status not in (413, 414) else []  # said before the request has an id
     names += [*by_type, *OF_STATUS.get(status, ())]
     if isinstance(body, type):
         names += OF_MODEL.get(body, ())
