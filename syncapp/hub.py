@@ -197,6 +197,15 @@ class Hub:
         if topic.subscribed and (topic.waiting or not topic.current):
             self._want(topic, "" if topic.current else "gap")
 
+    def _found_ahead(self, topic: Topic, session: Session, asked: set[Watcher]) -> None:
+        """Answer those who asked with a state ahead of its messages, which tell the others, with each event."""
+        answered = asked & topic.waiting.keys()
+        for watcher in answered:
+            del topic.waiting[watcher]
+        self._offer(topic, answered, Update(topic.session_id, self.clock.now_ms(), session=session))
+        if topic.waiting:
+            self._want(topic, "asked")
+
     def _failed(self, topic: Topic, failure: SyncError) -> None:
         """Tell those who wait, and try again later."""
         self._offer(topic, list(topic.waiting), topic.failure(self.clock.now_ms(), failure))
@@ -272,9 +281,14 @@ class Hub:
                 self._failed(topic, failure)
                 return
             topic.reading, topic.failures = False, 0
-            if topic.watchers:
-                topic.current = generation == topic.generation
-                self._found(topic, session, before, asked)
+            if not topic.watchers:
+                return
+            is_subscribed_still = generation == topic.generation
+            if session and topic.current and is_subscribed_still and session.order > topic.order:
+                self._found_ahead(topic, session, asked)
+                return
+            topic.current = is_subscribed_still
+            self._found(topic, session, before, asked)
 
     def _tend(self) -> float:
         """Do the work that no message triggers; return how long to wait (s) before the next time."""

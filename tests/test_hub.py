@@ -695,9 +695,15 @@ def test_who_knows_of_a_version_that_the_hub_has_not_heard_of_is_never_shown_the
 
 
 def test_who_comes_after_an_answer_of_this_process_is_never_shown_an_older_version(
-    redis_url: str, read: Counting, store: SessionStore, running: Session, unheard: Callable[[], Session]
+    redis_url: str,
+    read: Counting,
+    store: SessionStore,
+    running: Session,
+    unheard: Callable[[], Session],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with closing_hub(Hub(settings(redis_url), read, seen=store.known)) as hub:
+        monkeypatch.setattr(hub._inspection, "missed", lambda _: [])
         first, second = Recorder(), Recorder()
         hub.watch(running.session_id, first)
         first.wait_for_order(running.order)
@@ -706,6 +712,7 @@ def test_who_comes_after_an_answer_of_this_process_is_never_shown_an_older_versi
         hub.watch(running.session_id, second)
         second.wait_for_order(newest.order)
         assert second.orders == [newest.order]
+        assert first.orders == [running.order]  # the message, with its event, is what it is told by
 
 
 def test_who_claims_what_the_store_does_not_know_is_told_what_is_so(hub: Hub, running: Session) -> None:
