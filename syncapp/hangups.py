@@ -44,7 +44,7 @@ class Hangups:
                 epoll.unregister(fd)
 
     def run_once(self) -> None:
-        """Call for everybody who has hung up since."""
+        """Call `leave` of each client that has hung up since the last look."""
         if self._epoll:
             for fd, _ in self._epoll.poll(0, _MOST_AT_ONCE):
                 if leave := self._told.get(fd):

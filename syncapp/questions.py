@@ -1,90 +1,26 @@
-"""What clients may ask of the log: query strings as values, every fault at once; instants are in ms."""
+"""What clients may ask for by a query string, and every fault of it at once; instants are in ms."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, get_origin
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from syncapp.clock_text import Format
 from syncapp.errors import ValidationFailed
 from syncapp.fields import UUID_PATTERN, Mode, ParticipantId
-from syncapp.past import ms_of
+from syncapp.query_values import Instant, Number, Whole, cursor_of, instant, members
 from syncapp.validation import Request, refused
 
-_LATEST_MS = 253_402_300_799_999  # the last instant of the year 9999
-MOST_MEMBERS = 8
 _MEMBER = "metadata."
-_WHOLE = re.compile(r"-?\d{1,17}\Z", re.ASCII)
 _NUMBER = re.compile(r"-?\d{1,400}(\.\d{1,400})?([eE][+-]?\d{1,3})?\Z", re.ASCII)
-# What the document asks for: of 1971 or later, since 1970 may begin a day earlier elsewhere. More is understood.
-_SHOWN = (
-    r"^(197[1-9]|19[89][0-9]|[2-8][0-9]{3})-[0-9]{2}-[0-9]{2}"
-    r"T[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
-)
 _OF_EVENTS = r"^[0-9]{1,15}-[0-9]{1,15}$"
 _OF_SESSIONS = r"^[0-9]{1,14}_" + UUID_PATTERN.removeprefix("^")
-_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+ -]\d\d:?\d\d)\Z", re.ASCII)
-
-
-def _whole(text: Any) -> Any:
-    return int(text) if isinstance(text, str) and _WHOLE.match(text) else text
-
-
-def _instant(text: Any) -> Any:
-    """Read ms or ISO 8601 with an offset; a plus that the query string turned into a space is one again."""
-    if not isinstance(text, str) or _WHOLE.match(text):
-        return _whole(text)
-    if _ISO.match(text):
-        try:
-            return ms_of(datetime.fromisoformat(re.sub(r" (\d\d:?\d\d)\Z", r"+\1", text)).isoformat())
-        except (ValueError, OverflowError):
-            pass
-    raise PydanticCustomError("instant", "must be ISO 8601 with an offset, or ms since 1970, such as 1767268800000")
-
-
-def _members(asked: Any) -> Any:
-    if not isinstance(asked, dict):
-        raise PydanticCustomError("members", "must be asked for as metadata.<key>=<value>")
-    if "" in asked:
-        raise PydanticCustomError("members", "must name a key: metadata.<key>=<value>")
-    if len(asked) > MOST_MEMBERS:
-        raise PydanticCustomError("too_long", f"may filter by at most {MOST_MEMBERS} members")
-    return asked
-
-
-def _cursor(pattern: str) -> AfterValidator:
-    compiled = re.compile(pattern.removesuffix("$") + r"\Z")
-
-    def check(text: str) -> str:
-        if not compiled.match(text):
-            raise PydanticCustomError("cursor", "must be a `next_cursor` of an earlier answer")
-        return text
-
-    return AfterValidator(check)
-
-
-Whole = BeforeValidator(_whole)
-Instant = Annotated[
-    int,
-    BeforeValidator(_instant),
-    Field(ge=0, le=_LATEST_MS),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "format": "date-time", "pattern": _SHOWN},
-                {"type": "integer", "minimum": 0, "maximum": _LATEST_MS},
-            ]
-        }
-    ),
-]
-Number = Annotated[int, Field(ge=1, le=2**53), Whole]
 _FORMS = ": ISO 8601 with an offset, or ms since 1970."
 _SEVERAL = "Only these {}; repeat it, or separate values by commas."
 _PLUS = " In a URL, `+` is written as `%2B`."
@@ -142,7 +78,7 @@ class Question(Request):
 def _backwards(raw: dict[str, Any], first: str, last: str) -> Iterator[InitErrorDetails]:
     """Yield the fault of a span that ends before it begins; what is no instant is named elsewhere."""
     try:
-        low, high = _instant(raw.get(first)), _instant(raw.get(last))
+        low, high = instant(raw.get(first)), instant(raw.get(last))
     except PydanticCustomError:
         return
     if isinstance(low, int) and isinstance(high, int) and low > high:
@@ -157,7 +93,7 @@ class EventsQuestion(Question):
     since: Instant | None = Field(default=None, alias="from", description=f"Only events from this instant on{_FORMS}")
     until: Instant | None = Field(default=None, alias="to", description=f"Only events before this instant{_FORMS}")
     limit: Annotated[int, Field(ge=1, le=1000), Whole] = Field(default=100, description="Most events of a page.")
-    cursor: Annotated[str, _cursor(_OF_EVENTS), Field(json_schema_extra={"pattern": _OF_EVENTS})] | None = Field(
+    cursor: Annotated[str, cursor_of(_OF_EVENTS), Field(json_schema_extra={"pattern": _OF_EVENTS})] | None = Field(
         default=None, description=_CURSOR
     )
 
@@ -201,7 +137,7 @@ class HistoryQuestion(Question):
     updated_from: Instant | None = Field(default=None, description=f"Only changed last from this instant on{_FORMS}")
     updated_to: Instant | None = Field(default=None, description=f"Only changed last before this instant{_FORMS}")
     limit: Annotated[int, Field(ge=1, le=1000), Whole] = Field(default=100, description="Most sessions of a page.")
-    cursor: Annotated[str, _cursor(_OF_SESSIONS), Field(json_schema_extra={"pattern": _OF_SESSIONS})] | None = Field(
+    cursor: Annotated[str, cursor_of(_OF_SESSIONS), Field(json_schema_extra={"pattern": _OF_SESSIONS})] | None = Field(
         default=None, description=_CURSOR
     )
 
@@ -233,11 +169,11 @@ class SessionsQuestion(Question):
     sync_mode: list[Mode] = Field(default_factory=list, description=_SEVERAL.format("modes"))
     participant_id: ParticipantId | None = Field(default=None, description=f"Only with this participant.{_PLUS}")
     limit: Annotated[int, Field(ge=1, le=100), Whole] = Field(default=50, description="Most sessions of a page.")
-    cursor: Annotated[str, _cursor(_OF_SESSIONS), Field(json_schema_extra={"pattern": _OF_SESSIONS})] | None = Field(
+    cursor: Annotated[str, cursor_of(_OF_SESSIONS), Field(json_schema_extra={"pattern": _OF_SESSIONS})] | None = Field(
         default=None, description=_CURSOR
     )
     # OpenAPI has no form for parameters with free names.
-    metadata: SkipJsonSchema[Annotated[dict[str, str], BeforeValidator(_members)]] = Field(default_factory=dict)
+    metadata: SkipJsonSchema[Annotated[dict[str, str], BeforeValidator(members)]] = Field(default_factory=dict)
 
     @classmethod
     def ask(cls, given: Mapping[str, Sequence[str]]) -> Self:

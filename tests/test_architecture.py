@@ -39,6 +39,7 @@ LEAVES = {
     "refusals",
     "past",
     "questions",
+    "query_values",
     "exports",
     "statements",
     "listening",

@@ -178,7 +178,7 @@ def test_an_error_without_details_has_none(base: str) -> None:
         requests.put(session, timeout=60),
         requests.post(f"{base}/v1/sessions", data="{", headers={"Content-Type": "application/json"}, timeout=60),
         requests.post(f"{base}/v1/sessions", data="{}", headers={"Content-Type": "text/plain"}, timeout=60),
-        requests.get(f"{base}/health", headers={"Accept": "a" * 9000}, timeout=60),  # read by nobody's route
+        requests.get(f"{base}/health", headers={"Accept": "a" * 9000}, timeout=60),  # refused before it reaches a route
     ):
         assert answer.status_code >= 400
         assert answer.json()["error"].keys() == {"code", "message"}

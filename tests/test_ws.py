@@ -478,7 +478,7 @@ ASKED = {
     "a ping": ({"type": "PING", "t0": 7}, "PONG"),
     "a command": ({"type": "COMMAND", "id": 1, "command": "create", "args": CHESS}, "ACK"),
     "a refused command": ({"type": "COMMAND", "id": 1, "command": "start"}, "ERROR"),
-    "what is no message": ({"type": "NOTHING"}, "ERROR"),
+    "an unknown type of message": ({"type": "NOTHING"}, "ERROR"),
 }
 
 

@@ -36,7 +36,7 @@ class LoggedEvent(Answer):
     status: Status = Field(description="The session's status after it.")
     cycle_count: int = Field(ge=0, description="Cycles that had ended then.")
     participant_id: str | None = Field(description="The participant concerned; null when nobody is.")
-    next_participant_id: str | None = Field(description="Whose turn it became; null when nobody's.")
+    next_participant_id: str | None = Field(description="Whose turn it became; null when it became nobody's.")
     group_id: str | None = Field(description="The group concerned; null outside of `per_group`.")
     remaining_ms: int | None = Field(description="Left of the budget concerned, in ms; null without one.")
     elapsed_ms: int | None = Field(description="Charged by this commit, in ms; null when nothing ran.")
@@ -142,7 +142,7 @@ class ListedSession(Answer):
     epoch: Epoch
     version: Version
     participant_count: int = Field(ge=0, description="How many participants it has.")
-    active_participant_id: str | None = Field(description="Whose turn it is; null for nobody's.")
+    active_participant_id: str | None = Field(description="Whose turn it is; null when it is nobody's.")
     cycle_count: int = Field(ge=0, description="Cycles that have ended.")
     session_started_at: Instant | None = Field(description="When it was started; null before.")
     session_completed_at: Instant | None = Field(description="When it ended; null before.")

@@ -107,7 +107,9 @@ class Patch(Answer):
     updated_at: Instant = Field(description="When the commit took effect.")
     idle_at: Instant | None = Field(default=None, description="When the session would be cancelled as idle.")
     status: Status | None = absent("The new status.")
-    active_participant_id: str | None = Field(default=None, description="Whose turn it is now; null for nobody's.")
+    active_participant_id: str | None = Field(
+        default=None, description="Whose turn it is now; null when it is nobody's."
+    )
     cycle_count: int | None = absent("Cycles that have ended.", ge=0)
     time_used_ms: int | None = absent("Settled running time, in ms.", ge=0)
     time_remaining_ms: int | None = Field(default=None, description="What is left of the session's budget, in ms.")
