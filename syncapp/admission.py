@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from flask import request
 
@@ -14,30 +14,17 @@ from syncapp import models
 from syncapp.addresses import group_of
 from syncapp.config import Settings
 from syncapp.draining import Draining
-from syncapp.errors import OriginRefused, SyncError, ValidationFailed
+from syncapp.errors import OriginRefused, SyncError, TooManyConnections, ValidationFailed
 from syncapp.limits import refused
 from syncapp.loops import Loops
 from syncapp.metrics import SOCKETS, WS_REFUSED
+from syncapp.order import NEVER, Order
 from syncapp.origins import Origins
-from syncapp.topics import NEVER, Order
 from syncapp.validation import refused as refused_query
 from syncapp.wire import Watchdog
 
 RETRY_AFTER_S = 5
 FORMATS = ("state", "patch")
-
-
-class Refused(SyncError):
-    """A request to watch that is refused with headers of its own."""
-
-    headers: ClassVar[Mapping[str, str]] = {}
-
-
-class TooManyConnections(Refused):
-    """No room for another connection; details: limit, retry_after_s."""
-
-    status, code = 503, "TOO_MANY_CONNECTIONS"
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": str(RETRY_AFTER_S)}
 
 
 class Wish(NamedTuple):

@@ -16,7 +16,8 @@ import structlog
 
 from syncapp import metrics
 from syncapp.copying import COLUMNS, COPY_BEGIN, COPY_END
-from syncapp.db import Cursor, Database, one_line
+from syncapp.db import Cursor, Database
+from syncapp.errors import one_line
 from syncapp.events import Entry, Event
 from syncapp.totals import Totals
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from syncapp.commands import Result
 from syncapp.errors import SessionNotFound, StoreUnavailable
+from syncapp.order import NEVER, Order
 from syncapp.protocol import Told
-from syncapp.topics import NEVER, Order, Update
+from syncapp.topics import Update
 
 MOST_BYTES = 262_144
 MOST_FRAMES = 64

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from syncapp.backlog import MOST_BYTES, Answer, Backlog, Item
+from syncapp.order import Order
 from syncapp.protocol import Told
-from syncapp.topics import Order, Update
+from syncapp.topics import Update
 
 LEAST_ROOM_BYTES = 8192
 """What may wait of one session, however many there are."""

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import redis
 from redis.exceptions import ResponseError
 
-from syncapp.commands import NO_CLAIM, Claim, Known, Result, Swept
+from syncapp.commands import NO_CLAIM, Claim, Result, Swept
 from syncapp.config import Settings
 from syncapp.keys import PROBE_SESSION, Keyspace
 from syncapp.redis import TRANSLATION
 from syncapp.refusals import refusal
 from syncapp.scripts import Scripts
+from syncapp.session_cache import CachedSession, SessionCache
 from syncapp.state import Session
 from syncapp.summaries import Summary
 
-_MOST_KNOWN = 2048
-_MOST_KNOWN_PARTICIPANTS = 50_000  # some 12 MB
 SETTLE_S = 2.0
 """How long a command goes on settling what is due, 64 commits a call: a week of one-second cycles takes longer."""
+
+
+class Reply(NamedTuple):
+    """A script's reply as lua/_reply.lua makes it.
+
+    state: a session's (`CachedSession.from_reply`); of expire_session the instants of its commits, of
+    summarize_session the texts of a summary. nudge: the bucket's outbox wants draining. replayed: '', 'deleted', or the
+    epoch and version of the first result.
+    """
+
+    word: str
+    now_ms: int
+    state: Sequence[str]
+    event_json: str
+    patch_json: str
+    nudge: int
+    replayed: str
+    expired_id: str
 
 
 class Calls:
@@ -44,8 +60,7 @@ class Calls:
         self._scripts = Scripts(client, partials)
         self._on_nudge = on_nudge
         self._on_miss = on_miss
-        self._known: OrderedDict[str, Known] = OrderedDict()
-        self._known_participants = 0
+        self._cache = SessionCache()
 
     def run(
         self,
@@ -55,52 +70,41 @@ class Calls:
         args: Sequence[str | bytes | int] = (),
         asked: Mapping[str, Any] | None = None,
     ) -> Result:
-        """Run a command; raises what its word means."""
-        known, reply = self.reply(command, session_id, claim, args, asked)
-        return self.result(command, session_id, claim, known, reply)
+        """Run a command; raises the error of a refusing word."""
+        reply, session = self.ask(command, session_id, claim, args, asked)
+        return self.result(command, claim, reply, session)
 
-    def reply(
+    def ask(
         self,
         command: str,
         session_id: str,
         claim: Claim,
         args: Sequence[str | bytes | int],
         asked: Mapping[str, Any] | None,
-    ) -> tuple[Known | None, list[Any]]:
-        """Run the command's script, once more if it misses a session that can be brought back.
+    ) -> tuple[Reply, Session | None]:
+        """Run a command's script; return its reply, and the session in it, if there is one.
 
-        Returns what it was told is known, and lua/_reply.lua's reply.
+        The script is run again while it has more to settle, and once more after a lost session was restored.
+        asked: what the fingerprint of the idempotency key is made from, if not from `args`.
         """
-        known, reply = self._reply(command, session_id, claim, args, asked)
-        if self._on_miss and _is_miss(command, reply) and self._on_miss(session_id):
-            return self._reply(command, session_id, claim, args, asked)
-        return known, reply
-
-    def _reply(
-        self,
-        command: str,
-        session_id: str,
-        claim: Claim,
-        args: Sequence[str | bytes | int],
-        asked: Mapping[str, Any] | None,
-    ) -> tuple[Known | None, list[Any]]:
-        """Run the command's script and pass a nudge on."""
         keys: Sequence[str] = self._keys.commit(session_id)
         fingerprint = ""
         if claim.idempotency_key is not None:
             keys = (*keys, self._keys.idempotency(session_id, claim.idempotency_key))
             fingerprint = _fingerprint(command, claim, asked if asked is not None else list(map(_text, args)))
-        known = self._known.get(session_id)
-        head = self._head(session_id, claim, fingerprint, known)
-        until_s = time.monotonic() + SETTLE_S
-        with TRANSLATION:
-            while True:
-                reply: list[Any] = self._scripts.call(f"{command}_session", keys, [*head, *args])
-                if reply[5]:
-                    self._on_nudge(self._keys.bucket(session_id))
-                if reply[0] != "busy" or time.monotonic() > until_s:
-                    break
-        return known, reply
+        until_s, may_restore = time.monotonic() + SETTLE_S, self._on_miss is not None
+        while True:
+            cached = self._cache.get(session_id)
+            head = self._head(session_id, claim, fingerprint, cached)
+            with TRANSLATION:
+                reply = Reply(*self._scripts.call(f"{command}_session", keys, [*head, *args]))
+            self._pass_nudge_on(reply, session_id)
+            if reply.word == "busy" and time.monotonic() <= until_s:
+                continue
+            if may_restore and _is_miss(command, reply) and self._on_miss and self._on_miss(session_id):
+                until_s, may_restore = time.monotonic() + SETTLE_S, False
+                continue
+            return reply, self._cache.read(session_id, cached, reply.state) if reply.state else None
 
     def check(self) -> list[str]:
         """Write what a commit may write in each bucket; return the commands that the worker may not use.
@@ -119,8 +123,8 @@ class Calls:
 
     def known(self, session_id: str) -> Session | None:
         """Return the last state of the session that this process has seen, if it is still cached."""
-        known = self._known.get(session_id)
-        return known.session if known else None
+        cached = self._cache.get(session_id)
+        return cached.session if cached else None
 
     def expire(self, session_ids: Sequence[str]) -> list[Swept | ResponseError]:
         """Run the expiry of each session, all in one round trip. Raises `StoreUnavailable`, also for a full store."""
@@ -131,9 +135,8 @@ class Calls:
                 _raise_for_all(reply)
                 swept.append(reply)
                 continue
-            if reply[5]:
-                self._on_nudge(self._keys.bucket(session_id))
-            swept.append(Swept(int(reply[1]), tuple(map(int, reply[2])), reply[0] == "busy"))
+            self._pass_nudge_on(reply, session_id)
+            swept.append(Swept(int(reply.now_ms), tuple(map(int, reply.state)), reply.word == "busy"))
         return swept
 
     def summarize(self, session_ids: Sequence[str]) -> tuple[list[Summary | None], int]:
@@ -149,12 +152,11 @@ class Calls:
                 if isinstance(reply, ResponseError):
                     _raise_for_all(reply)
                     continue
-                if reply[5]:
-                    self._on_nudge(self._keys.bucket(session_id))
-                now_ms = max(now_ms, int(reply[1]))
-                if reply[0] == "ok":
-                    found[session_id] = Summary.from_reply(session_id, reply[2])
-                elif reply[0] == "busy":
+                self._pass_nudge_on(reply, session_id)
+                now_ms = max(now_ms, int(reply.now_ms))
+                if reply.word == "ok":
+                    found[session_id] = Summary.from_reply(session_id, reply.state)
+                elif reply.word == "busy":
                     busy.append(session_id)
             if busy and time.monotonic() > until_s:
                 raise refusal("busy", "get", NO_CLAIM, None, now_ms, None)
@@ -168,13 +170,20 @@ class Calls:
             _raise_for_all(reply)
         return [reply if isinstance(reply, ResponseError) else None for reply in replies]
 
-    def _call_all(self, script: str, session_ids: Sequence[str]) -> list[Any]:
+    def _call_all(self, script: str, session_ids: Sequence[str]) -> list[Reply | ResponseError]:
         """Run a script that needs only a session id on each session, in one round trip."""
         calls = [(self._keys.commit(each), self._head(each, NO_CLAIM, "", None)) for each in session_ids]
         with TRANSLATION:
-            return self._scripts.call_all(script, calls)
+            replies = self._scripts.call_all(script, calls)
+        return [reply if isinstance(reply, ResponseError) else Reply(*reply) for reply in replies]
 
-    def _head(self, session_id: str, claim: Claim, fingerprint: str, known: Known | None) -> list[str | bytes | int]:
+    def _pass_nudge_on(self, reply: Reply, session_id: str) -> None:
+        if reply.nudge:
+            self._on_nudge(self._keys.bucket(session_id))
+
+    def _head(
+        self, session_id: str, claim: Claim, fingerprint: str, cached: CachedSession | None
+    ) -> list[str | bytes | int]:
         """Return the arguments that every script begins with."""
         return [
             session_id,
@@ -182,39 +191,27 @@ class Calls:
             "" if claim.expected_version is None else claim.expected_version,
             fingerprint,
             claim.request_id,
-            known.epoch if known else "",
-            known.tags if known else "",
+            cached.epoch if cached else "",
+            cached.tags if cached else "",
             self._settings.session_ttl_s * 1000,
             # A record must not outlive the tombstone, which keeps a later session's created_at apart from this one's.
             min(self._settings.idempotency_ttl_s, self._settings.session_ttl_s) * 1000,
             self._settings.max_unattended_cycles,
         ]
 
-    def result(self, command: str, session_id: str, claim: Claim, known: Known | None, reply: list[Any]) -> Result:
-        """Return what a reply says; raises what its word means."""
-        word, now_ms, state, event, patch, _, replayed, expired_id = reply
-        session = self.session(session_id, known, state) if state else None
-        if word != "ok":
-            raise refusal(word, command, claim, session, int(now_ms), expired_id or None)
+    def result(self, command: str, claim: Claim, reply: Reply, session: Session | None) -> Result:
+        """Return what a reply says; raises the error of a refusing word."""
+        if reply.word != "ok":
+            raise refusal(reply.word, command, claim, session, int(reply.now_ms), reply.expired_id or None)
         return Result(
             session=session,
-            now_ms=int(now_ms),
-            event_json=event,
-            patch_json=patch,
-            replayed=bool(replayed),
-            first=_first(replayed),
-            expired_participant_id=expired_id or None,
+            now_ms=int(reply.now_ms),
+            event_json=reply.event_json,
+            patch_json=reply.patch_json,
+            replayed=bool(reply.replayed),
+            first=_first(reply.replayed),
+            expired_participant_id=reply.expired_id or None,
         )
-
-    def session(self, session_id: str, known: Known | None, state: Sequence[str]) -> Session:
-        """Return the session of a state reply to a call that named `known`, and keep its parts."""
-        now_known = Known.from_reply(session_id, state, known)
-        before = self._known.pop(session_id, None)
-        self._known[session_id] = now_known
-        self._known_participants += now_known.size - (before.size if before else 0)
-        while len(self._known) > _MOST_KNOWN or self._known_participants > _MOST_KNOWN_PARTICIPANTS:
-            self._known_participants -= self._known.popitem(last=False)[1].size
-        return now_known.session
 
 
 def _raise_for_all(reply: Any) -> None:
@@ -224,11 +221,10 @@ def _raise_for_all(reply: Any) -> None:
             raise reply
 
 
-def _is_miss(command: str, reply: Sequence[Any]) -> bool:
-    """Tell whether there was no session: a delete is glad of that, but the log may know one to delete."""
-    word, _, _, event, _, _, replayed, _ = reply
-    return word in ("not_found", "session_gone") or (
-        command == "delete" and word == "ok" and not event and not replayed
+def _is_miss(command: str, reply: Reply) -> bool:
+    """Tell whether there was no session. Deleting a missing session succeeds, but the log may have it."""
+    return reply.word in ("not_found", "session_gone") or (
+        command == "delete" and reply.word == "ok" and not reply.event_json and not reply.replayed
     )
 
 

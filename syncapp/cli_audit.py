@@ -16,6 +16,7 @@ from syncapp.alerts import Alerts
 from syncapp.audit import AuditLog
 from syncapp.config import Settings
 from syncapp.drains import Drain
+from syncapp.errors import one_line
 from syncapp.findings import Fork
 from syncapp.keys import Keyspace
 from syncapp.letters import DeadLetters
@@ -83,7 +84,7 @@ def _redrive(settings: Settings) -> click.Command:
         try:
             _tally(settings).set_failed(count)
         except RedisError as error:  # a worker puts the count right within ten minutes
-            click.echo(f"Their count in Redis stays as it was for now: {db.one_line(error)}", err=True)
+            click.echo(f"Their count in Redis stays as it was for now: {one_line(error)}", err=True)
 
     return redrive
 
@@ -143,7 +144,7 @@ def _failing_in_one_line(what: str) -> Iterator[None]:
     try:
         yield
     except (RedisError, psycopg2.Error, ValueError) as error:  # the last: Redis holds something that is not a number
-        raise click.ClickException(f"{what}: {db.one_line(error)}") from error
+        raise click.ClickException(f"{what}: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from syncapp.clock_watch import agreed_steps, recorded_steps
 from syncapp.commands import Claim
 from syncapp.config import Settings
 from syncapp.drains import Drain
-from syncapp.errors import AuditIncomplete, StoreUnavailable, SyncError
+from syncapp.errors import AuditIncomplete, StoreUnavailable, SyncError, one_line
 from syncapp.history import History
 from syncapp.keys import Keyspace
 from syncapp.models import session_id
@@ -62,7 +62,7 @@ def _list(settings: Settings) -> click.Command:
             if not spans:
                 click.echo("No forward step of the store's clock was seen.")
         except (RedisError, psycopg2.Error, SyncError) as error:
-            raise click.ClickException(f"the sessions could not be listed: {db.one_line(error)}") from error
+            raise click.ClickException(f"the sessions could not be listed: {one_line(error)}") from error
 
     return list_sessions
 
@@ -111,7 +111,7 @@ def _recover(settings: Settings) -> click.Command:
         try:
             found = _recovered(settings, None if everything else named, clock)
         except (RedisError, psycopg2.Error, SyncError) as error:
-            raise click.ClickException(f"the recovery was not finished, run it again: {db.one_line(error)}") from error
+            raise click.ClickException(f"the recovery was not finished, run it again: {one_line(error)}") from error
         click.echo(", ".join(f"{count} {outcome}" for outcome, count in sorted(found.items())) or "no sessions")
         if found["failed"] or found[Outcome.AHEAD] or found[_UNDRAINED]:
             raise click.exceptions.Exit(1)

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
+from pydantic import Field
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
 from syncapp.errors import ValidationFailed
-from syncapp.past import clocks
+from syncapp.fields import ParticipantId
+from syncapp.owner_clocks import clocks
+from syncapp.query import PLUS, Query
 from syncapp.state import Session
 
 Format = Literal["mm:ss", "m:ss", "hh:mm:ss", "h:mm:ss", "ss", "mm:ss.t"]
 FORMATS: tuple[str, ...] = get_args(Format)
+
+
+class TextQuery(Query):
+    """A clock as text: the running one, or that of a participant or group, in a format."""
+
+    format: Format = Field(default="mm:ss", description="How the time is written; `.t` is tenths of a second.")
+    form: Literal["text", "array"] = Field(
+        default="text", alias="as", description="Plain text, or a JSON array of that one text."
+    )
+    participant_id: ParticipantId | None = Field(
+        default=None,
+        description="The clock of this participant, or of its group, instead of the one that runs." + PLUS,
+    )
+    group_id: ParticipantId | None = Field(
+        default=None,
+        description="The clock of this group instead of the one that runs; only in `per_group`." + PLUS,
+    )
+
+    @classmethod
+    def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
+        """Yield two owners."""
+        if "participant_id" in raw and "group_id" in raw:
+            fault = PydanticCustomError("contradiction", "cannot be given together with participant_id")
+            yield InitErrorDetails(type=fault, loc=("group_id",), input=None)
 
 
 def written(ms: int, form: str, *, down: bool) -> str:

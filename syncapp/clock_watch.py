@@ -19,10 +19,10 @@ import structlog
 
 from syncapp import metrics
 from syncapp.failover import Server
+from syncapp.instants import iso
 from syncapp.keys import Keyspace
 from syncapp.lines import even_if_full, packed, pool_of
 from syncapp.presence import Presence
-from syncapp.state import iso
 
 log = structlog.get_logger(__name__)
 

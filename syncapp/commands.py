@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from msgspec import Struct
 
-from syncapp.definitions import Definition
-from syncapp.layout import BLOCKS, DEFINITION, TAGS, parted, values_of
-from syncapp.state import Participant, Session, participants_of
+from syncapp.state import Session
 
 
 class Claim(Struct, frozen=True):
@@ -94,42 +91,3 @@ class Peeked(Struct, frozen=True):
     def order(self) -> tuple[int, int]:
         """(epoch, version)."""
         return (self.epoch, self.version)
-
-
-class Known(Struct, frozen=True):
-    """What a process keeps of a session so as not to be sent it again: never an answer by itself.
-
-    The definition does not change within an epoch; a block of participants does not change while its
-    tag stays the same. A script leaves out of its reply just what is named to it.
-    """
-
-    definition: Definition
-    tags: str
-    blocks: tuple[tuple[Participant, ...], ...]
-    reply: Sequence[str]
-    session: Session
-
-    @property
-    def epoch(self) -> int:
-        """The epoch it is of."""
-        return self.session.epoch
-
-    @property
-    def size(self) -> int:
-        """How many participants it is about."""
-        return len(self.definition.participant_ids)
-
-    @classmethod
-    def from_reply(cls, session_id: str, reply: Sequence[str], known: Known | None) -> Known:
-        """Read a state reply to a call that named `known`; one that says the same again need not be read."""
-        if known and known.reply == reply:
-            return known
-        state = values_of(reply)
-        had = known.blocks if known else ()
-        blocks = tuple(participants_of(block) if block else had[i] for i, block in enumerate(state[BLOCKS:]))
-        text = state[DEFINITION]
-        if not text and known is None:
-            raise LookupError("a script left out a definition that nobody knows")
-        definition = Definition.from_json(text) if text or known is None else known.definition
-        session = Session.from_reply(session_id, state, definition, tuple(chain.from_iterable(blocks)))
-        return cls(definition, parted(state[TAGS])[0], blocks, reply, session)

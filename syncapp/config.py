@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from syncapp.data_limits import MAX_IDLE_TIMEOUT_S
 from syncapp.setting_checks import unfit
 
-MAX_IDLE_TIMEOUT_S = 30 * 86_400
 RENAMED = {"WS_ALLOWED_ORIGINS": "ALLOWED_ORIGINS"}  # names of earlier releases are still read
 
 

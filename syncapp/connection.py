@@ -18,12 +18,13 @@ from syncapp import protocol
 from syncapp.errors import SyncError, ValidationFailed
 from syncapp.inbox import MOST_IN_FLIGHT, Inbox
 from syncapp.metrics import WS_CLOSED, WS_RECEIVED, WS_SKIPPED
+from syncapp.order import NEVER, Order
 from syncapp.outlet import Outlet
 from syncapp.protocol import Close, Command, Message, Ping, Reconnect, Subscribe, Told, Unsubscribe
 from syncapp.runner import Backend, Runner
 from syncapp.sockets import Bucket, Inspected
 from syncapp.subscriptions import Subscriptions
-from syncapp.topics import NEVER, Order, Update
+from syncapp.topics import Update
 from syncapp.wire import Wire
 
 log = structlog.get_logger(__name__)

@@ -21,14 +21,15 @@ import structlog
 from psycopg2 import extensions
 
 from syncapp import migrating
+from syncapp.errors import one_line
 from syncapp.idle import IDLE_S, IdleCloser
 from syncapp.migrating import UpgradeFailed
 from syncapp.probe import Probe
-from syncapp.troubles import AWAY, Streak, Trouble, one_line, trouble_of
+from syncapp.troubles import AWAY, Streak, Trouble, trouble_of
 
 __all__ = [
     "AWAY", "Connection", "Cursor", "Database", "UpgradeFailed", "check", "connect", "drop_partitions",
-    "make_partitions", "one_line", "upgrade",
+    "make_partitions", "upgrade",
 ]  # fmt: skip
 
 log = structlog.get_logger(__name__)

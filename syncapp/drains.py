@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from syncapp.audit import AuditLog
-from syncapp.db import one_line
+from syncapp.errors import one_line
 from syncapp.events import Entry
 from syncapp.outbox import Outbox
 

@@ -6,6 +6,7 @@ message and details.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -14,6 +15,8 @@ class SyncError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "INTERNAL_ERROR"
+    retry_after_s: ClassVar[int | None] = None
+    """Seconds to wait before the next try, unless `details` has its own; None when a retry does not help."""
 
     def __init__(self, message: str, details: Any = None) -> None:
         super().__init__(message)
@@ -24,6 +27,13 @@ class SyncError(Exception):
         """Return what a client is told: code, message, and details if there are any."""
         told = {"code": self.code, "message": self.message}
         return told if self.details is None else told | {"details": self.details}
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The HTTP headers that belong to the error: `Retry-After`, where a retry may help."""
+        details = self.details if isinstance(self.details, dict) else {}
+        wait_s = details.get("retry_after_s", self.retry_after_s)
+        return {} if wait_s is None else {"Retry-After": str(wait_s)}
 
 
 class ValidationFailed(SyncError):
@@ -143,6 +153,7 @@ class RateLimited(SyncError):
     """Too many requests; details: reason (the name of the limit), limit, retry_after_s."""
 
     status, code = 429, "RATE_LIMIT_EXCEEDED"
+    retry_after_s = 1
 
 
 class TooManySubscriptions(SyncError):
@@ -157,6 +168,23 @@ class HeadersTooLarge(SyncError):
     status, code = 431, "REQUEST_HEADER_FIELDS_TOO_LARGE"
 
 
+class UpgradeRequired(SyncError):
+    """A request that does not ask for a WebSocket, or not for version 13 of the protocol."""
+
+    status, code = 426, "UPGRADE_REQUIRED"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What RFC 6455 and RFC 9110 require with this status."""
+        return {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+
+
+class TooManyConnections(SyncError):
+    """No room for another connection; details: limit, retry_after_s."""
+
+    status, code = 503, "TOO_MANY_CONNECTIONS"
+
+
 class InternalError(SyncError):
     """Our fault; details: request_id, under which it is logged."""
 
@@ -165,6 +193,7 @@ class StoreUnavailable(SyncError):
     """Redis does not answer; details: retry_after_s."""
 
     status, code = 503, "STORE_UNAVAILABLE"
+    retry_after_s = 1
 
 
 class AuditBacklog(StoreUnavailable):
@@ -183,6 +212,7 @@ class ServerStopping(SyncError):
     """This process is about to end, and begins nothing new; details: retry_after_s."""
 
     status, code = 503, "SERVER_STOPPING"
+    retry_after_s = 1
 
 
 class AuditUnavailable(StoreUnavailable):
@@ -219,3 +249,8 @@ BY_WORD: dict[str, type[SyncError]] = {
     "store_full": StoreFull,
 }
 """What each refusing word of a script becomes; `ok` is the only other word."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's text as one line."""
+    return " ".join(str(error).split()) or type(error).__name__

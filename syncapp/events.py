@@ -19,8 +19,9 @@ from msgspec.json import Decoder
 from msgspec.structs import astuple
 
 from syncapp.copying import COLUMNS, copied_row
+from syncapp.instants import iso
 from syncapp.layout import BLOCKS, DEFINITION, SCALARS, TAGS, parted, values_of_snapshot
-from syncapp.state import Session, iso
+from syncapp.state import Session
 
 Row = dict[str, Any]
 """Column values by name, as JSON; instants are ISO 8601 text, exact to the millisecond."""

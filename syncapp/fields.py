@@ -9,10 +9,8 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-MAX_PARTICIPANTS = 1000
-MAX_METADATA_BYTES = 16_384
-MAX_ACTION_BYTES = 4096
-MAX_RESULT_BYTES = 1024
+from syncapp.data_limits import MAX_METADATA_BYTES, MAX_RESULT_BYTES
+
 UUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 ID_PATTERN = r"^[A-Za-z0-9._:@+-]{1,64}$"
 IDEMPOTENCY_KEY_PATTERN = r"^[\x21-\x7e]{1,128}$"

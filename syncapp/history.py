@@ -18,12 +18,13 @@ from syncapp import moments, remains, statements
 from syncapp.db import Cursor
 from syncapp.definitions import Definition
 from syncapp.errors import AuditIncomplete, SessionNotFound, StoreUnavailable, ValidationFailed
+from syncapp.instants import iso
+from syncapp.order import Order
 from syncapp.past import Moment
 from syncapp.pool import ReadPool
-from syncapp.questions import AtQuestion, EventsQuestion, HistoryQuestion
-from syncapp.remains import Remains
-from syncapp.state import add_completion, iso, public_patch
-from syncapp.topics import Order
+from syncapp.questions import AtQuery, EventsQuery, HistoryQuery
+from syncapp.restore import RestorePoint
+from syncapp.state import add_completion, public_patch
 
 Row = dict[str, Any]
 """A row as clients see it: JSON, instants as ISO 8601."""
@@ -75,7 +76,7 @@ class History:
         self.now_ms = now_ms
         self._is_on_its_way = is_on_its_way
 
-    def events(self, session_id: str, asked: EventsQuestion) -> Page:
+    def events(self, session_id: str, asked: EventsQuery) -> Page:
         """Return events in the order of their commits. Raises `SessionNotFound` when the log has none at all."""
         return self._pool.ask(lambda cursor: _events(cursor, session_id, asked, statements.EVENT_COLUMNS))
 
@@ -83,11 +84,11 @@ class History:
         """Yield all events, with snapshots, a bounded number at a time. Raises `SessionNotFound` at the first."""
         columns, page = (*statements.EVENT_COLUMNS, "snapshot"), Page([], "0-0")
         while page.next_cursor:
-            asked = EventsQuestion(limit=EXPORT_ROWS, cursor=page.next_cursor)
+            asked = EventsQuery(limit=EXPORT_ROWS, cursor=page.next_cursor)
             page = self._pool.ask(partial(_events, session_id=session_id, asked=asked, columns=columns))
             yield page.rows
 
-    def at(self, session_id: str, asked: AtQuestion) -> Moment:
+    def at(self, session_id: str, asked: AtQuery) -> Moment:
         """Return a session as it was at an instant, or after a version, shown as of that commit's own instant.
 
         Raises `SessionNotFound` when there was none, `AuditIncomplete` when an event is missing that the
@@ -129,11 +130,11 @@ class History:
         except StoreUnavailable:
             return int(time.time() * 1000)
 
-    def sessions(self, asked: HistoryQuestion) -> Page:
+    def sessions(self, asked: HistoryQuery) -> Page:
         """Return sessions, the last changed first."""
         return self._pool.ask(lambda cursor: _sessions(cursor, asked))
 
-    def remains(self, session_id: str) -> Remains | None:
+    def remains(self, session_id: str) -> RestorePoint | None:
         """Return what the log knows last of a session, for a recovery; None when it knows nothing.
 
         Raises `AuditIncomplete` when an event is missing that this stands on.
@@ -153,7 +154,7 @@ class History:
         return self._pool.ask(lambda cursor: _statistics(cursor, session_id))
 
 
-def _events(cursor: Cursor, session_id: str, asked: EventsQuestion, columns: Sequence[str]) -> Page:
+def _events(cursor: Cursor, session_id: str, asked: EventsQuery, columns: Sequence[str]) -> Page:
     filters, values = "", {"session_id": session_id, "limit": asked.limit + 1}
     values["epoch"], values["version"] = asked.after
     if asked.type:
@@ -189,7 +190,7 @@ def _expect_any(cursor: Cursor, session_id: str) -> None:
         raise SessionNotFound("the log has no session of this id, or not yet")
 
 
-def _sessions(cursor: Cursor, asked: HistoryQuestion) -> Page:
+def _sessions(cursor: Cursor, asked: HistoryQuery) -> Page:
     # One word alone is what an index by it can be read in order for.
     spans = {
         "status = %(status)s": asked.status if len(asked.status) == 1 else None,

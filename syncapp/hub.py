@@ -26,10 +26,11 @@ from syncapp.inspection import Inspection
 from syncapp.keys import Keyspace
 from syncapp.loops import Loops
 from syncapp.metrics import HUB_RESYNCS, WATCHED
+from syncapp.order import NEVER, Order
 from syncapp.pubsub import PubSub
 from syncapp.redis import connect
 from syncapp.state import Session
-from syncapp.topics import NEVER, Order, Topic, Update, Watcher
+from syncapp.topics import Topic, Update, Watcher
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,8 @@ import redis
 
 from syncapp.keys import Keyspace
 from syncapp.layout import order_of
-from syncapp.topics import Order, Topic
+from syncapp.order import Order
+from syncapp.topics import Topic
 
 ROUND_S = 2.0
 """Each session is looked at once in this time."""

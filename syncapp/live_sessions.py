@@ -19,7 +19,7 @@ import redis
 
 from syncapp.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.lines import packed, pool_of
-from syncapp.questions import SessionsQuestion
+from syncapp.list_query import SessionsQuery
 from syncapp.redis import TRANSLATION
 from syncapp.sessions import SessionStore
 from syncapp.summaries import Summary, status_of
@@ -85,7 +85,7 @@ class LiveSessions:
         self._keys = keys
         self._store = store
 
-    def page(self, asked: SessionsQuestion) -> Listed:
+    def page(self, asked: SessionsQuery) -> Listed:
         """Return the sessions that fit, newest first."""
         found: list[Summary] = []
         looked_at, last, now_ms = 0, asked.before, 0
@@ -142,7 +142,7 @@ class LiveSessions:
                 return
             yield max(full, key=lambda shelf: shelf.ready[0]).ready.popleft()
 
-    def _fitting(self, batch: Sequence[Place], asked: SessionsQuestion) -> list[Place]:
+    def _fitting(self, batch: Sequence[Place], asked: SessionsQuery) -> list[Place]:
         """Return the sessions that fit; of one that is due to change, its status is not known yet."""
         names = ["scalars", "metadata" if asked.metadata else "", f"index:{asked.participant_id or ''}"]
         looks = [packed("HMGET", self._keys.session(session_id), *names) for _, session_id in batch]

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg2
 from psycopg2 import extensions
 
-from syncapp.troubles import one_line
+from syncapp.errors import one_line
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 IS_FIXED = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"

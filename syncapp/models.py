@@ -18,11 +18,9 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from syncapp.config import MAX_IDLE_TIMEOUT_S
+from syncapp.data_limits import MAX_ACTION_BYTES, MAX_IDLE_TIMEOUT_S, MAX_PARTICIPANTS
 from syncapp.errors import ValidationFailed
 from syncapp.fields import (
-    MAX_ACTION_BYTES,
-    MAX_PARTICIPANTS,
     MESSAGES,
     UUID_PATTERN,
     DurationMs,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from syncapp import statements
 from syncapp.db import Cursor
 from syncapp.errors import SessionNotFound
+from syncapp.instants import iso
 from syncapp.past import SNAPSHOT_EVERY, Commit, Moment, fold, missing
-from syncapp.state import iso
 
 _ALWAYS = "infinity"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 from redis.exceptions import RedisError
 
-from syncapp.db import one_line
+from syncapp.errors import one_line
 from syncapp.loops import Loops
 
 log = structlog.get_logger(__name__)

@@ -7,8 +7,9 @@ from itertools import chain, islice
 from syncapp.backlog import Answer, Backlog
 from syncapp.backlogs import Backlogs
 from syncapp.metrics import SENT
+from syncapp.order import Order
 from syncapp.protocol import Told
-from syncapp.topics import Order, Update
+from syncapp.topics import Update
 from syncapp.wire import Wire
 
 MOST_ANSWERS = 32

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from msgspec.structs import replace
@@ -12,11 +11,11 @@ from msgspec.structs import replace
 from syncapp.definitions import Definition
 from syncapp.errors import AuditIncomplete
 from syncapp.layout import SCALARS, with_completion
+from syncapp.owner_clocks import clocks
 from syncapp.state import Session, add_completion, participants_of
 
 SNAPSHOT_EVERY = 100
 """A whole state comes with every so many versions: that of lua/_commit.lua."""
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +71,6 @@ class Moment:
         }
 
 
-def ms_of(instant: str | None) -> int | None:
-    """Return an ISO 8601 instant as ms since the Unix epoch, what is below a millisecond cut off."""
-    if instant is None:
-        return None
-    return (datetime.fromisoformat(instant) - _BEGINNING) // timedelta(milliseconds=1)
-
-
 def session_of(session_id: str, record: Mapping[str, Any]) -> Session:
     """Read the `record` of a row."""
     values = [str(record.get(name, "")) for name in SCALARS]
@@ -113,35 +105,3 @@ def missing(epoch: int, version: int) -> AuditIncomplete:
         f"event {version} of epoch {epoch} is not in the log, or not yet",
         {"epoch": epoch, "version": version, "retry_after_s": 1},
     )
-
-
-def clocks(session: Session, at_ms: int) -> dict[str, Any]:
-    """Return what the clock of each participant, and of each group, showed at an instant, settled to it.
-
-    remaining_ms is null where there is no budget of its own, and negative in overtime only.
-    """
-    started_ms = session.cycle_started_ms if session.status == "running" else None
-    ran_ms = 0 if started_ms is None else max(0, at_ms - started_ms)
-    definition, running = session.definition, None if started_ms is None else session.turn
-    overtime = definition.action_on_timeout["type"] == "notify"
-
-    def shown(used_ms: int, left_ms: int | None, runs: bool) -> dict[str, Any]:
-        if left_ms is not None and runs:
-            left_ms = left_ms - ran_ms if overtime else max(0, left_ms - ran_ms)
-        return {"running": runs, "used_ms": used_ms + ran_ms if runs else used_ms, "remaining_ms": left_ms}
-
-    own = session.sync_mode == "per_participant"
-    found: dict[str, Any] = {
-        "participants": [
-            {"participant_id": name}
-            | shown(person.time_used_ms, person.time_remaining_ms if own else None, place == running)
-            for place, (name, person) in enumerate(zip(definition.participant_ids, session.participants, strict=True))
-        ]
-    }
-    if session.groups:
-        group = None if running is None else definition.group_of[running]
-        found["groups"] = [
-            {"group_id": name} | shown(each.time_used_ms, each.time_remaining_ms, place == group)
-            for place, (name, each) in enumerate(zip(definition.group_ids, session.groups, strict=True))
-        ]
-    return found

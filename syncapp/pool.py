@@ -20,10 +20,10 @@ import psycopg2
 from psycopg2 import extras
 
 from syncapp.db import Connection, Cursor, connect
-from syncapp.errors import AuditUnavailable
+from syncapp.errors import AuditUnavailable, one_line
 from syncapp.idle import IDLE_S, IdleCloser
 from syncapp.probe import native_threads
-from syncapp.troubles import AWAY, Streak, Trouble, one_line, trouble_of
+from syncapp.troubles import AWAY, Streak, Trouble, trouble_of
 
 _CONNECT_TIMEOUT_S = 2
 _WAITING_PER_CONNECTION = 8

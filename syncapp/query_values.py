@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from syncapp.past import ms_of
+from syncapp.instants import ms_of
 
 _LATEST_MS = 253_402_300_799_999  # the last instant of the year 9999
 MOST_MEMBERS = 8

@@ -15,8 +15,7 @@ import redis
 import structlog
 from redis import exceptions
 
-from syncapp.db import one_line
-from syncapp.errors import StoreUnavailable
+from syncapp.errors import StoreUnavailable, one_line
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,7 @@ from syncapp.errors import AuditIncomplete, AuditUnavailable, Conflict, SessionE
 from syncapp.history import History
 from syncapp.metrics import RECOVERIES
 from syncapp.outbox import Outbox
-from syncapp.remains import Remains
+from syncapp.restore import RestorePoint
 from syncapp.sessions import SessionStore
 from syncapp.state import TERMINAL
 
@@ -107,7 +107,12 @@ class Recovery:
         yield from (session_id for session_id in self._store.scheduled() if session_id not in seen)
 
     def _settle(
-        self, session_id: str, there: Peeked | None, known: Remains | None, claim: Claim, forks: set[tuple[str, int]]
+        self,
+        session_id: str,
+        there: Peeked | None,
+        known: RestorePoint | None,
+        claim: Claim,
+        forks: set[tuple[str, int]],
     ) -> Outcome:
         if there is None:
             return Outcome.UNKNOWN if known is None else self._bring_back(known, claim)
@@ -135,7 +140,7 @@ class Recovery:
     def _is_on_its_way(self, session_id: str) -> bool:
         return self._outbox.awaits(session_id)
 
-    def _bring_back(self, known: Remains, claim: Claim) -> Outcome:
+    def _bring_back(self, known: RestorePoint, claim: Claim) -> Outcome:
         if known.status == "deleted":
             return Outcome.GONE
         ended_ms = known.session.session_completed_ms or 0

@@ -18,10 +18,10 @@ from syncapp.hub import Hub
 from syncapp.inbox import Crew
 from syncapp.limits import Limits
 from syncapp.metrics import WS_COMMANDS
+from syncapp.order import NEVER, Order
 from syncapp.outlet import Outlet
 from syncapp.protocol import Command, Told
 from syncapp.sessions import SessionStore
-from syncapp.topics import NEVER, Order
 
 log = structlog.get_logger(__name__)
 

@@ -25,14 +25,14 @@ from redis.exceptions import ResponseError
 from syncapp.calls import Calls
 from syncapp.commands import NO_CLAIM, Claim, Peeked, Result, Swept
 from syncapp.config import Settings
+from syncapp.data_limits import MAX_METADATA_BYTES
 from syncapp.definitions import define, session_budget_ms
 from syncapp.errors import Conflict, ValidationFailed
-from syncapp.fields import MAX_METADATA_BYTES
 from syncapp.keys import SENTINEL, Keyspace
 from syncapp.layout import order_of
 from syncapp.models import CreateSession, merge_patch
 from syncapp.redis import TRANSLATION
-from syncapp.remains import Remains
+from syncapp.restore import RestorePoint
 from syncapp.state import Session
 from syncapp.summaries import Summary
 
@@ -218,23 +218,23 @@ class SessionStore:
         """
         based_on, document = "", b""
         for _ in range(_UPDATE_ATTEMPTS):
-            known, reply = self._calls.reply("update", session_id, claim, [based_on, document], dict(metadata))
-            if reply[0] != "metadata_changed":
-                return self._calls.result("update", session_id, claim, known, reply)
-            found = self._calls.session(session_id, known, reply[2])
+            reply, found = self._calls.ask("update", session_id, claim, [based_on, document], dict(metadata))
+            if found is None or reply.word != "metadata_changed":
+                return self._calls.result("update", claim, reply, found)
+            current = found.state(int(reply.now_ms))
             merged = merge_patch(found.metadata, metadata)
             based_on, document = str(found.metadata_version), orjson.dumps(merged)
             if len(document) > MAX_METADATA_BYTES:
                 message = f"would be {len(document)} bytes as JSON, more than {MAX_METADATA_BYTES}"
                 raise ValidationFailed.of("metadata", message, "too_large")
-        raise Conflict("the metadata kept changing; try again", {"current": found.state(int(reply[1]))})
+        raise Conflict("the metadata kept changing; try again", {"current": current})
 
     def delete(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
         """Remove a session; one that is not there is removed already. Raises `Conflict`."""
         return self._calls.run("delete", session_id, claim)
 
     def restore(
-        self, remains: Remains, rule: str, claim: Claim = NO_CLAIM, *, instead_of: tuple[int, int] | None = None
+        self, point: RestorePoint, rule: str, claim: Claim = NO_CLAIM, *, instead_of: tuple[int, int] | None = None
     ) -> Result:
         """Bring a session back from the log in a later epoch, its clock settled by `rule` (docs/audit.md).
 
@@ -243,8 +243,8 @@ class SessionStore:
         """
         epoch, version = instead_of or (None, None)
         claim = replace(claim, expected_epoch=epoch, expected_version=version)
-        args = [remains.epoch, remains.chain, rule, *remains.arguments()]
-        return self._calls.run("restore", remains.session.session_id, claim, args)
+        args = [point.epoch, point.chain, rule, *point.arguments()]
+        return self._calls.run("restore", point.session.session_id, claim, args)
 
     def renew(self, session_id: str, order: tuple[int, int], last_epoch: int, claim: Claim = NO_CLAIM) -> Result:
         """Give a session at (epoch, version) `order` an epoch later than `last_epoch`, as it stands.

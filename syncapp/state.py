@@ -7,8 +7,6 @@ turn them into ISO 8601 (fields ending in `_at`). Nothing in here reads a clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -17,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncapp.definitions import Definition
+from syncapp.instants import iso
 from syncapp.layout import BLOCKS, DEFINITION, RECORD_WIDTH, SCALARS, TAGS, parted, values_of_snapshot
 from syncapp.running_clock import clock_of
 
@@ -26,19 +25,6 @@ _INSTANTS = tuple(
     (f"{name}_ms", f"{name}_at")
     for name in ("cycle_started", "session_started", "session_completed", "updated", "idle")
 )
-
-
-@lru_cache(maxsize=4096)
-def iso(ms: int | None) -> str | None:
-    """Return an instant as ISO 8601 UTC with milliseconds and `Z`."""
-    if ms is None:
-        return None
-    return f"{_iso_second(ms // 1000)}.{ms % 1000:03d}Z"
-
-
-@lru_cache(maxsize=4096)
-def _iso_second(second: int) -> str:
-    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def patch_of(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:

@@ -17,8 +17,9 @@ from syncapp.config import Settings
 from syncapp.errors import SessionNotFound
 from syncapp.hub import Hub
 from syncapp.metrics import SENT, WS_CLOSED, WS_SKIPPED
+from syncapp.order import Order
 from syncapp.protocol import Close, Told
-from syncapp.topics import Order, Update
+from syncapp.topics import Update
 from syncapp.wire import Watchdog, Wire
 
 log = structlog.get_logger(__name__)

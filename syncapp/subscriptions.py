@@ -8,9 +8,10 @@ import structlog
 
 from syncapp.errors import TooManySubscriptions
 from syncapp.metrics import SUBSCRIPTIONS
+from syncapp.order import Order
 from syncapp.outlet import Outlet
 from syncapp.runner import Backend
-from syncapp.topics import Order, Watcher
+from syncapp.topics import Watcher
 
 log = structlog.get_logger(__name__)
 

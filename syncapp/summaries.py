@@ -8,9 +8,9 @@ from typing import Any, Self
 import orjson
 from msgspec import Struct
 
+from syncapp.instants import iso
 from syncapp.layout import SCALARS, parted, values_of
 from syncapp.running_clock import clock_of
-from syncapp.state import iso
 
 
 class Summary(Struct, frozen=True):

@@ -15,7 +15,7 @@ from typing import Any
 import redis
 import structlog
 
-from syncapp.db import one_line
+from syncapp.errors import one_line
 from syncapp.keys import Keyspace
 from syncapp.outbox import Outbox
 

@@ -28,6 +28,7 @@ from syncapp.capacity import redis_of_worker
 from syncapp.clock_watch import ClockWatch
 from syncapp.config import Settings, load
 from syncapp.drains import Drain, collect_rarely
+from syncapp.errors import one_line
 from syncapp.failover import server_at
 from syncapp.keys import Keyspace
 from syncapp.last_drain import LastDrain
@@ -149,7 +150,7 @@ class Worker:
         try:
             self._tally.set_failed(DeadLetters(self.database).count())
         except (psycopg2.Error, RedisError) as error:
-            log.warning("count_letters_failed", error=db.one_line(error))
+            log.warning("count_letters_failed", error=one_line(error))
 
     def make_partitions(self) -> None:
         """Make the partitions of the months to come."""
@@ -158,7 +159,7 @@ class Worker:
                 made = db.make_partitions(cursor, self.settings.audit_partition_months)
         except psycopg2.Error as error:
             # There is time: months were made ahead, and a default partition takes the rest.
-            log.warning("make_partitions_failed", error=db.one_line(error))
+            log.warning("make_partitions_failed", error=one_line(error))
         else:
             if made:
                 log.info("partitions_made", names=made)
@@ -169,7 +170,7 @@ class Worker:
             enqueue_drain(bucket)
         except ResponseError as error:
             # A drain still works then: it makes no write that a full Redis refuses.
-            log.debug("drain_not_queued", bucket=bucket, error=db.one_line(error))
+            log.debug("drain_not_queued", bucket=bucket, error=one_line(error))
             self._own.nudge(bucket)
 
     def _ask_or_later(self, bucket: int) -> None:
@@ -223,7 +224,7 @@ class Worker:
         failure = self._retries.failed(bucket, away)
         self._nudger.nudge(bucket, failure.held_s)
         left = self.settings.audit_retries - failure.count + 1
-        what: dict[str, Any] = {"bucket": bucket, "error": db.one_line(error)} | self._backlog(bucket)
+        what: dict[str, Any] = {"bucket": bucket, "error": one_line(error)} | self._backlog(bucket)
         if is_last or left < 1:
             self._alert("drain_gave_up", retries=self.settings.audit_retries, **what)
         else:
@@ -250,7 +251,7 @@ def without_traceback(record: logging.LogRecord) -> bool:
     """Make one line of what Huey says of a Redis that is away: it goes on by itself."""
     error = record.exc_info[1] if record.exc_info else None
     if record.name.startswith("huey") and isinstance(error, RedisError):
-        record.msg, record.args = f"{record.getMessage()}: {db.one_line(error)}", ()
+        record.msg, record.args = f"{record.getMessage()}: {one_line(error)}", ()
         record.exc_info = record.exc_text = None
     return True
 

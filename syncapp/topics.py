@@ -14,13 +14,12 @@ import structlog
 
 from syncapp import protocol
 from syncapp.errors import SessionNotFound, SyncError
+from syncapp.order import NEVER, Order
 from syncapp.protocol import Told
 from syncapp.state import TERMINAL, Session, patch_of, public_patch
 
 log = structlog.get_logger(__name__)
 
-Order = tuple[int, int]
-NEVER: Order = (0, 0)
 _FRESH_MS = 50
 _EARLY = 128
 

@@ -13,7 +13,7 @@ import orjson
 
 from syncapp.db import Cursor
 from syncapp.events import GRANTED, NEWEST, SETTLED, Event, Granted, Row, Settled, hex_of
-from syncapp.state import iso
+from syncapp.instants import iso
 
 # Of the newest commit: every commit tells it.
 _NEWEST = "CASE WHEN (excluded.epoch, excluded.version) > (old.epoch, old.version) THEN excluded.{0} ELSE old.{0} END"

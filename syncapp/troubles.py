@@ -103,11 +103,6 @@ def trouble_of(error: BaseException) -> Trouble | None:
     return Trouble.of(category) if category else None
 
 
-def one_line(error: BaseException) -> str:
-    """Return an error's text as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 class Streak:
     """Logs a trouble when it begins, with the driver's whole text, and when it ends."""
 

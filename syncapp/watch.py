@@ -9,7 +9,7 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from syncapp.db import one_line
+from syncapp.errors import one_line
 from syncapp.outbox import Backlog, Outbox
 
 log = structlog.get_logger(__name__)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 from flask import Flask, Response, g, request
 from flask_sock import Sock
 
-from syncapp.admission import Guards, Refused, counted, session_of_query, wish
-from syncapp.api import responses
+from syncapp.admission import Guards, counted, session_of_query, wish
 from syncapp.config import Settings
 from syncapp.connection import Connection
-from syncapp.errors import ValidationFailed
+from syncapp.errors import UpgradeRequired, ValidationFailed
 from syncapp.runner import Backend
 from syncapp.sockets import Reader
 from syncapp.wire import Watchdog, Wire
@@ -23,24 +21,12 @@ PATH = "/ws"
 _SOCKETS = ("gunicorn.socket", "werkzeug.socket")
 
 
-class UpgradeRequired(Refused):
-    """A request that does not ask for a WebSocket, or not for version 13 of the protocol."""
-
-    status, code = 426, "UPGRADE_REQUIRED"
-    headers: ClassVar[Mapping[str, str]] = {
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Version": "13",
-    }
-
-
 def register(app: Flask, backend: Backend, guards: Guards) -> None:
     """Add the route. flask-sock opens the WebSocket, once the checks of the view around its own have passed."""
     app.config["SOCK_SERVER_OPTIONS"] = {
         "max_message_size": backend.settings.ws_max_message_bytes,
         "thread_class": Reader,
     }
-    app.register_error_handler(Refused, _refused)
 
     def serve(ws: Any) -> None:
         wish = g.wish
@@ -118,9 +104,3 @@ def _early(environ: dict[str, Any]) -> bytes:
     unreader = getattr(reader, "unreader", None)
     early: bytes = unreader.take_buffered() if unreader else b""
     return early
-
-
-def _refused(fault: Refused) -> Response:
-    answer = responses.error(fault)
-    answer.headers.update(fault.headers)
-    return answer

@@ -12,6 +12,14 @@ PACKAGE = Path(__file__).parent.parent / "syncapp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LEAVES = {
+    "order",
+    "instants",
+    "owner_clocks",
+    "data_limits",
+    "query",
+    "list_query",
+    "restore",
+    "session_cache",
     "config",
     "setting_checks",
     "errors",

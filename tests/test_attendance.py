@@ -19,7 +19,8 @@ from websockets.sync.client import connect
 from syncapp.attendance import BATCH, RETRY_S, Attendance
 from syncapp.errors import StoreUnavailable
 from syncapp.hub import Hub
-from syncapp.state import Session, iso
+from syncapp.instants import iso
+from syncapp.state import Session
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 

@@ -23,9 +23,9 @@ from syncapp.audit import AuditLog, Stored
 from syncapp.commands import Claim
 from syncapp.db import Database
 from syncapp.events import Entry, Event
+from syncapp.instants import iso
 from syncapp.keys import Keyspace
 from syncapp.sessions import SessionStore
-from syncapp.state import iso
 
 Db = psycopg2.extensions.connection
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"

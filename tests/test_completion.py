@@ -23,7 +23,7 @@ from syncapp.calls import _fingerprint
 from syncapp.commands import Claim
 from syncapp.keys import Keyspace
 from syncapp.models import CreateSession
-from syncapp.questions import AtQuestion, EventsQuestion
+from syncapp.questions import AtQuery, EventsQuery
 from syncapp.recovery import Outcome
 from syncapp.sessions import SessionStore
 from syncapp.state import Session, patch_of
@@ -180,7 +180,7 @@ def test_every_process_reads_the_same_and_every_patch_leads_to_it(
     done = store.complete(ID, reason="over", result=RESULT).found
     assert fresh.get(ID).found == done
     assert watching.get(ID).found == done == watching.get(ID).found
-    assert len(store._calls._known[ID].tags.split()) == (3 if len(done.participants) > 2 else 0)
+    assert len(store._calls._cache._sessions[ID].tags.split()) == (3 if len(done.participants) > 2 else 0)
     (*_, message) = messages(redis, ID)
     assert before.fold(*patch_of(message)) == done
     assert Session.from_snapshot(ID, message["snapshot"]) == done
@@ -192,7 +192,7 @@ def test_the_log_keeps_them_and_its_check_finds_no_fault(
     store.create(chess(session_id=ID))
     store.complete(ID, reason="over", result=RESULT)
     log.store()
-    found = log.history.at(ID, AtQuestion(version=2)).document()
+    found = log.history.at(ID, AtQuery(version=2)).document()
     PastAnswer.model_validate({"data": found})
     assert found["completion"] == {"reason": "over", "result": RESULT}
     assert list(verify(database_url, Checked())) == []
@@ -249,8 +249,8 @@ def test_a_row_that_an_earlier_release_stored_is_as_committed_and_read_with_its_
     assert exported[0][1]["snapshot"]["completion"] == exported[0][1]["patch"]["completion"] == KEPT
     rows(db, FORGET)
     assert list(verify(database_url, Checked())) == []
-    assert log.history.at(ID, AtQuestion(version=2)).document()["completion"] == KEPT
-    assert log.history.events(ID, EventsQuestion()).rows[1]["patch"]["completion"] == KEPT
+    assert log.history.at(ID, AtQuery(version=2)).document()["completion"] == KEPT
+    assert log.history.events(ID, EventsQuery()).rows[1]["patch"]["completion"] == KEPT
     assert list(log.history.export(ID)) == exported
 
 

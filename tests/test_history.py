@@ -27,10 +27,10 @@ from syncapp import create_app
 from syncapp.api.answers import EventsAnswer, HistoryAnswer, PastAnswer, StatisticsAnswer
 from syncapp.audit import AuditLog
 from syncapp.db import Database
+from syncapp.instants import iso, ms_of
 from syncapp.keys import Keyspace
-from syncapp.past import SNAPSHOT_EVERY, ms_of
+from syncapp.past import SNAPSHOT_EVERY
 from syncapp.scripts import LUA_DIR
-from syncapp.state import iso
 
 Db = psycopg2.extensions.connection
 

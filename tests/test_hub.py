@@ -27,12 +27,13 @@ from syncapp.config import Settings
 from syncapp.errors import SessionNotFound, StoreUnavailable
 from syncapp.hub import READERS, Hub
 from syncapp.keys import Keyspace
+from syncapp.order import NEVER, Order
 from syncapp.protocol import Told
 from syncapp.pubsub import PubSub
 from syncapp.servers import Valkey
 from syncapp.sessions import SessionStore
 from syncapp.state import Session
-from syncapp.topics import NEVER, Order, Topic, Update
+from syncapp.topics import Topic, Update
 
 Redis = redis_py.Redis
 Read = Callable[[str], tuple[Session, int]]

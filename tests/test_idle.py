@@ -16,12 +16,13 @@ from test_clock import END, NOTIFY, SKIP, body, now, pending, running, state
 
 from syncapp.commands import Claim, Swept
 from syncapp.errors import SessionNotFound, ValidationFailed
+from syncapp.instants import iso
 from syncapp.keys import Keyspace
 from syncapp.layout import SCALARS
 from syncapp.models import CreateSession
 from syncapp.protocol import Told
 from syncapp.sessions import SessionStore
-from syncapp.state import Session, iso, public_patch
+from syncapp.state import Session, public_patch
 from syncapp.topics import Topic
 
 Redis = redis_py.Redis

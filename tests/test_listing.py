@@ -21,10 +21,10 @@ from syncapp.api.answers import ListAnswer
 from syncapp.commands import Claim
 from syncapp.errors import StoreUnavailable
 from syncapp.keys import COMPLETE, SENTINEL, Keyspace
+from syncapp.list_query import SessionsQuery
 from syncapp.listing_upkeep import CLEAN_S, ListingUpkeep
 from syncapp.live_sessions import LiveSessions
 from syncapp.models import CreateSession
-from syncapp.questions import SessionsQuestion
 from syncapp.rebuild import LOOK_S, WALKED
 from syncapp.redis import connect
 from syncapp.sessions import SessionStore
@@ -94,7 +94,7 @@ def ids(live: LiveSessions, **asked: Any) -> list[str]:
     cursor = None
     for _ in range(10_000):
         given = asked | ({"cursor": [cursor]} if cursor else {})
-        page = live.page(SessionsQuestion.ask(given))
+        page = live.page(SessionsQuery.from_args(given))
         assert len(page.sessions) <= int(asked.get("limit", ["50"])[0])
         found += [each.session_id for each in page.sessions]
         cursor = page.next_cursor
@@ -141,13 +141,13 @@ def test_pages_go_on_where_they_ended_while_sessions_come_and_go(
     store: SessionStore, clock: SetClock, live: LiveSessions
 ) -> None:
     first = made(store, clock, 30)
-    page = live.page(SessionsQuestion(limit=10))
+    page = live.page(SessionsQuery(limit=10))
     made(store, clock, 20)
     store.delete(first[9])
     store.delete(first[12])
     rest, cursor = [], page.next_cursor
     while cursor:
-        page = live.page(SessionsQuestion.ask({"limit": ["10"], "cursor": [cursor]}))
+        page = live.page(SessionsQuery.from_args({"limit": ["10"], "cursor": [cursor]}))
         rest += [each.session_id for each in page.sessions]
         cursor = page.next_cursor
     assert rest == [each for each in first[10:] if each != first[12]]
@@ -214,7 +214,7 @@ def test_an_item_shows_what_a_read_shows_in_every_mode(
                     more = {"reason": "over"}
                 getattr(store, command)(session_id, **more)
     clock.pass_ms(3500)
-    page = live.page(SessionsQuestion(limit=100))
+    page = live.page(SessionsQuery(limit=100))
     assert len(page.sessions) == 28
     for each in page.sessions:
         shown = each.document(page.now_ms)
@@ -230,7 +230,7 @@ def test_what_was_due_has_happened_before_it_is_listed(
     session_id = store.create(chess(1000)).found.session_id
     store.start(session_id)
     clock.pass_ms(5000)
-    (found,) = live.page(SessionsQuestion()).sessions
+    (found,) = live.page(SessionsQuery()).sessions
     assert (found.status, found.session_completed_ms) == ("expired", NOON_MS + 1000)
 
 
@@ -393,7 +393,7 @@ def test_one_request_looks_at_a_bounded_number_of_sessions_and_says_where_to_go_
     sizes, cursor, found = [], None, []
     while True:
         given = {"metadata.hall": ["3"], "limit": ["20"]} | ({"cursor": [cursor]} if cursor else {})
-        page = live.page(SessionsQuestion.ask(given))
+        page = live.page(SessionsQuery.from_args(given))
         sizes.append(len(page.sessions))
         found += [each.session_id for each in page.sessions]
         cursor = page.next_cursor
@@ -417,10 +417,10 @@ def test_a_page_takes_a_handful_of_round_trips(
 
     for pool in (live._pool, store._calls._scripts._pool):
         monkeypatch.setattr(pool, "call", counted(pool.call))
-    assert len(live.page(SessionsQuestion(limit=100)).sessions) == 100
+    assert len(live.page(SessionsQuery(limit=100)).sessions) == 100
     assert len(trips) <= 6
     trips.clear()
-    assert len(live.page(SessionsQuestion(limit=100, status=["pending"])).sessions) == 100
+    assert len(live.page(SessionsQuery(limit=100, status=["pending"])).sessions) == 100
     assert len(trips) <= 12
 
 
@@ -452,9 +452,9 @@ def test_a_page_says_whether_sessions_may_be_missing(
 ) -> None:
     def answers() -> set[bool]:
         """What the pages say, with and without a cursor, a filter, and anything found."""
-        first = live.page(SessionsQuestion(limit=5))
-        second = live.page(SessionsQuestion.ask({"limit": ["5"], "cursor": [first.next_cursor or ""]}))
-        filtered = live.page(SessionsQuestion(status=["running"]))
+        first = live.page(SessionsQuery(limit=5))
+        second = live.page(SessionsQuery.from_args({"limit": ["5"], "cursor": [first.next_cursor or ""]}))
+        filtered = live.page(SessionsQuery(status=["running"]))
         return {first.complete, second.complete, filtered.complete}
 
     made(store, clock, 30)
@@ -623,7 +623,7 @@ def test_where_an_earlier_release_sweeps_another_process_keeps_the_lists(
     redis.delete(*LISTS)
     finish(upkeep, held=False)
     assert ids(live) == first
-    assert live.page(SessionsQuestion()).complete
+    assert live.page(SessionsQuery()).complete
     later = made(store, clock, 20)
     left_out(redis, later)
     minutes.now_s += LOOK_S

@@ -29,11 +29,12 @@ from msgspec.structs import replace
 
 from syncapp.commands import Result, Swept
 from syncapp.errors import InvalidTransition, NotActiveParticipant, SyncError, ValidationFailed
+from syncapp.instants import iso
 from syncapp.keys import Keyspace
 from syncapp.models import CreateSession
 from syncapp.protocol import Told
 from syncapp.sessions import SessionStore
-from syncapp.state import Session, iso, patch_of
+from syncapp.state import Session, patch_of
 from syncapp.topics import Update, patch_between
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))

@@ -22,9 +22,10 @@ from wire import CLOSE, TEXT, Ended, Raw, frame
 from syncapp.backlog import THE_END, Answer, Backlog
 from syncapp.commands import Claim, Result
 from syncapp.errors import SessionNotFound, StoreUnavailable
+from syncapp.order import NEVER, Order
 from syncapp.protocol import Told
 from syncapp.servers import Valkey
-from syncapp.topics import NEVER, Order, Update
+from syncapp.topics import Update
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 

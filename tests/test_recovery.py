@@ -40,7 +40,7 @@ from syncapp.layout import SCALARS, values_of
 from syncapp.metrics import RECOVERIES
 from syncapp.models import CreateSession
 from syncapp.outbox import Outbox
-from syncapp.questions import AtQuestion
+from syncapp.questions import AtQuery
 from syncapp.recovery import Misses, Outcome, Recovery
 from syncapp.servers import Valkey
 from syncapp.sessions import SessionStore
@@ -154,7 +154,7 @@ def test_what_was_due_meanwhile_happens_at_its_own_instant(
     log.store()
 
     def at(ms: int) -> Any:
-        return log.history.at(ID, AtQuestion(time=NOON_MS + ms)).document()
+        return log.history.at(ID, AtQuery(time=NOON_MS + ms)).document()
 
     assert [at(ms)["status"] for ms in (16_999, 17_000, 64_999, 65_000, 1_017_000)] == [
         *["running"] * 3,

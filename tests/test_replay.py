@@ -25,12 +25,13 @@ from syncapp.audit import AuditLog
 from syncapp.db import Database
 from syncapp.events import Entry
 from syncapp.history import History
+from syncapp.instants import iso
 from syncapp.outbox import Outbox
 from syncapp.pool import ReadPool
-from syncapp.questions import AtQuestion
+from syncapp.questions import AtQuery
 from syncapp.recovery import Outcome, Recovery
 from syncapp.sessions import SessionStore
-from syncapp.state import Session, iso
+from syncapp.state import Session
 from syncapp.verifier import Checked, verify
 
 EXAMPLES = int(os.environ.get("REPLAY_EXAMPLES", "6"))
@@ -119,12 +120,12 @@ class ReplayMachine(ClockMachine):
     def _replay(self) -> None:
         self.log.store()
         for at_ms, state in self.said.items():
-            moment = self.log.history.at(self.session_id, AtQuestion(time=at_ms))
+            moment = self.log.history.at(self.session_id, AtQuery(time=at_ms))
             told = orjson.loads(orjson.dumps(moment.document()))
             assert (told.pop("event")["at_ms"], told.pop("clocks") is not None) == (moment.commit.at_ms, True)
             assert told == state, at_ms
         for (epoch, version), (session, event) in self.after.items():
-            moment = self.log.history.at(self.session_id, AtQuestion(version=version, epoch=epoch))
+            moment = self.log.history.at(self.session_id, AtQuery(version=version, epoch=epoch))
             assert moment.session == session
             assert moment.commit.event == event
             assert moment.at_ms == event["at_ms"]

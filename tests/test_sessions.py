@@ -512,7 +512,8 @@ def test_what_a_process_remembers_is_bounded_by_participants(redis_url: str, clo
     store = make_store(redis_url)
     for _ in range(60):
         store.create(crowd(1000))
-    assert store._calls._known_participants == sum(known.size for known in store._calls._known.values()) == 50_000
+    cache = store._calls._cache
+    assert cache._participants == sum(cached.size for cached in cache._sessions.values()) == 50_000
 
 
 documents = st.recursive(

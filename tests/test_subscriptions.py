@@ -21,8 +21,9 @@ from wire import TEXT, Raw
 
 from syncapp.backlog import MOST_BYTES, Backlog
 from syncapp.backlogs import LEAST_ROOM_BYTES, Backlogs
+from syncapp.order import NEVER
 from syncapp.protocol import Close, Told
-from syncapp.topics import NEVER, Update
+from syncapp.topics import Update
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 

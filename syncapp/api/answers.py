@@ -22,7 +22,7 @@ from syncapp.api.schema import (
     absent,
 )
 from syncapp.fields import Mode
-from syncapp.questions import Status
+from syncapp.query import Status
 
 
 class LoggedEvent(Answer):

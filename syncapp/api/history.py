@@ -15,10 +15,11 @@ from syncapp.api.schema import Body, ErrorAnswer, answers, documented
 from syncapp.exports import CONTENT_TYPES, FORMS
 from syncapp.history import Cycles, History, Page
 from syncapp.models import session_id
-from syncapp.questions import AtQuestion, EventsQuestion, ExportQuestion, HistoryQuestion, Question
+from syncapp.query import Query
+from syncapp.questions import AtQuery, EventsQuery, ExportQuery, HistoryQuery
 
 blueprint = Blueprint("history", __name__, url_prefix="/v1")
-Asked = TypeVar("Asked", bound=Question)
+Asked = TypeVar("Asked", bound=Query)
 FILES: Body = {"application/json": ExportAnswer, "application/x-ndjson": str, "text/csv": str}
 
 
@@ -30,7 +31,7 @@ def history() -> History:
 
 def question(kind: type[Asked]) -> Asked:
     """Return what the query string asks."""
-    return kind.ask(request.args.to_dict(flat=False))
+    return kind.from_args(request.args.to_dict(flat=False))
 
 
 def page(name: str, found: Page) -> Response:
@@ -39,33 +40,33 @@ def page(name: str, found: Page) -> Response:
 
 
 @blueprint.get("/sessions/<session>/events")
-@documented(query=EventsQuestion, resp=answers(HTTP_200=EventsAnswer, HTTP_404=ErrorAnswer), tags=["history"])
+@documented(query=EventsQuery, resp=answers(HTTP_200=EventsAnswer, HTTP_404=ErrorAnswer), tags=["history"])
 def events(session: str) -> Response:
     """Return a session's events from the log, oldest first, by pages.
 
     An event is in the log about half a second after it took effect. `next_cursor` leads to the next page.
     """
-    return page("events", history().events(session_id(session), question(EventsQuestion)))
+    return page("events", history().events(session_id(session), question(EventsQuery)))
 
 
 @blueprint.get("/sessions/<session>/at")
-@documented(query=AtQuestion, resp=answers(HTTP_200=PastAnswer, HTTP_404=ErrorAnswer), tags=["history"])
+@documented(query=AtQuery, resp=answers(HTTP_200=PastAnswer, HTTP_404=ErrorAnswer), tags=["history"])
 def at(session: str) -> Response:
     """Return a session, and what every clock showed, at an instant of the past or after a version.
 
     Give either `time` or `version`. Deleted and expired sessions are included.
     """
-    return responses.data(history().at(session_id(session), question(AtQuestion)).document())
+    return responses.data(history().at(session_id(session), question(AtQuery)).document())
 
 
 @blueprint.get("/history")
-@documented(query=HistoryQuestion, resp=answers(HTTP_200=HistoryAnswer), tags=["history"])
+@documented(query=HistoryQuery, resp=answers(HTTP_200=HistoryAnswer), tags=["history"])
 def sessions() -> Response:
     """Return sessions from the log, the last changed first, by pages.
 
     Deleted and expired sessions are included. `next_cursor` leads to the next page.
     """
-    return page("sessions", history().sessions(question(HistoryQuestion)))
+    return page("sessions", history().sessions(question(HistoryQuery)))
 
 
 @blueprint.get("/sessions/<session>/statistics")
@@ -76,7 +77,7 @@ def statistics(session: str) -> Response:
     Counts only cycles since the session was last created; paused time is excluded.
     """
     asked = session_id(session)
-    question(Question)
+    question(Query)
     found = history().statistics(asked)
     people = [{"participant_id": name} | _cycles(cycles) for name, cycles in found.participants.items()]
     whole = {"session_id": asked, "epoch": found.epoch} | _cycles(found.whole)
@@ -84,14 +85,14 @@ def statistics(session: str) -> Response:
 
 
 @blueprint.get("/sessions/<session>/export")
-@documented(query=ExportQuestion, resp=answers(HTTP_200=FILES, HTTP_404=ErrorAnswer), tags=["history"])
+@documented(query=ExportQuery, resp=answers(HTTP_200=FILES, HTTP_404=ErrorAnswer), tags=["history"])
 def export(session: str) -> tuple[Iterator[bytes], int, dict[str, str]]:
     """Return all of a session's events as a file.
 
     One JSON document, a line of JSON for each event, or a table for spreadsheets. A file that could not be read to its
     end breaks off.
     """
-    asked, form = session_id(session), question(ExportQuestion).format
+    asked, form = session_id(session), question(ExportQuery).format
     pages = history().export(asked)
     # Whatever is wrong with the first page is answered as an error; later ones can only break off.
     body = FORMS[form](asked, chain([next(pages)], pages))

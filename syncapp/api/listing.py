@@ -7,14 +7,14 @@ from flask import Blueprint, Response, current_app, request
 from syncapp.api import responses
 from syncapp.api.answers import ListAnswer
 from syncapp.api.schema import answers, documented
+from syncapp.list_query import SessionsQuery
 from syncapp.live_sessions import LiveSessions
-from syncapp.questions import SessionsQuestion
 
 blueprint = Blueprint("listing", __name__, url_prefix="/v1/sessions")
 
 
 @blueprint.get("")
-@documented(query=SessionsQuestion, resp=answers(HTTP_200=ListAnswer), tags=["sessions"])
+@documented(query=SessionsQuery, resp=answers(HTTP_200=ListAnswer), tags=["sessions"])
 def list_sessions() -> Response:
     """Return the sessions that the store holds, newest first, by pages.
 
@@ -23,7 +23,7 @@ def list_sessions() -> Response:
     false, sessions may be missing.
     """
     live: LiveSessions = current_app.extensions["syncapp"].live_sessions
-    page = live.page(SessionsQuestion.ask(request.args.to_dict(flat=False)))
+    page = live.page(SessionsQuery.from_args(request.args.to_dict(flat=False)))
     document = {
         "sessions": [each.document(page.now_ms) for each in page.sessions],
         "next_cursor": page.next_cursor,

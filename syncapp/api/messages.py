@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from syncapp.admission import TooManyConnections
 from syncapp.api.schema import (
     Answer,
     Clock,
@@ -28,6 +27,7 @@ from syncapp.errors import (
     SessionNotFound,
     StoreUnavailable,
     SyncError,
+    TooManyConnections,
     TooManySubscriptions,
     ValidationFailed,
 )

@@ -14,7 +14,7 @@ from syncapp.documents import decode
 from syncapp.errors import UnsupportedMediaType, ValidationFailed
 from syncapp.fields import IDEMPOTENCY_KEY_PATTERN
 from syncapp.models import CommandBody
-from syncapp.topics import Order
+from syncapp.order import Order
 from syncapp.validation import Request
 
 if TYPE_CHECKING:

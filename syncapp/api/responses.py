@@ -16,9 +16,6 @@ from syncapp.errors import (
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
-    RateLimited,
-    ServerStopping,
-    StoreUnavailable,
     SyncError,
 )
 from syncapp.state import public_patch
@@ -87,13 +84,10 @@ def empty(headers: dict[str, str], status: int = 204) -> Response:
 def error(fault: SyncError) -> Response:
     """Return a failure as clients see it."""
     document = {"error": fault.document()}
-    headers = {}
     if fault.status >= 500:  # for the log
         reason = fault.details.get("reason") if isinstance(fault.details, dict) else None
         g.fault = f"{fault.code}: {fault.message}" + (f" ({reason})" if reason else "")
-    if isinstance(fault, RateLimited | StoreUnavailable | ServerStopping):
-        headers["Retry-After"] = str((fault.details or {}).get("retry_after_s", 1))
-    return _json(document, fault.status, headers)
+    return _json(document, fault.status, dict(fault.headers))
 
 
 def register(app: Flask) -> None:

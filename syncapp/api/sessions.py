@@ -20,9 +20,9 @@ from syncapp.errors import Conflict, PreconditionFailed
 from syncapp.etags import ANY
 from syncapp.limits import Limits
 from syncapp.models import CreateSession, session_id
+from syncapp.order import Order
 from syncapp.sessions import SessionStore
 from syncapp.stream import Poll
-from syncapp.topics import Order
 from syncapp.validation import Request
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/v1/sessions")

@@ -7,9 +7,8 @@ from flask import Blueprint, Response, current_app, request
 
 from syncapp.api.answers import OneText
 from syncapp.api.schema import Body, ErrorAnswer, answers, documented
-from syncapp.clock_text import shown, written
+from syncapp.clock_text import TextQuery, shown, written
 from syncapp.models import session_id
-from syncapp.questions import TextQuestion
 from syncapp.sessions import SessionStore
 
 blueprint = Blueprint("texts", __name__, url_prefix="/v1/sessions")
@@ -17,7 +16,7 @@ TEXT: Body = {"text/plain": str, "application/json": OneText}
 
 
 @blueprint.get("/<session>/text")
-@documented(query=TextQuestion, resp=answers(HTTP_200=TEXT, HTTP_404=ErrorAnswer), tags=["sessions"])
+@documented(query=TextQuery, resp=answers(HTTP_200=TEXT, HTTP_404=ErrorAnswer), tags=["sessions"])
 def text(session: str) -> Response:
     """Return what the running clock shows, or an owner's, as plain text; with `as=array` as a list of one string.
 
@@ -25,7 +24,7 @@ def text(session: str) -> Response:
     """
     store: SessionStore = current_app.extensions["syncapp"].store
     name = session_id(session)
-    asked = TextQuestion.ask(request.args.to_dict(flat=False))
+    asked = TextQuery.from_args(request.args.to_dict(flat=False))
     found = store.get(name)
     ms, down = shown(found.found, found.now_ms, asked.participant_id, asked.group_id)
     line = written(ms, asked.format, down=down)

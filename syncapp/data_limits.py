@@ -1,0 +1,10 @@
+"""Limits of what a session may hold. Plain numbers, so that settings can be read without loading any model."""
+
+from __future__ import annotations
+
+MAX_PARTICIPANTS = 1000
+MAX_METADATA_BYTES = 16_384
+MAX_ACTION_BYTES = 4096
+MAX_RESULT_BYTES = 1024
+MAX_IDLE_TIMEOUT_S = 2_592_000
+"""30 days."""
