@@ -168,17 +168,6 @@ class HeadersTooLarge(SyncError):
     status, code = 431, "REQUEST_HEADER_FIELDS_TOO_LARGE"
 
 
-class UpgradeRequired(SyncError):
-    """A request that does not ask for a WebSocket, or not for version 13 of the protocol."""
-
-    status, code = 426, "UPGRADE_REQUIRED"
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """What RFC 6455 and RFC 9110 require with this status."""
-        return {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
-
-
 class TooManyConnections(SyncError):
     """No room for another connection; details: limit, retry_after_s."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from flask import Flask, Response, g, request
@@ -12,13 +13,24 @@ from flask_sock import Sock
 from syncapp.admission import Guards, counted, session_of_query, wish
 from syncapp.config import Settings
 from syncapp.connection import Connection
-from syncapp.errors import UpgradeRequired, ValidationFailed
+from syncapp.errors import SyncError, ValidationFailed
 from syncapp.runner import Backend
 from syncapp.sockets import Reader
 from syncapp.wire import Watchdog, Wire
 
 PATH = "/ws"
 _SOCKETS = ("gunicorn.socket", "werkzeug.socket")
+
+
+class UpgradeRequired(SyncError):
+    """A request that does not ask for a WebSocket, or not for version 13 of the protocol."""
+
+    status, code = 426, "UPGRADE_REQUIRED"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What RFC 6455 and RFC 9110 require with this status."""
+        return {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
 
 
 def register(app: Flask, backend: Backend, guards: Guards) -> None:
