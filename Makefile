@@ -4,7 +4,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 CHECKED := syncapp tests wsgi.py gunicorn.conf.py
 # The store, the clock and the audit pipeline: no less than 90 % of each is covered (make test).
-CORE := sessions calls scripts lines failover layout state sweeper rebuild outbox drains events audit totals tasks
+CORE := $(addprefix store/,sessions session_cache script_runner scripts connection_pool failover restore sweeper deadline_rebuild) \
+  $(addprefix domain/,session_layout session) $(addprefix audit/,outbox drain event log totals) tasks
 
 # A virtualenv holds absolute paths: one that was moved, or whose Python is gone, is made anew.
 $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>/dev/null || rm -f $(INSTALLED))

@@ -10,8 +10,8 @@ import tempfile
 from typing import Any
 
 from syncapp.config import Settings, stop_if_wrong
-from syncapp.listening import Listening
-from syncapp.worker import Worker
+from syncapp.server.gunicorn_worker import Worker
+from syncapp.server.listen_address import Listening
 
 # Checked before anything starts: in a worker, an invalid setting would end in a traceback.
 with stop_if_wrong():

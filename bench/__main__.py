@@ -16,7 +16,7 @@ from bench import publish, report
 from bench.figures import Part
 from bench.rig import Rig
 from bench.targets import verdicts
-from syncapp.processes import end_leftovers
+from syncapp.dev.processes import end_leftovers
 
 PARTS = ("store", "scripts", "rest", "sockets", "fanout", "audit", "expiry", "growth", "storm")
 

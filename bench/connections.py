@@ -30,10 +30,10 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from syncapp.db import upgrade
-from syncapp.dev import NO_LIMITS, Web, app_env
-from syncapp.processes import end_leftovers, free_port
-from syncapp.servers import Servers
+from syncapp.dev.processes import end_leftovers, free_port
+from syncapp.dev.runner import NO_LIMITS, Web, app_env
+from syncapp.dev.servers import Servers
+from syncapp.postgres.database import upgrade
 
 CHESS = {
     "sync_mode": "per_participant",

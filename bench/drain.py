@@ -25,19 +25,19 @@ from typing import Any
 import psycopg2
 import redis as redis_py
 
-from syncapp.audit import AuditLog
-from syncapp.commands import NO_CLAIM
+from syncapp.audit.copy_format import COLUMNS
+from syncapp.audit.drain import Drain, collect_rarely
+from syncapp.audit.log import AuditLog
+from syncapp.audit.outbox import Outbox
+from syncapp.audit.queue_stats import Tally
 from syncapp.config import Settings
-from syncapp.copying import COLUMNS
-from syncapp.db import Database, upgrade
-from syncapp.drains import Drain, collect_rarely
-from syncapp.keys import Keyspace
-from syncapp.models import CreateSession
-from syncapp.outbox import Outbox
-from syncapp.redis import connect
-from syncapp.servers import Servers
-from syncapp.sessions import SessionStore
-from syncapp.tally import Tally
+from syncapp.dev.servers import Servers
+from syncapp.domain.results import NO_CLAIM
+from syncapp.domain.schemas import CreateSession
+from syncapp.postgres.database import Database, upgrade
+from syncapp.store.client import connect
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
 
 ROUNDS = 3
 WORKERS = ((1, 4), (4, 1))

@@ -18,7 +18,7 @@ import coverage
 from bench import relay
 from bench.acceptance import Row
 from bench.rig import Rig
-from syncapp.processes import end_leftovers
+from syncapp.dev.processes import end_leftovers
 
 ROOT = Path(__file__).resolve().parent.parent
 _CHANGING = frozenset(

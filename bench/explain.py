@@ -19,10 +19,10 @@ from typing import Any
 
 import psycopg2
 
-from syncapp import statements
-from syncapp.db import Cursor, upgrade
-from syncapp.processes import end_leftovers
-from syncapp.servers import Postgres
+from syncapp.dev.processes import end_leftovers
+from syncapp.dev.servers import Postgres
+from syncapp.history import sql
+from syncapp.postgres.database import Cursor, upgrade
 
 MONTHS = 6
 EVENTS = 100
@@ -148,15 +148,15 @@ def questions(cursor: Cursor, long_id: str, long_epoch: int) -> dict[str, tuple[
         " OFFSET (SELECT count(*) * 2 / 5 FROM sync_sessions) LIMIT 1"
     )
     ((short_id, epoch, at),) = cursor.fetchall()
-    columns = ", ".join(statements.EXPRESSIONS.get(name, name) for name in statements.EVENT_COLUMNS)
+    columns = ", ".join(sql.EXPRESSIONS.get(name, name) for name in sql.EVENT_COLUMNS)
     page = {"session_id": short_id, "epoch": 0, "version": 0, "limit": 101, "types": ["session_paused"], "since": at}
     deep = page | {"session_id": long_id, "epoch": long_epoch, "version": LONG // 2}
 
     def events(filters: str = "") -> str:
-        return statements.EVENTS.format(columns=columns, filters=filters)
+        return sql.EVENTS.format(columns=columns, filters=filters)
 
     def sessions(filters: str = "") -> str:
-        return statements.SESSIONS.format(filters=filters and f" WHERE {filters}")
+        return sql.SESSIONS.format(filters=filters and f" WHERE {filters}")
 
     statuses = ["running", "paused"]
     listing = {"status": "running", "statuses": statuses, "mode": "global", "from": at, "id": short_id, "limit": 101}
@@ -166,13 +166,13 @@ def questions(cursor: Cursor, long_id: str, long_epoch: int) -> dict[str, tuple[
         "events: a page in the middle of 20,000": (events(), deep),
         "events: by type": (events(" AND event_type = ANY(%(types)s)"), deep),
         "events: by time, of 20,000": (events(" AND at >= %(since)s"), deep | {"epoch": 0, "version": 0}),
-        "events: is there any": (statements.EXISTS, [short_id]),
-        "at: snapshot before an instant": (statements.SNAPSHOT_AT, [short_id, 2**63 - 1, at]),
-        "at: the same, of 20,000": (statements.SNAPSHOT_AT, [long_id, 2**63 - 1, at]),
-        "at: snapshot before a version": (statements.SNAPSHOT_OF, [long_id, long_epoch, version]),
-        "at: commits after it": (statements.COMMITS, [long_id, long_epoch, version - 50, version, "infinity"]),
-        "at: newest version": (statements.NEWEST, [short_id]),
-        "at: newest version of an epoch": (statements.NEWEST_OF_EPOCH, [short_id, epoch]),
+        "events: is there any": (sql.EXISTS, [short_id]),
+        "at: snapshot before an instant": (sql.SNAPSHOT_AT, [short_id, 2**63 - 1, at]),
+        "at: the same, of 20,000": (sql.SNAPSHOT_AT, [long_id, 2**63 - 1, at]),
+        "at: snapshot before a version": (sql.SNAPSHOT_OF, [long_id, long_epoch, version]),
+        "at: commits after it": (sql.COMMITS, [long_id, long_epoch, version - 50, version, "infinity"]),
+        "at: newest version": (sql.NEWEST, [short_id]),
+        "at: newest version of an epoch": (sql.NEWEST_OF_EPOCH, [short_id, epoch]),
         "history: last changed": (sessions(), listing),
         "history: the next page": (sessions("(updated_at, session_id) < (%(from)s, %(id)s::uuid)"), listing),
         "history: by status": (sessions("status = %(status)s"), listing),
@@ -186,13 +186,13 @@ def questions(cursor: Cursor, long_id: str, long_epoch: int) -> dict[str, tuple[
             sessions("updated_at >= %(from)s AND updated_at < %(from)s + interval '1 day'"),
             listing,
         ),
-        "statistics: newest life": (statements.LIFE, [long_id]),
-        "statistics: cycles of 100 events": (statements.CYCLES, [short_id, epoch]),
-        "statistics: cycles of 20,000 events": (statements.CYCLES, [long_id, long_epoch]),
-        "statistics: roster": (statements.ROSTER, [long_id, long_epoch]),
-        "recovery: newest message": (statements.LAST, [short_id]),
-        "recovery: forks": (statements.FORKS, None),
-        "recovery: live sessions": (statements.RECENT_IDS, ["infinity"]),
+        "statistics: newest life": (sql.LIFE, [long_id]),
+        "statistics: cycles of 100 events": (sql.CYCLES, [short_id, epoch]),
+        "statistics: cycles of 20,000 events": (sql.CYCLES, [long_id, long_epoch]),
+        "statistics: roster": (sql.ROSTER, [long_id, long_epoch]),
+        "recovery: newest message": (sql.LAST, [short_id]),
+        "recovery: forks": (sql.FORKS, None),
+        "recovery: live sessions": (sql.RECENT_IDS, ["infinity"]),
     }
 
 

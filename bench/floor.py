@@ -9,8 +9,8 @@ import redis
 from flask import Flask
 
 from bench.rig import BARE
-from syncapp.admission import Guards
 from syncapp.config import Settings
+from syncapp.server.admission import Guards
 
 app = Flask(__name__, static_folder=None)
 settings = Settings.from_env()

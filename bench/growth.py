@@ -10,8 +10,8 @@ from typing import Any
 
 from bench.figures import Figure, Part, Rounds, figure, interleave, timed, value
 from bench.rig import BARE, Rig
-from syncapp.redis import connect
-from syncapp.sweeper import Sweeper
+from syncapp.store.client import connect
+from syncapp.store.sweeper import Sweeper
 
 SIZES = (1000, 10_000, 100_000)
 ROUNDS = 8

@@ -15,8 +15,8 @@ import orjson
 import psycopg2
 
 from bench.rig import Rig
-from syncapp.dev import NO_LIMITS, Web, app_env
-from syncapp.processes import free_port
+from syncapp.dev.processes import free_port
+from syncapp.dev.runner import NO_LIMITS, Web, app_env
 
 SESSIONS = 20
 TURNS = 60

@@ -9,7 +9,7 @@ import psutil
 from bench.figures import Figure, Part, Rounds, figure
 from bench.load import Generator, Load, request
 from bench.rig import Rig, cpu_s
-from syncapp.dev import Web
+from syncapp.dev.runner import Web
 
 CONNECTIONS = (1, 16, 64)
 PROCESSES = (1, 2)

@@ -12,16 +12,16 @@ from typing import Any
 import psutil
 import redis as redis_py
 
-from syncapp.commands import Result
 from syncapp.config import Settings
-from syncapp.db import upgrade
-from syncapp.dev import NO_LIMITS, App, Web, app_env
-from syncapp.keys import Keyspace
-from syncapp.models import CreateSession
-from syncapp.processes import free_port
-from syncapp.redis import connect
-from syncapp.servers import Servers
-from syncapp.sessions import SessionStore
+from syncapp.dev.processes import free_port
+from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
+from syncapp.dev.servers import Servers
+from syncapp.domain.results import Result
+from syncapp.domain.schemas import CreateSession
+from syncapp.postgres.database import upgrade
+from syncapp.store.client import connect
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
 
 BARE = "return {'ok', ARGV[1]}"
 """The floor of every script: it only replies."""

@@ -23,10 +23,10 @@ from typing import Any
 import redis as redis_py
 
 from syncapp.config import Settings
-from syncapp.models import CreateSession
-from syncapp.redis import connect
-from syncapp.servers import Valkey
-from syncapp.sessions import SessionStore
+from syncapp.dev.servers import Valkey
+from syncapp.domain.schemas import CreateSession
+from syncapp.store.client import connect
+from syncapp.store.sessions import SessionStore
 
 COUNTS = (2, 10, 100, 1000)
 ROUNDS, CALLS, GARBAGE = 5, 20, 200

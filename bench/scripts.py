@@ -10,8 +10,8 @@ from typing import Any
 from bench.figures import Figure, Part, Rounds, figure, interleave, value
 from bench.raw import Raw, packed
 from bench.rig import BARE, Rig
-from syncapp import scripts
-from syncapp.commands import Claim
+from syncapp.domain.results import Claim
+from syncapp.store import scripts
 
 SIZES = (2, 10, 100, 1000)
 ROUNDS = 24

@@ -11,7 +11,7 @@ from typing import Any
 from bench.figures import Part, Rounds, figure, interleave, timed
 from bench.raw import Raw, packed
 from bench.rig import BARE, Rig, new_session
-from syncapp.commands import Claim
+from syncapp.domain.results import Claim
 
 ROUNDS = 16
 CALLS = 150

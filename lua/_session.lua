@@ -1,7 +1,7 @@
 -- A session in memory: loaded from its hash, changed here, written by _commit alone.
 -- @include _json
 
--- What is small and changes, in the order of the text `scalars`; syncapp/layout.py reads them in this order.
+-- What is small and changes, in the order of the text `scalars`; syncapp/domain/session_layout.py reads them in this order.
 --   look_ms  when something is due by itself, as among the deadlines
 --   warned   a set of bits, one for each threshold of warn_at that has fired
 --   idling   1 while idle time counts; nil while it does not, or if an earlier release wrote it last

@@ -22,7 +22,7 @@ local call = {
 local session, now = begin(keys, call)
 if not session then return now end
 
--- In place of a state: what syncapp/summaries.py reads.
+-- In place of a state: what syncapp/domain/summary.py reads.
 return reply('ok', now, {
   session.scalars, session.metadata, completion_word(session), active_id(session) or '', remaining_text(session) or '',
 }, call)

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flask import Flask
 
-    from syncapp.admission import Guards
-    from syncapp.clock_watch import ClockWatch
+    from syncapp.access.rate_limits import Limits
+    from syncapp.audit.queue_stats import Queue
     from syncapp.config import Settings
-    from syncapp.history import History
-    from syncapp.hub import Hub
-    from syncapp.limits import Limits
-    from syncapp.live_sessions import LiveSessions
+    from syncapp.history.queries import History
     from syncapp.loops import Loops
-    from syncapp.readiness import StoreHealth
-    from syncapp.sessions import SessionStore
-    from syncapp.sweeper import Sweeper
-    from syncapp.tally import Queue
+    from syncapp.realtime.hub import Hub
+    from syncapp.server.admission import Guards
+    from syncapp.store.clock_steps import ClockWatch
+    from syncapp.store.health import StoreHealth
+    from syncapp.store.session_list import LiveSessions
+    from syncapp.store.sessions import SessionStore
+    from syncapp.store.sweeper import Sweeper
 
 
 @dataclass(frozen=True)
@@ -72,33 +72,37 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from syncapp import broker, cli, config, db, logs, redis, ws
-    from syncapp.addresses import Forwarded
-    from syncapp.admission import Guards
+    from syncapp import cli, config, logs, task_queue
+    from syncapp.access.client_address import Forwarded
+    from syncapp.access.rate_limits import Limits
     from syncapp.alerts import Alerts
-    from syncapp.api import asyncapi, batches, hooks, listing, responses, sessions, streams, system, texts
+    from syncapp.api import batch, clock_text, hooks, responses, session_list, sessions, streams, system
     from syncapp.api import history as history_api
-    from syncapp.clock_watch import ClockWatch
+    from syncapp.api.reference import asyncapi
+    from syncapp.audit.drain_requests import Nudger
+    from syncapp.audit.last_failure import LastDrain
+    from syncapp.audit.outbox import Outbox
+    from syncapp.audit.queue_stats import Tally
     from syncapp.config import Settings
-    from syncapp.failover import server_at
-    from syncapp.history import History
-    from syncapp.hub import Hub
-    from syncapp.inbox import Crew
-    from syncapp.keys import Keyspace
-    from syncapp.last_drain import LastDrain
-    from syncapp.limits import Limits
-    from syncapp.live_sessions import LiveSessions
+    from syncapp.history.queries import History
+    from syncapp.history.read_pool import ReadPool
+    from syncapp.history.recovery import Recovery
     from syncapp.loops import Loops
-    from syncapp.nudger import Nudger
-    from syncapp.outbox import Outbox
-    from syncapp.pool import ReadPool
-    from syncapp.presence import Presence
-    from syncapp.readiness import StoreCheck
-    from syncapp.recovery import Recovery
-    from syncapp.runner import Backend
-    from syncapp.sessions import SessionStore
-    from syncapp.sweeper import Sweeper
-    from syncapp.tally import Tally
+    from syncapp.postgres.database import check
+    from syncapp.realtime.hub import Hub
+    from syncapp.server import websocket
+    from syncapp.server.admission import Guards
+    from syncapp.server.command_queue import Crew
+    from syncapp.server.command_runner import Backend
+    from syncapp.store.client import connect as connect_store
+    from syncapp.store.clock_steps import ClockWatch
+    from syncapp.store.failover import server_at
+    from syncapp.store.health import StoreCheck
+    from syncapp.store.keys import Keyspace
+    from syncapp.store.process_registry import Presence
+    from syncapp.store.session_list import LiveSessions
+    from syncapp.store.sessions import SessionStore
+    from syncapp.store.sweeper import Sweeper
     from syncapp.tasks import enqueue_drain
 
     settings = settings or Settings.from_env()
@@ -106,7 +110,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     for name in config.renamed():
         structlog.get_logger(__name__).warning("setting renamed", given=name, use=config.RENAMED[name])
     loops = Loops()
-    client = redis.connect(settings)
+    client = connect_store(settings)
     nudge = Nudger(enqueue_drain, loops=loops).nudge
     pool = ReadPool(
         settings.database_url, connections=settings.history_connections, timeout_s=settings.history_timeout_s
@@ -118,7 +122,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     on_miss = recovery.on_miss if settings.recover_on_miss else None
     store = SessionStore(client, settings, on_nudge=nudge, on_miss=on_miss, partials=partials)
     # A connection of its own: expiries wait for no request's, nor requests for an expiry's.
-    apart = redis.connect(settings, max_connections=1)
+    apart = connect_store(settings, max_connections=1)
     sweeper = Sweeper(
         apart,
         SessionStore(apart, settings, on_nudge=nudge, partials=partials),
@@ -134,7 +138,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     last_drain = LastDrain(client, Keyspace(settings.sync_buckets))
 
     def postgresql(*, ask_store: bool) -> str | None:
-        trouble = db.check(settings.database_url) or (last_drain.read() if ask_store else None)
+        trouble = check(settings.database_url) or (last_drain.read() if ask_store else None)
         return trouble.sentence if trouble else None
 
     app = Flask(__name__, static_folder=None)
@@ -156,7 +160,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         sweeper,
         guards,
         limits,
-        queue=Tally(client, Keyspace(settings.sync_buckets), broker.connect(settings, client).scheduled_count).read,
+        queue=Tally(client, Keyspace(settings.sync_buckets), task_queue.connect(settings, client).scheduled_count).read,
         history=history,
         store_health=StoreCheck(client, bare.check).health,
         audit_fault=postgresql,
@@ -167,14 +171,14 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     hooks.register(app, settings, guards.origins)
     responses.register(app)
     app.register_blueprint(sessions.blueprint)
-    app.register_blueprint(listing.blueprint)
-    app.register_blueprint(batches.blueprint)
-    app.register_blueprint(texts.blueprint)
+    app.register_blueprint(session_list.blueprint)
+    app.register_blueprint(batch.blueprint)
+    app.register_blueprint(clock_text.blueprint)
     app.register_blueprint(streams.blueprint)
     app.register_blueprint(asyncapi.blueprint)
     app.register_blueprint(history_api.blueprint)
     system.register(app)
-    ws.register(
+    websocket.register(
         app,
         Backend(settings, store, hub, Crew(settings.redis_max_connections // 2 or 1, loops), limits, guards.quotas),
         guards,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from syncapp.data_limits import MAX_IDLE_TIMEOUT_S
+from syncapp.domain.limits import MAX_IDLE_TIMEOUT_S
 from syncapp.setting_checks import unfit
 
 RENAMED = {"WS_ALLOWED_ORIGINS": "ALLOWED_ORIGINS"}  # names of earlier releases are still read

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from syncapp import origins
+from syncapp.access import origins
 
 
 def unfit(values: dict[str, Any]) -> list[str]:

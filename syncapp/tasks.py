@@ -21,34 +21,36 @@ from huey.exceptions import CancelExecution
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from syncapp import broker, db, logs, metrics, redis
+from syncapp import logs, metrics, task_queue
 from syncapp.alerts import Alerts
-from syncapp.audit import AuditLog
-from syncapp.capacity import redis_of_worker
-from syncapp.clock_watch import ClockWatch
+from syncapp.audit.dead_letters import DeadLetters
+from syncapp.audit.drain import Drain, collect_rarely
+from syncapp.audit.drain_requests import Nudger
+from syncapp.audit.last_failure import LastDrain
+from syncapp.audit.log import AuditLog
+from syncapp.audit.outbox import Outbox
+from syncapp.audit.outbox_watch import Watch
+from syncapp.audit.queue_stats import Tally
+from syncapp.audit.retry_schedule import POSTGRESQL, REDIS, Retries
 from syncapp.config import Settings, load
-from syncapp.drains import Drain, collect_rarely
+from syncapp.connection_limits import redis_of_worker
 from syncapp.errors import one_line
-from syncapp.failover import server_at
-from syncapp.keys import Keyspace
-from syncapp.last_drain import LastDrain
-from syncapp.letters import DeadLetters
-from syncapp.lines import pool_of
 from syncapp.loops import Loops
-from syncapp.nudger import Nudger
-from syncapp.outbox import Outbox
-from syncapp.presence import Presence
-from syncapp.retries import POSTGRESQL, REDIS, Retries
-from syncapp.tally import Tally
-from syncapp.troubles import trouble_of
-from syncapp.watch import Watch
+from syncapp.postgres.database import STATEMENT_TIMEOUT_S, Database, check, make_partitions
+from syncapp.postgres.failures import trouble_of
+from syncapp.store.client import connect as connect_store
+from syncapp.store.clock_steps import ClockWatch
+from syncapp.store.connection_pool import pool_of
+from syncapp.store.failover import server_at
+from syncapp.store.keys import Keyspace
+from syncapp.store.process_registry import Presence
 
 log = structlog.get_logger(__name__)
 
 _DRAIN_AT_MOST_S = 5.0  # then other buckets have their turn, and a worker that is to stop can
 _TRAILING_S = 0.5  # as long as a bucket's nudges are held back: the last commits of a burst come without one
 _PROBE_TIMEOUT_S = 2
-_HANG_S = db.STATEMENT_TIMEOUT_S + 10.0  # a server that is only slow ends the statement itself
+_HANG_S = STATEMENT_TIMEOUT_S + 10.0  # a server that is only slow ends the statement itself
 
 
 def enqueue_drain(bucket: int) -> None:
@@ -69,7 +71,7 @@ class Worker:
         self._loops = Loops()
         self._stopped = threading.Event()
         self.outbox = Outbox(client, Keyspace(settings.sync_buckets), claim_idle_s=settings.audit_claim_idle_s)
-        self.database = db.Database(settings.database_url, hang_s=_HANG_S)
+        self.database = Database(settings.database_url, hang_s=_HANG_S)
         self._alert = Alerts(settings)
         self._tally = Tally(client, self.outbox.keyspace)
         self._drain = Drain(
@@ -156,7 +158,7 @@ class Worker:
         """Make the partitions of the months to come."""
         try:
             with self.database.transaction() as cursor:
-                made = db.make_partitions(cursor, self.settings.audit_partition_months)
+                made = make_partitions(cursor, self.settings.audit_partition_months)
         except psycopg2.Error as error:
             # There is time: months were made ahead, and a default partition takes the rest.
             log.warning("make_partitions_failed", error=one_line(error))
@@ -215,7 +217,7 @@ class Worker:
 
     def _look_at_postgresql(self) -> None:
         """Release the buckets that wait for PostgreSQL, if it is back and takes writes again."""
-        if self._retries.holds(POSTGRESQL) and db.check(self.settings.database_url, _PROBE_TIMEOUT_S) is None:
+        if self._retries.holds(POSTGRESQL) and check(self.settings.database_url, _PROBE_TIMEOUT_S) is None:
             self._release(POSTGRESQL)
 
     def _failed(self, bucket: int, error: Exception, *, is_last: bool) -> None:
@@ -266,8 +268,8 @@ def _away(error: Exception) -> str | None:
 # `huey_consumer syncapp.tasks.huey` wants it here, made at import; nothing connects yet.
 _settings = load()
 # A web process only asks for drains, so one is enough; a worker raises the limit when it starts.
-_client = redis.connect(_settings, decode=False, max_connections=1)
-huey = broker.connect(_settings, _client)
+_client = connect_store(_settings, decode=False, max_connections=1)
+huey = task_queue.connect(_settings, _client)
 worker = Worker(_settings, _client)
 drain_bucket: Any = huey.task(
     name="drain_bucket",

@@ -32,14 +32,14 @@ import redis as redis_py
 import requests
 from proxy import Proxy
 
-from syncapp.db import upgrade
-from syncapp.dev import NO_LIMITS, App, Web, app_env
-from syncapp.findings import Fault, Fork
-from syncapp.keys import Keyspace
-from syncapp.parity import Parity
-from syncapp.processes import Process, free_port
-from syncapp.servers import Servers
-from syncapp.verifier import Checked, verify
+from syncapp.audit.findings import Fault, Fork
+from syncapp.audit.verify import Checked, verify
+from syncapp.dev.processes import Process, free_port
+from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
+from syncapp.dev.servers import Servers
+from syncapp.history.consistency import Parity
+from syncapp.postgres.database import upgrade
+from syncapp.store.keys import Keyspace
 
 BODIES: list[dict[str, Any]] = [
     {

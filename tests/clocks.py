@@ -8,10 +8,10 @@ from typing import Any
 import redis as redis_py
 
 from syncapp.config import Settings
-from syncapp.keys import Keyspace
-from syncapp.models import CreateSession
-from syncapp.redis import connect
-from syncapp.sessions import SessionStore
+from syncapp.domain.schemas import CreateSession
+from syncapp.store.client import connect
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
 
 # In the year 2100: what has a lifetime by the set clock must not be gone by the server's own.
 NOON_MS = 4_102_488_000_000

@@ -21,9 +21,9 @@ import psycopg2
 import pytest
 import redis as redis_py
 
-from syncapp.dev import NO_LIMITS, App, Web, app_env
-from syncapp.processes import Process, end_leftovers, free_port
-from syncapp.servers import Postgres, Servers, Valkey
+from syncapp.dev.processes import Process, end_leftovers, free_port
+from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
+from syncapp.dev.servers import Postgres, Servers, Valkey
 
 Redis = redis_py.Redis
 
@@ -98,7 +98,7 @@ def redis_url(servers: Servers) -> str:
 @pytest.fixture(scope="session")
 def database_url(servers: Servers) -> str:
     """Where the run's PostgreSQL is, with every migration applied."""
-    from syncapp.db import upgrade
+    from syncapp.postgres.database import upgrade
 
     upgrade(servers.database_url)
     return servers.database_url

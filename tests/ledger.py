@@ -7,7 +7,7 @@ from typing import Any
 
 from model import SHARED, body_groups, body_people
 
-from syncapp.state import TERMINAL, Session
+from syncapp.domain.session import TERMINAL, Session
 
 ENDS_A_CYCLE = ("cycle_switched", "participant_expired", "group_expired", "cycle_timed_out")
 

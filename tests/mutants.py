@@ -23,8 +23,8 @@ from redis import Redis
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from anywhere
 
-from syncapp import scripts  # noqa: E402
-from syncapp.servers import Servers  # noqa: E402
+from syncapp.dev.servers import Servers  # noqa: E402
+from syncapp.store import scripts  # noqa: E402
 
 # The fast and pointed ones first: most mutants do not come to the last.
 SUITES = [

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from syncapp.processes import Process, free_port
+from syncapp.dev.processes import Process, free_port
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/sbin")
 _CONFIG = """

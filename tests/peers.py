@@ -16,8 +16,8 @@ import requests
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from syncapp.api.messages import SENT
-from syncapp.protocol import Told
+from syncapp.api.reference.messages import SENT
+from syncapp.realtime.protocol import Told
 
 from conftest import Cluster  # isort: skip  # pytest puts this folder on the path
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-from syncapp.processes import free_port
+from syncapp.dev.processes import free_port
 
 
 class Proxy:

@@ -29,7 +29,7 @@ from folding import fold
 from peers import CHESS, Api, eventually, metric
 from wire import CLOSE, TEXT, Ended, Raw
 
-from syncapp.servers import Valkey
+from syncapp.dev.servers import Valkey
 
 from conftest import Cluster, Redis  # isort: skip  # pytest puts this folder on the path
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncapp import create_app
-from syncapp.addresses import UNKNOWN, client_of, group_of, parse
-from syncapp.admission import Quotas
+from syncapp.access.client_address import UNKNOWN, client_of, group_of, parse
 from syncapp.errors import RateLimited
+from syncapp.server.admission import Quotas
 
 NAT64 = IPv6Network("64:ff9b::/96")
 V4 = st.integers(0, 2**32 - 1).map(IPv4Address)

@@ -17,9 +17,9 @@ from test_tasks import KEYS, Db, play, tasks  # noqa: F401 `tasks` is a fixture
 
 from syncapp import create_app
 from syncapp.alerts import Alerts
+from syncapp.audit.queue_stats import Queue, Tally
+from syncapp.dev.processes import free_port
 from syncapp.errors import AuditBacklog
-from syncapp.processes import free_port
-from syncapp.tally import Queue, Tally
 
 
 class Receiver(ThreadingHTTPServer):

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from syncapp import create_app
-from syncapp.api.schema import CommandAnswer, ErrorAnswer, StateAnswer
-from syncapp.api.system_answers import HealthAnswer, TimeAnswer
-from syncapp.limits import Buckets
+from syncapp.access.rate_limits import Buckets
+from syncapp.api.reference.schemas import CommandAnswer, ErrorAnswer, StateAnswer
+from syncapp.api.reference.system_schemas import HealthAnswer, TimeAnswer
 
 CHESS: dict[str, Any] = {
     "sync_mode": "per_participant",

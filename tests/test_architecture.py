@@ -1,166 +1,121 @@
-"""Imports point down: edges, services, stores, leaves; some things are done in one module only."""
+"""The packages of `syncapp`: imports go in one direction, and some things are done in one module only."""
 
 from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "syncapp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+BASE = {"config", "errors", "logs", "loops", "metrics"}
+"""Top modules that every package but `domain` may import."""
+MAY_IMPORT = {
+    "domain": {"errors"},
+    "access": BASE | {"domain"},
+    "store": BASE | {"domain"},
+    "realtime": BASE | {"domain", "store"},
+    "postgres": BASE,
+    "audit": BASE | {"domain", "store", "postgres"},
+    "history": BASE | {"domain", "store", "postgres", "audit"},
+    "server": BASE | {"domain", "access", "store", "realtime"},
+    "api": BASE | {"domain", "access", "store", "realtime", "postgres", "audit", "history", "server"},
+    # Top modules.
+    "errors": set(),
+    "loops": {"errors", "metrics"},
+    "metrics": set(),
+    "config": {"setting_checks", "domain.limits"},
+    "setting_checks": {"access.origins"},
+    "logs": {"config"},
+    "alerts": {"config", "metrics"},
+    "connection_limits": {"config"},
+    "task_queue": {"config", "store"},
+    "tasks": BASE | {"alerts", "audit", "connection_limits", "postgres", "store", "task_queue"},
+    "cli": BASE | {"alerts", "audit", "domain", "history", "postgres", "store", "task_queue"},
+    "dev": {"config", "server"},
+    "__main__": {"config"},
+    "__init__": {"*"},
+}
+FLASK = {"server", "api", "cli", "__init__"}
+FRAMEWORKS = {
+    **dict.fromkeys(("flask", "flask_sock", "werkzeug"), FLASK),
+    **dict.fromkeys(("simple_websocket", "wsproto", "gunicorn"), {"server"}),
+    "huey": {"task_queue", "tasks"},
+    "psycopg2": {"postgres", "audit", "history", "cli", "dev", "setting_checks", "tasks"},
+}
 
-LEAVES = {
-    "order",
-    "instants",
-    "owner_clocks",
-    "data_limits",
-    "query",
-    "list_query",
-    "restore",
-    "session_cache",
-    "config",
-    "setting_checks",
-    "errors",
-    "documents",
-    "keys",
-    "fields",
-    "models",
-    "validation",
-    "rules",
-    "definitions",
-    "layout",
-    "state",
-    "protocol",
-    "clock",
-    "topics",
-    "backlog",
-    "backlogs",
-    "metrics",
-    "loops",
-    "logs",
-    "events",
-    "copying",
-    "commands",
-    "dispatch",
-    "refusals",
-    "past",
-    "questions",
-    "query_values",
-    "exports",
-    "statements",
-    "listening",
-    "addresses",
-    "limits",
-    "retries",
-    "capacity",
-    "findings",
-    "etags",
-    "origins",
-    "summaries",
-    "clock_text",
-    "running_clock",
-}
-STORES = {"scripts", "lines", "db", "redis", "pubsub", "inspection", "totals", "pool", "moments", "remains"} | {
-    "failover",
-    "troubles",
-    "idle",
-    "probe",
-    "migrating",
-    "forks",
-}
-SERVICES = {"sessions", "calls", "hub", "draining", "sweeper", "outbox", "audit", "drains", "verifier", "parity"} | {
-    "alerts",
-    "attendance",
-    "tally",
-    "letters",
-    "history",
-    "recovery",
-    "nudger",
-    "readiness",
-    "presence",
-    "clock_watch",
-    "watch",
-    "last_drain",
-    "rebuild",
-    "live_sessions",
-    "listing_upkeep",
-    "batch",
-}
-EDGES = {"api", "ws", "tasks", "broker", "cli", "cli_audit", "cli_sessions", "__init__", "__main__"} | {
-    # What a client of a WebSocket or a stream is served with.
-    "admission", "connection", "hangups", "inbox", "outlet", "runner", "subscriptions", "sockets", "stream", "wire",
-    # The web server itself.
-    "worker", "inflow", "http1",
-}  # fmt: skip
-TOOLS = {"dev", "processes", "servers"}
-BELOW = {
-    **dict.fromkeys(LEAVES, LEAVES),
-    **dict.fromkeys(STORES, LEAVES | STORES),
-    **dict.fromkeys(SERVICES, LEAVES | STORES),
-    **dict.fromkeys(EDGES, LEAVES | STORES | SERVICES | EDGES),
-    **dict.fromkeys(TOOLS, LEAVES | STORES | TOOLS),
-    # A service made of others: the only ones that know them.
-    "sessions": LEAVES | STORES | {"calls"},
-    "sweeper": LEAVES | STORES | {"sessions", "rebuild", "listing_upkeep"},
-    "rebuild": LEAVES | STORES | {"sessions"},
-    "live_sessions": LEAVES | STORES | {"sessions"},
-    "listing_upkeep": LEAVES | STORES | {"sessions", "rebuild"},
-    "hub": LEAVES | STORES | {"attendance"},
-    "drains": LEAVES | STORES | {"outbox", "audit"},
-    "letters": LEAVES | STORES | {"audit"},
-    "clock_watch": LEAVES | STORES | {"presence"},
-    "tally": LEAVES | STORES | {"outbox"},
-    "watch": LEAVES | STORES | {"outbox"},
-    "recovery": LEAVES | STORES | {"sessions", "history", "outbox"},
-}
-FRAMEWORKS = {"flask", "flask_sock", "simple_websocket", "huey", "werkzeug", "gunicorn"}
+
+def name_of(path: Path) -> str:
+    """Return a module's name in the package: `store.keys`, `errors`, `__init__`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
 def place(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """Return the package or the top module that a file belongs to."""
+    return name_of(path).split(".")[0]
 
 
-def imported(path: Path) -> set[str]:
-    found = set()
+NAMES = {name_of(path) for path in MODULES}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the dotted name of everything that a file imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
-def test_imports_point_down(path: Path) -> None:
-    ours = {name.split(".")[1] for name in imported(path) if name.startswith("syncapp.")}
-    ours = {name for name in ours if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()}
-    assert ours - {place(path)} <= BELOW[place(path)]
+def ours(path: Path) -> Iterator[str]:
+    """Yield the modules of the package that a file imports."""
+    for name in imported(path):
+        parts = name.removeprefix("syncapp.").split(".")
+        if name.startswith("syncapp.") and parts[0] in {each.split(".")[0] for each in NAMES}:
+            yield next(".".join(parts[:size]) for size in range(len(parts), 0, -1) if ".".join(parts[:size]) in NAMES)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
-def test_frameworks_stay_at_the_edges(path: Path) -> None:
-    if place(path) not in EDGES:
-        assert not {name.split(".")[0] for name in imported(path)} & FRAMEWORKS
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_in_the_direction_of_the_table(path: Path) -> None:
+    allowed = MAY_IMPORT[place(path)]
+    for name in ours(path):
+        package = name.split(".")[0]
+        assert {package, name, "*"} & (allowed | {place(path)}), f"{name_of(path)} imports {name}"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = {name_of(path): set(ours(path)) - {name_of(path)} for path in MODULES}
+    # `create_app` imports what it wires together when it is called.
+    graph["__init__"] = set()
+    assert list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_frameworks_stay_where_they_belong(path: Path) -> None:
+    for name in imported(path):
+        assert place(path) in FRAMEWORKS.get(name.split(".")[0], {place(path)}), name
 
 
 @pytest.mark.parametrize(
     ("pattern", "only"),
     [
-        (r"\bos\.(environ|getenv)\b", {"config", "metrics", "dev", "processes", "servers"}),
-        (r"\"sync:|'sync:|\bf\"\{[^}]*\}session:", {"keys"}),
+        (r"\bos\.(environ|getenv)\b", {"config", "metrics", "dev.runner", "dev.processes", "dev.servers"}),
+        (r"\"sync:|'sync:|\bf\"\{[^}]*\}session:", {"store.keys"}),
         (r"\b(Counter|Gauge|Histogram)\(\s*\"", {"metrics"}),
     ],
 )
 def test_some_things_are_done_in_one_module_only(pattern: str, only: set[str]) -> None:
-    users = {place(path) for path in MODULES if re.search(pattern, path.read_text())}
+    users = {name_of(path) for path in MODULES if re.search(pattern, path.read_text())}
     assert users <= only
 
 
 def test_a_store_can_be_used_without_flask() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, syncapp.sessions; sys.exit('flask' in sys.modules)"
+    code = "import sys, syncapp.store.sessions; sys.exit('flask' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

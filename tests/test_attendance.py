@@ -16,11 +16,11 @@ from redis.exceptions import ResponseError
 from test_hub import Recorder
 from websockets.sync.client import connect
 
-from syncapp.attendance import BATCH, RETRY_S, Attendance
+from syncapp.domain.instants import iso
+from syncapp.domain.session import Session
 from syncapp.errors import StoreUnavailable
-from syncapp.hub import Hub
-from syncapp.instants import iso
-from syncapp.state import Session
+from syncapp.realtime.attendance import BATCH, RETRY_S, Attendance
+from syncapp.realtime.hub import Hub
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 

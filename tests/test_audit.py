@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from logged import logged
 
 from syncapp import metrics
-from syncapp.audit import AuditLog, Stored
-from syncapp.commands import Claim
-from syncapp.db import Database
-from syncapp.events import Entry, Event
-from syncapp.instants import iso
-from syncapp.keys import Keyspace
-from syncapp.sessions import SessionStore
+from syncapp.audit.event import Entry, Event
+from syncapp.audit.log import AuditLog, Stored
+from syncapp.domain.instants import iso
+from syncapp.domain.results import Claim
+from syncapp.postgres.database import Database
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
 
 Db = psycopg2.extensions.connection
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"

@@ -15,12 +15,12 @@ from flask.testing import FlaskClient
 from test_api import CHESS, UNKNOWN, error, faults
 
 from syncapp import create_app
-from syncapp.api.answers import BatchAnswer
-from syncapp.batch import run_each
-from syncapp.commands import Result
+from syncapp.api.batch_commands import run_each
+from syncapp.api.reference.history_schemas import BatchAnswer
+from syncapp.dev.servers import Valkey
+from syncapp.domain.results import Result
 from syncapp.errors import StoreUnavailable, SyncError
-from syncapp.keys import Keyspace
-from syncapp.servers import Valkey
+from syncapp.store.keys import Keyspace
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 
@@ -224,7 +224,7 @@ def test_a_store_that_is_away_is_a_503_for_each(database_url: str) -> None:
 
 
 def test_a_store_that_hangs_midway_holds_up_a_batch_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("syncapp.batch._PATIENCE_S", 0.2)
+    monkeypatch.setattr("syncapp.api.batch_commands._PATIENCE_S", 0.2)
     done: list[str] = []
 
     def run(session_id: str) -> Result:
@@ -241,7 +241,7 @@ def test_a_store_that_hangs_midway_holds_up_a_batch_once(monkeypatch: pytest.Mon
 
 
 def test_a_session_that_takes_long_to_settle_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("syncapp.batch._PATIENCE_S", 0.0)
+    monkeypatch.setattr("syncapp.api.batch_commands._PATIENCE_S", 0.0)
 
     def run(session_id: str) -> Result:
         if session_id == "0":

@@ -15,9 +15,9 @@ import requests
 from peers import Api, eventually
 from websockets.sync.client import connect
 
-from syncapp import capacity
+from syncapp import connection_limits
 from syncapp.config import Settings
-from syncapp.servers import Valkey
+from syncapp.dev.servers import Valkey
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 
@@ -31,14 +31,18 @@ RELEASES = 2
 
 def test_postgresql_has_room_for_two_releases_a_migration_and_an_operator() -> None:
     assert "heroku-postgresql:essential-0" in APP["addons"]
-    one = WEB_PROCESSES * capacity.postgresql_of_web(SETTINGS) + WORKERS * capacity.postgresql_of_worker(SETTINGS)
-    more = capacity.POSTGRESQL_OF_A_RELEASE + capacity.POSTGRESQL_OF_A_COMMAND
+    one = WEB_PROCESSES * connection_limits.postgresql_of_web(
+        SETTINGS
+    ) + WORKERS * connection_limits.postgresql_of_worker(SETTINGS)
+    more = connection_limits.POSTGRESQL_OF_A_RELEASE + connection_limits.POSTGRESQL_OF_A_COMMAND
     assert RELEASES * one + more <= 20
 
 
 def test_redis_has_room_for_two_releases_and_an_operator() -> None:
     assert "heroku-redis:premium-0" in APP["addons"]
-    one = WEB_PROCESSES * capacity.redis_of_web(SETTINGS) + WORKERS * capacity.redis_of_worker(SETTINGS)
+    one = WEB_PROCESSES * connection_limits.redis_of_web(SETTINGS) + WORKERS * connection_limits.redis_of_worker(
+        SETTINGS
+    )
     assert RELEASES * one + 2 <= 40
 
 
@@ -52,7 +56,7 @@ def test_processes_hold_no_more_connections_to_redis_than_that_under_load_and_fe
             return sum(each["id"] not in before for each in client.client_list())
 
         cluster = make_cluster(web=2, **{name: ENV[name] for name in ("REDIS_MAX_CONNECTIONS", "WORKER_THREADS")})
-        most = 2 * capacity.redis_of_web(SETTINGS) + capacity.redis_of_worker(SETTINGS)
+        most = 2 * connection_limits.redis_of_web(SETTINGS) + connection_limits.redis_of_worker(SETTINGS)
         apis = [Api(url) for url in cluster.urls]
         sessions = [apis[0].running() for _ in range(8)]
         seen: list[int] = []
@@ -83,4 +87,4 @@ def test_processes_hold_no_more_connections_to_redis_than_that_under_load_and_fe
         print(f"at most {max(seen)} of {most} connections")
         assert max(seen) <= most
         # What stays: pub/sub, the sweeper's or its watchers', and the worker's waits for tasks.
-        eventually(lambda: held() <= 2 * 3 + capacity.redis_of_worker(SETTINGS), within_s=60)
+        eventually(lambda: held() <= 2 * 3 + connection_limits.redis_of_worker(SETTINGS), within_s=60)

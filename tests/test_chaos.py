@@ -9,7 +9,7 @@ from pathlib import Path
 import chaos
 import pytest
 
-from syncapp.processes import end_leftovers
+from syncapp.dev.processes import end_leftovers
 
 
 @pytest.mark.timeout(600)

@@ -8,7 +8,9 @@ import pytest
 import redis as redis_py
 from clocks import NOON_MS, SetClock, dump, make_store, messages
 
-from syncapp.commands import Claim, Result
+from syncapp.domain.results import Claim, Result
+from syncapp.domain.schemas import CreateSession
+from syncapp.domain.session import public_patch
 from syncapp.errors import (
     Conflict,
     InvalidTransition,
@@ -17,10 +19,8 @@ from syncapp.errors import (
     StoreUnavailable,
     ValidationFailed,
 )
-from syncapp.keys import Keyspace
-from syncapp.models import CreateSession
-from syncapp.sessions import SessionStore
-from syncapp.state import public_patch
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
 
 Redis = redis_py.Redis
 
@@ -1077,7 +1077,7 @@ def test_a_command_that_finds_too_much_due_says_so_and_the_next_one_goes_on(
 ) -> None:
     session_id = running(store, "per_cycle", budget_ms=1000)
     clock.pass_ms(200_000)
-    monkeypatch.setattr("syncapp.calls.SETTLE_S", 0)
+    monkeypatch.setattr("syncapp.store.script_runner.SETTLE_S", 0)
     for _ in range(3):
         with pytest.raises(StoreUnavailable, match="try again") as refused:
             store.get(session_id)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_api import CHESS, UNKNOWN, error, faults
 
 from syncapp import create_app
-from syncapp.clock_text import FORMATS, written
+from syncapp.domain.clock_text import FORMATS, written
 
 TEAMS = {
     "sync_mode": "per_group",

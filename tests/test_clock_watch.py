@@ -18,18 +18,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from syncapp import create_app
-from syncapp.audit import AuditLog
-from syncapp.clock_watch import TURN_S, VOTE_S, ClockWatch, Step, agreed_steps, recorded_steps
-from syncapp.db import Database
-from syncapp.drains import Drain
-from syncapp.failover import Server
-from syncapp.keys import Keyspace
-from syncapp.lines import Pool, pool_of
+from syncapp.audit.drain import Drain
+from syncapp.audit.log import AuditLog
+from syncapp.audit.outbox import Outbox
 from syncapp.loops import Loops
-from syncapp.outbox import Outbox
-from syncapp.presence import Presence
-from syncapp.redis import connect
-from syncapp.sessions import SessionStore
+from syncapp.postgres.database import Database
+from syncapp.store.client import connect
+from syncapp.store.clock_steps import TURN_S, VOTE_S, ClockWatch, Step, agreed_steps, recorded_steps
+from syncapp.store.connection_pool import Pool, pool_of
+from syncapp.store.failover import Server
+from syncapp.store.keys import Keyspace
+from syncapp.store.process_registry import Presence
+from syncapp.store.sessions import SessionStore
 
 Redis = redis_py.Redis
 HOUR_MS = 3_600_000

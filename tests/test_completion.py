@@ -16,19 +16,19 @@ from test_audit import rows
 from test_replay import Log
 
 from syncapp import create_app
-from syncapp.api.answers import PastAnswer
-from syncapp.api.messages import Patch
-from syncapp.api.schema import CommandAnswer, StateAnswer
-from syncapp.calls import _fingerprint
-from syncapp.commands import Claim
-from syncapp.keys import Keyspace
-from syncapp.models import CreateSession
-from syncapp.questions import AtQuery, EventsQuery
-from syncapp.recovery import Outcome
-from syncapp.sessions import SessionStore
-from syncapp.state import Session, patch_of
-from syncapp.topics import Topic
-from syncapp.verifier import Checked, verify
+from syncapp.api.reference.history_schemas import PastAnswer
+from syncapp.api.reference.messages import Patch
+from syncapp.api.reference.schemas import CommandAnswer, StateAnswer
+from syncapp.audit.verify import Checked, verify
+from syncapp.domain.results import Claim
+from syncapp.domain.schemas import CreateSession
+from syncapp.domain.session import Session, patch_of
+from syncapp.history.query_params import AtQuery, EventsQuery
+from syncapp.history.recovery import Outcome
+from syncapp.realtime.topic import Topic
+from syncapp.store.keys import Keyspace
+from syncapp.store.script_runner import _fingerprint
+from syncapp.store.sessions import SessionStore
 
 Db = psycopg2.extensions.connection
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"

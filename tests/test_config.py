@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from syncapp.config import Settings, SettingsError
-from syncapp.dev import procfile
+from syncapp.dev.runner import procfile
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,7 +11,7 @@ import requests
 from peers import eventually
 from wire import Raw
 
-from syncapp.servers import Valkey
+from syncapp.dev.servers import Valkey
 
 from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts this folder on the path
 

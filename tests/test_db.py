@@ -21,13 +21,12 @@ from logged import logged
 from peers import eventually
 from roles import ask, guest_of, held, name_of, role_of, scratch, server_of, set_read_only
 
-from syncapp import db as database
-from syncapp import migrating
-from syncapp.db import Database, UpgradeFailed, upgrade
-from syncapp.probe import Probe
-from syncapp.processes import free_port
-from syncapp.servers import Postgres
-from syncapp.troubles import trouble_of
+from syncapp.dev.processes import free_port
+from syncapp.dev.servers import Postgres
+from syncapp.postgres import database, migrations
+from syncapp.postgres.database import Database, UpgradeFailed, upgrade
+from syncapp.postgres.failures import trouble_of
+from syncapp.postgres.native_probe import Probe
 
 MIGRATIONS = ["001_initial_schema", "002_add_indexes", "003_dead_letters_by_event"]
 ROOT = Path(__file__).parent.parent
@@ -107,10 +106,10 @@ def test_a_failing_migration_is_one_line_too_and_leaves_nothing_behind(empty_url
 
 
 def add_migration(directory: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    for path in migrating.MIGRATIONS.glob("*.sql"):
+    for path in migrations.MIGRATIONS.glob("*.sql"):
         (directory / path.name).write_text(path.read_text())
     (directory / "900_more.sql").write_text(text)
-    monkeypatch.setattr(migrating, "MIGRATIONS", directory)
+    monkeypatch.setattr(migrations, "MIGRATIONS", directory)
 
 
 def test_a_migration_may_hold_what_no_transaction_can(
@@ -127,10 +126,10 @@ def test_a_migration_may_hold_what_no_transaction_can(
 def test_letters_from_before_they_were_kept_by_event_are_found_by_it_afterwards(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = migrating.MIGRATIONS
+    whole = migrations.MIGRATIONS
     for path in sorted(whole.glob("*.sql"))[:2]:
         (tmp_path / path.name).write_text(path.read_text())
-    monkeypatch.setattr(migrating, "MIGRATIONS", tmp_path)
+    monkeypatch.setattr(migrations, "MIGRATIONS", tmp_path)
     assert upgrade(empty_url) == MIGRATIONS[:2]
     key = ("3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10", 5, 7)
     insert = (
@@ -148,7 +147,7 @@ def test_letters_from_before_they_were_kept_by_event_are_found_by_it_afterwards(
             ask(empty_url, letter, f"{time}-{number}", kind, text.encode("latin1"))
 
     keep("before")
-    monkeypatch.setattr(migrating, "MIGRATIONS", whole)
+    monkeypatch.setattr(migrations, "MIGRATIONS", whole)
     assert upgrade(empty_url) == MIGRATIONS[2:]
     keep("after")
     assert (
@@ -331,7 +330,7 @@ def test_a_trouble_is_logged_once_with_the_drivers_whole_text() -> None:
         ('FATAL:  password authentication failed for user "x"', "refuses_login"),
         ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "x", database "y", no encryption', "refuses_login"),
         ("server closed the connection unexpectedly", "unreachable"),
-        ('could not translate host name "db.example" to address', "unreachable"),
+        ('could not translate host name "example" to address', "unreachable"),
         ("FATAL:  server login has been failing, cached error: connect failed (server_login_retry)", "unreachable"),
     ],
 )
@@ -377,7 +376,7 @@ def test_check_never_holds_up_other_greenlets() -> None:
     code = f"""
 from gevent import monkey; monkey.patch_all()
 import gevent, time
-from syncapp.db import check
+from syncapp.postgres.database import check
 ticks = 0
 def tick():
     global ticks
@@ -493,8 +492,8 @@ def test_a_transaction_ends_when_its_server_hangs_and_the_next_goes_through(post
 
 def test_a_process_ends_though_it_kept_connections(empty_url: str) -> None:
     code = f"""
-from syncapp.db import Database
-from syncapp.pool import ReadPool
+from syncapp.postgres.database import Database
+from syncapp.history.read_pool import ReadPool
 with Database({empty_url!r}).transaction() as cursor:
     cursor.execute("SELECT 1")
 ReadPool({empty_url!r}).ask(lambda cursor: cursor.execute("SELECT 1"))

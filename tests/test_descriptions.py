@@ -15,13 +15,13 @@ from conftest import Cluster, MakeCluster
 from websockets.sync.client import connect
 
 from syncapp import create_app
-from syncapp.api import openapi
-from syncapp.api.examples import SESSION_ID
-from syncapp.api.message_examples import EXAMPLES
-from syncapp.api.messages import RECEIVED, SENT
-from syncapp.api.schema import DOCUMENTED, ERROR_CODES, ErrorAnswer
+from syncapp.api.reference import openapi
+from syncapp.api.reference.examples import SESSION_ID
+from syncapp.api.reference.message_examples import EXAMPLES
+from syncapp.api.reference.messages import RECEIVED, SENT
+from syncapp.api.reference.schemas import DOCUMENTED, ERROR_CODES, ErrorAnswer
 from syncapp.errors import SyncError
-from syncapp.protocol import Asked, Told
+from syncapp.realtime.protocol import Asked, Told
 
 USUAL = {
     *("content-type", "content-length", "content-encoding", "transfer-encoding", "cache-control", "vary"),

@@ -25,10 +25,10 @@ from conftest import MakeCluster
 from redis import Redis
 from test_listening import has_ipv6
 
-from syncapp import dev
-from syncapp.dev import ROOT, Web, app_env, procfile
-from syncapp.processes import MARK, Process, StartError, end_leftovers, free_port, port_is_free, runs
-from syncapp.servers import Postgres, Servers, Valkey
+from syncapp.dev import runner
+from syncapp.dev.processes import MARK, Process, StartError, end_leftovers, free_port, port_is_free, runs
+from syncapp.dev.runner import ROOT, Web, app_env, procfile
+from syncapp.dev.servers import Postgres, Servers, Valkey
 
 SESSION = {
     "session_id": str(uuid.uuid4()),
@@ -283,10 +283,10 @@ def test_a_web_process_that_is_not_ready_says_what_is_missing_and_logs_it_once(
 def test_a_file_of_settings_is_read_and_the_environment_counts_for_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dev, "ROOT", tmp_path)
-    assert dev.dotenv() == {}
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    assert runner.dotenv() == {}
     (tmp_path / ".env").write_text("# a comment\nSESSION_TTL_S=7\nLOG_FORMAT='json'\n")
-    assert dev.dotenv() == {"SESSION_TTL_S": "7", "LOG_FORMAT": "json"}
+    assert runner.dotenv() == {"SESSION_TTL_S": "7", "LOG_FORMAT": "json"}
 
 
 def test_a_stopped_process_takes_its_descendants_with_it(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_the_procfile_names_every_process_type() -> None:
 
 
 def test_every_requirement_is_pinned() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-runner.txt"):
         for line in (ROOT / name).read_text().splitlines():
             assert re.fullmatch(r"#.*|-r requirements\.txt|[\w.-]+(\[\w+\])?==[\w.]+(; .+)?|", line), line
 

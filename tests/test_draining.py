@@ -18,10 +18,10 @@ import requests
 from peers import Api, eventually, metric
 from wire import CLOSE, PING, Ended, Raw
 
-from syncapp.draining import Draining
+from syncapp.dev.servers import Valkey
 from syncapp.errors import ServerStopping
-from syncapp.protocol import Close
-from syncapp.servers import Valkey
+from syncapp.realtime.protocol import Close
+from syncapp.server.shutdown import Draining
 
 from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts this folder on the path
 

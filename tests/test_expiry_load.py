@@ -23,9 +23,9 @@ import requests
 from clocks import make_store
 from peers import eventually
 
+from syncapp.domain.schemas import CreateSession
 from syncapp.errors import InvalidTransition
-from syncapp.keys import Keyspace
-from syncapp.models import CreateSession
+from syncapp.store.keys import Keyspace
 
 from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts this folder on the path
 

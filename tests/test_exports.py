@@ -18,7 +18,7 @@ import pytest
 import requests
 from nginx import nginx
 
-from syncapp.servers import Postgres
+from syncapp.dev.servers import Postgres
 
 from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts this folder on the path
 

@@ -16,14 +16,14 @@ from peers import Api, eventually
 from proxy import Proxy
 from redis import exceptions
 
-from syncapp import broker
+from syncapp import task_queue
+from syncapp.dev.servers import Valkey
 from syncapp.errors import StoreUnavailable
-from syncapp.failover import says_wrong_server
-from syncapp.pubsub import PubSub
-from syncapp.redis import connect
-from syncapp.servers import Valkey
-from syncapp.sessions import SessionStore
-from syncapp.sweeper import Lease
+from syncapp.realtime.pubsub import PubSub
+from syncapp.store.client import connect
+from syncapp.store.failover import says_wrong_server
+from syncapp.store.sessions import SessionStore
+from syncapp.store.sweeper import Lease
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 
@@ -96,7 +96,7 @@ def test_whoever_notices_the_wrong_server_all_pools_of_the_process_leave_it(
 ) -> None:
     pair = make_pair()
     chosen = settings(pair.url)
-    one, other, queue = connect(chosen), connect(chosen, decode=False), broker.connect(chosen)
+    one, other, queue = connect(chosen), connect(chosen, decode=False), task_queue.connect(chosen)
     store = SessionStore(other, chosen)
     session_id = store.create(chess()).found.session_id
     lease = Lease(one, "sync:lease")
@@ -208,7 +208,7 @@ def test_after_a_planned_failover_everything_works_and_verify_is_clean(
 
 
 def _stored(database_url: str, versions: dict[str, int]) -> bool:
-    from syncapp.verifier import Checked, verify
+    from syncapp.audit.verify import Checked, verify
 
     checked = Checked()
     faults = [fault for session_id in versions for fault in verify(database_url, checked, session_id)]

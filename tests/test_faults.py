@@ -15,7 +15,7 @@ from clocks import crowd, make_store
 from peers import eventually
 from test_race import CHESS, Clients, rows
 
-from syncapp.servers import Postgres, Valkey
+from syncapp.dev.servers import Postgres, Valkey
 
 from conftest import Cluster  # isort: skip  # pytest puts this folder on the path
 

@@ -23,11 +23,11 @@ from test_recovery import ID, dumped, lose, roll_back
 from test_replay import Log
 
 from syncapp import cli
-from syncapp.commands import Claim
-from syncapp.models import CreateSession
-from syncapp.recovery import Outcome
-from syncapp.servers import Valkey
-from syncapp.sessions import SessionStore
+from syncapp.dev.servers import Valkey
+from syncapp.domain.results import Claim
+from syncapp.domain.schemas import CreateSession
+from syncapp.history.recovery import Outcome
+from syncapp.store.sessions import SessionStore
 
 Db = psycopg2.extensions.connection
 FORK = re.compile(

@@ -24,18 +24,18 @@ from peers import eventually
 from test_tasks import KEYS
 
 from syncapp import cli, create_app
-from syncapp.audit import AuditLog
-from syncapp.commands import Claim, Result
-from syncapp.db import Database, upgrade
-from syncapp.dev import App, app_env
-from syncapp.drains import Drain
+from syncapp.audit.drain import Drain
+from syncapp.audit.log import AuditLog
+from syncapp.audit.outbox import Outbox
+from syncapp.audit.queue_stats import Tally
+from syncapp.dev.runner import App, app_env
+from syncapp.dev.servers import Postgres, Servers, Valkey
+from syncapp.domain.results import Claim, Result
 from syncapp.errors import StoreFull, StoreUnavailable
-from syncapp.outbox import Outbox
-from syncapp.redis import connect
-from syncapp.servers import Postgres, Servers, Valkey
-from syncapp.sessions import SessionStore
-from syncapp.sweeper import Sweeper
-from syncapp.tally import Tally
+from syncapp.postgres.database import Database, upgrade
+from syncapp.store.client import connect
+from syncapp.store.sessions import SessionStore
+from syncapp.store.sweeper import Sweeper
 
 from conftest import FAST_POSTGRES, Cluster  # isort: skip  # pytest puts this folder on the path
 

@@ -24,13 +24,13 @@ from test_audit import entries_of, rows
 from werkzeug.test import TestResponse
 
 from syncapp import create_app
-from syncapp.api.answers import EventsAnswer, HistoryAnswer, PastAnswer, StatisticsAnswer
-from syncapp.audit import AuditLog
-from syncapp.db import Database
-from syncapp.instants import iso, ms_of
-from syncapp.keys import Keyspace
-from syncapp.past import SNAPSHOT_EVERY
-from syncapp.scripts import LUA_DIR
+from syncapp.api.reference.history_schemas import EventsAnswer, HistoryAnswer, PastAnswer, StatisticsAnswer
+from syncapp.audit.log import AuditLog
+from syncapp.domain.instants import iso, ms_of
+from syncapp.history.replay import SNAPSHOT_EVERY
+from syncapp.postgres.database import Database
+from syncapp.store.keys import Keyspace
+from syncapp.store.scripts import LUA_DIR
 
 Db = psycopg2.extensions.connection
 
@@ -432,7 +432,7 @@ def test_an_export_is_compressed_while_it_is_read(
 def test_an_export_has_every_event_in_every_form(
     client: FlaskClient, clock: SetClock, logged: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syncapp.history.EXPORT_ROWS", 4)
+    monkeypatch.setattr("syncapp.history.queries.EXPORT_ROWS", 4)
     url, _ = play(client, clock)
     session_id = url.rsplit("/", 1)[1]
     logged()

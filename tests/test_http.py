@@ -24,8 +24,8 @@ from peers import CHESS, Api, errors_in, eventually, metric
 from wire import PONG, Raw, frame
 
 from syncapp.api.compression import compress
-from syncapp.api.schema import ErrorAnswer
-from syncapp.inflow import Inflow
+from syncapp.api.reference.schemas import ErrorAnswer
+from syncapp.server.http_reader import Inflow
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 

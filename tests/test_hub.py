@@ -21,19 +21,19 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from peers import eventually
 
-from syncapp.backlog import MOST_BYTES, MOST_FRAMES, Backlog, Item
-from syncapp.clock import ServerClock
 from syncapp.config import Settings
+from syncapp.dev.servers import Valkey
+from syncapp.domain.order import NEVER, Order
+from syncapp.domain.session import Session
 from syncapp.errors import SessionNotFound, StoreUnavailable
-from syncapp.hub import READERS, Hub
-from syncapp.keys import Keyspace
-from syncapp.order import NEVER, Order
-from syncapp.protocol import Told
-from syncapp.pubsub import PubSub
-from syncapp.servers import Valkey
-from syncapp.sessions import SessionStore
-from syncapp.state import Session
-from syncapp.topics import Topic, Update
+from syncapp.realtime.hub import READERS, Hub
+from syncapp.realtime.protocol import Told
+from syncapp.realtime.pubsub import PubSub
+from syncapp.realtime.send_queue import MOST_BYTES, MOST_FRAMES, Backlog, Item
+from syncapp.realtime.server_clock import ServerClock
+from syncapp.realtime.topic import Topic, Update
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
 
 Redis = redis_py.Redis
 Read = Callable[[str], tuple[Session, int]]

@@ -11,11 +11,11 @@ import pytest
 import redis as redis_py
 from clocks import SetClock, chess, crowd, dump, make_store, messages
 
-from syncapp.commands import Claim, Result
+from syncapp.domain.results import Claim, Result
+from syncapp.domain.schemas import CreateSession
 from syncapp.errors import IdempotencyMismatch, SessionNotFound, ValidationFailed
-from syncapp.keys import Keyspace
-from syncapp.models import CreateSession
-from syncapp.sessions import SessionStore
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
 
 MOST_RECORD_BYTES = 1024
 KEY = "k"

@@ -14,16 +14,16 @@ from msgspec.structs import replace
 from redis.exceptions import ResponseError
 from test_clock import END, NOTIFY, SKIP, body, now, pending, running, state
 
-from syncapp.commands import Claim, Swept
+from syncapp.domain.instants import iso
+from syncapp.domain.results import Claim, Swept
+from syncapp.domain.schemas import CreateSession
+from syncapp.domain.session import Session, public_patch
+from syncapp.domain.session_layout import SCALARS
 from syncapp.errors import SessionNotFound, ValidationFailed
-from syncapp.instants import iso
-from syncapp.keys import Keyspace
-from syncapp.layout import SCALARS
-from syncapp.models import CreateSession
-from syncapp.protocol import Told
-from syncapp.sessions import SessionStore
-from syncapp.state import Session, public_patch
-from syncapp.topics import Topic
+from syncapp.realtime.protocol import Told
+from syncapp.realtime.topic import Topic
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
 
 Redis = redis_py.Redis
 DAY_MS = 86_400_000

@@ -18,13 +18,13 @@ from peers import CHESS, Api, Client, eventually, metric
 from websockets.sync.client import connect
 
 from syncapp import create_app
-from syncapp.commands import Claim
+from syncapp.access.rate_limits import MOST_ADDRESSES, Buckets, Limits, stored_bytes
 from syncapp.config import Settings
-from syncapp.dispatch import COMMANDS
-from syncapp.keys import Keyspace
-from syncapp.limits import MOST_ADDRESSES, Buckets, Limits, stored_bytes
-from syncapp.models import CreateSession
-from syncapp.servers import Valkey
+from syncapp.dev.servers import Valkey
+from syncapp.domain.commands import COMMANDS
+from syncapp.domain.results import Claim
+from syncapp.domain.schemas import CreateSession
+from syncapp.store.keys import Keyspace
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 

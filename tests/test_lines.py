@@ -14,9 +14,9 @@ from clocks import settings
 from peers import eventually
 from redis import exceptions
 
-from syncapp.lines import AGE_S, packed, pool_of
-from syncapp.redis import connect
-from syncapp.servers import Valkey
+from syncapp.dev.servers import Valkey
+from syncapp.store.client import connect
+from syncapp.store.connection_pool import AGE_S, packed, pool_of
 
 
 @pytest.fixture

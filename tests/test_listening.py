@@ -14,8 +14,8 @@ import requests
 from conftest import MakeCluster
 
 from syncapp.config import Settings, SettingsError
-from syncapp.dev import ROOT
-from syncapp.listening import Listening
+from syncapp.dev.runner import ROOT
+from syncapp.server.listen_address import Listening
 
 
 def has_ipv6() -> bool:

@@ -16,19 +16,19 @@ from peers import eventually
 from redis.lock import Lock
 from test_api import CHESS, faults
 
-from syncapp import create_app, live_sessions
-from syncapp.api.answers import ListAnswer
-from syncapp.commands import Claim
+from syncapp import create_app
+from syncapp.api.reference.history_schemas import ListAnswer
+from syncapp.domain.results import Claim
+from syncapp.domain.schemas import CreateSession
 from syncapp.errors import StoreUnavailable
-from syncapp.keys import COMPLETE, SENTINEL, Keyspace
-from syncapp.list_query import SessionsQuery
-from syncapp.listing_upkeep import CLEAN_S, ListingUpkeep
-from syncapp.live_sessions import LiveSessions
-from syncapp.models import CreateSession
-from syncapp.rebuild import LOOK_S, WALKED
-from syncapp.redis import connect
-from syncapp.sessions import SessionStore
-from syncapp.sweeper import Lease
+from syncapp.store.client import connect
+from syncapp.store.deadline_rebuild import LOOK_S, WALKED
+from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
+from syncapp.store.list_query import SessionsQuery
+from syncapp.store.list_upkeep import CLEAN_S, ListingUpkeep
+from syncapp.store.session_list import LiveSessions
+from syncapp.store.sessions import SessionStore
+from syncapp.store.sweeper import Lease
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 
@@ -387,7 +387,7 @@ def test_a_question_that_makes_no_sense_is_refused_naming_every_fault(
 def test_one_request_looks_at_a_bounded_number_of_sessions_and_says_where_to_go_on(
     store: SessionStore, clock: SetClock, live: LiveSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_sessions, "MOST_LOOKED_AT", 30)
+    monkeypatch.setattr("syncapp.store.session_list.MOST_LOOKED_AT", 30)
     (oldest,) = made(store, clock, 1, metadata={"hall": 3})
     made(store, clock, 70)
     sizes, cursor, found = [], None, []

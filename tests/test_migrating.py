@@ -13,8 +13,8 @@ import requests
 from peers import eventually
 from wire import Raw
 
-from syncapp.dev import ROOT
-from syncapp.servers import Postgres, Valkey
+from syncapp.dev.runner import ROOT
+from syncapp.dev.servers import Postgres, Valkey
 
 from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts this folder on the path
 

@@ -27,15 +27,15 @@ from ledger import Ledger
 from model import LIVE, Model, Refused
 from msgspec.structs import replace
 
-from syncapp.commands import Result, Swept
+from syncapp.domain.instants import iso
+from syncapp.domain.results import Result, Swept
+from syncapp.domain.schemas import CreateSession
+from syncapp.domain.session import Session, patch_of
 from syncapp.errors import InvalidTransition, NotActiveParticipant, SyncError, ValidationFailed
-from syncapp.instants import iso
-from syncapp.keys import Keyspace
-from syncapp.models import CreateSession
-from syncapp.protocol import Told
-from syncapp.sessions import SessionStore
-from syncapp.state import Session, patch_of
-from syncapp.topics import Update, patch_between
+from syncapp.realtime.protocol import Told
+from syncapp.realtime.topic import Update, patch_between
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 STEPS = 40

@@ -19,13 +19,13 @@ from folding import fold
 from peers import CHESS, Api, errors_in
 from wire import CLOSE, TEXT, Ended, Raw, frame
 
-from syncapp.backlog import THE_END, Answer, Backlog
-from syncapp.commands import Claim, Result
+from syncapp.dev.servers import Valkey
+from syncapp.domain.order import NEVER, Order
+from syncapp.domain.results import Claim, Result
 from syncapp.errors import SessionNotFound, StoreUnavailable
-from syncapp.order import NEVER, Order
-from syncapp.protocol import Told
-from syncapp.servers import Valkey
-from syncapp.topics import Update
+from syncapp.realtime.protocol import Told
+from syncapp.realtime.send_queue import THE_END, Answer, Backlog
+from syncapp.realtime.topic import Update
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 

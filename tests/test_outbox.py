@@ -6,10 +6,10 @@ import pytest
 import redis as redis_py
 from clocks import settings
 
-from syncapp.events import Entry
-from syncapp.keys import AUDIT_GROUP, Keyspace
-from syncapp.outbox import Backlog, Outbox
-from syncapp.redis import connect
+from syncapp.audit.event import Entry
+from syncapp.audit.outbox import Backlog, Outbox
+from syncapp.store.client import connect
+from syncapp.store.keys import AUDIT_GROUP, Keyspace
 
 KEYS = Keyspace(16)
 KEY = KEYS.outbox(7)

@@ -16,10 +16,10 @@ from peers import eventually
 from roles import ask, guest_of, held, role_of
 from test_race import CHESS
 
-from syncapp.db import Cursor, Database, upgrade
+from syncapp.dev.servers import Postgres
 from syncapp.errors import AuditUnavailable
-from syncapp.pool import ReadPool
-from syncapp.servers import Postgres
+from syncapp.history.read_pool import ReadPool
+from syncapp.postgres.database import Cursor, Database, upgrade
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 

@@ -21,14 +21,16 @@ from roles import ask, end_connections, guest_of, role_of, scratch, server_of, s
 from test_db import add_migration
 from test_tasks import left
 
-from syncapp import audit, cli, troubles
-from syncapp.db import UpgradeFailed, check, upgrade
-from syncapp.dev import App, app_env
-from syncapp.keys import Keyspace
-from syncapp.last_drain import LastDrain
-from syncapp.models import CreateSession
-from syncapp.servers import Postgres, Servers
-from syncapp.troubles import Trouble
+from syncapp import cli
+from syncapp.audit import log
+from syncapp.audit.last_failure import LastDrain
+from syncapp.dev.runner import App, app_env
+from syncapp.dev.servers import Postgres, Servers
+from syncapp.domain.schemas import CreateSession
+from syncapp.postgres import failures
+from syncapp.postgres.database import UpgradeFailed, check, upgrade
+from syncapp.postgres.failures import Trouble
+from syncapp.store.keys import Keyspace
 
 RIGHTS = "SELECT, INSERT, UPDATE"
 
@@ -147,8 +149,8 @@ def test_a_role_without_a_connection_left_delays_events_and_loses_none(make: Mak
 
 
 def test_nothing_that_is_wrong_with_the_server_is_blamed_on_an_event() -> None:
-    assert not [state for state, _ in troubles._BY_STATE if state.startswith(audit._REFUSALS)]
-    assert {category for _, category in (*troubles._BY_STATE, *troubles._BY_TEXT)} <= troubles.CATEGORIES
+    assert not [state for state, _ in failures._BY_STATE if state.startswith(log._REFUSALS)]
+    assert {category for _, category in (*failures._BY_STATE, *failures._BY_TEXT)} <= failures.CATEGORIES
 
 
 def test_a_standby_is_told_and_an_upgrade_with_nothing_to_apply_is_content_with_it(

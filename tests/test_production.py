@@ -27,9 +27,9 @@ from conftest import scratch_database
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from syncapp.dev import ROOT, App, Web, app_env
-from syncapp.processes import Process, free_port
-from syncapp.servers import Servers
+from syncapp.dev.processes import Process, free_port
+from syncapp.dev.runner import ROOT, App, Web, app_env
+from syncapp.dev.servers import Servers
 
 DEVELOPMENT = {"dev", "processes", "servers"}
 """Modules that only `make run` and the tests use."""

@@ -14,10 +14,10 @@ import requests
 from clocks import dump
 from peers import eventually
 
+from syncapp.audit.outbox import Outbox
 from syncapp.config import Settings
-from syncapp.keys import AUDIT_GROUP, Keyspace
-from syncapp.outbox import Outbox
-from syncapp.processes import Process
+from syncapp.dev.processes import Process
+from syncapp.store.keys import AUDIT_GROUP, Keyspace
 
 from conftest import Cluster  # isort: skip  # pytest puts this folder on the path
 

@@ -18,14 +18,14 @@ from peers import Api, eventually, metric
 from redis import exceptions
 from websockets.sync.client import connect as connect_socket
 
-from syncapp.commands import Claim, Result
+from syncapp.dev.processes import free_port
+from syncapp.dev.servers import Valkey
+from syncapp.domain.results import Claim, Result
 from syncapp.errors import StoreUnavailable
-from syncapp.keys import Keyspace
-from syncapp.processes import free_port
-from syncapp.readiness import StoreCheck, StoreHealth, reason_of
-from syncapp.redis import connect
-from syncapp.servers import Valkey
-from syncapp.sessions import SessionStore
+from syncapp.store.client import connect
+from syncapp.store.health import StoreCheck, StoreHealth, reason_of
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 

@@ -18,14 +18,14 @@ from peers import eventually
 from prometheus_client import REGISTRY
 from structlog.testing import LogCapture
 
-from syncapp import rebuild as rebuild_module
-from syncapp.dev import ROOT, app_env
-from syncapp.keys import COMPLETE, SENTINEL, Keyspace
-from syncapp.rebuild import WALKED, Rebuild
-from syncapp.redis import connect
-from syncapp.servers import Servers
-from syncapp.sessions import SessionStore
-from syncapp.sweeper import Sweeper
+from syncapp.dev.runner import ROOT, app_env
+from syncapp.dev.servers import Servers
+from syncapp.store import deadline_rebuild as rebuild_module
+from syncapp.store.client import connect
+from syncapp.store.deadline_rebuild import WALKED, Rebuild
+from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
+from syncapp.store.sessions import SessionStore
+from syncapp.store.sweeper import Sweeper
 
 KEYS = Keyspace()
 ALL = [KEYS.deadlines(bucket) for bucket in range(KEYS.buckets)]

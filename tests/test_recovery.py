@@ -27,7 +27,12 @@ from test_replay import Log
 from wire import Raw
 
 from syncapp import create_app
-from syncapp.commands import Claim
+from syncapp.audit.outbox import Outbox
+from syncapp.audit.verify import Checked, verify
+from syncapp.dev.servers import Valkey
+from syncapp.domain.results import Claim
+from syncapp.domain.schemas import CreateSession
+from syncapp.domain.session_layout import SCALARS, values_of
 from syncapp.errors import (
     AuditIncomplete,
     AuditUnavailable,
@@ -36,15 +41,10 @@ from syncapp.errors import (
     SessionNotFound,
     ValidationFailed,
 )
-from syncapp.layout import SCALARS, values_of
+from syncapp.history.query_params import AtQuery
+from syncapp.history.recovery import Misses, Outcome, Recovery
 from syncapp.metrics import RECOVERIES
-from syncapp.models import CreateSession
-from syncapp.outbox import Outbox
-from syncapp.questions import AtQuery
-from syncapp.recovery import Misses, Outcome, Recovery
-from syncapp.servers import Valkey
-from syncapp.sessions import SessionStore
-from syncapp.verifier import Checked, verify
+from syncapp.store.sessions import SessionStore
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 

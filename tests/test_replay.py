@@ -21,18 +21,18 @@ from hypothesis.stateful import rule, run_state_machine_as_test
 from test_audit import KEYS
 from test_model import MODES, MOST_UNATTENDED, ClockMachine, document, moves
 
-from syncapp.audit import AuditLog
-from syncapp.db import Database
-from syncapp.events import Entry
-from syncapp.history import History
-from syncapp.instants import iso
-from syncapp.outbox import Outbox
-from syncapp.pool import ReadPool
-from syncapp.questions import AtQuery
-from syncapp.recovery import Outcome, Recovery
-from syncapp.sessions import SessionStore
-from syncapp.state import Session
-from syncapp.verifier import Checked, verify
+from syncapp.audit.event import Entry
+from syncapp.audit.log import AuditLog
+from syncapp.audit.outbox import Outbox
+from syncapp.audit.verify import Checked, verify
+from syncapp.domain.instants import iso
+from syncapp.domain.session import Session
+from syncapp.history.queries import History
+from syncapp.history.query_params import AtQuery
+from syncapp.history.read_pool import ReadPool
+from syncapp.history.recovery import Outcome, Recovery
+from syncapp.postgres.database import Database
+from syncapp.store.sessions import SessionStore
 
 EXAMPLES = int(os.environ.get("REPLAY_EXAMPLES", "6"))
 STEPS = 40

@@ -15,12 +15,12 @@ from peers import Api, Client, errors_in
 from websockets.sync.client import connect
 from wire import Raw
 
-from syncapp.backlog import MOST_FRAMES, Backlog
+from syncapp.domain.schemas import CreateSession
 from syncapp.errors import SessionNotFound, StoreUnavailable
-from syncapp.models import CreateSession
-from syncapp.protocol import Told
-from syncapp.sessions import SessionStore
-from syncapp.topics import Topic, Update
+from syncapp.realtime.protocol import Told
+from syncapp.realtime.send_queue import MOST_FRAMES, Backlog
+from syncapp.realtime.topic import Topic, Update
+from syncapp.store.sessions import SessionStore
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 

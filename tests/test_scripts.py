@@ -11,9 +11,11 @@ import pytest
 import redis as redis_py
 from clocks import SetClock, chess, dump, make_store
 
-from syncapp import errors, layout, scripts
-from syncapp.keys import Keyspace
-from syncapp.models import CreateSession
+from syncapp import errors
+from syncapp.domain import session_layout
+from syncapp.domain.schemas import CreateSession
+from syncapp.store import scripts
+from syncapp.store.keys import Keyspace
 
 DOCS = scripts.LUA_DIR.parent / "docs"
 COMMANDS = scripts.names()
@@ -152,9 +154,9 @@ def test_a_command_fits_on_one_screen(name: str) -> None:
 def test_lua_and_python_agree_on_a_reply() -> None:
     listed = re.search(r"local SCALARS = \{(.*?)\}", source("_session"), re.DOTALL)
     assert listed
-    assert tuple(re.findall(r"'(\w+)'", listed[1])) == layout.SCALARS
-    assert f"local WIDTH = {layout.RECORD_WIDTH}" in source("_session")
-    assert f"local PLACED = {layout.PLACED} " in source("_commit")
+    assert tuple(re.findall(r"'(\w+)'", listed[1])) == session_layout.SCALARS
+    assert f"local WIDTH = {session_layout.RECORD_WIDTH}" in source("_session")
+    assert f"local PLACED = {session_layout.PLACED} " in source("_commit")
 
 
 def test_an_include_is_spliced_in_once_and_a_replaced_partial_takes_its_place() -> None:
@@ -223,4 +225,4 @@ def test_every_field_of_a_sessions_hash_is_documented(redis: redis_py.Redis, red
         assert any(re.fullmatch(pattern, field) for pattern in patterns), field
     for pattern in patterns:
         assert any(re.fullmatch(pattern, field) for field in map(bytes.decode, fields)), pattern
-    assert table("keys.md", "snapshots have the same order.") == set(layout.SCALARS)
+    assert table("keys.md", "snapshots have the same order.") == set(session_layout.SCALARS)

@@ -14,8 +14,10 @@ from clocks import NOON_MS, SetClock, chess, crowd, dump, make_store, messages
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from syncapp.commands import Claim, Result
 from syncapp.config import Settings
+from syncapp.domain.results import Claim, Result
+from syncapp.domain.schemas import CreateSession, merge_patch
+from syncapp.domain.session import Session, patch_of
 from syncapp.errors import (
     Conflict,
     IdempotencyMismatch,
@@ -27,10 +29,8 @@ from syncapp.errors import (
     SyncError,
     ValidationFailed,
 )
-from syncapp.keys import Keyspace
-from syncapp.models import CreateSession, merge_patch
-from syncapp.sessions import SessionStore
-from syncapp.state import Session, patch_of
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
 
 Redis = redis_py.Redis
 
@@ -414,7 +414,7 @@ def test_scripts_that_the_server_forgot_are_sent_again(store: SessionStore, redi
 def test_a_server_may_be_reached_by_a_socket(redis: Redis, tmp_path: Path) -> None:
     from redis.exceptions import ConnectionError as RedisConnectionError
 
-    from syncapp.redis import connect, connect_pubsub
+    from syncapp.store.client import connect, connect_pubsub
 
     for make in (connect, connect_pubsub):
         with pytest.raises(RedisConnectionError):  # there is no server: what it was given is accepted

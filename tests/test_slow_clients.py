@@ -14,7 +14,7 @@ import requests
 from peers import eventually
 from wire import CLOSE, TEXT, Ended, Frame, Raw
 
-from syncapp.backlog import MOST_BYTES
+from syncapp.realtime.send_queue import MOST_BYTES
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 

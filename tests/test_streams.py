@@ -19,7 +19,7 @@ import requests
 from nginx import nginx
 from peers import Api, errors_in, eventually, metric
 
-from syncapp.wire import Watchdog
+from syncapp.server.transport import Watchdog
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 

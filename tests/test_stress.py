@@ -9,7 +9,7 @@ import pytest
 from peers import errors_in
 from stress import Stress, probe
 
-from syncapp.servers import Valkey
+from syncapp.dev.servers import Valkey
 
 from conftest import MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 

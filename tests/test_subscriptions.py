@@ -19,11 +19,11 @@ from peers import CHESS, Api, Client, errors_in, eventually, metric
 from websockets.sync.client import connect
 from wire import TEXT, Raw
 
-from syncapp.backlog import MOST_BYTES, Backlog
-from syncapp.backlogs import LEAST_ROOM_BYTES, Backlogs
-from syncapp.order import NEVER
-from syncapp.protocol import Close, Told
-from syncapp.topics import Update
+from syncapp.domain.order import NEVER
+from syncapp.realtime.protocol import Close, Told
+from syncapp.realtime.round_robin import LEAST_ROOM_BYTES, Backlogs
+from syncapp.realtime.send_queue import MOST_BYTES, Backlog
+from syncapp.realtime.topic import Update
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 

@@ -21,22 +21,22 @@ from peers import eventually
 from prometheus_client import REGISTRY
 from structlog.testing import LogCapture
 
-from syncapp import sweeper as sweeper_module
-from syncapp.dev import ROOT
-from syncapp.keys import Keyspace
-from syncapp.models import CreateSession
-from syncapp.processes import Process
-from syncapp.redis import connect
-from syncapp.servers import Valkey
-from syncapp.sessions import SessionStore
-from syncapp.sweeper import LEASE_S, MOST_WAIT_S, RENEW_S, Lease, Sweeper
+from syncapp.dev.processes import Process
+from syncapp.dev.runner import ROOT
+from syncapp.dev.servers import Valkey
+from syncapp.domain.schemas import CreateSession
+from syncapp.store import sweeper as sweeper_module
+from syncapp.store.client import connect
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
+from syncapp.store.sweeper import LEASE_S, MOST_WAIT_S, RENEW_S, Lease, Sweeper
 
 KEYS = Keyspace()
 ONE_SWEEPER = """
 from syncapp.config import Settings
-from syncapp.redis import connect
-from syncapp.sessions import SessionStore
-from syncapp.sweeper import Sweeper
+from syncapp.store.client import connect
+from syncapp.store.sessions import SessionStore
+from syncapp.store.sweeper import Sweeper
 
 settings = Settings.from_env()
 client = connect(settings)

@@ -30,17 +30,17 @@ from logged import logged
 from peers import eventually
 from redis.exceptions import RedisError
 
-from syncapp import broker, cli
-from syncapp.audit import AuditLog, Stored
-from syncapp.db import Database, upgrade
-from syncapp.dev import App, app_env
-from syncapp.drains import Drain, Drained
-from syncapp.events import Entry
-from syncapp.keys import Keyspace
-from syncapp.outbox import Outbox
-from syncapp.processes import free_port
-from syncapp.redis import connect
-from syncapp.servers import Postgres, Servers
+from syncapp import cli, task_queue
+from syncapp.audit.drain import Drain, Drained
+from syncapp.audit.event import Entry
+from syncapp.audit.log import AuditLog, Stored
+from syncapp.audit.outbox import Outbox
+from syncapp.dev.processes import free_port
+from syncapp.dev.runner import App, app_env
+from syncapp.dev.servers import Postgres, Servers
+from syncapp.postgres.database import Database, upgrade
+from syncapp.store.client import connect
+from syncapp.store.keys import Keyspace
 
 Db = psycopg2.extensions.connection
 KEYS = Keyspace(16)
@@ -179,7 +179,7 @@ def test_a_bucket_is_drained_by_one_thread_which_looks_again_when_another_came(
 
 
 def test_messages_come_back_from_json_as_they_were() -> None:
-    serializer = broker.JsonSerializer()
+    serializer = task_queue.JsonSerializer()
     naive, aware = datetime(2026, 1, 2, 3, 4, 5, 678_901), datetime(2026, 1, 2, tzinfo=UTC)  # noqa: DTZ001 Huey's are naive
     inner = Message("1", "other", args=(), kwargs={})
     message = Message(
@@ -201,7 +201,7 @@ def test_messages_come_back_from_json_as_they_were() -> None:
 )
 def test_a_message_that_is_none_of_ours_is_refused(text: bytes) -> None:
     with pytest.raises((ValueError, TypeError)):
-        broker.JsonSerializer().deserialize(text)
+        task_queue.JsonSerializer().deserialize(text)
 
 
 def test_a_drain_that_is_queued_is_not_queued_again_until_it_has_begun(tasks: ModuleType) -> None:

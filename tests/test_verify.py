@@ -15,13 +15,14 @@ from clocks import SetClock, chess, make_store, settings
 from flask import Flask
 from test_audit import KEYS, entries_of, rows
 
-from syncapp import cli, verifier
-from syncapp.audit import AuditLog
-from syncapp.db import Database
-from syncapp.events import Entry
-from syncapp.models import CreateSession
-from syncapp.outbox import Outbox
-from syncapp.sessions import SessionStore
+from syncapp import cli
+from syncapp.audit import verify as verify_module
+from syncapp.audit.event import Entry
+from syncapp.audit.log import AuditLog
+from syncapp.audit.outbox import Outbox
+from syncapp.domain.schemas import CreateSession
+from syncapp.postgres.database import Database
+from syncapp.store.sessions import SessionStore
 
 Db = psycopg2.extensions.connection
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
@@ -101,7 +102,7 @@ def test_a_session_that_the_log_does_not_know_is_no_success(redis: redis_py.Redi
 
 
 def test_the_log_is_read_in_order_and_not_sorted(played: int, db: Db) -> None:
-    for query in (verifier._EVENTS, verifier._TOTALS):
+    for query in (verify_module._EVENTS, verify_module._TOTALS):
         plan = [line for (line,) in rows(db, f"SET enable_sort = off; EXPLAIN {query.format('')}")]
         assert not [line for line in plan if re.match(r"[ >-]*(Incremental )?Sort  ", line)], plan
 

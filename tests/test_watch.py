@@ -14,12 +14,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from test_tasks import tasks  # noqa: F401 `tasks` is a fixture
 
-from syncapp import watch as watch_module
+from syncapp.audit import outbox_watch as watch_module
+from syncapp.audit.drain_requests import Nudger
+from syncapp.audit.outbox import Backlog
+from syncapp.audit.outbox_watch import Watch
+from syncapp.audit.retry_schedule import POSTGRESQL, REDIS, Retries
 from syncapp.loops import Loops
-from syncapp.nudger import Nudger
-from syncapp.outbox import Backlog
-from syncapp.retries import POSTGRESQL, REDIS, Retries
-from syncapp.watch import Watch
 
 
 class Buckets:

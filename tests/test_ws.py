@@ -28,12 +28,13 @@ from pydantic import BaseModel
 from websockets.sync.client import connect
 from wire import BINARY, CLOSE, PING, PONG, TEXT, Raw, frame
 
-from syncapp import create_app, protocol
-from syncapp.api.messages import ERROR_CODES, RECEIVED, SENT
-from syncapp.dispatch import COMMANDS
+from syncapp import create_app
+from syncapp.api.reference.messages import ERROR_CODES, RECEIVED, SENT
+from syncapp.dev.servers import Valkey
+from syncapp.domain.commands import COMMANDS
 from syncapp.errors import SyncError
-from syncapp.protocol import Asked, Close, Told
-from syncapp.servers import Valkey
+from syncapp.realtime import protocol
+from syncapp.realtime.protocol import Asked, Close, Told
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 

@@ -17,11 +17,11 @@ from peers import CHESS, Api, Client, errors_in, eventually, metric
 from websockets.sync.client import connect
 from wire import TEXT, Raw, frame
 
-from syncapp.dispatch import COMMANDS
+from syncapp.dev.servers import Valkey
+from syncapp.domain.commands import COMMANDS
 from syncapp.errors import StoreUnavailable, SyncError
-from syncapp.inbox import MOST_IN_FLIGHT, Crew, Inbox
-from syncapp.protocol import Close, Command, parse
-from syncapp.servers import Valkey
+from syncapp.realtime.protocol import Close, Command, parse
+from syncapp.server.command_queue import MOST_IN_FLIGHT, Crew, Inbox
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 
@@ -351,13 +351,13 @@ def test_what_waits_behind_a_failure_of_the_store_or_too_long_is_not_run() -> No
 
 
 def test_a_store_answers_a_socket_as_it_answers_itself(redis: Redis, redis_url: str) -> None:
-    from syncapp import dispatch
-    from syncapp.commands import Claim
+    from syncapp.domain import commands
+    from syncapp.domain.results import Claim
 
     store = make_store(redis_url, set_clock=False)
     for name, model in COMMANDS.items():
-        assert set(dispatch._ARGUMENTS[model]) <= set(model.model_fields), name
+        assert set(commands._ARGUMENTS[model]) <= set(model.model_fields), name
         assert hasattr(store, name)
-    made = dispatch.call(store, "create", "", COMMANDS["create"].parse(CHESS), Claim())
-    started = dispatch.call(store, "start", made.found.session_id, COMMANDS["start"].parse({}), Claim())
+    made = commands.call(store, "create", "", COMMANDS["create"].parse(CHESS), Claim())
+    started = commands.call(store, "start", made.found.session_id, COMMANDS["start"].parse({}), Claim())
     assert started.found.status == "running"

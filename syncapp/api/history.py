@@ -10,13 +10,19 @@ from typing import TypeVar
 from flask import Blueprint, Response, current_app, request
 
 from syncapp.api import responses
-from syncapp.api.answers import EventsAnswer, ExportAnswer, HistoryAnswer, PastAnswer, StatisticsAnswer
-from syncapp.api.schema import Body, ErrorAnswer, answers, documented
-from syncapp.exports import CONTENT_TYPES, FORMS
-from syncapp.history import Cycles, History, Page
-from syncapp.models import session_id
-from syncapp.query import Query
-from syncapp.questions import AtQuery, EventsQuery, ExportQuery, HistoryQuery
+from syncapp.api.reference.history_schemas import (
+    EventsAnswer,
+    ExportAnswer,
+    HistoryAnswer,
+    PastAnswer,
+    StatisticsAnswer,
+)
+from syncapp.api.reference.schemas import Body, ErrorAnswer, answers, documented
+from syncapp.domain.query import Query
+from syncapp.domain.schemas import session_id
+from syncapp.history.export import CONTENT_TYPES, FORMS
+from syncapp.history.queries import Cycles, History, Page
+from syncapp.history.query_params import AtQuery, EventsQuery, ExportQuery, HistoryQuery
 
 blueprint = Blueprint("history", __name__, url_prefix="/v1")
 Asked = TypeVar("Asked", bound=Query)

@@ -9,15 +9,15 @@ from functools import lru_cache
 import structlog
 from flask import Flask, Request, Response, current_app, g, request
 
-from syncapp.addresses import group_of
+from syncapp.access.client_address import group_of
+from syncapp.access.origins import PREFLIGHT, Origins
+from syncapp.access.rate_limits import Buckets, refused
 from syncapp.api import requests, responses
-from syncapp.api.bodies import unbroken
 from syncapp.api.compression import compress
+from syncapp.api.streamed_bodies import unbroken
 from syncapp.config import Settings
 from syncapp.errors import OriginRefused
-from syncapp.limits import Buckets, refused
 from syncapp.metrics import LATENCY, REQUESTS
-from syncapp.origins import PREFLIGHT, Origins
 
 log = structlog.get_logger(__name__)
 

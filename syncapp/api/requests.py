@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from flask import g, request
 
-from syncapp import etags
-from syncapp.commands import Claim
-from syncapp.documents import decode
+from syncapp.api import etags
+from syncapp.domain.field_types import IDEMPOTENCY_KEY_PATTERN
+from syncapp.domain.order import Order
+from syncapp.domain.results import Claim
+from syncapp.domain.schemas import CommandBody
+from syncapp.domain.strict_json import decode
+from syncapp.domain.validation import Request
 from syncapp.errors import UnsupportedMediaType, ValidationFailed
-from syncapp.fields import IDEMPOTENCY_KEY_PATTERN
-from syncapp.models import CommandBody
-from syncapp.order import Order
-from syncapp.validation import Request
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -10,7 +10,8 @@ from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException
 
 from syncapp.api import requests
-from syncapp.commands import Result
+from syncapp.domain.results import Result
+from syncapp.domain.session import public_patch
 from syncapp.errors import (
     InternalError,
     MethodNotAllowed,
@@ -18,7 +19,6 @@ from syncapp.errors import (
     PayloadTooLarge,
     SyncError,
 )
-from syncapp.state import public_patch
 
 log = structlog.get_logger(__name__)
 

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, request
 
-from syncapp.admission import only
+from syncapp.access.rate_limits import Limits
 from syncapp.api import requests, responses
-from syncapp.api.parameters import CommandHeaders, CreateHeaders, ReadHeaders, ReadQuery
-from syncapp.api.schema import (
+from syncapp.api.etags import ANY
+from syncapp.api.reference.parameters import CommandHeaders, CreateHeaders, ReadHeaders, ReadQuery
+from syncapp.api.reference.schemas import (
     CommandAnswer,
     ErrorAnswer,
     StateAnswer,
     answers,
     documented,
 )
-from syncapp.commands import Result
-from syncapp.dispatch import COMMANDS
+from syncapp.domain.commands import COMMANDS
+from syncapp.domain.order import Order
+from syncapp.domain.results import Result
+from syncapp.domain.schemas import CreateSession, session_id
+from syncapp.domain.validation import Request
 from syncapp.errors import Conflict, PreconditionFailed
-from syncapp.etags import ANY
-from syncapp.limits import Limits
-from syncapp.models import CreateSession, session_id
-from syncapp.order import Order
-from syncapp.sessions import SessionStore
-from syncapp.stream import Poll
-from syncapp.validation import Request
+from syncapp.server.admission import only
+from syncapp.server.sse import Poll
+from syncapp.store.sessions import SessionStore
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/v1/sessions")
 

@@ -6,16 +6,16 @@ from contextlib import ExitStack
 
 from flask import Blueprint, Response, current_app, request
 
-from syncapp import admission
 from syncapp.api import requests
-from syncapp.api.parameters import StreamHeaders, StreamQuery
-from syncapp.api.schema import (
+from syncapp.api.reference.parameters import StreamHeaders, StreamQuery
+from syncapp.api.reference.schemas import (
     ErrorAnswer,
     answers,
     documented,
 )
-from syncapp.models import session_id
-from syncapp.stream import Stream
+from syncapp.domain.schemas import session_id
+from syncapp.server import admission
+from syncapp.server.sse import Stream
 
 blueprint = Blueprint("streams", __name__, url_prefix="/v1/sessions")
 

@@ -12,12 +12,13 @@ from flask import Blueprint, Flask, Response, current_app, g
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from syncapp import metrics
-from syncapp.api import openapi, responses
-from syncapp.api.schema import VERSION, answers, documented
-from syncapp.api.system_answers import AuditQueueAnswer, HealthAnswer, ReadyAnswer, TimeAnswer, UnreadyAnswer
+from syncapp.api import responses
+from syncapp.api.reference import openapi
+from syncapp.api.reference.schemas import VERSION, answers, documented
+from syncapp.api.reference.system_schemas import AuditQueueAnswer, HealthAnswer, ReadyAnswer, TimeAnswer, UnreadyAnswer
+from syncapp.audit.queue_stats import Queue
 from syncapp.errors import StoreUnavailable
-from syncapp.redis import TRANSLATION
-from syncapp.tally import Queue
+from syncapp.store.client import TRANSLATION
 
 log = structlog.get_logger(__name__)
 

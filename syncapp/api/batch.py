@@ -1,0 +1,61 @@
+"""`POST /v1/sessions/batch`: one command on many sessions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, current_app, request
+
+from syncapp.access.rate_limits import Limits
+from syncapp.api import hooks, requests, responses
+from syncapp.api.batch_commands import Batch, run_each
+from syncapp.api.reference.history_schemas import BatchAnswer
+from syncapp.api.reference.parameters import CreateHeaders
+from syncapp.api.reference.schemas import ErrorAnswer, answers, documented
+from syncapp.domain.results import Result
+from syncapp.errors import SyncError, ValidationFailed
+from syncapp.store.sessions import SessionStore
+
+blueprint = Blueprint("batches", __name__, url_prefix="/v1/sessions")
+
+
+@blueprint.post("/batch")
+@documented(
+    json=Batch,
+    headers=CreateHeaders,
+    resp=answers(HTTP_200=BatchAnswer, HTTP_403=ErrorAnswer, HTTP_413=ErrorAnswer, HTTP_415=ErrorAnswer),
+    tags=["commands"],
+)
+def batch() -> Response:
+    """Run one command on up to 100 sessions: each is atomic, and has an answer of its own.
+
+    The answer is 200 whatever came of them, in the order of the request; `status` is what the command alone would have
+    answered with. An `Idempotency-Key` holds for each session. `If-Match` is refused.
+    """
+    if "If-Match" in request.headers:
+        raise ValidationFailed.of(
+            "If-Match", "cannot be used in a batch, because each session has its own version", "misplaced"
+        )
+    asked = Batch.parse(requests.body())
+    body = asked.asked
+    claim, address = requests.claim(body), request.remote_addr or ""
+    hooks.take(len(asked.session_ids), counted=1)
+    services = current_app.extensions["syncapp"]
+    limits: Limits = services.limits
+    store: SessionStore = services.store
+    found = run_each(asked.session_ids, lambda session: limits.run(store, address, asked.command, session, body, claim))
+    results = [_item(*each) for each in zip(asked.session_ids, found, strict=True)]
+    failed = sum(isinstance(each, SyncError) for each in found)
+    return responses.data({"results": results, "succeeded": len(found) - failed, "failed": failed})
+
+
+def _item(session_id: str, found: Result | SyncError) -> dict[str, Any]:
+    item: dict[str, Any] = {"session_id": session_id}
+    if isinstance(found, SyncError):
+        return item | {"status": found.status, "error": orjson.loads(responses.error(found).data)["error"]}
+    if found.session is None:
+        item["status"] = 204
+    else:
+        item |= {"status": 200, "data": responses.shown(found)[0]}
+    return item | ({"replayed": True} if found.replayed else {})

@@ -1,0 +1,34 @@
+"""`GET /v1/sessions/<session>/text`: what a clock shows, as plain text."""
+
+from __future__ import annotations
+
+import orjson
+from flask import Blueprint, Response, current_app, request
+
+from syncapp.api.reference.history_schemas import OneText
+from syncapp.api.reference.schemas import Body, ErrorAnswer, answers, documented
+from syncapp.domain.clock_text import TextQuery, shown, written
+from syncapp.domain.schemas import session_id
+from syncapp.store.sessions import SessionStore
+
+blueprint = Blueprint("texts", __name__, url_prefix="/v1/sessions")
+TEXT: Body = {"text/plain": str, "application/json": OneText}
+
+
+@blueprint.get("/<session>/text")
+@documented(query=TextQuery, resp=answers(HTTP_200=TEXT, HTTP_404=ErrorAnswer), tags=["sessions"])
+def text(session: str) -> Response:
+    """Return what the running clock shows, or an owner's, as plain text; with `as=array` as a list of one string.
+
+    While nothing runs it is what the clock stands at. A clock without an end shows the time that has elapsed.
+    """
+    store: SessionStore = current_app.extensions["syncapp"].store
+    name = session_id(session)
+    asked = TextQuery.from_args(request.args.to_dict(flat=False))
+    found = store.get(name)
+    ms, down = shown(found.found, found.now_ms, asked.participant_id, asked.group_id)
+    line = written(ms, asked.format, down=down)
+    headers = {"Cache-Control": "no-store"}
+    if asked.form == "array":
+        return Response(orjson.dumps([line]), headers=headers, content_type="application/json")
+    return Response(line, headers=headers, content_type="text/plain; charset=utf-8")

@@ -1,0 +1,130 @@
+"""The AsyncAPI document: made from the models of what goes over a WebSocket and the tables that the code goes by."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from flask import Blueprint, Response, request
+from orjson import dumps
+from pydantic import BaseModel
+
+from syncapp.api.reference import components
+from syncapp.api.reference.message_examples import EXAMPLES
+from syncapp.api.reference.messages import RECEIVED, SENT
+from syncapp.api.reference.openapi import INFO, TAGS
+from syncapp.api.reference.parameters import StreamQuery
+from syncapp.errors import ValidationFailed
+from syncapp.realtime.protocol import Close, Told
+
+blueprint = Blueprint("asyncapi", __name__)
+
+VERSIONS = ("3.1.0", "3.0.0")
+"""Newest first. Modelina 5.10 silently generates nothing from 3.1."""
+_OF_CONNECTION = components.parameters(StreamQuery, "query")
+_STREAMED = [each for each in Told if each not in (Told.ACK, Told.PONG, Told.SUBSCRIBED, Told.UNSUBSCRIBED)]
+_OVER_SOCKETS = [each for each in Told if each is not Told.HEARTBEAT]
+
+
+def document(version: str = VERSIONS[0]) -> dict[str, Any]:
+    """Return the AsyncAPI document; nothing in it is new in 3.1."""
+    models: dict[str, type[BaseModel]] = {str(name): model for name, model in [*SENT.items(), *RECEIVED.items()]}
+    schemas = components.schemas(models.values())
+    return {
+        "asyncapi": version,
+        "info": {
+            **{name: value for name, value in INFO.items() if name != "license"},
+            "license": {"name": INFO["license"]["name"]},
+            # Linters require all three; names under .invalid belong to nobody (RFC 2606).
+            "contact": INFO["contact"] | {"url": "https://syncapp.invalid/", "email": "contact@syncapp.invalid"},
+            "description": "What a client of a session is told, and may ask. docs/protocol.md says it in sentences. "
+            "Times in ms are whole milliseconds, instants since 1970.",
+            "tags": [{"name": "sessions", "description": TAGS["sessions"]}],
+        },
+        "servers": {name: _server(protocol) for name, protocol in (("encrypted", "wss"), ("plain", "ws"))},
+        "defaultContentType": "application/json",
+        "channels": {
+            "session": {
+                "address": "/ws",
+                "title": "WebSocket",
+                "description": "A WebSocket for one session or many; text frames, one JSON object each.",
+                "messages": {name: _ref("components/messages", name) for name in map(str, [*_OVER_SOCKETS, *RECEIVED])},
+                "bindings": {"ws": {"method": "GET", "query": _query()}},
+                "x-close-codes": {str(int(code)): code.name for code in Close},
+            },
+            "stream": {
+                "address": "/v1/sessions/{sessionId}/stream",
+                "title": "Server-sent events",
+                "description": "The same messages as server-sent events, each as the `data` of one, over HTTP.",
+                "parameters": {"sessionId": {"description": "The session, a UUID."}},
+                "messages": {name: _ref("components/messages", name) for name in map(str, _STREAMED)},
+            },
+        },
+        "operations": {
+            **{f"session{name}": _operation("send", "session", name, models) for name in map(str, _OVER_SOCKETS)},
+            **{f"session{name}": _operation("receive", "session", name, models) for name in map(str, RECEIVED)},
+            **{f"stream{name}": _operation("send", "stream", name, models) for name in map(str, _STREAMED)},
+        },
+        "components": {
+            "messages": {name: _message(name, model) for name, model in models.items()},
+            "schemas": dict(sorted(schemas.items())),
+        },
+    }
+
+
+@blueprint.get("/asyncapi.json")
+def asyncapi() -> Response:
+    """Return the AsyncAPI document, of the version that the tool of the caller knows. Raises `ValidationFailed`."""
+    version = request.args.get("version", VERSIONS[0])
+    if version not in VERSIONS:
+        raise ValidationFailed.of("version", f"must be one of {', '.join(VERSIONS)}", "version")
+    return Response(dumps(document(version)), headers={"Cache-Control": "no-cache"}, content_type="application/json")
+
+
+def _server(protocol: str) -> dict[str, Any]:
+    here = {"default": "localhost:8000", "description": "Where this document came from: host, and port if any."}
+    return {
+        "host": "{host}",
+        "protocol": protocol,
+        "description": f"The server that this document came from, by {protocol}.",
+        "variables": {"host": here},
+    }
+
+
+def _query() -> dict[str, Any]:
+    session = {"type": "string", "format": "uuid", "description": "The first session to watch, a UUID."}
+    fields = {part["name"]: part["schema"] | {"description": part["description"]} for part in _OF_CONNECTION}
+    return {"type": "object", "properties": {"sessionId": session, **fields}}
+
+
+def _message(name: str, model: type[BaseModel]) -> dict[str, Any]:
+    text = inspect.getdoc(model) or ""
+    return {
+        "name": name,
+        "title": name,
+        "summary": text.split("\n\n", maxsplit=1)[0],
+        "description": text,
+        "contentType": "application/json",
+        "payload": _ref("components/schemas", model.__name__),
+        "examples": [
+            {"name": f"{name}{number}", "summary": summary, "payload": payload}
+            for number, (summary, payload) in enumerate(EXAMPLES[name], 1)
+        ],
+    }
+
+
+def _operation(action: str, channel: str, name: str, models: dict[str, type[BaseModel]]) -> dict[str, Any]:
+    ways = {"send": "The server sends", "receive": "A client sends"}
+    text = (inspect.getdoc(models[name]) or "").split("\n\n", maxsplit=1)[0]
+    return {
+        "action": action,
+        "title": f"{ways[action]} {name}",
+        "summary": f"{ways[action]} `{name}`.",
+        "description": text,
+        "channel": _ref("channels", channel),
+        "messages": [_ref(f"channels/{channel}/messages", name)],
+    }
+
+
+def _ref(kind: str, name: str) -> dict[str, str]:
+    return {"$ref": f"#/{kind}/{name}"}

@@ -1,0 +1,33 @@
+"""`GET /v1/sessions`: which sessions there are."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, current_app, request
+
+from syncapp.api import responses
+from syncapp.api.reference.history_schemas import ListAnswer
+from syncapp.api.reference.schemas import answers, documented
+from syncapp.store.list_query import SessionsQuery
+from syncapp.store.session_list import LiveSessions
+
+blueprint = Blueprint("listing", __name__, url_prefix="/v1/sessions")
+
+
+@blueprint.get("")
+@documented(query=SessionsQuery, resp=answers(HTTP_200=ListAnswer), tags=["sessions"])
+def list_sessions() -> Response:
+    """Return the sessions that the store holds, newest first, by pages.
+
+    Finished sessions are among them for as long as they can be read. A page may be shorter than `limit`, or empty: go
+    on while there is a `next_cursor`. `metadata.<key>=<value>` asks for a member of the metadata. While `complete` is
+    false, sessions may be missing.
+    """
+    live: LiveSessions = current_app.extensions["syncapp"].live_sessions
+    page = live.page(SessionsQuery.from_args(request.args.to_dict(flat=False)))
+    document = {
+        "sessions": [each.document(page.now_ms) for each in page.sessions],
+        "next_cursor": page.next_cursor,
+        "complete": page.complete,
+        "server_time_ms": page.now_ms,
+    }
+    return responses.data(document, headers={"Cache-Control": "no-store"})

@@ -1,0 +1,1 @@
+"""The audit trail: from the outbox into PostgreSQL, each event once."""

@@ -1,0 +1,54 @@
+"""Dead letters: messages that could not be stored, counted and driven again on the path of all events."""
+
+from __future__ import annotations
+
+from syncapp.audit.event import Entry
+from syncapp.audit.log import AuditLog
+from syncapp.postgres.database import Database
+
+_COUNT = "SELECT count(*) FROM sync_dead_letters WHERE redriven_at IS NULL"
+_NEXT = """
+SELECT id, bucket, stream_id, raw, EXISTS (
+    SELECT FROM sync_dropped_partitions WHERE epoch >= from_epoch AND epoch < to_epoch
+) FROM sync_dead_letters WHERE redriven_at IS NULL AND id > %s ORDER BY id LIMIT 100
+"""
+_DONE = "UPDATE sync_dead_letters SET redriven_at = now() WHERE id = %s"
+
+
+class DeadLetters:
+    """The dead letters that nobody has driven through yet. Its methods raise what psycopg2 raises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def count(self) -> int:
+        """Return how many there are."""
+        with self._database.transaction() as cursor:
+            cursor.execute(_COUNT)
+            return int((cursor.fetchone() or (0,))[0])
+
+    def redrive(self, audit: AuditLog) -> tuple[int, int]:
+        """Store each once more; return how many went through and how many did not.
+
+        A letter stays where it is, byte for byte, and is marked when it went through. Killed in between, the
+        same again finds it stored already. One of a month that retention has dropped stays a letter.
+        """
+        last, done, left = 0, 0, 0
+        while letters := self._after(last):
+            for last, bucket, stream_id, raw, is_dropped in letters:
+                if is_dropped:
+                    left += 1
+                    continue
+                stored = audit.store([Entry(bucket, stream_id, bytes(raw))])
+                if stored.new + stored.repeated:
+                    with self._database.transaction() as cursor:
+                        cursor.execute(_DONE, [last])
+                    done += 1
+                else:
+                    left += 1
+        return done, left
+
+    def _after(self, last: int) -> list[tuple[int, int, str, memoryview, bool]]:
+        with self._database.transaction() as cursor:
+            cursor.execute(_NEXT, [last])
+            return cursor.fetchall()

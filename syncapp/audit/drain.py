@@ -1,0 +1,124 @@
+"""Drains: move a bucket's events from its outbox into the audit log."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg2
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from syncapp.audit.event import Entry
+from syncapp.audit.log import AuditLog
+from syncapp.audit.outbox import Outbox
+from syncapp.errors import one_line
+
+
+def collect_rarely() -> None:
+    """Have Python look for cycles of garbage rarely, in a process that does nothing but drain.
+
+    A batch is many objects that live until it is stored, and no cycle.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a drain did: how many entries it moved; whether it left because its time was up."""
+
+    moved: int
+    more: bool
+
+
+class Drain:
+    """Drains buckets, each by one thread at a time; any number of processes may do so at once.
+
+    count(completed, failed) is told, of each batch, how many events are in the log and how many are new dead letters.
+    It must not raise: the batch is done by then.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        audit: AuditLog,
+        *,
+        batch: int,
+        count: Callable[[int, int], None] = lambda completed, failed: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._outbox = outbox
+        self._audit = audit
+        self._batch = batch
+        self._count = count
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._busy: set[int] = set()
+        self._again: set[int] = set()
+        self._moved = 0
+
+    def run(self, bucket: int, *, at_most_s: float = float("inf")) -> Drained:
+        """Move batches until nothing is left, or for `at_most_s`.
+
+        Leaves it to another thread that is at it already, and moves nothing then. Raises what redis and
+        psycopg2 raise; entries that were not acknowledged by then are read again.
+        """
+        moved, more, end = 0, False, self._clock() + at_most_s
+        while not more and self._enter(bucket):
+            try:
+                for read in (self._outbox.read_pending, self._outbox.read_new):
+                    while not more and (count := self._move(bucket, read)):
+                        moved += count
+                        more = self._clock() >= end
+            finally:
+                again = self._leave(bucket)
+            if not again:
+                break
+        return Drained(moved, more)
+
+    def run_all(self) -> tuple[int, dict[str, list[int]]]:
+        """Drain every bucket; return how many entries were moved, and the failed buckets by reason.
+
+        A failed bucket does not stop the others, unless Redis is away. Entries that were not moved stay in the outbox.
+        """
+        before, failures = self._moved, dict[str, list[int]]()
+        for bucket in self._outbox.buckets:
+            try:
+                self.run(bucket)
+            except (RedisError, psycopg2.Error) as error:
+                failures.setdefault(one_line(error), []).append(bucket)
+                if isinstance(error, RedisConnectionError | RedisTimeoutError):
+                    break
+        return self._moved - before, failures
+
+    def _enter(self, bucket: int) -> bool:
+        """Tell whether this thread may drain; if not, the one that does will look again before it ends."""
+        with self._lock:
+            free = bucket not in self._busy
+            (self._busy if free else self._again).add(bucket)
+            return free
+
+    def _leave(self, bucket: int) -> bool:
+        """End this thread's turn; tell whether another one came meanwhile, who may know of newer entries."""
+        with self._lock:
+            came = bucket in self._again
+            self._again.discard(bucket)
+            self._busy.discard(bucket)
+            return came
+
+    def _move(self, bucket: int, read: Callable[[int, int], list[Entry]]) -> int:
+        """Move one batch: read, store, and only then acknowledge; return its size."""
+        entries = read(bucket, self._batch)
+        if entries:
+            stored = self._audit.store(entries)
+            self._outbox.acknowledge(bucket, entries)
+            with self._lock:
+                self._moved += len(entries)
+            self._count(stored.new + stored.repeated, len(stored.letters))
+        return len(entries)

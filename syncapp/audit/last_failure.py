@@ -1,0 +1,55 @@
+"""Why the last failed drain failed, kept in Redis: a PostgreSQL whose disk is full still answers reads.
+
+Web processes show it in `/ready`. This is best effort: it never delays or fails a drain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import redis
+
+from syncapp.postgres.failures import CATEGORIES, Trouble, trouble_of
+from syncapp.store.keys import Keyspace
+
+_FIELD = "trouble"
+_KEPT_S = 600.0  # drains that keep failing report more often than this
+_CLEARED_EVERY_S = 10.0
+
+
+class LastDrain:
+    """Records and returns how the last drains went."""
+
+    def __init__(self, client: redis.Redis, keyspace: Keyspace) -> None:
+        self._client = client
+        self._key = keyspace.tally()
+        self._cleared_s = float("-inf")
+
+    def failed(self, error: BaseException) -> None:
+        """Record that a drain failed, if the error is about PostgreSQL."""
+        trouble = trouble_of(error)
+        if trouble:
+            self._cleared_s = float("-inf")
+            with contextlib.suppress(redis.RedisError):
+                self._client.hset(self._key, _FIELD, f"{trouble.category} {time.time():.0f}")
+
+    def went_through(self) -> None:
+        """Record that a drain stored something; writes to Redis only now and then."""
+        now_s = time.monotonic()
+        if now_s >= self._cleared_s + _CLEARED_EVERY_S:
+            with contextlib.suppress(redis.RedisError):
+                self._client.hdel(self._key, _FIELD)
+                self._cleared_s = now_s
+
+    def read(self) -> Trouble | None:
+        """Return what the last drain found, if it failed recently; None if Redis does not have it."""
+        try:
+            noted: Any = self._client.hget(self._key, _FIELD)
+        except redis.RedisError:
+            return None
+        category, _, at_s = (noted.decode() if isinstance(noted, bytes) else noted or "").partition(" ")
+        if category not in CATEGORIES or not at_s.isdigit() or time.time() > int(at_s) + _KEPT_S:
+            return None
+        return Trouble.of(category, ", as the last drain found")

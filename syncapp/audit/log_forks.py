@@ -1,0 +1,155 @@
+"""Forks of a session's log: messages that follow dead letters instead of rows.
+
+After a failover that lost writes, the same (session, epoch, version) is committed again with different content. The
+first of the two to arrive is the row, the other one a dead letter of kind `divergent`. Later rows may follow
+either. Messages are read one by one, so that memory is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha1, sha256
+from typing import Any
+
+import orjson
+
+from syncapp.audit.findings import Bad
+from syncapp.domain.session import Session, patch_of
+from syncapp.postgres.database import Connection, Cursor
+
+_AT_ONCE = 100
+_ROW = """
+SELECT message::text, content_hash FROM sync_events WHERE session_id = %s AND epoch = %s AND version = %s
+"""
+_LETTERS = """
+SELECT raw, content_hash, stored_hash, redriven_at IS NOT NULL FROM sync_dead_letters
+WHERE session_id = %s AND epoch = %s AND version = %s AND kind = 'divergent' ORDER BY id
+"""
+_EARLIER = """
+SELECT letter.epoch, letter.version, letter.raw, stored.message::text
+FROM sync_dead_letters AS letter LEFT JOIN sync_events AS stored USING (session_id, epoch, version)
+WHERE session_id = %s AND letter.epoch < %s AND kind = 'divergent' ORDER BY letter.epoch DESC, letter.version DESC
+"""
+
+_LAST_BEFORE = """
+SELECT epoch, message::text FROM sync_events WHERE session_id = %s AND epoch < %s
+ORDER BY epoch DESC, version DESC LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How dead letters connect a message to the log.
+
+    epoch: of the letters. first, last: their versions. root: the hash that version 1 names, if that is a letter, too;
+    else None. state: after the last of them; None if the log does not have it.
+    """
+
+    epoch: int
+    first: int
+    last: int
+    root: bytes | None
+    state: Session | None
+
+
+class Forks:
+    """Finds the other branch of one session, by the hashes that messages name."""
+
+    def __init__(self, connection: Connection, session_id: str) -> None:
+        self._connection = connection
+        self._session_id = session_id
+
+    def way(self, epoch: int, version: int, named: bytes) -> Way | None:
+        """Return how dead letters connect a message that names `named`, of this epoch and version, to a row.
+
+        None if letters do not close the gap. Raises `Bad` for a row other than the one that a letter of its key found.
+        """
+        first, parts, is_row = version + 1, _Parts(), False
+        with self._connection.cursor() as cursor:
+            at, wanted = version, named
+            while at and not is_row:
+                message, is_row = self._message(cursor, epoch, at, wanted)
+                if message is None:
+                    return None
+                parts.add(message)
+                first = first if is_row else at
+                at, wanted = at - 1, bytes.fromhex(message["previous"])
+            if first > version:
+                return None
+            root = None if is_row else wanted
+            while at and not parts.is_whole:
+                message, _ = self._message(cursor, epoch, at, wanted)
+                if message is None:
+                    break
+                parts.add(message)
+                at, wanted = at - 1, bytes.fromhex(message["previous"])
+        return Way(epoch, first, version, root, parts.state(self._session_id))
+
+    def earlier(self, epoch: int, named: bytes) -> tuple[int, int, bool] | None:
+        """Return the epoch and version, in an earlier epoch, of the message with this hash, and whether it is a row.
+
+        Searches the letters, and the rows with their keys: no row follows the last message of a branch.
+        """
+        with self._connection.cursor("earlier") as cursor:
+            cursor.itersize = _AT_ONCE
+            cursor.execute(_EARLIER, [self._session_id, epoch])
+            for its_epoch, version, raw, text in cursor:
+                if text is not None and _hash(text.encode()) == named:
+                    return its_epoch, version, True
+                if _hash(bytes(raw)) == named:
+                    return its_epoch, version, False
+        return None
+
+    def last_before(self, epoch: int) -> tuple[int, bytes]:
+        """Return the epoch and the hash of the last row of an earlier epoch; 0 and b"" if there is none."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(_LAST_BEFORE, [self._session_id, epoch])
+            its_epoch, text = cursor.fetchone() or (0, None)
+        return its_epoch, b"" if text is None else _hash(text.encode())
+
+    def _message(
+        self, cursor: Cursor, epoch: int, version: int, wanted: bytes
+    ) -> tuple[Mapping[str, Any] | None, bool]:
+        """Return the message with this hash, and whether it is a row; None if no row or letter has it."""
+        key = [self._session_id, epoch, version]
+        cursor.execute(_ROW, key)
+        text, row_hash = cursor.fetchone() or (None, None)
+        if text is not None and _hash(text.encode()) == wanted:
+            return orjson.loads(text), True
+        cursor.execute(_LETTERS, key)
+        for kept, content_hash, stored_hash, is_redriven in cursor.fetchall():
+            raw = bytes(kept)
+            if _hash(raw) != wanted or sha256(raw).digest() != bytes(content_hash):
+                continue
+            if row_hash is None:
+                raise Bad(epoch, version, "is missing; a dead letter shows that another event was stored")
+            if stored_hash is not None and not is_redriven and bytes(stored_hash) != bytes(row_hash):
+                raise Bad(epoch, version, "was changed: a dead letter of this version found another row")
+            return orjson.loads(raw), False
+        return None, False
+
+
+class _Parts:
+    """Messages after a whole state, found from the last to the first: never more than between two snapshots."""
+
+    def __init__(self) -> None:
+        self.is_whole = False
+        self._found: list[Mapping[str, Any]] = []
+
+    def add(self, message: Mapping[str, Any]) -> None:
+        if not self.is_whole:
+            self._found.append(message)
+            self.is_whole = "snapshot" in message
+
+    def state(self, session_id: str) -> Session | None:
+        if not self.is_whole:
+            return None
+        state = Session.from_snapshot(session_id, self._found[-1]["snapshot"])
+        for message in reversed(self._found[:-1]):
+            state = state.fold(*patch_of(message))
+        return state
+
+
+def _hash(message: bytes) -> bytes:
+    return sha1(message, usedforsecurity=False).digest()

@@ -1,0 +1,203 @@
+"""The outbox: streams of audit events that are not in PostgreSQL yet, one a bucket.
+
+An entry stays in its stream until it is acknowledged, whatever happens to those who read it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.exceptions import ResponseError
+
+from syncapp.audit.event import Entry
+from syncapp.store.client import TRANSLATION
+from syncapp.store.keys import AUDIT_GROUP, Keyspace
+
+_READ_AT_ONCE = 100
+_READ_BYTES = 4_194_304
+_SCANNED_AT_ONCE = 500
+_MOST_SCANNED = 20_000
+# A full server refuses XGROUP CREATE, and without the group nothing could be drained to make room.
+_MAKE_GROUP = """#!lua flags=allow-oom
+return redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+"""
+# A script, because a full Redis 7.0 accepts no command in a transaction. Entries are deleted first: if only that is
+# done, they are read again as empty. Entries only acknowledged would stay forever. Lua unpacks 8,000 at most.
+_REMOVE = """
+for first = 2, #ARGV, 1000 do
+  local last = math.min(first + 999, #ARGV)
+  redis.call('XDEL', KEYS[1], unpack(ARGV, first, last))
+  redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, first, last))
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is in a bucket's stream: entries nobody has read, entries read but not acknowledged.
+
+    oldest_age_ms: since the oldest of them was committed, by the server's clock; None when there is none.
+    """
+
+    waiting: int
+    active: int
+    oldest_age_ms: int | None
+
+
+class Outbox:
+    """Reads the streams as one reader of their consumer group; a bucket may be read by one thread at a time.
+
+    claim_idle_s: how long another reader may leave an entry unacknowledged before it is taken over. At the
+    first reading of a bucket everything is taken over: it may be this reader's own, from before it was
+    killed. If it is another's who is at work on it, both store the same entries, which does no harm.
+    """
+
+    def __init__(
+        self, client: redis.Redis, keyspace: Keyspace, *, claim_idle_s: float = 30.0, reader: str | None = None
+    ) -> None:
+        self._client = client
+        self._keys = keyspace
+        self._claim_idle_ms = int(claim_idle_s * 1000)
+        self._reader = reader or f"{socket.gethostname()}-{os.getpid()}"
+        self._taken_over: set[int] = set()
+        self._remove = client.register_script(_REMOVE)
+
+    @property
+    def keyspace(self) -> Keyspace:
+        """Where the streams are."""
+        return self._keys
+
+    @property
+    def buckets(self) -> range:
+        """Every bucket."""
+        return range(self._keys.buckets)
+
+    def read_pending(self, bucket: int, count: int) -> list[Entry]:
+        """Return entries read before and not acknowledged, by this reader or by one they are taken over from.
+
+        At most `count`, or 100. To get further ones, acknowledge these first. Raises what redis raises.
+        """
+        key, count = self._keys.outbox(bucket), min(count, _READ_AT_ONCE)
+        idle_ms = self._claim_idle_ms if bucket in self._taken_over else 0
+        self._with_group(
+            bucket,
+            lambda: self._client.xautoclaim(key, AUDIT_GROUP, self._reader, idle_ms, count=count, justid=True),
+        )
+        entries = self._read(bucket, "0", count)
+        if not entries:
+            self._taken_over.add(bucket)
+        return entries
+
+    def read_new(self, bucket: int, count: int) -> list[Entry]:
+        """Return entries nobody has read, oldest first: at most `count`, and not much more than 4 MiB.
+
+        Raises what redis raises.
+        """
+        entries: list[Entry] = []
+        size = 0
+        while len(entries) < count and size < _READ_BYTES:
+            asked = min(count - len(entries), _READ_AT_ONCE)
+            more = self._read(bucket, ">", asked)
+            entries += more
+            if len(more) < asked:
+                break
+            size += sum(len(entry.raw or b"") for entry in more)
+        return entries
+
+    def acknowledge(self, bucket: int, entries: Sequence[Entry]) -> None:
+        """Remove entries that are safe in PostgreSQL. Raises what redis raises."""
+        key, ids = self._keys.outbox(bucket), [entry.stream_id for entry in entries]
+        if ids:
+            self._remove(keys=[key], args=[AUDIT_GROUP, *ids])
+
+    def backlogs(self) -> dict[int, Backlog]:
+        """Return what is in each stream, by bucket. Raises what redis raises."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for bucket in self.buckets:
+                key = self._keys.outbox(bucket)
+                pipe.xlen(key)
+                pipe.xpending(key, AUDIT_GROUP)
+                pipe.xrange(key, count=1)
+            pipe.time()
+            *answers, now = pipe.execute(raise_on_error=False)
+        if isinstance(now, Exception):
+            raise now
+        now_ms = now[0] * 1000 + now[1] // 1000
+        return {bucket: _backlog(now_ms, *answers[3 * bucket : 3 * bucket + 3]) for bucket in self.buckets}
+
+    def holds(self, session_id: str) -> bool:
+        """Tell whether any event of a session is still on its way, or may be among too many others to look through.
+
+        Raises what redis raises.
+        """
+        key, start, text = self._keys.outbox(self._keys.bucket(session_id)), "-", session_id.encode()
+        for _ in range(_MOST_SCANNED // _SCANNED_AT_ONCE):
+            found: Any = self._client.xrange(key, min=start, count=_SCANNED_AT_ONCE)
+            if any(text in (_entry(0, stream_id, fields).raw or b"") for stream_id, fields in found):
+                return True
+            if len(found) < _SCANNED_AT_ONCE:
+                return False
+            last = found[-1][0]
+            start = f"({last.decode() if isinstance(last, bytes) else last}"
+        return True
+
+    def awaits(self, session_id: str) -> bool:
+        """Tell what `holds` tells. Raises `StoreUnavailable`."""
+        with TRANSLATION:
+            return self.holds(session_id)
+
+    def _read(self, bucket: int, start: str, count: int) -> list[Entry]:
+        streams: Any = {self._keys.outbox(bucket): start}
+        found = self._with_group(
+            bucket, lambda: self._client.xreadgroup(AUDIT_GROUP, self._reader, streams, count=count)
+        )
+        return [_entry(bucket, stream_id, fields) for _, entries in found or () for stream_id, fields in entries]
+
+    def _with_group(self, bucket: int, ask: Callable[[], Any]) -> Any:
+        """Ask; make the consumer group if there is none, from the start of the stream: a flush took it."""
+        try:
+            return ask()
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+        self._make_group(bucket)
+        return ask()
+
+    def make_groups(self) -> None:
+        """Create the missing consumer groups, from the start of their streams. Raises what redis raises."""
+        for bucket in self.buckets:
+            self._make_group(bucket)
+
+    def _make_group(self, bucket: int) -> None:
+        try:
+            self._client.eval(_MAKE_GROUP, 1, self._keys.outbox(bucket), AUDIT_GROUP)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):  # another reader was first
+                raise
+
+
+def _entry(bucket: int, stream_id: bytes | str, fields: dict[Any, Any] | None) -> Entry:
+    """Return an entry of one field; it has none when it was deleted while it was pending."""
+    raw = next(iter((fields or {}).values()), None)
+    return Entry(
+        bucket,
+        stream_id.decode() if isinstance(stream_id, bytes) else stream_id,
+        raw.encode() if isinstance(raw, str) else raw,
+    )
+
+
+def _backlog(now_ms: int, length: Any, pending: Any, oldest: Any) -> Backlog:
+    for answer in (length, oldest, pending):
+        if isinstance(answer, Exception) and not str(answer).startswith("NOGROUP"):
+            raise answer
+    active = 0 if isinstance(pending, Exception) else int(pending["pending"])  # no group yet: nobody has read
+    if not oldest:
+        return Backlog(0, active, None)
+    stream_id = oldest[0][0]
+    since_ms = int((stream_id.decode() if isinstance(stream_id, bytes) else stream_id).split("-")[0])
+    return Backlog(max(0, length - active), active, max(0, now_ms - since_ms))

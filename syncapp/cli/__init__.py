@@ -1,0 +1,15 @@
+"""Commands of `flask` for operators: the database's schema, the audit trail, and sessions."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from syncapp.cli import audit, database, sessions
+from syncapp.config import Settings
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Add the commands to an application."""
+    app.cli.add_command(database.commands(settings))
+    app.cli.add_command(audit.commands(settings))
+    app.cli.add_command(sessions.commands(settings))

@@ -1,0 +1,151 @@
+"""`flask sessions`: sessions in Redis and in the log."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import click
+import psycopg2
+from redis.exceptions import RedisError
+
+from syncapp.audit.drain import Drain
+from syncapp.audit.log import AuditLog
+from syncapp.audit.outbox import Outbox
+from syncapp.config import Settings
+from syncapp.domain.results import Claim
+from syncapp.domain.schemas import session_id
+from syncapp.errors import AuditIncomplete, StoreUnavailable, SyncError, one_line
+from syncapp.history.queries import History
+from syncapp.history.read_pool import ReadPool
+from syncapp.history.recovery import Outcome, Recovery
+from syncapp.history.sql import TIMEOUTS_BETWEEN
+from syncapp.postgres.database import Database
+from syncapp.store.client import connect as connect_store
+from syncapp.store.clock_steps import agreed_steps, recorded_steps
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
+
+_INSTANT = click.DateTime(["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"])  # the offset is required
+_UNDRAINED = "buckets not drained"
+_CLAIM = Claim(request_id="flask-sessions-recover")
+
+
+def commands(settings: Settings) -> click.Group:
+    """Return the group of commands."""
+    group = click.Group("sessions", help="Sessions, in Redis and in the log.")
+    group.add_command(_list(settings))
+    group.add_command(_recover(settings))
+    return group
+
+
+def _list(settings: Settings) -> click.Command:
+    @click.command("list")
+    @click.option(
+        "--expired-by-step", is_flag=True, help="List what timed out because the store's clock was set forward."
+    )
+    @click.option("--from", "from_at", type=_INSTANT, help="Correct time of the step, if no process saw it.")
+    @click.option("--to", "to_at", type=_INSTANT, help="Time the clock was set to, if no process saw the step.")
+    def list_sessions(expired_by_step: bool, from_at: datetime | None, to_at: datetime | None) -> None:
+        """List the live sessions of the store, or those that a step of its clock has timed out."""
+        if (from_at is None) != (to_at is None) or (from_at and not expired_by_step):
+            raise click.UsageError("--from and --to need each other and --expired-by-step")
+        try:
+            if not expired_by_step:
+                for each in SessionStore(connect_store(settings), settings).scheduled():
+                    click.echo(each)
+                return
+            spans = [(from_at, to_at)] if from_at and to_at else _forward_steps(settings)
+            for span in spans:
+                _show_expired(settings, *span)
+            if not spans:
+                click.echo("No forward step of the store's clock was seen.")
+        except (RedisError, psycopg2.Error, SyncError) as error:
+            raise click.ClickException(f"the sessions could not be listed: {one_line(error)}") from error
+
+    return list_sessions
+
+
+def _forward_steps(settings: Settings) -> list[tuple[datetime, datetime]]:
+    """Return what the store's clock should have said and what it said, at each forward step that processes agree on."""
+    seen = recorded_steps(connect_store(settings), Keyspace(settings.sync_buckets))
+    return [(_instant(step.before_ms), _instant(step.after_ms)) for step in agreed_steps(seen) if step.amount_ms > 0]
+
+
+def _show_expired(settings: Settings, before: datetime, after: datetime) -> None:
+    """List what timed out at an instant that the clock jumped over."""
+    click.echo(f"The store's clock went from {_iso(before)} to {_iso(after)}:")
+    with contextlib.closing(Database(settings.database_url)) as database, database.transaction() as cursor:
+        # Reads the whole log: there is no index by time alone.
+        cursor.execute("SET LOCAL statement_timeout = 0")
+        cursor.execute(TIMEOUTS_BETWEEN, [before, after])
+        found = cursor.fetchall()
+        for session, epoch, version, event, at_ms, person in found:
+            who = f" {person}" if person else ""
+            click.echo(f"  {session} epoch {epoch} version {version}: {event}{who} at {_iso(_instant(at_ms))}")
+    click.echo(f"  {len(found)} timeouts")
+
+
+def _instant(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _iso(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _recover(settings: Settings) -> click.Command:
+    @click.command("recover")
+    @click.argument("session", nargs=-1)
+    @click.option("--all", "everything", is_flag=True, help="Every session that the log or Redis takes for live.")
+    @click.option("--clock", type=click.Choice(["run", "freeze", "credit"]), help="Instead of RECOVERY_CLOCK.")
+    def recover(session: tuple[str, ...], everything: bool, clock: str | None) -> None:
+        """Bring back from the log what Redis has lost, or has an older state of."""
+        if bool(session) == everything:
+            raise click.UsageError("name sessions, or give --all")
+        try:
+            named = [session_id(each) for each in session]
+        except SyncError as error:
+            raise click.UsageError(error.message) from error
+        try:
+            found = _recovered(settings, None if everything else named, clock)
+        except (RedisError, psycopg2.Error, SyncError) as error:
+            raise click.ClickException(f"the recovery was not finished, run it again: {one_line(error)}") from error
+        click.echo(", ".join(f"{count} {outcome}" for outcome, count in sorted(found.items())) or "no sessions")
+        if found["failed"] or found[Outcome.AHEAD] or found[_UNDRAINED]:
+            raise click.exceptions.Exit(1)
+
+    return recover
+
+
+def _recovered(settings: Settings, named: Iterable[str] | None, clock: str | None) -> Counter[str]:
+    """Drain, then recover the named sessions, or all; tell of each that was not as it should be, count the outcomes."""
+    keyspace, found = Keyspace(settings.sync_buckets), Counter[str]()
+    outbox = Outbox(connect_store(settings, decode=False), keyspace, claim_idle_s=settings.audit_claim_idle_s)
+    store = SessionStore(connect_store(settings), settings)
+    with (
+        contextlib.closing(ReadPool(settings.database_url, timeout_s=60)) as pool,
+        contextlib.closing(Database(settings.database_url)) as database,
+    ):
+        # Events not yet drained belong to the last known state.
+        _, failures = Drain(outbox, AuditLog(database), batch=settings.audit_batch).run_all()
+        for reason, buckets in failures.items():
+            found[_UNDRAINED] += len(buckets)
+            click.echo(f"events of buckets {', '.join(map(str, buckets))} are still on their way: {reason}", err=True)
+        history = History(pool, store.time_ms)
+        recovery, forks = Recovery(store, history, outbox, settings, clock), history.forks()
+        for each in recovery.everything() if named is None else named:
+            try:
+                outcome: str = recovery.recover(each, _CLAIM, forks=forks)
+            except StoreUnavailable as error:
+                # About one session only: a full store refuses to restore one, but may allow the next to be deleted.
+                if not isinstance(error, AuditIncomplete) and error.details.get("reason") != "OutOfMemoryError":
+                    raise
+                outcome = "failed"
+                click.echo(f"{each} failed: {error.message}", err=True)
+            found[outcome] += 1
+            if outcome not in (Outcome.CURRENT, "failed"):
+                click.echo(f"{each} {outcome}")
+    return found

@@ -1,0 +1,229 @@
+"""`make run`: private servers, the Procfile's processes, and what to try first.
+
+Unlike everything else it reads the environment itself, because it makes the one that the processes'
+settings are read from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from honcho.environ import parse, parse_procfile
+from honcho.printer import Message, Printer
+
+from syncapp.config import Settings, SettingsError
+from syncapp.dev.processes import Process, StartError, end_leftovers
+from syncapp.dev.servers import Servers
+from syncapp.server.listen_address import Listening
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_LIMITS = {"CREATES_PER_MINUTE": "0", "ADDRESS_STORE_BYTES_PER_HOUR": "0", "SELF_COMMITS_PER_HOUR": "0"}
+"""Settings for load that comes from one address: tests and benchmarks."""
+
+
+def procfile() -> dict[str, str]:
+    """Return the Procfile's shell commands by process type."""
+    return dict(parse_procfile((ROOT / "Procfile").read_text()).processes)
+
+
+def dotenv() -> dict[str, str]:
+    """Return the settings of the file `.env`, if there is one; what the environment says counts for more."""
+    path = ROOT / ".env"
+    return dict(parse(path.read_text())) if path.exists() else {}
+
+
+def app_env(environ: Mapping[str, str], servers: Servers, **values: str) -> dict[str, str]:
+    """Return the environment of the Procfile's processes; they find their commands beside this Python."""
+    return {
+        **environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}",
+        "PYTHONUNBUFFERED": "1",
+        "REDIS_URL": servers.redis_url,
+        "DATABASE_URL": servers.database_url,
+        **values,
+    }
+
+
+class App(Process):
+    """One process type of the Procfile."""
+
+    stop_timeout_s = 28.0  # above the 20 s that web and worker give their work to end
+
+    def __init__(
+        self, kind: str, env: Mapping[str, str], *, directory: Path, output: Path | Callable[[bytes], None]
+    ) -> None:
+        # Without exec the shell would stand between the process and its signals.
+        argv = ["sh", "-c", f"exec {procfile()[kind]}"]
+        super().__init__(kind, argv, directory=directory, output=output, env=env, cwd=ROOT)
+
+
+class Web(App):
+    """The Procfile's web process, listening where HOST and PORT of its environment say."""
+
+    def __init__(self, env: Mapping[str, str], *, directory: Path, output: Path | Callable[[bytes], None]) -> None:
+        super().__init__("web", env, directory=directory, output=output)
+        listening = Listening.of(Settings.from_env(env))
+        self.host, self.port, self.url = listening.reached_at, listening.port, listening.url
+
+    def is_ready(self) -> bool:
+        """Tell whether it answers 200 to GET /ready."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
+        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
+            connection.request("GET", "/ready")
+            answer = connection.getresponse()
+            self.unready = "" if answer.status == 200 else answer.read().decode(errors="replace")
+            return answer.status == 200
+        return False
+
+
+def run(environ: Mapping[str, str]) -> None:
+    """Start everything, say what to try, and wait.
+
+    Raises `SettingsError`, and `StartError` when something fails or stops by itself.
+    """
+    directory = Path(environ.get("DATA_DIR") or ".data").expanduser().resolve()
+    # Only this machine can connect, unless HOST says otherwise.
+    environ = {**environ, "HOST": environ.get("HOST", "").strip() or "127.0.0.1"}
+    if not any(environ.get(name, "").strip() for name in ("ALLOWED_ORIGINS", "WS_ALLOWED_ORIGINS")):
+        environ["ALLOWED_ORIGINS"] = "*"  # a page under development comes from a server of its own
+    listening = Listening.of(Settings.from_env(environ))
+    with _locked(directory):
+        if end_leftovers(directory):
+            print("Ended what an earlier run had left behind when it was killed.", flush=True)
+        _check_port(listening)
+        print("Starting ...", flush=True)
+        try:
+            with Servers(directory, environ.get("REDIS_URL", ""), environ.get("DATABASE_URL", "")) as servers:
+                _serve(servers, app_env(environ, servers), directory)
+        finally:
+            end_leftovers(directory)  # a signal may have come between the start of a process and the note of it
+
+
+def _serve(servers: Servers, env: Mapping[str, str], directory: Path) -> None:
+    show = _prefixed()
+    release = App("release", env, directory=directory, output=show("release"))
+    release.spawn()
+    if code := release.wait():
+        raise StartError(f"the release command failed (exit code {code}): {procfile()['release']}")
+    web = Web(env, directory=directory, output=show("web"))
+    worker = App("worker", env, directory=directory, output=show("worker"))
+    try:
+        worker.spawn()
+        web.start()
+        print(_greeting(web.url, directory, servers), flush=True)
+        while True:
+            for process in (*servers.processes, web, worker):
+                if not process.alive:
+                    raise StartError(f"{process.name} stopped by itself (exit code {process.exit_code})")
+            time.sleep(0.2)
+    finally:
+        print("Stopping ...", flush=True)
+        for process in (web, worker):
+            process.ask_to_stop()
+        for process in (web, worker):
+            process.stop()
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keep a directory for this run alone."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(
+                f"{directory} is in use by another run; for a second one: make run DATA_DIR=... PORT=..."
+            ) from None
+        yield
+
+
+def _check_port(listening: Listening) -> None:
+    try:
+        with socket.socket(listening.family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((listening.address, listening.port))
+            probe.listen()
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {listening.bind} ({error.strerror}); for another port: make run PORT=..."
+        ) from None
+
+
+def _prefixed() -> Callable[[str], Callable[[bytes], None]]:
+    """Return what makes, for a process's name, what prints the process's lines."""
+    printer = Printer(sys.stdout, width=len("release"))
+    colours = iter(("35", "36", "33"))
+    one_at_a_time = threading.Lock()
+
+    def named(name: str) -> Callable[[bytes], None]:
+        colour = next(colours)
+
+        def show(line: bytes) -> None:
+            with one_at_a_time:
+                printer.write(Message(type="line", data=line, time=datetime.now(), name=name, colour=colour))
+
+        return show
+
+    return named
+
+
+def _greeting(url: str, directory: Path, servers: Servers) -> str:
+    """Return what to try first: commands that work as they stand."""
+    session = uuid.uuid4()
+    return f"""
+SyncApp runs at {url} (data in {directory}; Ctrl-C stops it). Try:
+
+  curl -s {url}/v1/sessions -H 'Content-Type: application/json' -d '{{"session_id": "{session}",
+    "sync_mode": "per_participant", "participants": [{{"participant_id": "white", "total_time_ms": 300000}},
+    {{"participant_id": "black", "total_time_ms": 300000}}]}}'
+  curl -s -X POST {url}/v1/sessions/{session}/start
+  curl -s -X POST {url}/v1/sessions/{session}/switch
+
+API docs   {url}/api-docs
+WebSocket  ws{url.removeprefix("http")}/ws?sessionId={session}
+Commands   REDIS_URL={_shown(servers.redis_url)} DATABASE_URL={_shown(servers.database_url)} \\
+             .venv/bin/flask --app wsgi audit status
+"""
+
+
+def _shown(url: str) -> str:
+    """Return a URL without its password."""
+    return re.sub(r"(//[^:/@]*):[^@]*@", r"\1:...@", url)
+
+
+def _stop(_number: int, _frame: object) -> None:
+    """Begin the end, once: what is being stopped is not interrupted by a second signal."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Run until a signal; return the exit code: 0 after a signal, 1 when something failed."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, _stop)
+    try:
+        run(dotenv() | os.environ)
+    except KeyboardInterrupt:
+        print("Stopped.", flush=True)
+    except SettingsError as error:
+        print(f"SyncApp cannot start: {error}", file=sys.stderr)
+        return 1
+    except (StartError, OSError) as error:
+        print(f"make run: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,98 @@
+"""What a clock shows, as text: for buttons, titles and overlays that can't run a script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from syncapp.domain.field_types import ParticipantId
+from syncapp.domain.owner_clocks import clocks
+from syncapp.domain.query import PLUS, Query
+from syncapp.domain.session import Session
+from syncapp.errors import ValidationFailed
+
+Format = Literal["mm:ss", "m:ss", "hh:mm:ss", "h:mm:ss", "ss", "mm:ss.t"]
+FORMATS: tuple[str, ...] = get_args(Format)
+
+
+class TextQuery(Query):
+    """A clock as text: the running one, or that of a participant or group, in a format."""
+
+    format: Format = Field(default="mm:ss", description="How the time is written; `.t` is tenths of a second.")
+    form: Literal["text", "array"] = Field(
+        default="text", alias="as", description="Plain text, or a JSON array of that one text."
+    )
+    participant_id: ParticipantId | None = Field(
+        default=None,
+        description="The clock of this participant, or of its group, instead of the one that runs." + PLUS,
+    )
+    group_id: ParticipantId | None = Field(
+        default=None,
+        description="The clock of this group instead of the one that runs; only in `per_group`." + PLUS,
+    )
+
+    @classmethod
+    def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
+        """Yield two owners."""
+        if "participant_id" in raw and "group_id" in raw:
+            fault = PydanticCustomError("contradiction", "cannot be given together with participant_id")
+            yield InitErrorDetails(type=fault, loc=("group_id",), input=None)
+
+
+def written(ms: int, form: str, *, down: bool) -> str:
+    """Return a time in one of FORMATS, the first part as large as it must be, and with a minus below zero.
+
+    A clock that runs down shows a begun second, or tenth, as a whole one, so that it shows 0 only when it is at 0; one
+    that runs up shows what has been completed.
+    """
+    shape, tenths = form.removesuffix(".t"), form.endswith(".t")
+    unit_ms = 100 if tenths else 1000
+    count = -(-ms // unit_ms) if down else ms // unit_ms
+    seconds, tenth = divmod(abs(count), 10) if tenths else (abs(count), 0)
+    names = shape.split(":")
+    parts = []
+    for name in reversed(names[1:]):
+        seconds, part = divmod(seconds, 60)
+        parts.append(f"{part:0{len(name)}d}")
+    parts.append(f"{seconds:0{len(names[0])}d}")
+    sign = "-" if count < 0 else ""
+    return sign + ":".join(reversed(parts)) + (f".{tenth}" if tenths else "")
+
+
+def shown(session: Session, now_ms: int, participant_id: str | None, group_id: str | None) -> tuple[int, bool]:
+    """Return what a clock shows at `now_ms`, and whether it runs down: the running one, or that of an owner.
+
+    A participant of a group stands for its group; one without a budget of its own shows the time it has used.
+    Raises `ValidationFailed` for an owner that is not there.
+    """
+    if participant_id is None and group_id is None:
+        clock = session.clock(now_ms)
+        if clock["direction"] == "up" or clock["remaining_ms"] is None:
+            return int(clock["elapsed_ms"]), False
+        return int(clock["remaining_ms"]), True
+    owner = _owner(session, now_ms, participant_id, group_id)
+    if owner["remaining_ms"] is None:
+        return int(owner["used_ms"]), False
+    return int(owner["remaining_ms"]), True
+
+
+def _owner(session: Session, now_ms: int, participant_id: str | None, group_id: str | None) -> dict[str, Any]:
+    definition, all_clocks = session.definition, clocks(session, now_ms)
+    if participant_id is not None:
+        if participant_id not in definition.index:
+            message = "is not a participant of this session"
+            raise ValidationFailed.of("participant_id", message, "unknown_participant")
+        kind, place = "participants", definition.index[participant_id]
+        if session.groups:
+            kind, place = "groups", definition.group_of[place]
+    elif not session.groups:
+        raise ValidationFailed.of("group_id", "belongs to per_group only", "not_in_mode")
+    elif group_id not in definition.group_index:
+        raise ValidationFailed.of("group_id", "is not a group of this session", "unknown_group")
+    else:
+        kind, place = "groups", definition.group_index[group_id]
+    found: dict[str, Any] = all_clocks[kind][place]
+    return found

@@ -1,0 +1,91 @@
+"""What a session is made with and never changes within its epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+from syncapp.domain.schemas import CreateSession
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a session is made with and never changes within its epoch; times in ms, None where there are none."""
+
+    participant_ids: tuple[str, ...] = ()
+    budgets_ms: tuple[int | None, ...] = ()
+    action_on_timeout: Mapping[str, Any] = field(default_factory=lambda: {"type": "end_session"})
+    group_ids: tuple[str, ...] = ()
+    group_budgets_ms: tuple[int, ...] = ()
+    group_of: tuple[int, ...] = ()
+    total_time_ms: int | None = None
+    time_per_cycle_ms: int | None = None
+    max_time_ms: int | None = None
+    max_cycles: int | None = None
+    warn_at_ms: tuple[int, ...] = ()
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Place in the rotation by participant id."""
+        return {name: place for place, name in enumerate(self.participant_ids)}
+
+    @cached_property
+    def group_index(self) -> dict[str, int]:
+        """Place in the order of groups by group id."""
+        return {name: place for place, name in enumerate(self.group_ids)}
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Definition:
+        """Read the text that `to_json` made."""
+        raw: dict[str, Any] = orjson.loads(text)
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()
+        }
+        return cls(**values)
+
+    def to_json(self) -> bytes:
+        """Return the text that a session's hash holds; no script reads it. What is as by default is left out."""
+        default = Definition()
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return orjson.dumps({name: value for name, value in values.items() if value != getattr(default, name)})
+
+
+def define(new: CreateSession, action: Mapping[str, Any]) -> Definition:
+    """Return the definition of a new session, participants and groups in rotation order."""
+    people, groups = new.in_rotation(), new.in_groups()
+    places = {group.group_id: place for place, group in enumerate(groups)}
+    return Definition(
+        participant_ids=tuple(person.participant_id for person in people),
+        budgets_ms=tuple(person.total_time_ms for person in people),
+        action_on_timeout=action,
+        group_ids=tuple(places),
+        group_budgets_ms=tuple(new.budget_of(group) for group in groups),
+        group_of=tuple(places[person.group_id or ""] for person in people) if groups else (),
+        total_time_ms=total_time_ms(new),
+        time_per_cycle_ms=new.time_per_cycle_ms,
+        max_time_ms=new.max_time_ms,
+        max_cycles=new.max_cycles,
+        warn_at_ms=tuple(sorted(new.warn_at_ms or (), reverse=True)),
+    )
+
+
+def total_time_ms(new: CreateSession) -> int | None:
+    """Return the total that a state shows, in ms: the given one, or the sum of all budgets; None in modes without."""
+    if new.sync_mode in ("per_cycle", "count_up"):
+        return None
+    if new.total_time_ms is not None:
+        return new.total_time_ms
+    if new.sync_mode == "per_group":
+        return sum(new.budget_of(group) for group in new.in_groups())
+    return sum(person.total_time_ms or 0 for person in new.participants)
+
+
+def session_budget_ms(new: CreateSession) -> int | None:
+    """Return the budget in ms that is the session's own; None where there is none."""
+    return {"per_cycle": new.time_per_cycle_ms, "global": new.total_time_ms, "count_up": new.max_time_ms}.get(
+        new.sync_mode
+    )

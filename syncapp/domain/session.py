@@ -1,0 +1,277 @@
+"""A session as a value: read from a script's reply, folded forward by patches, shown as JSON.
+
+Instants in here are milliseconds since the Unix epoch; only `Session.state` and `public_patch`
+turn them into ISO 8601 (fields ending in `_at`). Nothing in here reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import orjson
+from msgspec import Struct
+from msgspec.structs import replace
+
+from syncapp.domain.definition import Definition
+from syncapp.domain.instants import iso
+from syncapp.domain.running_clock import clock_of
+from syncapp.domain.session_layout import BLOCKS, DEFINITION, RECORD_WIDTH, SCALARS, TAGS, parted, values_of_snapshot
+
+LIVE = frozenset({"pending", "running", "paused"})
+TERMINAL = frozenset({"completed", "expired", "cancelled"})
+_INSTANTS = tuple(
+    (f"{name}_ms", f"{name}_at")
+    for name in ("cycle_started", "session_started", "session_completed", "updated", "idle")
+)
+
+
+def patch_of(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
+    """Return what `Session.fold` needs from a commit's message: its patch, with the completion, and the idle end."""
+    return add_completion(message["patch"], message.get("completion")), message.get("idle_ms")
+
+
+def add_completion(patch: Mapping[str, Any], completion: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return a patch, or a state document, with the completion that the message has beside the patch, if any."""
+    return {**patch, "completion": completion} if completion else patch
+
+
+def public_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a commit's patch under the names of the state: `updated_ms` becomes `updated_at`, ISO 8601."""
+    shown = dict(patch)
+    for name, public_name in _INSTANTS:
+        if name in shown:
+            shown[public_name] = iso(shown.pop(name))
+    return shown
+
+
+class Participant(Struct, frozen=True):
+    """A participant's totals, settled: true as of the session's `cycle_started_ms`.
+
+    time_remaining_ms is 0 in modes whose participants have no budget of their own.
+    """
+
+    time_used_ms: int
+    time_remaining_ms: int
+    cycle_count: int
+    has_expired: bool
+
+    @classmethod
+    def from_record(cls, record: str) -> Participant:
+        """Read a fixed-width record of lua/_session.lua."""
+        return cls(int(record[:12]), int(record[12:24]), int(record[24:33]), record[33] == "1")
+
+
+class Group(Struct, frozen=True):
+    """A group's totals, settled like a participant's."""
+
+    time_used_ms: int
+    time_remaining_ms: int
+    has_expired: bool
+
+
+def participants_of(block: str) -> tuple[Participant, ...]:
+    """Read a block of records."""
+    return tuple(Participant.from_record(block[at : at + RECORD_WIDTH]) for at in range(0, len(block), RECORD_WIDTH))
+
+
+class Session(Struct, frozen=True):
+    """A session at one (epoch, version).
+
+    idle_ms: the instant of the idle end, None while idle time does not count. Watchers postpone it without a commit.
+    completion: reason and result that a `complete` gave, as far as it did.
+    """
+
+    session_id: str
+    epoch: int
+    version: int
+    status: str
+    sync_mode: str
+    increment_ms: int
+    idle_timeout_ms: int
+    idle_ms: int | None
+    turn: int | None
+    cycle_count: int
+    time_used_ms: int | None
+    time_remaining_ms: int | None
+    cycle_started_ms: int | None
+    session_started_ms: int | None
+    session_completed_ms: int | None
+    created_ms: int
+    updated_ms: int
+    metadata_version: int
+    metadata: Mapping[str, Any]
+    participants: tuple[Participant, ...]
+    groups: tuple[Group, ...]
+    definition: Definition
+    completion: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_reply(
+        cls, session_id: str, values: Sequence[str], definition: Definition, records: Sequence[Participant]
+    ) -> Session:
+        """Read a script's state reply; records are its participants', then its groups'."""
+        raw = dict(zip(SCALARS, values, strict=False))
+        completion = parted(values[TAGS])[1]
+        return cls(
+            session_id=session_id,
+            epoch=int(raw["epoch"]),
+            version=int(raw["version"]),
+            status=raw["status"],
+            sync_mode=raw["sync_mode"],
+            increment_ms=int(raw["increment_ms"]),
+            idle_timeout_ms=int(raw["idle_timeout_ms"]),
+            idle_ms=_int(raw["idle_ms"]) if raw["idling"] == "1" else None,
+            turn=_int(raw["turn"]),
+            cycle_count=int(raw["cycle_count"]),
+            time_used_ms=_int(raw["time_used_ms"]),
+            time_remaining_ms=_int(raw["time_remaining_ms"]),
+            cycle_started_ms=_int(raw["cycle_started_ms"]),
+            session_started_ms=_int(raw["session_started_ms"]),
+            session_completed_ms=_int(raw["session_completed_ms"]),
+            created_ms=int(raw["created_ms"]),
+            updated_ms=int(raw["updated_ms"]),
+            metadata_version=int(raw["metadata_version"]),
+            metadata=orjson.loads(values[len(SCALARS)]),
+            participants=tuple(records[: len(definition.participant_ids)]),
+            groups=tuple(
+                Group(record.time_used_ms, record.time_remaining_ms, record.has_expired)
+                for record in records[len(definition.participant_ids) :]
+            ),
+            definition=definition,
+            completion=orjson.loads(completion) if completion else None,
+        )
+
+    @classmethod
+    def from_snapshot(cls, session_id: str, snapshot: Sequence[str]) -> Session:
+        """Read the `snapshot` of a message, which carries its definition."""
+        values = values_of_snapshot(snapshot)
+        records = tuple(chain.from_iterable(map(participants_of, values[BLOCKS:])))
+        return cls.from_reply(session_id, values, Definition.from_json(values[DEFINITION]), records)
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """(epoch, version): later is newer."""
+        return (self.epoch, self.version)
+
+    @property
+    def etag(self) -> str:
+        """The entity tag of this version, quotes included."""
+        return f'"{self.epoch}-{self.version}"'
+
+    @property
+    def active_participant_id(self) -> str | None:
+        """The id of the active participant; None in pending and terminal sessions."""
+        if self.turn is None or self.status not in ("running", "paused"):
+            return None
+        return self.definition.participant_ids[self.turn]
+
+    def fold(self, patch: Mapping[str, Any], idle_ms: int | None) -> Session:
+        """Return the session after the commit that carried this patch, as a fresh read would (`patch_of`)."""
+        changes: dict[str, Any] = {
+            name: value
+            for name, value in patch.items()
+            if name not in ("active_participant_id", "participants", "groups")
+        }
+        if patch.get("active_participant_id") is not None:
+            changes["turn"] = self.definition.index[patch["active_participant_id"]]
+        if "metadata" in patch:
+            changes["metadata_version"] = patch["version"]
+        if "participants" in patch:
+            people = list(self.participants)
+            for name, new in patch["participants"].items():
+                people[self.definition.index[name]] = Participant(
+                    new["time_used_ms"], new["time_remaining_ms"] or 0, new["cycle_count"], new["has_expired"]
+                )
+            changes["participants"] = tuple(people)
+        if "groups" in patch:
+            groups = list(self.groups)
+            for name, new in patch["groups"].items():
+                groups[self.definition.group_index[name]] = Group(**new)
+            changes["groups"] = tuple(groups)
+        return replace(self, idle_ms=idle_ms, **changes)
+
+    def clock(self, now_ms: int) -> dict[str, Any]:
+        """Return the clock that runs, or would run, as it shows at `now_ms` (docs/protocol.md)."""
+        overtime = self.definition.action_on_timeout["type"] == "notify"
+        return clock_of(self, self.budget_ms(), overtime=overtime, now_ms=now_ms)
+
+    def budget_ms(self) -> int | None:
+        """Return what is left, settled, of the budget that runs or would run; None when nothing runs out."""
+        if self.sync_mode == "per_participant":
+            return self.participants[self.turn or 0].time_remaining_ms
+        if self.sync_mode == "per_group":
+            return self.groups[self.definition.group_of[self.turn or 0]].time_remaining_ms
+        return self.time_remaining_ms
+
+    def state(self, now_ms: int) -> dict[str, Any]:
+        """Return the state document, its clock computed for `now_ms` (server time)."""
+        definition = self.definition
+        shown: dict[str, Any] = {
+            "session_id": self.session_id,
+            "sync_mode": self.sync_mode,
+            "status": self.status,
+            "epoch": self.epoch,
+            "version": self.version,
+            "participants": self._participants(),
+            "active_participant_id": self.active_participant_id,
+            "cycle_count": self.cycle_count,
+            "total_time_ms": definition.total_time_ms,
+            "time_per_cycle_ms": definition.time_per_cycle_ms,
+            "increment_ms": self.increment_ms,
+            "cycle_started_at": iso(self.cycle_started_ms),
+            "session_started_at": iso(self.session_started_ms),
+            "session_completed_at": iso(self.session_completed_ms),
+            "created_at": iso(self.created_ms),
+            "updated_at": iso(self.updated_ms),
+            "idle_timeout_s": self.idle_timeout_ms // 1000,
+            "idle_at": iso(self.idle_ms),
+            "action_on_timeout": definition.action_on_timeout,
+            "metadata": self.metadata,
+            "server_time_ms": now_ms,
+            "clock": self.clock(now_ms),
+        }
+        if self.groups:
+            shown["groups"] = [
+                {"group_id": name, "total_time_ms": budget}
+                | {part: getattr(group, part) for part in ("time_used_ms", "time_remaining_ms", "has_expired")}
+                for name, budget, group in zip(
+                    definition.group_ids, definition.group_budgets_ms, self.groups, strict=True
+                )
+            ]
+        if self.time_used_ms is not None:
+            shown |= {"time_used_ms": self.time_used_ms, "time_remaining_ms": self.time_remaining_ms}
+        if self.completion:
+            shown["completion"] = self.completion
+        for name in ("max_time_ms", "max_cycles", "warn_at_ms"):
+            if getattr(definition, name):
+                shown[name] = getattr(definition, name)
+        return shown
+
+    def _participants(self) -> list[dict[str, Any]]:
+        active = self.turn if self.status in ("running", "paused") else None
+        definition = self.definition
+        own_budget = self.sync_mode == "per_participant"
+        people = []
+        for place, (name, budget, person) in enumerate(
+            zip(definition.participant_ids, definition.budgets_ms, self.participants, strict=True)
+        ):
+            shown = {
+                "participant_id": name,
+                "participant_index": place,
+                "total_time_ms": budget,
+                "time_used_ms": person.time_used_ms,
+                "time_remaining_ms": person.time_remaining_ms if own_budget else None,
+                "cycle_count": person.cycle_count,
+                "is_active": place == active,
+                "has_expired": person.has_expired,
+            }
+            if definition.group_of:
+                shown["group_id"] = definition.group_ids[definition.group_of[place]]
+            people.append(shown)
+        return people
+
+
+def _int(text: str) -> int | None:
+    return int(text) if text else None

@@ -1,0 +1,1 @@
+"""Answers from the audit log, and recovery of lost sessions."""

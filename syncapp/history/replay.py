@@ -1,0 +1,107 @@
+"""A session's past as values: rows of the log folded to the session they tell of, and what its clocks showed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec.structs import replace
+
+from syncapp.domain.definition import Definition
+from syncapp.domain.owner_clocks import clocks
+from syncapp.domain.session import Session, add_completion, participants_of
+from syncapp.domain.session_layout import SCALARS, with_completion
+from syncapp.errors import AuditIncomplete
+
+SNAPSHOT_EVERY = 100
+"""A whole state comes with every so many versions: that of lua/_commit.lua."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A row of the log, as far as the state after it is told by it.
+
+    patch, idle_ms, completion: as the store committed them. record: of the whole state, where there is a snapshot,
+    else None; without the completion, if an earlier release stored it.
+    """
+
+    epoch: int
+    version: int
+    at_ms: int
+    status: str
+    cycle_count: int
+    actor: str
+    event: Mapping[str, Any]
+    patch: Mapping[str, Any]
+    idle_ms: int | None
+    completion: Mapping[str, Any] | None
+    record: Mapping[str, Any] | None
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """(epoch, version)."""
+        return (self.epoch, self.version)
+
+    def whole(self, session_id: str) -> Session | None:
+        """Return the session after it, as its record tells; None if it has none."""
+        if self.record is None:
+            return None
+        session = session_of(session_id, self.record)
+        return replace(session, completion=self.completion) if self.completion else session
+
+    def after(self, session: Session) -> Session:
+        """Return the session after it, from the one before."""
+        return session.fold(add_completion(self.patch, self.completion), self.idle_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A session as it was after a commit, to be shown as of an instant (ms)."""
+
+    session: Session
+    commit: Commit
+    at_ms: int
+
+    def document(self) -> dict[str, Any]:
+        """Return the state document of that instant, with the event before it and what every clock showed."""
+        return self.session.state(self.at_ms) | {
+            "event": self.commit.event,
+            "clocks": clocks(self.session, self.at_ms),
+        }
+
+
+def session_of(session_id: str, record: Mapping[str, Any]) -> Session:
+    """Read the `record` of a row."""
+    values = [str(record.get(name, "")) for name in SCALARS]
+    definition = Definition.from_json(record["definition"])
+    values += [record["metadata"], record["definition"], with_completion("", record.get("completion", ""))]
+    return Session.from_reply(session_id, values, definition, participants_of(record["participants"]))
+
+
+def fold(session_id: str, commits: Iterable[Commit]) -> Session:
+    """Return the session after commits of one epoch, the first of which has a snapshot.
+
+    Raises `AuditIncomplete` when one is missing.
+    """
+    session: Session | None = None
+    for commit in commits:
+        if session is None:
+            session = commit.whole(session_id)
+            if session is None:
+                raise missing(commit.epoch, 1)
+        elif commit.version != session.version + 1:
+            raise missing(commit.epoch, session.version + 1)
+        else:
+            session = commit.after(session)
+    if session is None:
+        raise LookupError("nothing was given to fold")
+    return session
+
+
+def missing(epoch: int, version: int) -> AuditIncomplete:
+    """Return the error of an event that is not in the log."""
+    return AuditIncomplete(
+        f"event {version} of epoch {epoch} is not in the log, or not yet",
+        {"epoch": epoch, "version": version, "retry_after_s": 1},
+    )

@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, migrations, and what can be wrong with it."""

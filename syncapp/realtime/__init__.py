@@ -1,0 +1,1 @@
+"""Updates for watching clients: the hub, its subscriptions and the protocol."""

@@ -1,0 +1,1 @@
+"""Connections: the gunicorn worker, WebSockets and server-sent events."""

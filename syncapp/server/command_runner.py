@@ -1,0 +1,108 @@
+"""Runs the commands of one connection, and answers them; on the crew's threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from syncapp.access.rate_limits import Limits
+from syncapp.config import Settings
+from syncapp.domain.order import NEVER, Order
+from syncapp.domain.results import Result
+from syncapp.errors import InternalError, SyncError
+from syncapp.metrics import WS_COMMANDS
+from syncapp.realtime import protocol
+from syncapp.realtime.hub import Hub
+from syncapp.realtime.protocol import Command, Told
+from syncapp.realtime.send_queue import HELD_S, THE_END, Answer
+from syncapp.server.admission import Quotas
+from syncapp.server.command_queue import Crew
+from syncapp.server.writer import Outlet
+from syncapp.store.sessions import SessionStore
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What connections are served with."""
+
+    settings: Settings
+    store: SessionStore
+    hub: Hub
+    crew: Crew
+    limits: Limits
+    quotas: Quotas
+
+
+class Runner:
+    """The owner of an inbox (`syncapp.server.command_queue`); made with a connection's first command.
+
+    own: the session of commands that name none. wake: lets the handler take another command, or end.
+    """
+
+    def __init__(
+        self, backend: Backend, outlet: Outlet, own: str, address: str, connection_id: str, wake: Callable[[], None]
+    ) -> None:
+        self._backend = backend
+        self._outlet = outlet
+        self._own = own
+        self._address = address
+        self._id = connection_id
+        self._wake = wake
+        self._commands = 0
+
+    @property
+    def takes_answers(self) -> bool:
+        """Whether the client takes answers."""
+        return not self._outlet.is_full
+
+    def obey(self, command: Command) -> SyncError | None:
+        """Run a command and answer it; returns why it was refused, if it was."""
+        self._commands += 1
+        request_id = f"{self._id}.{self._commands}"
+        session_id = command.session_id or self._own
+        try:
+            asked = command.asked(session_id)
+            backend, claim = self._backend, command.claim(request_id)
+            result = backend.limits.run(backend.store, self._address, command.command, session_id, asked, claim)
+        except SyncError as fault:
+            self.refuse(command, fault)
+            return fault
+        except Exception:
+            log.exception("a command failed", request_id=request_id, command=command.command)
+            self.refuse(command, InternalError("something went wrong on our side", {"request_id": request_id}))
+        else:
+            WS_COMMANDS.labels(command.command, Told.ACK).inc()
+            ack = protocol.ack(session_id, self._now_ms(), command.id, result)
+            self._answer(session_id, Told.ACK, ack, _order_of(result), result)
+        return None
+
+    def refuse(self, command: Command, fault: SyncError) -> None:
+        """Answer a command that did not happen, or of which that is not known."""
+        WS_COMMANDS.labels(command.command, fault.code).inc()
+        current = fault.details.get("current") if isinstance(fault.details, dict) else None
+        order = (current["epoch"], current["version"]) if current else NEVER
+        session_id = command.session_id or self._own
+        self._answer(session_id, Told.ERROR, protocol.error(session_id, self._now_ms(), fault, command.id), order)
+
+    def obeyed(self) -> None:
+        """Let the handler take another command, or end."""
+        self._wake()
+
+    def _answer(self, session_id: str, kind: Told, text: bytes, order: Order, result: Result | None = None) -> None:
+        answer = Answer(protocol.text_frame(text), order, time.monotonic() + HELD_S, result)
+        self._outlet.answer(session_id, kind, answer)
+
+    def _now_ms(self) -> int:
+        return self._backend.hub.clock.now_ms()
+
+
+def _order_of(result: Result) -> Order:
+    """Return what the client is told of before the answer: the command's version, or the session's end."""
+    if result.order:
+        return result.order
+    return THE_END if result.event_json and not result.replayed else NEVER

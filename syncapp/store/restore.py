@@ -1,0 +1,95 @@
+"""What a session is restored from, and the arguments of lua/restore_session.lua."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from syncapp.domain.session import Session
+
+_RECORD = "%12d%12d%9d%1d"
+
+
+@dataclass(slots=True)
+class HiddenState:
+    """What only the scripts know of a session, by the names of lua/_session.lua.
+
+    last_members: for each group, the place of the member whose turn was last.
+    """
+
+    unattended: int
+    warned: int
+    crossed: int
+    last_members: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePoint:
+    """The last known state of a session, from which lua/restore_session.lua makes it again.
+
+    epoch, version: of its newest event. chain: the hash of that event's message, as the store keeps it. status: after
+    it, also `deleted`. session: the last state. hidden: what only the scripts knew then.
+    """
+
+    epoch: int
+    version: int
+    chain: str
+    status: str
+    session: Session
+    hidden: HiddenState
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """(epoch, version) of the newest event."""
+        return (self.epoch, self.version)
+
+    def arguments(self) -> list[str | bytes | int]:
+        """Return what lua/restore_session.lua wants from the metadata on."""
+        session, definition = self.session, self.session.definition
+        fields: dict[str, str | bytes | int | None] = {
+            name: getattr(session, name)
+            for name in (
+                "status", "sync_mode", "increment_ms", "idle_timeout_ms", "turn", "cycle_count", "time_used_ms",
+                "time_remaining_ms", "cycle_started_ms", "session_started_ms", "session_completed_ms", "created_ms",
+                "updated_ms",
+            )
+        }  # fmt: skip
+        fields |= {
+            "on_timeout": definition.action_on_timeout["type"],
+            "time_per_cycle_ms": definition.time_per_cycle_ms,
+            "max_cycles": definition.max_cycles,
+            "warned": self.hidden.warned,
+            "crossed": self.hidden.crossed,
+            "unattended": self.hidden.unattended,
+            "metadata_version": 1,
+        }
+        if session.completion:
+            fields["completion"] = orjson.dumps(session.completion)
+        args: list[str | bytes | int] = [
+            orjson.dumps(session.metadata),
+            orjson.dumps(definition.action_on_timeout),
+            definition.to_json(),
+            " ".join(map(str, definition.warn_at_ms)),
+            self._records(),
+            len(definition.participant_ids),
+            len(fields),
+        ]
+        for name, value in fields.items():
+            args += [name, "" if value is None else value]
+        for place, name in enumerate(definition.participant_ids):
+            args += [name, 0, definition.group_of[place] if definition.group_of else ""]
+        for name in definition.group_ids:
+            args += [name, 0]
+        return args
+
+    def _records(self) -> str:
+        people = (
+            (each.time_used_ms, each.time_remaining_ms, each.cycle_count, each.has_expired)
+            for each in self.session.participants
+        )
+        groups = (
+            (each.time_used_ms, each.time_remaining_ms, place, each.has_expired)
+            for each, place in zip(self.session.groups, self.hidden.last_members, strict=True)
+        )
+        return "".join(_RECORD % record for record in (*people, *groups))

@@ -1,0 +1,246 @@
+"""Calls of scripts: a command goes out with its claim, and its reply comes back as values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import orjson
+import redis
+from redis.exceptions import ResponseError
+
+from syncapp.config import Settings
+from syncapp.domain.results import NO_CLAIM, Claim, Result, Swept
+from syncapp.domain.session import Session
+from syncapp.domain.summary import Summary
+from syncapp.store.client import TRANSLATION
+from syncapp.store.keys import PROBE_SESSION, Keyspace
+from syncapp.store.reply_errors import refusal
+from syncapp.store.scripts import Scripts
+from syncapp.store.session_cache import CachedSession, SessionCache
+
+SETTLE_S = 2.0
+"""How long a command goes on settling what is due, 64 commits a call: a week of one-second cycles takes longer."""
+
+
+class Reply(NamedTuple):
+    """A script's reply as lua/_reply.lua makes it.
+
+    state: a session's (`CachedSession.from_reply`); of expire_session the instants of its commits, of
+    summarize_session the texts of a summary. nudge: the bucket's outbox wants draining. replayed: '', 'deleted', or the
+    epoch and version of the first result.
+    """
+
+    word: str
+    now_ms: int
+    state: Sequence[str]
+    event_json: str
+    patch_json: str
+    nudge: int
+    replayed: str
+    expired_id: str
+
+
+class Calls:
+    """Calls the scripts of sessions, each in one round trip; what sessions' methods share."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        on_nudge: Callable[[int], None],
+        partials: Mapping[str, str] | None,
+        on_miss: Callable[[str], bool] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._keys = Keyspace(settings.sync_buckets)
+        self._scripts = Scripts(client, partials)
+        self._on_nudge = on_nudge
+        self._on_miss = on_miss
+        self._cache = SessionCache()
+
+    def run(
+        self,
+        command: str,
+        session_id: str,
+        claim: Claim,
+        args: Sequence[str | bytes | int] = (),
+        asked: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Run a command; raises the error of a refusing word."""
+        reply, session = self.ask(command, session_id, claim, args, asked)
+        return self.result(command, claim, reply, session)
+
+    def ask(
+        self,
+        command: str,
+        session_id: str,
+        claim: Claim,
+        args: Sequence[str | bytes | int],
+        asked: Mapping[str, Any] | None,
+    ) -> tuple[Reply, Session | None]:
+        """Run a command's script; return its reply, and the session in it, if there is one.
+
+        The script is run again while it has more to settle, and once more after a lost session was restored.
+        asked: what the fingerprint of the idempotency key is made from, if not from `args`.
+        """
+        keys: Sequence[str] = self._keys.commit(session_id)
+        fingerprint = ""
+        if claim.idempotency_key is not None:
+            keys = (*keys, self._keys.idempotency(session_id, claim.idempotency_key))
+            fingerprint = _fingerprint(command, claim, asked if asked is not None else list(map(_text, args)))
+        until_s, may_restore = time.monotonic() + SETTLE_S, self._on_miss is not None
+        while True:
+            cached = self._cache.get(session_id)
+            head = self._head(session_id, claim, fingerprint, cached)
+            with TRANSLATION:
+                reply = Reply(*self._scripts.call(f"{command}_session", keys, [*head, *args]))
+            self._pass_nudge_on(reply, session_id)
+            if reply.word == "busy" and time.monotonic() <= until_s:
+                continue
+            if may_restore and _is_miss(command, reply) and self._on_miss and self._on_miss(session_id):
+                until_s, may_restore = time.monotonic() + SETTLE_S, False
+                continue
+            return reply, self._cache.read(session_id, cached, reply.state) if reply.state else None
+
+    def check(self) -> list[str]:
+        """Write what a commit may write in each bucket; return the commands that the worker may not use.
+
+        Raises `StoreUnavailable` when any of what commits write is refused.
+        """
+        head = self._head(PROBE_SESSION, NO_CLAIM, "ready", None)
+        with TRANSLATION:
+            replies = self._scripts.call_all(
+                "check_store", [(self._keys.probe(bucket), head) for bucket in range(self._keys.buckets)]
+            )
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+        return sorted({command for reply in replies for command in reply[2]})
+
+    def known(self, session_id: str) -> Session | None:
+        """Return the last state of the session that this process has seen, if it is still cached."""
+        cached = self._cache.get(session_id)
+        return cached.session if cached else None
+
+    def expire(self, session_ids: Sequence[str]) -> list[Swept | ResponseError]:
+        """Run the expiry of each session, all in one round trip. Raises `StoreUnavailable`, also for a full store."""
+        replies = self._call_all("expire_session", session_ids)
+        swept: list[Swept | ResponseError] = []
+        for session_id, reply in zip(session_ids, replies, strict=True):
+            if isinstance(reply, ResponseError):
+                _raise_for_all(reply)
+                swept.append(reply)
+                continue
+            self._pass_nudge_on(reply, session_id)
+            swept.append(Swept(int(reply.now_ms), tuple(map(int, reply.state)), reply.word == "busy"))
+        return swept
+
+    def summarize(self, session_ids: Sequence[str]) -> tuple[list[Summary | None], int]:
+        """Return summaries, None for a session that is not there, and the server's time in ms; mostly one round trip.
+
+        Raises `StoreUnavailable`, also when more is due than can be settled in time.
+        """
+        found: dict[str, Summary | None] = dict.fromkeys(session_ids)
+        todo, now_ms, until_s = list(session_ids), 0, time.monotonic() + SETTLE_S
+        while todo:
+            busy = []
+            for session_id, reply in zip(todo, self._call_all("summarize_session", todo), strict=True):
+                if isinstance(reply, ResponseError):
+                    _raise_for_all(reply)
+                    continue
+                self._pass_nudge_on(reply, session_id)
+                now_ms = max(now_ms, int(reply.now_ms))
+                if reply.word == "ok":
+                    found[session_id] = Summary.from_reply(session_id, reply.state)
+                elif reply.word == "busy":
+                    busy.append(session_id)
+            if busy and time.monotonic() > until_s:
+                raise refusal("busy", "get", NO_CLAIM, None, now_ms, None)
+            todo = busy
+        return [found[each] for each in session_ids], now_ms
+
+    def attend(self, session_ids: Sequence[str]) -> list[ResponseError | None]:
+        """Postpone the idle end of each session, all in one round trip."""
+        replies = self._call_all("attend_session", session_ids)
+        for reply in replies:
+            _raise_for_all(reply)
+        return [reply if isinstance(reply, ResponseError) else None for reply in replies]
+
+    def _call_all(self, script: str, session_ids: Sequence[str]) -> list[Reply | ResponseError]:
+        """Run a script that needs only a session id on each session, in one round trip."""
+        calls = [(self._keys.commit(each), self._head(each, NO_CLAIM, "", None)) for each in session_ids]
+        with TRANSLATION:
+            replies = self._scripts.call_all(script, calls)
+        return [reply if isinstance(reply, ResponseError) else Reply(*reply) for reply in replies]
+
+    def _pass_nudge_on(self, reply: Reply, session_id: str) -> None:
+        if reply.nudge:
+            self._on_nudge(self._keys.bucket(session_id))
+
+    def _head(
+        self, session_id: str, claim: Claim, fingerprint: str, cached: CachedSession | None
+    ) -> list[str | bytes | int]:
+        """Return the arguments that every script begins with."""
+        return [
+            session_id,
+            "" if claim.expected_epoch is None else claim.expected_epoch,
+            "" if claim.expected_version is None else claim.expected_version,
+            fingerprint,
+            claim.request_id,
+            cached.epoch if cached else "",
+            cached.tags if cached else "",
+            self._settings.session_ttl_s * 1000,
+            # A record must not outlive the tombstone, which keeps a later session's created_at apart from this one's.
+            min(self._settings.idempotency_ttl_s, self._settings.session_ttl_s) * 1000,
+            self._settings.max_unattended_cycles,
+        ]
+
+    def result(self, command: str, claim: Claim, reply: Reply, session: Session | None) -> Result:
+        """Return what a reply says; raises the error of a refusing word."""
+        if reply.word != "ok":
+            raise refusal(reply.word, command, claim, session, int(reply.now_ms), reply.expired_id or None)
+        return Result(
+            session=session,
+            now_ms=int(reply.now_ms),
+            event_json=reply.event_json,
+            patch_json=reply.patch_json,
+            replayed=bool(reply.replayed),
+            first=_first(reply.replayed),
+            expired_participant_id=reply.expired_id or None,
+        )
+
+
+def _raise_for_all(reply: Any) -> None:
+    """Raise `StoreUnavailable` for an error that is no fault of its session: no other would fare better."""
+    if isinstance(reply, ResponseError) and not str(reply).startswith("WRONGTYPE"):
+        with suppress(ResponseError), TRANSLATION:
+            raise reply
+
+
+def _is_miss(command: str, reply: Reply) -> bool:
+    """Tell whether there was no session. Deleting a missing session succeeds, but the log may have it."""
+    return reply.word in ("not_found", "session_gone") or (
+        command == "delete" and reply.word == "ok" and not reply.event_json and not reply.replayed
+    )
+
+
+def _first(replayed: str) -> tuple[int, int] | None:
+    """Return the (epoch, version) of a first result; None for a command that was not replayed, or for a delete."""
+    if not replayed or replayed == "deleted":
+        return None
+    epoch, version = replayed.split(" ")
+    return int(epoch), int(version)
+
+
+def _text(value: str | bytes | int) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _fingerprint(command: str, claim: Claim, asked: Any) -> str:
+    """Return what tells one command from another under the same idempotency key."""
+    named = [command, claim.expected_epoch, claim.expected_version, asked]
+    return sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()
