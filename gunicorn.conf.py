@@ -10,13 +10,13 @@ import tempfile
 from typing import Any
 
 from syncapp.config import Settings, stop_if_wrong
-from syncapp.server.gunicorn_worker import Worker
-from syncapp.server.listen_address import Listening
+from syncapp.server.gunicorn_worker import GunicornWorker
+from syncapp.server.listen_address import ListenAddress
 
 # Checked before anything starts: in a worker, an invalid setting would end in a traceback.
 with stop_if_wrong():
     settings = Settings.from_env()
-    listening = Listening.of(settings)
+    listening = ListenAddress.of(settings)
 
 # Before prometheus_client is imported anywhere: the workers count together, and any of them answers for all.
 if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
@@ -26,7 +26,7 @@ if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
 # What differs between machines comes from the environment, the rest is decided here.
 bind = listening.bind
 workers = settings.web_concurrency
-worker_class = Worker
+worker_class = GunicornWorker
 # Counts WebSockets and requests together: without room above WS_MAX_CONNECTIONS health checks would starve.
 worker_connections = settings.worker_connections or settings.ws_max_connections + 1000
 # Each connection is a file, and the usual limit of 1024 is for people, not for servers.
@@ -54,7 +54,7 @@ control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def post_worker_init(worker: Worker) -> None:
+def post_worker_init(worker: GunicornWorker) -> None:
     """Start what a web process does besides answering; here, because threads do not survive a fork."""
     worker.wsgi.extensions["syncapp"].start()
     # What is there by now stays: a collection that looked at all of it would keep everybody waiting.
@@ -62,7 +62,7 @@ def post_worker_init(worker: Worker) -> None:
     gc.freeze()
 
 
-def worker_exit(server: Any, worker: Worker) -> None:
+def worker_exit(server: Any, worker: GunicornWorker) -> None:
     """Let another process sweep at once, instead of when the lease of this one has ended."""
     if worker.booted:  # never true in gunicorn's main process, which may call this, too
         worker.wsgi.extensions["syncapp"].stop()

@@ -29,7 +29,7 @@ from syncapp.audit.copy_format import COLUMNS
 from syncapp.audit.drain import Drain, collect_rarely
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
-from syncapp.audit.queue_stats import Tally
+from syncapp.audit.queue_stats import QueueCounts
 from syncapp.config import Settings
 from syncapp.dev.servers import Servers
 from syncapp.domain.results import NO_CLAIM
@@ -72,7 +72,9 @@ def work(settings: Settings, threads: int, buckets: Any, barrier: Any) -> None:
     collect_rarely()
     keys = Keyspace(settings.sync_buckets)
     client, database = connect(settings, decode=False), Database(settings.database_url)
-    drain = Drain(Outbox(client, keys), AuditLog(database), batch=settings.audit_batch, count=Tally(client, keys).add)
+    drain = Drain(
+        Outbox(client, keys), AuditLog(database), batch=settings.audit_batch, count=QueueCounts(client, keys).add
+    )
 
     def take() -> None:
         while (bucket := buckets.get()) is not None:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flask import Flask
 
-    from syncapp.access.rate_limits import Limits
-    from syncapp.audit.queue_stats import Queue
+    from syncapp.access.rate_limits import RateLimits
+    from syncapp.audit.queue_stats import QueueStats
     from syncapp.config import Settings
-    from syncapp.history.queries import History
+    from syncapp.history.queries import HistoryQueries
     from syncapp.loops import Loops
     from syncapp.realtime.hub import Hub
     from syncapp.server.admission import Guards
-    from syncapp.store.clock_steps import ClockWatch
+    from syncapp.store.clock_steps import ClockStepWatch
     from syncapp.store.health import StoreHealth
-    from syncapp.store.session_list import LiveSessions
+    from syncapp.store.session_list import SessionList
     from syncapp.store.sessions import SessionStore
     from syncapp.store.sweeper import Sweeper
 
@@ -34,17 +34,17 @@ class Services:
 
     settings: Settings
     store: SessionStore
-    live_sessions: LiveSessions
+    live_sessions: SessionList
     hub: Hub
     sweeper: Sweeper
     guards: Guards
-    limits: Limits
-    queue: Callable[[], Queue]
-    history: History
+    limits: RateLimits
+    queue: Callable[[], QueueStats]
+    history: HistoryQueries
     store_health: Callable[[], StoreHealth]
     audit_fault: Callable[..., str | None]
     worries: Callable[[], list[str]]
-    clock_watch: ClockWatch
+    clock_watch: ClockStepWatch
     loops: Loops
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -73,18 +73,18 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from werkzeug.middleware.proxy_fix import ProxyFix
 
     from syncapp import cli, config, logs, task_queue
-    from syncapp.access.client_address import Forwarded
-    from syncapp.access.rate_limits import Limits
+    from syncapp.access.client_address import ForwardedFor
+    from syncapp.access.rate_limits import RateLimits
     from syncapp.alerts import Alerts
     from syncapp.api import batch, clock_text, hooks, responses, session_list, sessions, streams, system
     from syncapp.api import history as history_api
     from syncapp.api.reference import asyncapi
-    from syncapp.audit.drain_requests import Nudger
-    from syncapp.audit.last_failure import LastDrain
+    from syncapp.audit.drain_requests import DrainRequests
+    from syncapp.audit.last_failure import LastFailure
     from syncapp.audit.outbox import Outbox
-    from syncapp.audit.queue_stats import Tally
+    from syncapp.audit.queue_stats import QueueCounts
     from syncapp.config import Settings
-    from syncapp.history.queries import History
+    from syncapp.history.queries import HistoryQueries
     from syncapp.history.read_pool import ReadPool
     from syncapp.history.recovery import Recovery
     from syncapp.loops import Loops
@@ -92,15 +92,15 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.realtime.hub import Hub
     from syncapp.server import websocket
     from syncapp.server.admission import Guards
-    from syncapp.server.command_queue import Crew
+    from syncapp.server.command_queue import CommandPool
     from syncapp.server.command_runner import Backend
     from syncapp.store.client import connect as connect_store
-    from syncapp.store.clock_steps import ClockWatch
+    from syncapp.store.clock_steps import ClockStepWatch
     from syncapp.store.failover import server_at
     from syncapp.store.health import StoreCheck
     from syncapp.store.keys import Keyspace
-    from syncapp.store.process_registry import Presence
-    from syncapp.store.session_list import LiveSessions
+    from syncapp.store.process_registry import ProcessRegistry
+    from syncapp.store.session_list import SessionList
     from syncapp.store.sessions import SessionStore
     from syncapp.store.sweeper import Sweeper
     from syncapp.tasks import enqueue_drain
@@ -111,13 +111,13 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         structlog.get_logger(__name__).warning("setting renamed", given=name, use=config.RENAMED[name])
     loops = Loops()
     client = connect_store(settings)
-    nudge = Nudger(enqueue_drain, loops=loops).nudge
+    nudge = DrainRequests(enqueue_drain, loops=loops).nudge
     pool = ReadPool(
         settings.database_url, connections=settings.history_connections, timeout_s=settings.history_timeout_s
     )
     bare = SessionStore(client, settings, on_nudge=nudge, partials=partials)
     outbox = Outbox(client, Keyspace(settings.sync_buckets))
-    history = History(pool, bare.time_ms, outbox.awaits)
+    history = HistoryQueries(pool, bare.time_ms, outbox.awaits)
     recovery = Recovery(bare, history, outbox, settings)
     on_miss = recovery.on_miss if settings.recover_on_miss else None
     store = SessionStore(client, settings, on_nudge=nudge, on_miss=on_miss, partials=partials)
@@ -130,12 +130,12 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         loops=loops,
     )
     hub = Hub(settings, read=store.read, attend=bare.attend, seen=store.known, client=client, loops=loops)
-    guards, limits = Guards(settings, loops), Limits(settings)
+    guards, limits = Guards(settings, loops), RateLimits(settings)
     keys = Keyspace(settings.sync_buckets)
-    presence = Presence(client, keys, kind="web", loops=loops)
-    clock_watch = ClockWatch(client, keys, presence, server=server_at(settings.redis_url), alert=Alerts(settings))
+    presence = ProcessRegistry(client, keys, kind="web", loops=loops)
+    clock_watch = ClockStepWatch(client, keys, presence, server=server_at(settings.redis_url), alert=Alerts(settings))
 
-    last_drain = LastDrain(client, Keyspace(settings.sync_buckets))
+    last_drain = LastFailure(client, Keyspace(settings.sync_buckets))
 
     def postgresql(*, ask_store: bool) -> str | None:
         trouble = check(settings.database_url) or (last_drain.read() if ask_store else None)
@@ -148,19 +148,21 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     app.ensure_sync = lambda func: func  # type: ignore[method-assign]  # Flask's own hook
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     if settings.proxy_hops:
-        forwarded = Forwarded(app.wsgi_app, settings.proxy_hops)
+        forwarded = ForwardedFor(app.wsgi_app, settings.proxy_hops)
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # the documented way to add middleware
             forwarded, x_for=0, x_proto=settings.proxy_hops, x_host=0
         )
     app.extensions["syncapp"] = Services(
         settings,
         store,
-        LiveSessions(client, keys, bare),
+        SessionList(client, keys, bare),
         hub,
         sweeper,
         guards,
         limits,
-        queue=Tally(client, Keyspace(settings.sync_buckets), task_queue.connect(settings, client).scheduled_count).read,
+        queue=QueueCounts(
+            client, Keyspace(settings.sync_buckets), task_queue.connect(settings, client).scheduled_count
+        ).read,
         history=history,
         store_health=StoreCheck(client, bare.check).health,
         audit_fault=postgresql,
@@ -180,7 +182,9 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     system.register(app)
     websocket.register(
         app,
-        Backend(settings, store, hub, Crew(settings.redis_max_connections // 2 or 1, loops), limits, guards.quotas),
+        Backend(
+            settings, store, hub, CommandPool(settings.redis_max_connections // 2 or 1, loops), limits, guards.quotas
+        ),
         guards,
     )
     cli.register(app, settings)

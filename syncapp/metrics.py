@@ -99,7 +99,7 @@ def show_processes(names: Iterable[str]) -> None:
         PROCESSES.labels(kind).set(counts[kind])
 
 
-class Tally:
+class BatchedCounter:
     """Counts by label in memory, and adds to a counter when flushed: an `inc` costs as much as writing a message."""
 
     def __init__(self, counter: Counter) -> None:
@@ -117,7 +117,7 @@ class Tally:
             self._counter.labels(label).inc(count)
 
 
-SENT = Tally(WS_SENT)
+SENT = BatchedCounter(WS_SENT)
 
 
 def render() -> tuple[bytes, str]:

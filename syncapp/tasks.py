@@ -25,25 +25,25 @@ from syncapp import logs, metrics, task_queue
 from syncapp.alerts import Alerts
 from syncapp.audit.dead_letters import DeadLetters
 from syncapp.audit.drain import Drain, collect_rarely
-from syncapp.audit.drain_requests import Nudger
-from syncapp.audit.last_failure import LastDrain
+from syncapp.audit.drain_requests import DrainRequests
+from syncapp.audit.last_failure import LastFailure
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
-from syncapp.audit.outbox_watch import Watch
-from syncapp.audit.queue_stats import Tally
-from syncapp.audit.retry_schedule import POSTGRESQL, REDIS, Retries
+from syncapp.audit.outbox_watch import OutboxWatch
+from syncapp.audit.queue_stats import QueueCounts
+from syncapp.audit.retry_schedule import POSTGRESQL, REDIS, RetrySchedule
 from syncapp.config import Settings, load
 from syncapp.connection_limits import redis_of_worker
 from syncapp.errors import one_line
 from syncapp.loops import Loops
 from syncapp.postgres.database import STATEMENT_TIMEOUT_S, Database, check, make_partitions
-from syncapp.postgres.failures import trouble_of
+from syncapp.postgres.failures import failure_of
 from syncapp.store.client import connect as connect_store
-from syncapp.store.clock_steps import ClockWatch
+from syncapp.store.clock_steps import ClockStepWatch
 from syncapp.store.connection_pool import pool_of
 from syncapp.store.failover import server_at
 from syncapp.store.keys import Keyspace
-from syncapp.store.process_registry import Presence
+from syncapp.store.process_registry import ProcessRegistry
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ def enqueue_drain(bucket: int) -> None:
     huey.enqueue(drain_bucket.s(bucket, id=f"drain-{bucket}"))
 
 
-class Worker:
+class AuditWorker:
     """What the tasks of one worker process share; does not connect before the first task.
 
     client: one that does not decode, with connections for all threads.
@@ -73,15 +73,17 @@ class Worker:
         self.outbox = Outbox(client, Keyspace(settings.sync_buckets), claim_idle_s=settings.audit_claim_idle_s)
         self.database = Database(settings.database_url, hang_s=_HANG_S)
         self._alert = Alerts(settings)
-        self._tally = Tally(client, self.outbox.keyspace)
+        self._tally = QueueCounts(client, self.outbox.keyspace)
         self._drain = Drain(
             self.outbox, AuditLog(self.database, self._alert), batch=settings.audit_batch, count=self._tally.add
         )
-        self._last_drain = LastDrain(client, self.outbox.keyspace)
-        self._nudger = Nudger(self._ask, loops=self._loops)
-        self._own = Nudger(self._drain_here, name="drains", loops=self._loops)
-        self._retries = Retries(settings.audit_retries, settings.audit_retry_delay_s, settings.audit_retry_backoff)
-        self._watch = Watch(
+        self._last_drain = LastFailure(client, self.outbox.keyspace)
+        self._nudger = DrainRequests(self._ask, loops=self._loops)
+        self._own = DrainRequests(self._drain_here, name="drains", loops=self._loops)
+        self._retries = RetrySchedule(
+            settings.audit_retries, settings.audit_retry_delay_s, settings.audit_retry_backoff
+        )
+        self._watch = OutboxWatch(
             self.outbox,
             ask=self._ask_or_later,
             alert=self._alert,
@@ -89,10 +91,10 @@ class Worker:
             before=self._look_at_postgresql,
             after=lambda: self._release(REDIS),
         )
-        self._clock_watch = ClockWatch(
+        self._clock_watch = ClockStepWatch(
             client,
             self.outbox.keyspace,
-            Presence(client, self.outbox.keyspace, kind="worker", loops=self._loops),
+            ProcessRegistry(client, self.outbox.keyspace, kind="worker", loops=self._loops),
             server=server_at(settings.redis_url),
             alert=self._alert,
         )
@@ -262,7 +264,7 @@ def _away(error: Exception) -> str | None:
     """Return the server that is away or takes no writes, by a drain's error; None for any other cause."""
     if isinstance(error, RedisError):
         return REDIS
-    return POSTGRESQL if trouble_of(error) else None
+    return POSTGRESQL if failure_of(error) else None
 
 
 # `huey_consumer syncapp.tasks.huey` wants it here, made at import; nothing connects yet.
@@ -270,7 +272,7 @@ _settings = load()
 # A web process only asks for drains, so one is enough; a worker raises the limit when it starts.
 _client = connect_store(_settings, decode=False, max_connections=1)
 huey = task_queue.connect(_settings, _client)
-worker = Worker(_settings, _client)
+worker = AuditWorker(_settings, _client)
 drain_bucket: Any = huey.task(
     name="drain_bucket",
     retries=_settings.audit_retries,

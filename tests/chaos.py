@@ -32,12 +32,12 @@ import redis as redis_py
 import requests
 from proxy import Proxy
 
-from syncapp.audit.findings import Fault, Fork
-from syncapp.audit.verify import Checked, verify
+from syncapp.audit.findings import AuditFault, Fork
+from syncapp.audit.verify import VerifyResult, verify
 from syncapp.dev.processes import Process, free_port
 from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
 from syncapp.dev.servers import Servers
-from syncapp.history.consistency import Parity
+from syncapp.history.consistency import Consistency
 from syncapp.postgres.database import upgrade
 from syncapp.store.keys import Keyspace
 
@@ -273,10 +273,10 @@ class Outcome:
             self.logged = cursor.fetchall()
             cursor.execute("SELECT kind, error FROM sync_dead_letters")
             self.letters = cursor.fetchall()
-        self.checked = Checked()
-        self.faults: list[Fault | Fork] = list(verify(rig.servers.database_url, self.checked))
+        self.checked = VerifyResult()
+        self.faults: list[AuditFault | Fork] = list(verify(rig.servers.database_url, self.checked))
         with redis_py.Redis.from_url(rig.servers.redis_url) as client:
-            self.faults += Parity(client, Keyspace(16), rig.servers.database_url).compare()
+            self.faults += Consistency(client, Keyspace(16), rig.servers.database_url).compare()
 
     def check(self) -> None:
         """Raise `AssertionError` unless the log has what was acknowledged, once, and nothing else."""

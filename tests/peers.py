@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from syncapp.api.reference.messages import SENT
-from syncapp.realtime.protocol import Told
+from syncapp.realtime.protocol import Outgoing
 
 from conftest import Cluster  # isort: skip  # pytest puts this folder on the path
 
@@ -70,7 +70,7 @@ class Client:
         while True:
             text = self.connection.recv(timeout=max(0.01, end_s - time.monotonic()))
             message: dict[str, Any] = json.loads(text)
-            SENT[Told(message["type"])].model_validate_json(text)
+            SENT[Outgoing(message["type"])].model_validate_json(text)
             if kind in ("", message["type"]):
                 return message
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from syncapp import create_app
 from syncapp.access.client_address import UNKNOWN, client_of, group_of, parse
 from syncapp.errors import RateLimited
-from syncapp.server.admission import Quotas
+from syncapp.server.admission import ConnectionQuotas
 
 NAT64 = IPv6Network("64:ff9b::/96")
 V4 = st.integers(0, 2**32 - 1).map(IPv4Address)
@@ -132,7 +132,7 @@ def test_a_rate_limit_holds_in_whatever_form_the_proxy_writes_the_address(
 
 
 def test_a_quota_of_connections_holds_in_whatever_form_an_address_comes() -> None:
-    quotas = Quotas(settings("", ws_max_connections_per_address=2))
+    quotas = ConnectionQuotas(settings("", ws_max_connections_per_address=2))
     with ExitStack() as stack:
         for form in FORMS[:2]:
             stack.enter_context(quotas.hold("session", form))

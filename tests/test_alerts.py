@@ -17,7 +17,7 @@ from test_tasks import KEYS, Db, play, tasks  # noqa: F401 `tasks` is a fixture
 
 from syncapp import create_app
 from syncapp.alerts import Alerts
-from syncapp.audit.queue_stats import Queue, Tally
+from syncapp.audit.queue_stats import QueueCounts, QueueStats
 from syncapp.dev.processes import free_port
 from syncapp.errors import AuditBacklog
 
@@ -219,7 +219,7 @@ def test_without_redis_the_queue_is_unavailable_and_the_metrics_answer_all_the_s
 
 
 def test_a_queue_never_read_by_anybody_is_empty(redis: redis_py.Redis) -> None:
-    assert Tally(redis, KEYS).read() == Queue(0, 0, 0, 0, 0, None, 0.0)
+    assert QueueCounts(redis, KEYS).read() == QueueStats(0, 0, 0, 0, 0, None, 0.0)
 
 
 # The limit

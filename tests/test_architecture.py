@@ -44,8 +44,12 @@ MAY_IMPORT = {
 }
 FLASK = {"server", "api", "cli", "__init__"}
 FRAMEWORKS = {
-    **dict.fromkeys(("flask", "flask_sock", "werkzeug"), FLASK),
-    **dict.fromkeys(("simple_websocket", "wsproto", "gunicorn"), {"server"}),
+    "flask": FLASK,
+    "flask_sock": FLASK,
+    "werkzeug": FLASK,
+    "simple_websocket": {"server"},
+    "wsproto": {"server"},
+    "gunicorn": {"server"},
     "huey": {"task_queue", "tasks"},
     "psycopg2": {"postgres", "audit", "history", "cli", "dev", "setting_checks", "tasks"},
 }

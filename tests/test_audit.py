@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from logged import logged
 
 from syncapp import metrics
-from syncapp.audit.event import Entry, Event
+from syncapp.audit.event import AuditEvent, OutboxEntry
 from syncapp.audit.log import AuditLog, Stored
 from syncapp.domain.instants import iso
 from syncapp.domain.results import Claim
@@ -38,22 +38,22 @@ def rows(db: Db, query: str, *arguments: Any) -> list[Any]:
         return cursor.fetchall()
 
 
-def entries_of(client: redis_py.Redis) -> list[Entry]:
+def entries_of(client: redis_py.Redis) -> list[OutboxEntry]:
     """Every entry of every stream, in the order of the stream."""
     found: list[tuple[int, Any]] = [(bucket, client.xrange(KEYS.outbox(bucket))) for bucket in range(16)]
     return [
-        Entry(bucket, stream_id.decode(), fields[b"message"])
+        OutboxEntry(bucket, stream_id.decode(), fields[b"message"])
         for bucket, entries in found
         for stream_id, fields in entries
     ]
 
 
-def changed(entry: Entry, stream_id: str = "9-9", **changes: Any) -> Entry:
+def changed(entry: OutboxEntry, stream_id: str = "9-9", **changes: Any) -> OutboxEntry:
     """An entry whose message has other values; `event` and `patch` are merged."""
     message = orjson.loads(entry.raw or b"")
     for name, value in changes.items():
         message[name] = message[name] | value if isinstance(value, dict) else value
-    return Entry(entry.bucket, stream_id, orjson.dumps(message))
+    return OutboxEntry(entry.bucket, stream_id, orjson.dumps(message))
 
 
 def counted(counter: Any) -> float:
@@ -79,7 +79,7 @@ def audit(db: Db, database_url: str) -> Iterator[AuditLog]:
 
 
 @pytest.fixture
-def played(store: SessionStore, clock: SetClock, redis: redis_py.Redis) -> list[Entry]:
+def played(store: SessionStore, clock: SetClock, redis: redis_py.Redis) -> list[OutboxEntry]:
     """Two incarnations of one session, each with everything that can happen to one."""
     for name in ("first", "second"):
         store.create(chess(60_000, session_id=ID, increment_ms=1000, metadata={"name": name}))
@@ -118,7 +118,7 @@ def totals(db: Db) -> list[Any]:
 
 
 def test_a_session_leaves_one_row_for_each_commit(
-    db: Db, audit: AuditLog, store: SessionStore, clock: SetClock, played: list[Entry]
+    db: Db, audit: AuditLog, store: SessionStore, clock: SetClock, played: list[OutboxEntry]
 ) -> None:
     assert audit.store(played) == Stored(new=len(played))
     found = rows(db, "SELECT epoch, version, event_type FROM sync_events ORDER BY epoch, version")
@@ -160,7 +160,7 @@ def test_an_event_is_told_as_it_happened_to_the_millisecond(
 
 
 def test_each_row_names_the_hash_of_the_sessions_message_before_it(
-    db: Db, audit: AuditLog, played: list[Entry]
+    db: Db, audit: AuditLog, played: list[OutboxEntry]
 ) -> None:
     audit.store(played[::-1])
     found = rows(db, "SELECT message::text, previous_hash FROM sync_events ORDER BY epoch, version")
@@ -173,7 +173,9 @@ def test_each_row_names_the_hash_of_the_sessions_message_before_it(
 
 
 @pytest.mark.parametrize("change", ["UPDATE sync_events SET actor = 'me'", "DELETE FROM sync_events"])
-def test_the_log_is_append_only_in_every_partition(db: Db, audit: AuditLog, played: list[Entry], change: str) -> None:
+def test_the_log_is_append_only_in_every_partition(
+    db: Db, audit: AuditLog, played: list[OutboxEntry], change: str
+) -> None:
     audit.store(played)
     rows(db, "SET syncapp.allow_changes = 'off'; SELECT 1")
     (partition,) = rows(db, "SELECT DISTINCT tableoid::regclass::text FROM sync_events")[0]
@@ -184,7 +186,7 @@ def test_the_log_is_append_only_in_every_partition(db: Db, audit: AuditLog, play
 
 
 def test_totals_are_those_of_the_newest_state(
-    db: Db, audit: AuditLog, store: SessionStore, played: list[Entry]
+    db: Db, audit: AuditLog, store: SessionStore, played: list[OutboxEntry]
 ) -> None:
     audit.store(played)
     last = store.get(ID).found
@@ -225,7 +227,7 @@ def test_a_deleted_session_says_so_and_keeps_what_it_was(
 @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_totals_do_not_depend_on_the_order_in_which_events_come(
-    db: Db, audit: AuditLog, played: list[Entry], data: st.DataObject
+    db: Db, audit: AuditLog, played: list[OutboxEntry], data: st.DataObject
 ) -> None:
     empty(db)
     audit.store(played)
@@ -240,7 +242,7 @@ def test_totals_do_not_depend_on_the_order_in_which_events_come(
     assert totals(db) == expected
 
 
-def test_a_redelivered_event_is_stored_once(db: Db, audit: AuditLog, played: list[Entry]) -> None:
+def test_a_redelivered_event_is_stored_once(db: Db, audit: AuditLog, played: list[OutboxEntry]) -> None:
     before = counted(metrics.DRAINED)
     assert audit.store([*played, *played]) == Stored(new=len(played), repeated=len(played))
     assert audit.store(played) == Stored(repeated=len(played))
@@ -282,7 +284,7 @@ def test_many_drains_of_the_same_events_at_once_neither_deadlock_nor_store_twice
     ids=["other content", "another instant", "another month"],
 )
 def test_another_event_under_a_known_key_is_kept_and_told_and_stops_nothing(
-    db: Db, audit: AuditLog, played: list[Entry], change: dict[str, Any]
+    db: Db, audit: AuditLog, played: list[OutboxEntry], change: dict[str, Any]
 ) -> None:
     first, rest = played[:5], played[5:]
     audit.store(first)
@@ -304,7 +306,9 @@ def test_another_event_under_a_known_key_is_kept_and_told_and_stops_nothing(
     assert f"session {ID}" in error
 
 
-def test_two_events_of_one_key_in_one_batch_are_a_divergence_too(db: Db, audit: AuditLog, played: list[Entry]) -> None:
+def test_two_events_of_one_key_in_one_batch_are_a_divergence_too(
+    db: Db, audit: AuditLog, played: list[OutboxEntry]
+) -> None:
     stored = audit.store([*played, changed(played[2], request_id="another")])
     assert stored.new == len(played)
     assert [letter.kind for letter in stored.letters] == ["divergent"]
@@ -315,16 +319,18 @@ HUGE = {
 }
 
 
-def nested(entry: Entry, depth: int = 600) -> Entry:
+def nested(entry: OutboxEntry, depth: int = 600) -> OutboxEntry:
     deep = b'"patch":{"metadata":' + b"[" * depth + b"]" * depth + b","
-    return Entry(1, "9-9", (changed(entry, version=99).raw or b"").replace(b'"patch":{', deep))
+    return OutboxEntry(1, "9-9", (changed(entry, version=99).raw or b"").replace(b'"patch":{', deep))
 
 
 POISON = {
-    "no JSON": lambda entry: Entry(entry.bucket, "9-9", b"{"),
-    "no text": lambda entry: Entry(entry.bucket, "9-9", b"\xff\x00"),
-    "not an object": lambda entry: Entry(entry.bucket, "9-9", b"[]"),
-    "no event": lambda entry: Entry(entry.bucket, "9-9", orjson.dumps({"session_id": ID, "epoch": 1, "version": 1})),
+    "no JSON": lambda entry: OutboxEntry(entry.bucket, "9-9", b"{"),
+    "no text": lambda entry: OutboxEntry(entry.bucket, "9-9", b"\xff\x00"),
+    "not an object": lambda entry: OutboxEntry(entry.bucket, "9-9", b"[]"),
+    "no event": lambda entry: OutboxEntry(
+        entry.bucket, "9-9", orjson.dumps({"session_id": ID, "epoch": 1, "version": 1})
+    ),
     "NUL in metadata": lambda entry: changed(entry, version=99, patch={"metadata": {"a": "\0"}}),
     "unknown status": lambda entry: changed(entry, version=99, status="asleep"),
     "unknown mode": lambda entry: changed(entry, version=99, sync_mode="cuckoo"),
@@ -346,7 +352,7 @@ POISON = {
 
 @pytest.mark.parametrize("poison", POISON.values(), ids=POISON.keys())
 def test_an_event_that_cannot_be_stored_is_kept_raw_and_the_others_are_stored(
-    db: Db, audit: AuditLog, played: list[Entry], poison: Any
+    db: Db, audit: AuditLog, played: list[OutboxEntry], poison: Any
 ) -> None:
     bad = poison(played[3])
     before = counted(metrics.DEAD_LETTERS)
@@ -364,7 +370,7 @@ def test_an_event_that_cannot_be_stored_is_kept_raw_and_the_others_are_stored(
 
 
 def test_an_event_that_fits_the_log_and_not_the_totals_is_kept_raw_too(
-    db: Db, audit: AuditLog, played: list[Entry]
+    db: Db, audit: AuditLog, played: list[OutboxEntry]
 ) -> None:
     good, bad = played[-1], nested(played[-2], 253)  # alone it can be written, as a part of a row it cannot
     stored = audit.store([bad, good])
@@ -387,7 +393,7 @@ def test_several_bad_events_are_found_each_among_many_good_ones(
 
 
 def test_what_is_not_the_events_fault_is_raised_and_stores_nothing(
-    db: Db, audit: AuditLog, played: list[Entry]
+    db: Db, audit: AuditLog, played: list[OutboxEntry]
 ) -> None:
     rows(db, "ALTER TABLE sync_participants RENAME TO hidden; SELECT 1")
     try:
@@ -413,7 +419,7 @@ class Conflicting(Database):
 
 
 def test_a_conflict_with_another_transaction_is_tried_again_a_few_times(
-    db: Db, database_url: str, played: list[Entry], monkeypatch: pytest.MonkeyPatch
+    db: Db, database_url: str, played: list[OutboxEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(psycopg2.errors.DeadlockDetected, "pgcode", "40P01", raising=False)
     database = Conflicting(database_url)
@@ -438,7 +444,7 @@ class Failing(Database):
 
 
 def test_a_dead_letter_is_told_once_however_often_postgresql_goes_away_meanwhile(
-    db: Db, database_url: str, played: list[Entry]
+    db: Db, database_url: str, played: list[OutboxEntry]
 ) -> None:
     database = Failing(database_url)
     audit = AuditLog(database)
@@ -459,7 +465,7 @@ def test_a_dead_letter_is_told_once_however_often_postgresql_goes_away_meanwhile
 
 
 def test_empty_entries_are_passed_over(db: Db, audit: AuditLog) -> None:
-    assert audit.store([Entry(1, "1-1", None)]) == audit.store([]) == Stored()
+    assert audit.store([OutboxEntry(1, "1-1", None)]) == audit.store([]) == Stored()
 
 
 def test_a_whole_state_of_many_participants_is_stored(
@@ -471,9 +477,9 @@ def test_a_whole_state_of_many_participants_is_stored(
 
 
 def test_a_later_incarnation_takes_nothing_over_from_an_earlier_one(
-    db: Db, audit: AuditLog, played: list[Entry]
+    db: Db, audit: AuditLog, played: list[OutboxEntry]
 ) -> None:
-    epoch = max(Event.parse(entry).key[1] for entry in played) + 5
+    epoch = max(AuditEvent.parse(entry).key[1] for entry in played) + 5
     later = changed(played[3], epoch=epoch, version=2, status="running")
     query = "SELECT epoch, version, status, started_at, metadata, participant_count FROM sync_sessions"
     for order in ([*played, later], [later, *played]):

@@ -24,11 +24,11 @@ from syncapp.audit.outbox import Outbox
 from syncapp.loops import Loops
 from syncapp.postgres.database import Database
 from syncapp.store.client import connect
-from syncapp.store.clock_steps import TURN_S, VOTE_S, ClockWatch, Step, agreed_steps, recorded_steps
-from syncapp.store.connection_pool import Pool, pool_of
+from syncapp.store.clock_steps import TURN_S, VOTE_S, ClockStepWatch, Step, agreed_steps, recorded_steps
+from syncapp.store.connection_pool import ConnectionPool, pool_of
 from syncapp.store.failover import Server
 from syncapp.store.keys import Keyspace
-from syncapp.store.process_registry import Presence
+from syncapp.store.process_registry import ProcessRegistry
 from syncapp.store.sessions import SessionStore
 
 Redis = redis_py.Redis
@@ -58,17 +58,17 @@ class Process:
         client = connect(settings(redis_url))
         pool = pool_of(client)
         monkeypatch.setattr(pool, "call", _set_time(pool, world))
-        self.watch = ClockWatch(
+        self.watch = ClockStepWatch(
             client,
             Keyspace(),
-            Presence(client, Keyspace(), kind="web", loops=Loops(), name=name),
+            ProcessRegistry(client, Keyspace(), kind="web", loops=Loops(), name=name),
             server=Server(),
             alert=lambda kind, **context: self.alerts.append((kind, context)),
             clock=lambda: world.real_s - self.behind_s,
         )
 
 
-def _set_time(pool: Pool, world: World) -> Callable[[bytes, int], list[Any]]:
+def _set_time(pool: ConnectionPool, world: World) -> Callable[[bytes, int], list[Any]]:
     real = pool.call
 
     def call(commands: bytes, count: int = 1) -> list[Any]:

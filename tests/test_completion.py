@@ -19,7 +19,7 @@ from syncapp import create_app
 from syncapp.api.reference.history_schemas import PastAnswer
 from syncapp.api.reference.messages import Patch
 from syncapp.api.reference.schemas import CommandAnswer, StateAnswer
-from syncapp.audit.verify import Checked, verify
+from syncapp.audit.verify import VerifyResult, verify
 from syncapp.domain.results import Claim
 from syncapp.domain.schemas import CreateSession
 from syncapp.domain.session import Session, patch_of
@@ -195,7 +195,7 @@ def test_the_log_keeps_them_and_its_check_finds_no_fault(
     found = log.history.at(ID, AtQuery(version=2)).document()
     PastAnswer.model_validate({"data": found})
     assert found["completion"] == {"reason": "over", "result": RESULT}
-    assert list(verify(database_url, Checked())) == []
+    assert list(verify(database_url, VerifyResult())) == []
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -248,7 +248,7 @@ def test_a_row_that_an_earlier_release_stored_is_as_committed_and_read_with_its_
     exported = list(log.history.export(ID))
     assert exported[0][1]["snapshot"]["completion"] == exported[0][1]["patch"]["completion"] == KEPT
     rows(db, FORGET)
-    assert list(verify(database_url, Checked())) == []
+    assert list(verify(database_url, VerifyResult())) == []
     assert log.history.at(ID, AtQuery(version=2)).document()["completion"] == KEPT
     assert log.history.events(ID, EventsQuery()).rows[1]["patch"]["completion"] == KEPT
     assert list(log.history.export(ID)) == exported
@@ -267,7 +267,7 @@ def test_a_session_is_restored_with_the_completion_that_an_earlier_release_did_n
         assert log.recoveries["run"].recover(ID) is Outcome.RESTORED
         assert make_store(redis_url).get(ID).found.completion == KEPT
     log.store()
-    assert list(verify(database_url, Checked())) == []
+    assert list(verify(database_url, VerifyResult())) == []
 
 
 @pytest.mark.parametrize("is_forgotten", [False, True])
@@ -293,7 +293,7 @@ def test_any_other_difference_in_such_a_row_is_found(
     if is_forgotten:
         rows(db, FORGET)
     assert rows(db, f"UPDATE sync_events SET {change} WHERE version = 2 RETURNING 1")
-    (fault,) = verify(database_url, Checked())
+    (fault,) = verify(database_url, VerifyResult())
     assert f"version 2: {name} is not what its message says" in str(fault)
 
 
@@ -305,4 +305,4 @@ def test_a_completion_that_is_missing_in_one_column_only_is_found(
     store.complete(ID, **KEPT)
     log.store()
     rows(db, f"UPDATE sync_events SET {column} = {column} - 'completion' RETURNING 1")
-    assert len(list(verify(database_url, Checked()))) == 1
+    assert len(list(verify(database_url, VerifyResult()))) == 1

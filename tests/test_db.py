@@ -25,8 +25,8 @@ from syncapp.dev.processes import free_port
 from syncapp.dev.servers import Postgres
 from syncapp.postgres import database, migrations
 from syncapp.postgres.database import Database, UpgradeFailed, upgrade
-from syncapp.postgres.failures import trouble_of
-from syncapp.postgres.native_probe import Probe
+from syncapp.postgres.failures import failure_of
+from syncapp.postgres.native_probe import NativeProbe
 
 MIGRATIONS = ["001_initial_schema", "002_add_indexes", "003_dead_letters_by_event"]
 ROOT = Path(__file__).parent.parent
@@ -335,7 +335,7 @@ def test_a_trouble_is_logged_once_with_the_drivers_whole_text() -> None:
     ],
 )
 def test_a_refused_connection_is_known_by_what_it_says(text: str, category: str) -> None:
-    found = trouble_of(psycopg2.OperationalError(text))
+    found = failure_of(psycopg2.OperationalError(text))
     assert found is not None
     assert found.category.startswith(category)
 
@@ -349,7 +349,7 @@ def test_check_asks_once_for_all_who_come_and_waits_no_longer_than_told() -> Non
         answered.wait(10)
         return "is ill"
 
-    probe = Probe(slow, keep_s=0.2)
+    probe = NativeProbe(slow, keep_s=0.2)
     began = time.monotonic()
 
     def answer(_: int) -> str:

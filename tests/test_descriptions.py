@@ -21,7 +21,7 @@ from syncapp.api.reference.message_examples import EXAMPLES
 from syncapp.api.reference.messages import RECEIVED, SENT
 from syncapp.api.reference.schemas import DOCUMENTED, ERROR_CODES, ErrorAnswer
 from syncapp.errors import SyncError
-from syncapp.realtime.protocol import Asked, Told
+from syncapp.realtime.protocol import Incoming, Outgoing
 
 USUAL = {
     *("content-type", "content-length", "content-encoding", "transfer-encoding", "cache-control", "vary"),
@@ -184,7 +184,7 @@ def test_examples_of_answers_fit_their_models() -> None:
 
 
 def test_examples_of_messages_fit_their_models() -> None:
-    assert EXAMPLES.keys() == {*Told, *Asked}
+    assert EXAMPLES.keys() == {*Outgoing, *Incoming}
     models: dict[str, Any] = {str(name): model for name, model in [*SENT.items(), *RECEIVED.items()]}
     for name, examples in EXAMPLES.items():
         for _, payload in examples:
@@ -298,24 +298,27 @@ def test_refusals_are_documented(server: Cluster) -> None:
 
 
 ANSWERED = {
-    Asked.PING: {Told.PONG},
-    Asked.RECONNECT: {Told.STATE_SYNC},
-    Asked.COMMAND: {Told.ERROR},  # it is for another version; it was understood all the same
-    Asked.SUBSCRIBE: {Told.SUBSCRIBED},
-    Asked.UNSUBSCRIBE: {Told.UNSUBSCRIBED, Told.ERROR},  # of a session that is not subscribed to
+    Incoming.PING: {Outgoing.PONG},
+    Incoming.RECONNECT: {Outgoing.STATE_SYNC},
+    Incoming.COMMAND: {Outgoing.ERROR},  # it is for another version; it was understood all the same
+    Incoming.SUBSCRIBE: {Outgoing.SUBSCRIBED},
+    Incoming.UNSUBSCRIBE: {
+        Outgoing.UNSUBSCRIBED,
+        Outgoing.ERROR,
+    },  # of a session that is not subscribed to
 }
 
 
-@pytest.mark.parametrize("kind", Asked)
-def test_every_example_of_a_message_is_understood(server: Cluster, kind: Asked) -> None:
+@pytest.mark.parametrize("kind", Incoming)
+def test_every_example_of_a_message_is_understood(server: Cluster, kind: Incoming) -> None:
     session = call(server, "create", json={"sync_mode": "count_up"}).json()["data"]["session_id"]
     with connect(f"{server.urls[0].replace('http', 'ws')}/ws?sessionId={session}") as socket:
         for _, payload in EXAMPLES[kind]:
             socket.send(json.dumps(payload))
             while True:
                 told = json.loads(text := socket.recv(timeout=30))
-                SENT[Told(told["type"])].model_validate_json(text)
+                SENT[Outgoing(told["type"])].model_validate_json(text)
                 assert told.get("code") not in ("VALIDATION_ERROR", "INVALID_JSON", "INTERNAL_ERROR")
-                if told["type"] in ANSWERED[kind] | {Told.ERROR}:
+                if told["type"] in ANSWERED[kind] | {Outgoing.ERROR}:
                     break
             assert told["type"] in ANSWERED[kind]

@@ -21,7 +21,7 @@ from wire import CLOSE, PING, Ended, Raw
 from syncapp.dev.servers import Valkey
 from syncapp.errors import ServerStopping
 from syncapp.realtime.protocol import Close
-from syncapp.server.shutdown import Draining
+from syncapp.server.shutdown import Shutdown
 
 from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts this folder on the path
 
@@ -186,7 +186,7 @@ def test_health_is_answered_while_sockets_fill_the_process(make_cluster: MakeClu
 
 
 def test_nobody_is_forgotten_and_nothing_begins_any_more() -> None:
-    draining, told = Draining(0.2), []
+    draining, told = Shutdown(0.2), []
     with ExitStack() as stack:
         for i in range(50):
             stack.enter_context(draining.told(lambda i=i: told.append(i)))  # type: ignore[misc]  # a default

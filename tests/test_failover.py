@@ -208,8 +208,8 @@ def test_after_a_planned_failover_everything_works_and_verify_is_clean(
 
 
 def _stored(database_url: str, versions: dict[str, int]) -> bool:
-    from syncapp.audit.verify import Checked, verify
+    from syncapp.audit.verify import VerifyResult, verify
 
-    checked = Checked()
+    checked = VerifyResult()
     faults = [fault for session_id in versions for fault in verify(database_url, checked, session_id)]
     return not faults and checked.events == sum(versions.values())

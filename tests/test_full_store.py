@@ -27,7 +27,7 @@ from syncapp import cli, create_app
 from syncapp.audit.drain import Drain
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
-from syncapp.audit.queue_stats import Tally
+from syncapp.audit.queue_stats import QueueCounts
 from syncapp.dev.runner import App, app_env
 from syncapp.dev.servers import Postgres, Servers, Valkey
 from syncapp.domain.results import Claim, Result
@@ -332,7 +332,7 @@ def test_what_cannot_be_counted_fails_no_drain_and_repeats_no_batch_and_is_count
         full.store.switch(session)
     full.redis.set(KEYS.tally(), "no hash")
     client = connect(full.chosen, decode=False)
-    outbox, tally, stored = Outbox(client, KEYS), Tally(client, KEYS), []
+    outbox, tally, stored = Outbox(client, KEYS), QueueCounts(client, KEYS), []
 
     def count(completed: int, failed: int) -> None:
         stored.append(completed)

@@ -25,7 +25,7 @@ from wire import PONG, Raw, frame
 
 from syncapp.api.compression import compress
 from syncapp.api.reference.schemas import ErrorAnswer
-from syncapp.server.http_reader import Inflow
+from syncapp.server.http_reader import HttpReader
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 
@@ -622,7 +622,7 @@ def test_nothing_that_comes_over_a_socket_is_a_fault_of_ours_or_holds_anybody_up
 def test_who_always_has_the_next_request_there_lets_others_run_between_two() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        inflow = Inflow(ours, 1.0)
+        inflow = HttpReader(ours, 1.0)
         ran: list[str] = []
         inflow.expect(1.0)
         gevent.spawn(ran.append, "others")

@@ -27,11 +27,11 @@ from syncapp.domain.order import NEVER, Order
 from syncapp.domain.session import Session
 from syncapp.errors import SessionNotFound, StoreUnavailable
 from syncapp.realtime.hub import READERS, Hub
-from syncapp.realtime.protocol import Told
+from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.pubsub import PubSub
-from syncapp.realtime.send_queue import MOST_BYTES, MOST_FRAMES, Backlog, Item
+from syncapp.realtime.send_queue import MOST_BYTES, MOST_FRAMES, QueuedItem, SendQueue
 from syncapp.realtime.server_clock import ServerClock
-from syncapp.realtime.topic import Topic, Update
+from syncapp.realtime.topic import SessionUpdate, Topic
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
 
@@ -45,10 +45,10 @@ class Recorder:
     """A watcher that remembers."""
 
     def __init__(self) -> None:
-        self.updates: list[Update] = []
+        self.updates: list[SessionUpdate] = []
         self._changed = threading.Condition()
 
-    def offer(self, update: Update) -> None:
+    def offer(self, update: SessionUpdate) -> None:
         with self._changed:
             self.updates.append(update)
             self._changed.notify_all()
@@ -57,7 +57,7 @@ class Recorder:
         with self._changed:
             assert self._changed.wait_for(check, within_s), f"was told {self.kinds} {self.orders}"
 
-    def wait_for_order(self, order: Order, within_s: float = 60) -> Update:
+    def wait_for_order(self, order: Order, within_s: float = 60) -> SessionUpdate:
         self.wait(lambda: order in self.orders, within_s)
         return next(update for update in self.updates if update.order == order)
 
@@ -149,7 +149,7 @@ def test_a_watcher_is_told_the_state_and_then_every_commit_as_the_store_has_it(
         assert update.session == result.found
         assert update.event == result.event
         assert update.at_ms >= result.found.updated_ms
-    assert watcher.kinds == [Told.STATE_SYNC, *[Told.STATE_UPDATE] * 7]
+    assert watcher.kinds == [Outgoing.STATE_SYNC, *[Outgoing.STATE_UPDATE] * 7]
 
 
 def test_any_number_of_watchers_of_a_session_cost_one_read_and_one_encoding(
@@ -165,7 +165,7 @@ def test_any_number_of_watchers_of_a_session_cost_one_read_and_one_encoding(
     assert late.orders == [running.order]
     assert read.count == 1
     switched = store.switch(running.session_id).found
-    frames = [watcher.wait_for_order(switched.order).frame(Told.STATE_UPDATE) for watcher in [*watchers, late]]
+    frames = [watcher.wait_for_order(switched.order).frame(Outgoing.STATE_UPDATE) for watcher in [*watchers, late]]
     assert len({id(frame) for frame in frames}) == 1
     assert read.count == 1
 
@@ -175,7 +175,7 @@ def test_who_watches_an_unknown_session_is_told_so_and_then_of_its_making(hub: H
     hub.watch(session_id, watcher)
     watcher.wait(lambda: watcher.kinds == [SessionNotFound.code])
     made = store.create(chess(session_id=session_id)).found
-    assert watcher.wait_for_order(made.order).kind is Told.STATE_UPDATE
+    assert watcher.wait_for_order(made.order).kind is Outgoing.STATE_UPDATE
 
 
 def test_who_stays_after_a_delete_is_told_of_the_next_session_of_that_id(
@@ -186,14 +186,14 @@ def test_who_stays_after_a_delete_is_told_of_the_next_session_of_that_id(
     watcher.wait_for_order(running.order)
     store.delete(running.session_id)
     deleted = (running.epoch, running.version + 1)
-    assert watcher.wait_for_order(deleted).kind is Told.SESSION_DELETED
+    assert watcher.wait_for_order(deleted).kind is Outgoing.SESSION_DELETED
     late = Recorder()
     hub.watch(running.session_id, late)
     assert late.kinds == [SessionNotFound.code]
     made = store.create(chess(session_id=running.session_id)).found
     assert made.epoch > running.epoch
-    assert watcher.wait_for_order(made.order).kind is Told.STATE_UPDATE
-    assert late.wait_for_order(made.order).kind is Told.STATE_UPDATE
+    assert watcher.wait_for_order(made.order).kind is Outgoing.STATE_UPDATE
+    assert late.wait_for_order(made.order).kind is Outgoing.STATE_UPDATE
     assert read.count == 1
 
 
@@ -222,7 +222,7 @@ def test_only_watched_sessions_are_subscribed_to(hub: Hub, redis: Redis, running
 
 def test_a_watcher_that_fails_does_no_harm_to_others(hub: Hub, store: SessionStore, running: Session) -> None:
     class Broken(Recorder):
-        def offer(self, update: Update) -> None:
+        def offer(self, update: SessionUpdate) -> None:
             raise RuntimeError("broken")
 
     watcher = Recorder()
@@ -263,7 +263,7 @@ def test_a_read_that_fails_is_tried_again(make_hub: Callable[..., Hub], store: S
     watcher = Recorder()
     make_hub(using=failing).watch(running.session_id, watcher)
     watcher.wait_for_order(running.order)
-    assert watcher.kinds == ["STORE_UNAVAILABLE", "INTERNAL_ERROR", "STORE_UNAVAILABLE", Told.STATE_SYNC]
+    assert watcher.kinds == ["STORE_UNAVAILABLE", "INTERNAL_ERROR", "STORE_UNAVAILABLE", Outgoing.STATE_SYNC]
 
 
 def test_messages_that_are_not_ours_are_let_be(hub: Hub, redis: Redis, store: SessionStore, running: Session) -> None:
@@ -497,9 +497,9 @@ def test_a_session_that_was_restored_is_told_in_its_new_epoch_from_the_first_ver
     renewed = store.renew(running.session_id, running.order, running.epoch + 1000).found
     update = watcher.wait_for_order(renewed.order)
     assert renewed.order > (running.epoch + 1000, 0)
-    assert (update.kind, update.session) == (Told.STATE_UPDATE, renewed)
+    assert (update.kind, update.session) == (Outgoing.STATE_UPDATE, renewed)
     for patches in (True, False):
-        backlog = Backlog(running.order, patches=patches)
+        backlog = SendQueue(running.order, patches=patches)
         backlog.put(update)
         assert [item.kind for item in iter(backlog.take, None)] == ["CONNECTED", "STATE_SYNC"]
     switched = store.switch(running.session_id).found
@@ -535,7 +535,7 @@ def test_whatever_is_lost_repeated_or_late_orders_rise_and_the_end_is_the_newest
     history: History, data: st.DataObject
 ) -> None:
     topic = Topic(history.session_id, "channel")
-    told: list[Update | None] = []
+    told: list[SessionUpdate | None] = []
     done = data.draw(st.integers(0, len(history.found) - 1), "commits before the subscription")
     topic.confirmed()
     for step in data.draw(st.lists(st.sampled_from(["commit", "lost", "again", "lose link", "read"])), "steps"):
@@ -558,53 +558,53 @@ def test_whatever_is_lost_repeated_or_late_orders_rise_and_the_end_is_the_newest
     assert shown.session == history.found[done]
 
 
-def read_and_take(topic: Topic, history: History, at: int, done: int) -> list[Update | None]:
+def read_and_take(topic: Topic, history: History, at: int, done: int) -> list[SessionUpdate | None]:
     """Read as of commit `at`; the messages up to `done` come before its answer is taken."""
     before = topic.order
     if (history.messages[at]["epoch"], history.messages[at]["version"]) < before:
         at = done  # a store does not go back by itself
-    told: list[Update | None] = [topic.take(message, 0) for message in history.messages[at + 1 : done + 1]]
+    told: list[SessionUpdate | None] = [topic.take(message, 0) for message in history.messages[at + 1 : done + 1]]
     topic.current = True
     told.append(topic.found(history.found[at], before, 0))
     return [*told, *topic.take_early(0)]
 
 
 @pytest.fixture
-def many(store: SessionStore) -> list[Update]:
+def many(store: SessionStore) -> list[SessionUpdate]:
     """The updates of a session's first 150 versions."""
     session_id = store.create(chess()).found.session_id
     results = [store.start(session_id), *[store.switch(session_id) for _ in range(148)]]
-    return [Update(session_id, 0, session=result.found, event=result.event) for result in results]
+    return [SessionUpdate(session_id, 0, session=result.found, event=result.event) for result in results]
 
 
 @given(data=st.data())
 @hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_however_slow_a_client_is_versions_rise_gaps_are_whole_states_and_the_newest_arrives(
-    many: list[Update], data: st.DataObject
+    many: list[SessionUpdate], data: st.DataObject
 ) -> None:
     steps = data.draw(st.lists(st.sampled_from(["put", "pass", "burst", "skip", "take", "expect", "expect current"])))
     told, newest = played(many, steps, burst=data.draw(st.integers(1, 100)))
     assert told[-1].update.order == newest
     known = NEVER
     for kind, update in told:
-        if kind is Told.CONNECTED:
+        if kind is Outgoing.CONNECTED:
             known = NEVER  # it asked where it stands
             continue
-        if kind is Told.STATE_UPDATE:
+        if kind is Outgoing.STATE_UPDATE:
             assert known in (NEVER, (update.order[0], update.order[1] - 1))
         assert update.order > known
         known = update.order
 
 
-def played(many: list[Update], steps: list[str], burst: int) -> tuple[list[Item], Order]:
+def played(many: list[SessionUpdate], steps: list[str], burst: int) -> tuple[list[QueuedItem], Order]:
     """Return what a client is told, and the newest order it was to be told of."""
-    backlog, updates, told = Backlog(), iter(many), []
+    backlog, updates, told = SendQueue(), iter(many), []
     latest = many[0]
     for step in steps:
         for update in islice(updates, {"put": 1, "pass": 1, "burst": burst, "skip": 1}.get(step, 0)):
             latest = update
             if step == "pass" and (kind := backlog.passes(update)):
-                told.append(Item(kind, update))
+                told.append(QueuedItem(kind, update))
                 backlog.passed(update)
             elif step != "skip":
                 backlog.put(update)
@@ -620,20 +620,22 @@ def played(many: list[Update], steps: list[str], burst: int) -> tuple[list[Item]
 def test_states_that_wait_are_bounded_in_bytes_and_give_way_to_the_newest(store: SessionStore) -> None:
     session_id = store.create(chess(metadata={"text": "x" * 16_000})).found.session_id
     results = [store.start(session_id), *[store.switch(session_id) for _ in range(40)]]
-    backlog = Backlog()
+    backlog = SendQueue()
     for result in results:
-        backlog.put(Update(session_id, 0, session=result.found, event=result.event))
-        waiting = [Item(*item) for item in backlog._items]
+        backlog.put(SessionUpdate(session_id, 0, session=result.found, event=result.event))
+        waiting = [QueuedItem(*item) for item in backlog._items]
         assert sum(len(item.frame) for item in waiting) <= MOST_BYTES
     assert waiting[-1].update.order == results[-1].found.order
     assert backlog.skipped > 10
 
 
-def test_an_error_is_told_once_for_each_outage_and_a_delete_is_the_last_word(many: list[Update]) -> None:
+def test_an_error_is_told_once_for_each_outage_and_a_delete_is_the_last_word(many: list[SessionUpdate]) -> None:
     session_id = many[0].session_id
-    away = Update(session_id, 0, error=StoreUnavailable("away"))
-    deleted = Update(session_id, 0, order=(many[2].order[0], many[2].order[1] + 1), event={"type": "session_deleted"})
-    backlog = Backlog()
+    away = SessionUpdate(session_id, 0, error=StoreUnavailable("away"))
+    deleted = SessionUpdate(
+        session_id, 0, order=(many[2].order[0], many[2].order[1] + 1), event={"type": "session_deleted"}
+    )
+    backlog = SendQueue()
     for update in (away, away, many[0], many[0], many[1], many[2], deleted, many[3]):
         backlog.put(update)
     kinds = [item.kind for item in iter(backlog.take, None)]
@@ -669,7 +671,7 @@ def test_a_message_that_is_lost_with_none_after_it_is_noticed_within_5_s(
     hub.watch(running.session_id, watcher)
     watcher.wait_for_order(running.order)
     newest = unheard()
-    assert watcher.wait_for_order(newest.order).kind is Told.STATE_SYNC
+    assert watcher.wait_for_order(newest.order).kind is Outgoing.STATE_SYNC
     assert watcher.orders == [running.order, newest.order]
 
 
@@ -752,13 +754,13 @@ def test_everybody_is_told_when_the_store_is_away_for_more_than_a_moment_and_whe
     eventually(lambda: not hub._pubsub.is_down)
     time.sleep(0.5)
     # A machine that took longer to connect again had an outage that is told.
-    assert watcher.kinds == [Told.STATE_SYNC] or time.monotonic() - killed_s > 1
-    watcher.wait(lambda: watcher.kinds[-1] == Told.STATE_SYNC)
+    assert watcher.kinds == [Outgoing.STATE_SYNC] or time.monotonic() - killed_s > 1
+    watcher.wait(lambda: watcher.kinds[-1] == Outgoing.STATE_SYNC)
     told = len(watcher.kinds)
     valkey.stop()
     watcher.wait(lambda: watcher.kinds[told:] == ["STORE_UNAVAILABLE"])
     valkey.start()
-    watcher.wait(lambda: watcher.kinds[told + 1 :] == [Told.STATE_SYNC])
+    watcher.wait(lambda: watcher.kinds[told + 1 :] == [Outgoing.STATE_SYNC])
     assert watcher.updates[-1].order == running.order
 
 

@@ -15,12 +15,12 @@ from redis.exceptions import ResponseError
 from test_clock import END, NOTIFY, SKIP, body, now, pending, running, state
 
 from syncapp.domain.instants import iso
-from syncapp.domain.results import Claim, Swept
+from syncapp.domain.results import Claim, ExpiryResult
 from syncapp.domain.schemas import CreateSession
 from syncapp.domain.session import Session, public_patch
 from syncapp.domain.session_layout import SCALARS
 from syncapp.errors import SessionNotFound, ValidationFailed
-from syncapp.realtime.protocol import Told
+from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.topic import Topic
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
@@ -182,7 +182,7 @@ def test_patches_tell_when_a_session_will_be_idle(store: SessionStore, clock: Se
             update = topic.take(message, clock.now_ms)
             assert update
             assert update.session
-            client = fold(client, orjson.loads(update.payload(Told.STATE_PATCH)))
+            client = fold(client, orjson.loads(update.payload(Outgoing.STATE_PATCH)))
             assert client == update.session.state(update.at_ms)
             seen.append(client["idle_at"])
     assert topic.session == store.get(session_id).found
@@ -278,7 +278,7 @@ def test_rounds_go_on_by_themselves_for_just_so_many_cycles(
         clock.pass_ms(200_000 if how == "at once" else 1000)
         if how == "swept":
             (swept,) = store.expire([session_id])
-            assert isinstance(swept, Swept)
+            assert isinstance(swept, ExpiryResult)
             instants += swept.instants_ms
         else:
             store.get(session_id)

@@ -18,7 +18,7 @@ from peers import CHESS, Api, Client, eventually, metric
 from websockets.sync.client import connect
 
 from syncapp import create_app
-from syncapp.access.rate_limits import MOST_ADDRESSES, Buckets, Limits, stored_bytes
+from syncapp.access.rate_limits import MOST_ADDRESSES, Buckets, RateLimits, stored_bytes
 from syncapp.config import Settings
 from syncapp.dev.servers import Valkey
 from syncapp.domain.commands import COMMANDS
@@ -211,7 +211,10 @@ def test_sessions_that_go_on_by_themselves_are_bounded_and_others_go_on(
 def test_a_session_is_charged_what_it_may_commit_by_itself_within_an_hour_once(
     redis_url: str, redis: redis_py.Redis, body: dict[str, Any], charge: int
 ) -> None:
-    store, limits = make_store(redis_url, set_clock=False), Limits(settings(redis_url, self_commits_per_hour=100_000))
+    store, limits = (
+        make_store(redis_url, set_clock=False),
+        RateLimits(settings(redis_url, self_commits_per_hour=100_000)),
+    )
     buckets = limits._commits
     assert buckets
 

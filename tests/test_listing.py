@@ -25,8 +25,8 @@ from syncapp.store.client import connect
 from syncapp.store.deadline_rebuild import LOOK_S, WALKED
 from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.store.list_query import SessionsQuery
-from syncapp.store.list_upkeep import CLEAN_S, ListingUpkeep
-from syncapp.store.session_list import LiveSessions
+from syncapp.store.list_upkeep import CLEAN_S, ListUpkeep
+from syncapp.store.session_list import SessionList
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Lease
 
@@ -48,8 +48,8 @@ def store(redis_url: str, clock: SetClock) -> SessionStore:
 
 
 @pytest.fixture
-def live(redis_url: str, store: SessionStore) -> LiveSessions:
-    return LiveSessions(connect(settings(redis_url)), KEYS, store)
+def live(redis_url: str, store: SessionStore) -> SessionList:
+    return SessionList(connect(settings(redis_url)), KEYS, store)
 
 
 @pytest.fixture
@@ -73,11 +73,11 @@ def minutes() -> Minutes:
 
 
 @pytest.fixture
-def upkeep(redis_url: str, store: SessionStore, minutes: Minutes) -> ListingUpkeep:
-    return ListingUpkeep(connect(settings(redis_url)), store, KEYS, minutes)
+def upkeep(redis_url: str, store: SessionStore, minutes: Minutes) -> ListUpkeep:
+    return ListUpkeep(connect(settings(redis_url)), store, KEYS, minutes)
 
 
-def finish(upkeep: ListingUpkeep, *, held: bool = True) -> None:
+def finish(upkeep: ListUpkeep, *, held: bool = True) -> None:
     """Let everything happen that is to be done now."""
     for _ in range(10_000):
         upkeep.step(held=held)
@@ -88,7 +88,7 @@ def finish(upkeep: ListingUpkeep, *, held: bool = True) -> None:
     raise AssertionError("the upkeep never ends")
 
 
-def ids(live: LiveSessions, **asked: Any) -> list[str]:
+def ids(live: SessionList, **asked: Any) -> list[str]:
     """Read all pages; return the ids in order."""
     found: list[str] = []
     cursor = None
@@ -123,7 +123,7 @@ def made(store: SessionStore, clock: SetClock, count: int, every: int = 1, **mor
 @pytest.mark.parametrize("limit", [1, 7, 50, 100])
 @pytest.mark.parametrize("every", [1, 40])
 def test_every_session_is_listed_once_newest_first(
-    store: SessionStore, clock: SetClock, live: LiveSessions, limit: int, every: int
+    store: SessionStore, clock: SetClock, live: SessionList, limit: int, every: int
 ) -> None:
     expected = made(store, clock, 120, every)
     assert ids(live, limit=[str(limit)]) == expected
@@ -132,13 +132,13 @@ def test_every_session_is_listed_once_newest_first(
 @pytest.mark.parametrize("buckets", [1, 64])
 def test_any_number_of_buckets_makes_the_same_list(redis_url: str, clock: SetClock, buckets: int, redis: Redis) -> None:
     store = make_store(redis_url, sync_buckets=buckets)
-    live = LiveSessions(connect(settings(redis_url)), Keyspace(buckets), store)
+    live = SessionList(connect(settings(redis_url)), Keyspace(buckets), store)
     expected = made(store, clock, 150, 50)
     assert ids(live, limit=["10"]) == expected
 
 
 def test_pages_go_on_where_they_ended_while_sessions_come_and_go(
-    store: SessionStore, clock: SetClock, live: LiveSessions
+    store: SessionStore, clock: SetClock, live: SessionList
 ) -> None:
     first = made(store, clock, 30)
     page = live.page(SessionsQuery(limit=10))
@@ -154,7 +154,7 @@ def test_pages_go_on_where_they_ended_while_sessions_come_and_go(
 
 
 def test_a_deleted_session_is_not_listed_and_a_finished_one_is_until_it_is_gone(
-    store: SessionStore, clock: SetClock, live: LiveSessions, redis: Redis
+    store: SessionStore, clock: SetClock, live: SessionList, redis: Redis
 ) -> None:
     kept, ended, deleted = reversed(made(store, clock, 3))
     store.complete(ended)
@@ -166,7 +166,7 @@ def test_a_deleted_session_is_not_listed_and_a_finished_one_is_until_it_is_gone(
 
 
 def test_a_session_that_is_made_again_is_listed_by_its_new_life(
-    store: SessionStore, clock: SetClock, live: LiveSessions
+    store: SessionStore, clock: SetClock, live: SessionList
 ) -> None:
     one, two = reversed(made(store, clock, 2))
     store.delete(one)
@@ -188,9 +188,7 @@ def test_a_refused_create_and_a_replay_leave_the_list_as_it_is(
     assert redis.zrange(KEYS.listed(KEYS.bucket(session_id)), 0, -1, withscores=True) == before
 
 
-def test_an_item_shows_what_a_read_shows_in_every_mode(
-    store: SessionStore, clock: SetClock, live: LiveSessions
-) -> None:
+def test_an_item_shows_what_a_read_shows_in_every_mode(store: SessionStore, clock: SetClock, live: SessionList) -> None:
     people = [{"participant_id": f"p{i}"} for i in range(200)]
     timed = [{**person, "total_time_ms": 5000 + i} for i, person in enumerate(people)]
     notify = {"action_on_timeout": {"type": "notify"}}
@@ -224,9 +222,7 @@ def test_an_item_shows_what_a_read_shows_in_every_mode(
         assert ("completion" in shown) == (whole["status"] == "completed")
 
 
-def test_what_was_due_has_happened_before_it_is_listed(
-    store: SessionStore, clock: SetClock, live: LiveSessions
-) -> None:
+def test_what_was_due_has_happened_before_it_is_listed(store: SessionStore, clock: SetClock, live: SessionList) -> None:
     session_id = store.create(chess(1000)).found.session_id
     store.start(session_id)
     clock.pass_ms(5000)
@@ -236,7 +232,7 @@ def test_what_was_due_has_happened_before_it_is_listed(
 
 def test_a_due_session_is_found_by_the_status_it_comes_to_have(redis_url: str, redis: Redis) -> None:
     store = make_store(redis_url, set_clock=False)
-    live = LiveSessions(connect(settings(redis_url)), KEYS, store)
+    live = SessionList(connect(settings(redis_url)), KEYS, store)
     session_id = store.create(chess(1000)).found.session_id
     store.start(session_id)
     assert ids(live, status=["running"]) == [session_id]
@@ -385,7 +381,7 @@ def test_a_question_that_makes_no_sense_is_refused_naming_every_fault(
 
 
 def test_one_request_looks_at_a_bounded_number_of_sessions_and_says_where_to_go_on(
-    store: SessionStore, clock: SetClock, live: LiveSessions, monkeypatch: pytest.MonkeyPatch
+    store: SessionStore, clock: SetClock, live: SessionList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("syncapp.store.session_list.MOST_LOOKED_AT", 30)
     (oldest,) = made(store, clock, 1, metadata={"hall": 3})
@@ -403,7 +399,7 @@ def test_one_request_looks_at_a_bounded_number_of_sessions_and_says_where_to_go_
 
 
 def test_a_page_takes_a_handful_of_round_trips(
-    store: SessionStore, clock: SetClock, live: LiveSessions, monkeypatch: pytest.MonkeyPatch
+    store: SessionStore, clock: SetClock, live: SessionList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(store, clock, 300)
     trips: list[int] = []
@@ -435,7 +431,7 @@ def test_a_store_that_does_not_answer_is_a_503(database_url: str) -> None:
 
 
 def test_sessions_of_an_earlier_release_come_into_the_list(
-    store: SessionStore, clock: SetClock, live: LiveSessions, upkeep: ListingUpkeep, redis: Redis
+    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, redis: Redis
 ) -> None:
     expected = made(store, clock, 200)
     store.complete(expected[0])
@@ -448,7 +444,7 @@ def test_sessions_of_an_earlier_release_come_into_the_list(
 
 
 def test_a_page_says_whether_sessions_may_be_missing(
-    store: SessionStore, clock: SetClock, live: LiveSessions, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
 ) -> None:
     def answers() -> set[bool]:
         """What the pages say, with and without a cursor, a filter, and anything found."""
@@ -477,7 +473,7 @@ def left_out(client: Redis, session_ids: list[str]) -> None:
 
 
 def test_sessions_that_an_earlier_release_makes_later_come_into_the_list_soon(
-    store: SessionStore, clock: SetClock, live: LiveSessions, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
 ) -> None:
     finish(upkeep)
     expected = made(store, clock, 60)
@@ -494,7 +490,7 @@ def test_sessions_that_an_earlier_release_makes_later_come_into_the_list_soon(
 
 
 def test_a_session_that_is_gone_or_fails_is_not_listed_and_holds_up_no_other(
-    store: SessionStore, clock: SetClock, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+    store: SessionStore, clock: SetClock, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
 ) -> None:
     finish(upkeep)
     expected = made(store, clock, 40)
@@ -513,8 +509,8 @@ def test_a_session_that_is_gone_or_fails_is_not_listed_and_holds_up_no_other(
 def test_a_session_that_is_deleted_or_made_again_while_it_is_added_is_not_listed_as_it_was(
     store: SessionStore,
     clock: SetClock,
-    live: LiveSessions,
-    upkeep: ListingUpkeep,
+    live: SessionList,
+    upkeep: ListUpkeep,
     minutes: Minutes,
     redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
@@ -550,7 +546,7 @@ def test_many_sessions_are_compared_and_listed_in_short_steps(
     redis.zremrangebyrank(one.listed(0), 0, -1)
     redis.zadd(one.listed(0), {SENTINEL: float(COMPLETE)})
     seconds = iter(range(10_000))
-    upkeep = ListingUpkeep(connect(settings(redis_url)), store, one, lambda: 0.01 * next(seconds))
+    upkeep = ListUpkeep(connect(settings(redis_url)), store, one, lambda: 0.01 * next(seconds))
     sizes: list[int] = []
     add = upkeep._add
 
@@ -571,7 +567,7 @@ def test_many_sessions_are_compared_and_listed_in_short_steps(
 
 
 def test_a_list_that_is_deleted_is_filled_again_soon(
-    store: SessionStore, clock: SetClock, live: LiveSessions, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
 ) -> None:
     expected = made(store, clock, 50)
     finish(upkeep)
@@ -584,7 +580,7 @@ def test_a_list_that_is_deleted_is_filled_again_soon(
 
 
 def test_a_new_status_lists_a_session_that_was_not(
-    store: SessionStore, clock: SetClock, live: LiveSessions, redis: Redis
+    store: SessionStore, clock: SetClock, live: SessionList, redis: Redis
 ) -> None:
     (session_id,) = made(store, clock, 1)
     redis.delete(*LISTS)
@@ -593,7 +589,7 @@ def test_a_new_status_lists_a_session_that_was_not(
 
 
 def test_what_has_expired_is_taken_off_the_list_within_a_minute(
-    store: SessionStore, clock: SetClock, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+    store: SessionStore, clock: SetClock, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
 ) -> None:
     found = made(store, clock, 60)
     finish(upkeep)
@@ -605,9 +601,7 @@ def test_what_has_expired_is_taken_off_the_list_within_a_minute(
     assert listed(redis) == set(found[40:])
 
 
-def test_without_the_lease_nothing_is_done(
-    redis_url: str, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
-) -> None:
+def test_without_the_lease_nothing_is_done(redis_url: str, upkeep: ListUpkeep, minutes: Minutes, redis: Redis) -> None:
     finish(upkeep, held=False)
     assert Lease(connect(settings(redis_url)), KEYS.sweeper()).hold()
     minutes.now_s += LOOK_S
@@ -616,7 +610,7 @@ def test_without_the_lease_nothing_is_done(
 
 
 def test_where_an_earlier_release_sweeps_another_process_keeps_the_lists(
-    store: SessionStore, clock: SetClock, live: LiveSessions, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis
+    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
 ) -> None:
     assert Lock(redis, KEYS.sweeper(), timeout=60, thread_local=False).acquire(blocking=False)  # as it took it
     first = made(store, clock, 20)
@@ -632,7 +626,7 @@ def test_where_an_earlier_release_sweeps_another_process_keeps_the_lists(
 
 
 def test_a_store_that_is_away_does_not_end_the_upkeep(
-    store: SessionStore, upkeep: ListingUpkeep, minutes: Minutes, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    store: SessionStore, upkeep: ListUpkeep, minutes: Minutes, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> Any:
         raise StoreUnavailable("away")

@@ -28,12 +28,12 @@ from model import LIVE, Model, Refused
 from msgspec.structs import replace
 
 from syncapp.domain.instants import iso
-from syncapp.domain.results import Result, Swept
+from syncapp.domain.results import ExpiryResult, Result
 from syncapp.domain.schemas import CreateSession
 from syncapp.domain.session import Session, patch_of
 from syncapp.errors import InvalidTransition, NotActiveParticipant, SyncError, ValidationFailed
-from syncapp.realtime.protocol import Told
-from syncapp.realtime.topic import Update, patch_between
+from syncapp.realtime.protocol import Outgoing
+from syncapp.realtime.topic import SessionUpdate, patch_between
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
 
@@ -211,7 +211,7 @@ class ClockMachine(RuleBasedStateMachine):
         applied: list[int] = []
         while True:
             (swept,) = self.stores[0].expire([self.session_id])
-            assert isinstance(swept, Swept)
+            assert isinstance(swept, ExpiryResult)
             applied += swept.instants_ms
             if not swept.more:
                 break
@@ -380,8 +380,8 @@ class ClockMachine(RuleBasedStateMachine):
         else:
             before, self.folded = self.folded, self.folded.fold(*patch_of(message))
             patch = patch_between(patch_of(message)[0], before, self.folded)
-            update = Update(self.session_id, 0, session=self.folded, event=message["event"], patch=patch)
-            self.client_state = fold(self.client_state, orjson.loads(update.payload(Told.STATE_PATCH)))
+            update = SessionUpdate(self.session_id, 0, session=self.folded, event=message["event"], patch=patch)
+            self.client_state = fold(self.client_state, orjson.loads(update.payload(Outgoing.STATE_PATCH)))
             assert self.client_state == orjson.loads(orjson.dumps(self.folded.state(update.at_ms)))
             if "snapshot" in message:
                 assert Session.from_snapshot(self.session_id, message["snapshot"]) == self.folded

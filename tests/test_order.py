@@ -23,9 +23,9 @@ from syncapp.dev.servers import Valkey
 from syncapp.domain.order import NEVER, Order
 from syncapp.domain.results import Claim, Result
 from syncapp.errors import SessionNotFound, StoreUnavailable
-from syncapp.realtime.protocol import Told
-from syncapp.realtime.send_queue import THE_END, Answer, Backlog
-from syncapp.realtime.topic import Update
+from syncapp.realtime.protocol import Outgoing
+from syncapp.realtime.send_queue import THE_END, QueuedAnswer, SendQueue
+from syncapp.realtime.topic import SessionUpdate
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 
@@ -288,41 +288,41 @@ def results(redis: Redis, redis_url: str) -> list[Result]:
     return [store.start(session_id), *[store.switch(session_id) for _ in range(58)]]
 
 
-def update_of(result: Result, **more: Any) -> Update:
+def update_of(result: Result, **more: Any) -> SessionUpdate:
     event = None if more else result.event
-    return Update(result.found.session_id, 0, session=result.found, event=event, **more)
+    return SessionUpdate(result.found.session_id, 0, session=result.found, event=event, **more)
 
 
-def ack_of(result: Result, due_s: float = 10.0, **more: Any) -> Answer:
-    return Answer(b"ack", result.found.order, due_s, result, **more)
+def ack_of(result: Result, due_s: float = 10.0, **more: Any) -> QueuedAnswer:
+    return QueuedAnswer(b"ack", result.found.order, due_s, result, **more)
 
 
-def taken(backlog: Backlog) -> list[str]:
+def taken(backlog: SendQueue) -> list[str]:
     return [item.kind for item in iter(backlog.take, None)]
 
 
 def test_an_answer_waits_for_its_news_and_goes_at_once_when_they_are_known(results: list[Result]) -> None:
-    backlog = Backlog()
+    backlog = SendQueue()
     backlog.put(update_of(results[0]))
     assert taken(backlog) == ["CONNECTED", "STATE_SYNC"]
-    backlog.answer("", Told.ACK, ack_of(results[2]))
+    backlog.answer("", Outgoing.ACK, ack_of(results[2]))
     assert not taken(backlog)
     assert backlog.due_s == 10
     assert backlog.passes(update_of(results[1])) is None
     backlog.put(update_of(results[1]))
     backlog.put(update_of(results[2]))
     assert taken(backlog) == ["STATE_UPDATE", "STATE_UPDATE", "ACK"]
-    backlog.answer("", Told.ACK, ack_of(results[1]))
-    backlog.answer("", Told.ERROR, Answer(b"no", NEVER, 10))
+    backlog.answer("", Outgoing.ACK, ack_of(results[1]))
+    backlog.answer("", Outgoing.ERROR, QueuedAnswer(b"no", NEVER, 10))
     assert taken(backlog) == ["ACK", "ERROR"]
 
 
 def test_answers_keep_their_order_when_one_waits(results: list[Result]) -> None:
-    backlog = Backlog()
+    backlog = SendQueue()
     backlog.put(update_of(results[0]))
     taken(backlog)
-    backlog.answer("", Told.ACK, ack_of(results[1]))
-    backlog.answer("", Told.ERROR, Answer(b"no", NEVER, 10))
+    backlog.answer("", Outgoing.ACK, ack_of(results[1]))
+    backlog.answer("", Outgoing.ERROR, QueuedAnswer(b"no", NEVER, 10))
     assert not taken(backlog)
     backlog.put(update_of(results[1]))
     assert taken(backlog) == ["STATE_UPDATE", "ACK", "ERROR"]
@@ -331,10 +331,10 @@ def test_answers_keep_their_order_when_one_waits(results: list[Result]) -> None:
 def test_an_answer_whose_news_are_lost_brings_the_state_itself_and_the_news_that_come_late_are_not_told(
     results: list[Result],
 ) -> None:
-    backlog = Backlog()
+    backlog = SendQueue()
     backlog.put(update_of(results[0]))
     taken(backlog)
-    backlog.answer("", Told.ACK, ack_of(results[3], 5.0))
+    backlog.answer("", Outgoing.ACK, ack_of(results[3], 5.0))
     backlog.settle(4.9)
     assert not taken(backlog)
     backlog.settle(5.0)
@@ -350,10 +350,10 @@ def test_a_read_that_is_older_than_an_answer_is_not_told_until_the_store_was_ask
     results: list[Result],
 ) -> None:
     for truth in (results[3], results[1]):
-        backlog = Backlog()
+        backlog = SendQueue()
         backlog.put(update_of(results[9]))
         taken(backlog)
-        backlog.answer("", Told.ACK, ack_of(results[3]))  # the store has lost commits
+        backlog.answer("", Outgoing.ACK, ack_of(results[3]))  # the store has lost commits
         assert taken(backlog) == ["ACK"]
         backlog.put(update_of(results[2], went_back=True))  # read before the command
         assert not taken(backlog)
@@ -371,15 +371,15 @@ def test_a_read_that_is_older_than_an_answer_is_not_told_until_the_store_was_ask
 
 
 def test_an_older_position_than_an_answer_is_never_told(results: list[Result]) -> None:
-    backlog = Backlog()
+    backlog = SendQueue()
     backlog.put(update_of(results[0]))
     backlog.put(update_of(results[1]))
-    backlog.answer("", Told.ACK, ack_of(results[1]))
+    backlog.answer("", Outgoing.ACK, ack_of(results[1]))
     taken(backlog)
     assert backlog.expect(NEVER) == results[1].found.order
-    backlog.put(Update(results[0].found.session_id, 0, session=results[0].found))
+    backlog.put(SessionUpdate(results[0].found.session_id, 0, session=results[0].found))
     assert not taken(backlog)
-    backlog.put(Update(results[0].found.session_id, 0, session=results[1].found))
+    backlog.put(SessionUpdate(results[0].found.session_id, 0, session=results[1].found))
     assert taken(backlog) == ["CONNECTED", "STATE_SYNC"]
 
 
@@ -391,31 +391,31 @@ def test_a_replay_is_answered_at_once_where_its_version_is_known(redis: Redis, r
     again = store.start(session_id, claim=Claim(idempotency_key="k"))
     assert again.replayed
     assert again.order == first.order
-    backlog = Backlog()
+    backlog = SendQueue()
     backlog.put(update_of(later))
-    backlog.answer("", Told.ACK, ack_of(later))
-    backlog.answer("", Told.ACK, Answer(b"again", again.order or NEVER, 10, again))
+    backlog.answer("", Outgoing.ACK, ack_of(later))
+    backlog.answer("", Outgoing.ACK, QueuedAnswer(b"again", again.order or NEVER, 10, again))
     assert taken(backlog) == ["CONNECTED", "STATE_SYNC", "ACK", "ACK"]
     assert backlog.expect(NEVER) == later.found.order
 
 
 def test_the_answer_to_a_delete_comes_after_the_end_and_lets_all_others_go(results: list[Result]) -> None:
     session_id = results[0].found.session_id
-    backlog = Backlog()
+    backlog = SendQueue()
     backlog.put(update_of(results[0]))
     taken(backlog)
-    backlog.answer("", Told.ACK, Answer(b"deleted", THE_END, 10))
-    backlog.answer("", Told.ACK, Answer(b"made anew", (1 << 50, 1), 10))
+    backlog.answer("", Outgoing.ACK, QueuedAnswer(b"deleted", THE_END, 10))
+    backlog.answer("", Outgoing.ACK, QueuedAnswer(b"made anew", (1 << 50, 1), 10))
     assert not taken(backlog)
-    backlog.put(Update(session_id, 0, order=(results[0].found.epoch, 3), event={"type": "session_deleted"}))
+    backlog.put(SessionUpdate(session_id, 0, order=(results[0].found.epoch, 3), event={"type": "session_deleted"}))
     assert taken(backlog) == ["SESSION_DELETED", "ACK", "ACK"]
 
 
 def test_answers_are_kept_when_states_give_way_to_the_newest(results: list[Result]) -> None:
-    backlog = Backlog()
+    backlog = SendQueue()
     for result in results:
         backlog.put(update_of(result))
-        backlog.answer("", Told.ACK, ack_of(result))
+        backlog.answer("", Outgoing.ACK, ack_of(result))
     kinds = taken(backlog)
     assert kinds.count("ACK") == len(results)
     assert backlog.skipped > 0
@@ -424,12 +424,12 @@ def test_answers_are_kept_when_states_give_way_to_the_newest(results: list[Resul
 
 def test_an_unknown_session_and_one_that_is_gone_are_told_apart(results: list[Result]) -> None:
     session_id = results[0].found.session_id
-    backlog = Backlog((5, 5))
-    backlog.put(Update(session_id, 0, error=StoreUnavailable("away")))
-    backlog.put(Update(session_id, 0, error=SessionNotFound("no")))
-    backlog.put(Update(session_id, 0, error=SessionNotFound("no")))
+    backlog = SendQueue((5, 5))
+    backlog.put(SessionUpdate(session_id, 0, error=StoreUnavailable("away")))
+    backlog.put(SessionUpdate(session_id, 0, error=SessionNotFound("no")))
+    backlog.put(SessionUpdate(session_id, 0, error=SessionNotFound("no")))
     assert taken(backlog) == ["ERROR", "CONNECTED"]
     backlog.put(update_of(results[0]))
     assert taken(backlog) == ["STATE_SYNC"]
-    backlog.put(Update(session_id, 0, error=SessionNotFound("gone")))
+    backlog.put(SessionUpdate(session_id, 0, error=SessionNotFound("gone")))
     assert taken(backlog) == ["ERROR"]

@@ -6,8 +6,8 @@ import pytest
 import redis as redis_py
 from clocks import settings
 
-from syncapp.audit.event import Entry
-from syncapp.audit.outbox import Backlog, Outbox
+from syncapp.audit.event import OutboxEntry
+from syncapp.audit.outbox import Outbox, OutboxBacklog
 from syncapp.store.client import connect
 from syncapp.store.keys import AUDIT_GROUP, Keyspace
 
@@ -30,7 +30,7 @@ def write(client: redis_py.Redis, *messages: str) -> None:
         client.xadd(KEY, {"message": message})
 
 
-def raws(entries: list[Entry]) -> list[bytes | None]:
+def raws(entries: list[OutboxEntry]) -> list[bytes | None]:
     return [entry.raw for entry in entries]
 
 
@@ -94,7 +94,7 @@ def test_an_entry_deleted_while_it_was_pending_is_empty_and_can_be_acknowledged(
     assert all(entry.raw is None for entry in again[:-1])
     outbox.acknowledge(7, again)
     assert outbox.read_pending(7, 10) == []
-    assert outbox.backlogs()[7] == Backlog(0, 0, None)
+    assert outbox.backlogs()[7] == OutboxBacklog(0, 0, None)
 
 
 def test_a_missing_group_is_made_from_the_start_of_the_stream(client: redis_py.Redis, outbox: Outbox) -> None:
@@ -123,7 +123,7 @@ def test_a_batch_of_large_messages_ends_before_its_count(client: redis_py.Redis,
 
 def test_backlogs_tell_waiting_active_and_age_by_the_servers_clock(client: redis_py.Redis, outbox: Outbox) -> None:
     assert set(outbox.backlogs()) == set(outbox.buckets) == set(range(16))
-    assert outbox.backlogs()[7] == Backlog(0, 0, None)
+    assert outbox.backlogs()[7] == OutboxBacklog(0, 0, None)
     now_s, _ = client.time()
     client.xadd(KEY, {"message": "1"}, id=f"{(now_s - 90) * 1000}-0")
     write(client, "2", "3")
@@ -134,7 +134,7 @@ def test_backlogs_tell_waiting_active_and_age_by_the_servers_clock(client: redis
     outbox.read_new(7, 2)
     assert (outbox.backlogs()[7].waiting, outbox.backlogs()[7].active) == (1, 2)
     client.delete(KEY)
-    assert outbox.backlogs()[7] == Backlog(0, 0, None)
+    assert outbox.backlogs()[7] == OutboxBacklog(0, 0, None)
 
 
 def test_a_client_that_decodes_reads_the_same(redis: redis_py.Redis, redis_url: str) -> None:

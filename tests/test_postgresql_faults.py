@@ -23,13 +23,13 @@ from test_tasks import left
 
 from syncapp import cli
 from syncapp.audit import log
-from syncapp.audit.last_failure import LastDrain
+from syncapp.audit.last_failure import LastFailure
 from syncapp.dev.runner import App, app_env
 from syncapp.dev.servers import Postgres, Servers
 from syncapp.domain.schemas import CreateSession
 from syncapp.postgres import failures
 from syncapp.postgres.database import UpgradeFailed, check, upgrade
-from syncapp.postgres.failures import Trouble
+from syncapp.postgres.failures import Failure
 from syncapp.store.keys import Keyspace
 
 RIGHTS = "SELECT, INSERT, UPDATE"
@@ -71,7 +71,7 @@ class Scene:
 
     def found(self) -> str | None:
         """What web processes know of the last drain."""
-        trouble = LastDrain(self.client, Keyspace(1)).read()
+        trouble = LastFailure(self.client, Keyspace(1)).read()
         return trouble.category if trouble else None
 
     def run(self, *words: str) -> tuple[int, str]:
@@ -165,7 +165,7 @@ def test_a_standby_is_told_and_an_upgrade_with_nothing_to_apply_is_content_with_
         signal.touch()
         server.start()
         trouble = check(server.url, 10)
-        assert trouble == Trouble("standby", "is a standby, not a primary")
+        assert trouble == Failure("standby", "is a standby, not a primary")
         warned: list[str] = []
         assert upgrade(server.url, warn=warned.append) == []
         assert upgrade(server.url, partition_months=5, warn=warned.append) == []

@@ -22,7 +22,7 @@ from syncapp.dev.runner import ROOT, app_env
 from syncapp.dev.servers import Servers
 from syncapp.store import deadline_rebuild as rebuild_module
 from syncapp.store.client import connect
-from syncapp.store.deadline_rebuild import WALKED, Rebuild
+from syncapp.store.deadline_rebuild import WALKED, DeadlineRebuild
 from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Sweeper
@@ -53,10 +53,10 @@ def store(clock: SetClock, redis_url: str) -> SessionStore:
 
 
 @pytest.fixture
-def rebuild(clock: SetClock, redis_url: str) -> Rebuild:
+def rebuild(clock: SetClock, redis_url: str) -> DeadlineRebuild:
     chosen = settings(redis_url)
     client = connect(chosen)
-    return Rebuild(client, SessionStore(client, chosen, partials=PARTIALS), KEYS, FastClock())
+    return DeadlineRebuild(client, SessionStore(client, chosen, partials=PARTIALS), KEYS, FastClock())
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def scheduled(client: redis_py.Redis) -> dict[str, float]:
     return found
 
 
-def steps_until_complete(rebuild: Rebuild, client: redis_py.Redis) -> int:
+def steps_until_complete(rebuild: DeadlineRebuild, client: redis_py.Redis) -> int:
     """Take steps until every set is marked complete; return how many it took."""
     for count in range(1, 10_000):
         rebuild.step(held=True)
@@ -103,7 +103,7 @@ def lost() -> float:
 
 
 def test_deleted_deadlines_come_back_as_they_were(
-    redis: redis_py.Redis, store: SessionStore, rebuild: Rebuild, logged: LogCapture
+    redis: redis_py.Redis, store: SessionStore, rebuild: DeadlineRebuild, logged: LogCapture
 ) -> None:
     started(store, 100)
     pending = store.create(chess()).found.session_id
@@ -128,7 +128,7 @@ def test_deleted_deadlines_come_back_as_they_were(
 
 
 def test_a_set_that_commands_have_filled_in_part_is_rebuilt_too(
-    redis: redis_py.Redis, store: SessionStore, rebuild: Rebuild
+    redis: redis_py.Redis, store: SessionStore, rebuild: DeadlineRebuild
 ) -> None:
     ids = started(store, 60)
     steps_until_complete(rebuild, redis)
@@ -143,7 +143,7 @@ def test_a_set_that_commands_have_filled_in_part_is_rebuilt_too(
 
 
 def test_one_deleted_key_is_rebuilt_and_the_others_are_left_alone(
-    redis: redis_py.Redis, store: SessionStore, rebuild: Rebuild
+    redis: redis_py.Redis, store: SessionStore, rebuild: DeadlineRebuild
 ) -> None:
     ids = started(store, 60)
     steps_until_complete(rebuild, redis)
@@ -157,7 +157,7 @@ def test_one_deleted_key_is_rebuilt_and_the_others_are_left_alone(
 
 
 def test_a_set_that_is_deleted_again_during_the_walk_is_not_marked_complete_before_it_is(
-    redis: redis_py.Redis, store: SessionStore, rebuild: Rebuild
+    redis: redis_py.Redis, store: SessionStore, rebuild: DeadlineRebuild
 ) -> None:
     started(store, 200)
     steps_until_complete(rebuild, redis)
@@ -172,20 +172,20 @@ def test_a_set_that_is_deleted_again_during_the_walk_is_not_marked_complete_befo
 
 
 def test_a_walk_is_given_up_with_the_lease_and_done_by_the_next_holder(
-    redis: redis_py.Redis, store: SessionStore, rebuild: Rebuild, redis_url: str
+    redis: redis_py.Redis, store: SessionStore, rebuild: DeadlineRebuild, redis_url: str
 ) -> None:
     started(store, 200)
     redis.delete(*ALL)
     rebuild.step(held=True)
     assert marks(redis) == {float(WALKED)}
     rebuild.step(held=False)
-    another = Rebuild(connect(settings(redis_url)), store, KEYS, FastClock())
+    another = DeadlineRebuild(connect(settings(redis_url)), store, KEYS, FastClock())
     steps_until_complete(another, redis)
     assert len(scheduled(redis)) == 200
 
 
 def test_a_new_store_is_marked_without_a_warning_and_its_sentinels_are_no_sessions(
-    redis: redis_py.Redis, store: SessionStore, rebuild: Rebuild, logged: LogCapture
+    redis: redis_py.Redis, store: SessionStore, rebuild: DeadlineRebuild, logged: LogCapture
 ) -> None:
     steps_until_complete(rebuild, redis)
     assert {entry["log_level"] for entry in logged.entries} == {"info"}
@@ -193,7 +193,7 @@ def test_a_new_store_is_marked_without_a_warning_and_its_sentinels_are_no_sessio
 
 
 def test_what_is_no_session_of_ours_holds_nothing_up(
-    redis: redis_py.Redis, store: SessionStore, rebuild: Rebuild, logged: LogCapture
+    redis: redis_py.Redis, store: SessionStore, rebuild: DeadlineRebuild, logged: LogCapture
 ) -> None:
     ids = started(store, 20)
     broken = started(store, 1)[0]
@@ -207,7 +207,7 @@ def test_what_is_no_session_of_ours_holds_nothing_up(
 
 
 def test_a_store_that_takes_no_writes_is_walked_again_when_it_does(
-    redis: redis_py.Redis, store: SessionStore, rebuild: Rebuild, logged: LogCapture
+    redis: redis_py.Redis, store: SessionStore, rebuild: DeadlineRebuild, logged: LogCapture
 ) -> None:
     ids = started(store, 20)
     steps_until_complete(rebuild, redis)

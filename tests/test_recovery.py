@@ -28,7 +28,7 @@ from wire import Raw
 
 from syncapp import create_app
 from syncapp.audit.outbox import Outbox
-from syncapp.audit.verify import Checked, verify
+from syncapp.audit.verify import VerifyResult, verify
 from syncapp.dev.servers import Valkey
 from syncapp.domain.results import Claim
 from syncapp.domain.schemas import CreateSession
@@ -42,7 +42,7 @@ from syncapp.errors import (
     ValidationFailed,
 )
 from syncapp.history.query_params import AtQuery
-from syncapp.history.recovery import Misses, Outcome, Recovery
+from syncapp.history.recovery import MissLimiter, Outcome, Recovery
 from syncapp.metrics import RECOVERIES
 from syncapp.store.sessions import SessionStore
 
@@ -227,7 +227,7 @@ def test_nobody_could_come_to_a_lost_session_so_its_idle_time_begins_anew(
     clock.pass_ms(59_999)
     assert store.get(ID).found.status == {"freeze": "paused"}.get(rule, "running")
     log.store()
-    assert list(verify(log.url, Checked(), ID)) == []
+    assert list(verify(log.url, VerifyResult(), ID)) == []
 
 
 @pytest.mark.parametrize(("rule", "cycles"), [("run", MOST_UNATTENDED), ("credit", 2 * MOST_UNATTENDED - 2)])
@@ -248,7 +248,7 @@ def test_the_count_of_unattended_cycles_goes_on_by_run_and_begins_anew_by_credit
     found = store.get(ID).found
     assert (found.status, found.cycle_count) == ("paused", cycles)
     log.store()
-    assert list(verify(log.url, Checked(), ID)) == []
+    assert list(verify(log.url, VerifyResult(), ID)) == []
 
 
 def test_groups_come_back_with_whose_turn_is_next_in_each(
@@ -645,7 +645,7 @@ def test_unknown_ids_are_looked_for_once_in_a_while_and_not_too_many(client: Fla
 
 
 def test_misses_are_admitted_by_rate_and_forgotten() -> None:
-    misses = Misses()
+    misses = MissLimiter()
     assert misses.admit("a", 0.0)
     misses.note("a", 0.0)
     assert not misses.admit("a", 9.9)

@@ -21,13 +21,13 @@ from hypothesis.stateful import rule, run_state_machine_as_test
 from test_audit import KEYS
 from test_model import MODES, MOST_UNATTENDED, ClockMachine, document, moves
 
-from syncapp.audit.event import Entry
+from syncapp.audit.event import OutboxEntry
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
-from syncapp.audit.verify import Checked, verify
+from syncapp.audit.verify import VerifyResult, verify
 from syncapp.domain.instants import iso
 from syncapp.domain.session import Session
-from syncapp.history.queries import History
+from syncapp.history.queries import HistoryQueries
 from syncapp.history.query_params import AtQuery
 from syncapp.history.read_pool import ReadPool
 from syncapp.history.recovery import Outcome, Recovery
@@ -46,7 +46,7 @@ class Log:
         self.url = database_url
         self.database, self.pool = Database(database_url), ReadPool(database_url, timeout_s=30)
         self.audit, self.client = AuditLog(self.database), client
-        self.history = History(self.pool, lambda: 2**45)
+        self.history = HistoryQueries(self.pool, lambda: 2**45)
         store, outbox = make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED), Outbox(client, KEYS)
         self.recoveries = {
             clock: Recovery(store, self.history, outbox, settings(redis_url), clock)
@@ -58,7 +58,7 @@ class Log:
         for bucket in range(16):
             entries: Any = self.client.xrange(KEYS.outbox(bucket))
             if entries:
-                self.audit.store([Entry(bucket, at.decode(), fields[b"message"]) for at, fields in entries])
+                self.audit.store([OutboxEntry(bucket, at.decode(), fields[b"message"]) for at, fields in entries])
                 self.client.xdel(KEYS.outbox(bucket), *(at for at, _ in entries))
 
 
@@ -135,7 +135,7 @@ class ReplayMachine(ClockMachine):
             (person.cycle_count, person.time_used_ms) for person in last.participants
         ]
         assert found.whole.cycles == last.cycle_count
-        assert list(verify(self.log.url, Checked(), self.session_id)) == []
+        assert list(verify(self.log.url, VerifyResult(), self.session_id)) == []
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from wire import Raw
 
 from syncapp.domain.schemas import CreateSession
 from syncapp.errors import SessionNotFound, StoreUnavailable
-from syncapp.realtime.protocol import Told
-from syncapp.realtime.send_queue import MOST_FRAMES, Backlog
-from syncapp.realtime.topic import Topic, Update
+from syncapp.realtime.protocol import Outgoing
+from syncapp.realtime.send_queue import MOST_FRAMES, SendQueue
+from syncapp.realtime.topic import SessionUpdate, Topic
 from syncapp.store.sessions import SessionStore
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
@@ -224,17 +224,17 @@ def test_folding_gives_exactly_the_state_after_every_kind_of_event(redis: Redis,
             if update.session is None:
                 continue
             if update.patch and known:
-                sent = decoded(update, Told.STATE_PATCH)
+                sent = decoded(update, Outgoing.STATE_PATCH)
                 assert (sent["version"], sent["event"]) == (known + 1, message["event"])
                 state = fold(state, sent)
             else:
-                state = decoded(update, Told.STATE_UPDATE)["state"]
+                state = decoded(update, Outgoing.STATE_UPDATE)["state"]
             known = update.order[1]
-            assert state == decoded(update, Told.STATE_SYNC)["state"]
+            assert state == decoded(update, Outgoing.STATE_SYNC)["state"]
     assert seen == EVENTS
 
 
-def decoded(update: Update, kind: Told) -> dict[str, Any]:
+def decoded(update: SessionUpdate, kind: Outgoing) -> dict[str, Any]:
     import orjson
 
     found: dict[str, Any] = orjson.loads(update.payload(kind))
@@ -242,20 +242,22 @@ def decoded(update: Update, kind: Told) -> dict[str, Any]:
 
 
 @pytest.fixture
-def many(redis: Redis, redis_url: str) -> list[Update]:
+def many(redis: Redis, redis_url: str) -> list[SessionUpdate]:
     """The updates of a session's first 200 versions."""
     store = make_store(redis_url, set_clock=False)
     session_id = store.create(chess()).found.session_id
     results = [store.start(session_id), *[store.switch(session_id) for _ in range(198)]]
-    return [Update(session_id, 0, session=result.found, event=result.event, patch=result.patch) for result in results]
+    return [
+        SessionUpdate(session_id, 0, session=result.found, event=result.event, patch=result.patch) for result in results
+    ]
 
 
-def kinds(backlog: Backlog) -> list[str]:
+def kinds(backlog: SendQueue) -> list[str]:
     return [item.kind for item in iter(backlog.take, None)]
 
 
-def test_a_patch_client_that_missed_one_is_sent_the_state_and_then_patches(many: list[Update]) -> None:
-    backlog = Backlog(patches=True)
+def test_a_patch_client_that_missed_one_is_sent_the_state_and_then_patches(many: list[SessionUpdate]) -> None:
+    backlog = SendQueue(patches=True)
     for update in many[:3]:
         backlog.put(update)
     backlog.put(many[4])
@@ -265,34 +267,34 @@ def test_a_patch_client_that_missed_one_is_sent_the_state_and_then_patches(many:
         backlog.put(update)
     assert backlog.skipped > 0
     assert kinds(backlog)[0] == "STATE_SYNC"
-    frames = {id(update.frame(Told.STATE_PATCH)) for _ in range(3) for update in many[:1]}
+    frames = {id(update.frame(Outgoing.STATE_PATCH)) for _ in range(3) for update in many[:1]}
     assert len(frames) == 1
 
 
-def test_who_knows_of_a_later_version_waits_until_the_store_was_asked(many: list[Update]) -> None:
-    backlog = Backlog(many[5].order)
+def test_who_knows_of_a_later_version_waits_until_the_store_was_asked(many: list[SessionUpdate]) -> None:
+    backlog = SendQueue(many[5].order)
     for update in many[:4]:
         backlog.put(update)
     assert not len(backlog)
     backlog.put(many[5])
     backlog.put(many[6])
     assert kinds(backlog) == ["CONNECTED", "STATE_UPDATE"]
-    doubter = Backlog(many[100].order)
-    doubter.put(Update(many[0].session_id, 0, session=many[3].session, went_back=True))
+    doubter = SendQueue(many[100].order)
+    doubter.put(SessionUpdate(many[0].session_id, 0, session=many[3].session, went_back=True))
     assert kinds(doubter) == ["CONNECTED", "STATE_SYNC"]
 
 
-def test_who_was_told_of_an_outage_is_told_of_its_end_and_the_state_if_it_changed(many: list[Update]) -> None:
+def test_who_was_told_of_an_outage_is_told_of_its_end_and_the_state_if_it_changed(many: list[SessionUpdate]) -> None:
     session_id = many[0].session_id
     for newest, expected in ((many[1], ["CONNECTED"]), (many[5], ["CONNECTED", "STATE_SYNC"])):
-        backlog = Backlog()
+        backlog = SendQueue()
         backlog.put(many[0])
         backlog.put(many[1])
         kinds(backlog)
         for _ in range(3):
-            backlog.put(Update(session_id, 0, error=StoreUnavailable("away")))
+            backlog.put(SessionUpdate(session_id, 0, error=StoreUnavailable("away")))
         backlog.put(newest)
         assert kinds(backlog) == ["ERROR", *expected]
-    backlog.put(Update(session_id, 0, error=StoreUnavailable("away")))
-    backlog.put(Update(session_id, 0, error=SessionNotFound("gone")))
+    backlog.put(SessionUpdate(session_id, 0, error=StoreUnavailable("away")))
+    backlog.put(SessionUpdate(session_id, 0, error=SessionNotFound("gone")))
     assert kinds(backlog) == ["ERROR", "CONNECTED"]

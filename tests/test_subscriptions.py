@@ -20,10 +20,10 @@ from websockets.sync.client import connect
 from wire import TEXT, Raw
 
 from syncapp.domain.order import NEVER
-from syncapp.realtime.protocol import Close, Told
-from syncapp.realtime.round_robin import LEAST_ROOM_BYTES, Backlogs
-from syncapp.realtime.send_queue import MOST_BYTES, Backlog
-from syncapp.realtime.topic import Update
+from syncapp.realtime.protocol import Close, Outgoing
+from syncapp.realtime.round_robin import LEAST_ROOM_BYTES, RoundRobin
+from syncapp.realtime.send_queue import MOST_BYTES, SendQueue
+from syncapp.realtime.topic import SessionUpdate
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 
@@ -446,34 +446,34 @@ def test_a_process_that_ends_closes_a_connection_of_many_sessions_after_answerin
 def test_sessions_take_turns_and_share_the_room(redis: Redis, redis_url: str) -> None:
     store = make_store(redis_url, set_clock=False)
     ids = [store.create(chess(metadata={"text": "x" * 2000})).found.session_id for _ in range(3)]
-    backlogs = Backlogs({ids[0]: Backlog(session_id=ids[0])}, ids[0], patches=False)
+    backlogs = RoundRobin({ids[0]: SendQueue(session_id=ids[0])}, ids[0], patches=False)
     for session_id in ids[1:]:
         backlogs.add(session_id, NEVER)
     for session_id in ids:
         result = store.start(session_id)
-        backlogs.put(Update(session_id, 0, session=result.found, event=result.event))
+        backlogs.put(SessionUpdate(session_id, 0, session=result.found, event=result.event))
     for _ in range(20):
         result = store.switch(ids[0])
-        backlogs.put(Update(ids[0], 0, session=result.found, event=result.event))
+        backlogs.put(SessionUpdate(ids[0], 0, session=result.found, event=result.event))
     result = store.switch(ids[1])
-    backlogs.put(Update(ids[1], 0, session=result.found, event=result.event))
+    backlogs.put(SessionUpdate(ids[1], 0, session=result.found, event=result.event))
     expected = [(item.kind, item.update) for item in backlogs.waiting]
     first = backlogs.first
     assert first
     assert (first.kind, first.update) == expected[0]
     taken = [(item.kind, item.update) for item in iter(backlogs.take, None)]
     assert taken == expected
-    names = [update.session_id for _, update in taken if isinstance(update, Update)]
+    names = [update.session_id for _, update in taken if isinstance(update, SessionUpdate)]
     assert names[:6] == [*ids, *ids]
     assert names[6:8] == ids[:2]
     assert len(backlogs) == 0
     for _ in range(200):
         result = store.switch(ids[0])
-        backlogs.put(Update(ids[0], 0, session=result.found, event=result.event))
+        backlogs.put(SessionUpdate(ids[0], 0, session=result.found, event=result.event))
     assert sum(len(item.frame) for item in backlogs.waiting) <= max(LEAST_ROOM_BYTES, MOST_BYTES // 3)
     assert backlogs.skipped > 0
     first = backlogs.first
     assert first
-    assert first.kind in (Told.STATE_SYNC, Told.STATE_UPDATE)
+    assert first.kind in (Outgoing.STATE_SYNC, Outgoing.STATE_UPDATE)
     backlogs.remove(ids[0])
     assert backlogs.first is None

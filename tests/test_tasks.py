@@ -32,7 +32,7 @@ from redis.exceptions import RedisError
 
 from syncapp import cli, task_queue
 from syncapp.audit.drain import Drain, Drained
-from syncapp.audit.event import Entry
+from syncapp.audit.event import OutboxEntry
 from syncapp.audit.log import AuditLog, Stored
 from syncapp.audit.outbox import Outbox
 from syncapp.dev.processes import free_port
@@ -151,7 +151,7 @@ class SlowLog:
         self.go_on = threading.Event()
         self.seen: list[bytes | None] = []
 
-    def store(self, entries: list[Entry]) -> Stored:
+    def store(self, entries: list[OutboxEntry]) -> Stored:
         self.entered.set()
         assert self.go_on.wait(10)
         self.seen += [entry.raw for entry in entries]
@@ -375,7 +375,7 @@ def test_while_a_retry_waits_nudges_leave_its_bucket_alone(
     assert redis.xlen(KEYS.outbox(bucket)) == 0
 
 
-class Batch(list[Entry]):
+class Batch(list[OutboxEntry]):
     """A batch that can be watched going."""
 
 
@@ -386,7 +386,7 @@ def test_a_drain_that_failed_keeps_nothing_of_its_batch(
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     watched: list[weakref.ref[Batch]] = []
 
-    def store(entries: list[Entry]) -> Stored:
+    def store(entries: list[OutboxEntry]) -> Stored:
         batch = Batch(entries)
         watched.append(weakref.ref(batch))
         raise psycopg2.OperationalError("away")

@@ -17,7 +17,7 @@ from test_audit import KEYS, entries_of, rows
 
 from syncapp import cli
 from syncapp.audit import verify as verify_module
-from syncapp.audit.event import Entry
+from syncapp.audit.event import OutboxEntry
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
 from syncapp.domain.schemas import CreateSession
@@ -256,7 +256,7 @@ def test_a_commit_that_contradicts_the_ones_before_it_is_named(
             message["patch"]["session_started_ms"] += 5
         raw = orjson.dumps(message)
         previous = sha1(raw).hexdigest()
-        chained.append(Entry(entry.bucket, entry.stream_id, raw))
+        chained.append(OutboxEntry(entry.bucket, entry.stream_id, raw))
     database = Database(database_url)
     AuditLog(database).store(chained)
     database.close()

@@ -15,10 +15,10 @@ from redis.exceptions import RedisError, ResponseError
 from test_tasks import tasks  # noqa: F401 `tasks` is a fixture
 
 from syncapp.audit import outbox_watch as watch_module
-from syncapp.audit.drain_requests import Nudger
-from syncapp.audit.outbox import Backlog
-from syncapp.audit.outbox_watch import Watch
-from syncapp.audit.retry_schedule import POSTGRESQL, REDIS, Retries
+from syncapp.audit.drain_requests import DrainRequests
+from syncapp.audit.outbox import OutboxBacklog
+from syncapp.audit.outbox_watch import OutboxWatch
+from syncapp.audit.retry_schedule import POSTGRESQL, REDIS, RetrySchedule
 from syncapp.loops import Loops
 
 
@@ -28,9 +28,9 @@ class Buckets:
     buckets = range(3)
 
     def __init__(self) -> None:
-        self.reply: dict[int, Backlog] | Exception = dict.fromkeys(range(3), Backlog(0, 0, None))
+        self.reply: dict[int, OutboxBacklog] | Exception = dict.fromkeys(range(3), OutboxBacklog(0, 0, None))
 
-    def backlogs(self) -> dict[int, Backlog]:
+    def backlogs(self) -> dict[int, OutboxBacklog]:
         if isinstance(self.reply, Exception):
             raise self.reply
         return self.reply
@@ -60,8 +60,8 @@ def buckets() -> Buckets:
 
 
 @pytest.fixture
-def watch(buckets: Buckets, clock: Clock, happened: list[tuple[Any, ...]]) -> Watch:
-    return Watch(
+def watch(buckets: Buckets, clock: Clock, happened: list[tuple[Any, ...]]) -> OutboxWatch:
+    return OutboxWatch(
         buckets,  # type: ignore[arg-type]  # of an Outbox it uses two names
         ask=lambda bucket: happened.append(("ask", bucket)),
         alert=lambda kind, **context: happened.append((kind, context)),
@@ -73,9 +73,9 @@ def watch(buckets: Buckets, clock: Clock, happened: list[tuple[Any, ...]]) -> Wa
 
 
 def test_people_are_told_before_anything_is_asked_for(
-    watch: Watch, buckets: Buckets, happened: list[tuple[Any, ...]]
+    watch: OutboxWatch, buckets: Buckets, happened: list[tuple[Any, ...]]
 ) -> None:
-    buckets.reply = {0: Backlog(0, 0, None), 1: Backlog(2, 0, 301_000), 2: Backlog(0, 1, 299_000)}
+    buckets.reply = {0: OutboxBacklog(0, 0, None), 1: OutboxBacklog(2, 0, 301_000), 2: OutboxBacklog(0, 1, 299_000)}
     watch.run_once()
     alert = ("audit_lag", {"oldest_age_ms": 301_000, "buckets": [1], "events": 3})
     assert happened == [("before",), alert, ("after",), ("ask", 1), ("ask", 2)]
@@ -83,9 +83,9 @@ def test_people_are_told_before_anything_is_asked_for(
 
 @pytest.mark.parametrize("error", [RedisConnectionError("away"), ResponseError("BUSY script"), TypeError("a list")])
 def test_people_are_told_when_it_cannot_be_known_for_too_long_whether_anything_waits(
-    watch: Watch, buckets: Buckets, clock: Clock, happened: list[tuple[Any, ...]], error: Exception
+    watch: OutboxWatch, buckets: Buckets, clock: Clock, happened: list[tuple[Any, ...]], error: Exception
 ) -> None:
-    buckets.reply = {0: Backlog(1, 0, 200_000), 1: Backlog(0, 0, None), 2: Backlog(0, 0, None)}
+    buckets.reply = {0: OutboxBacklog(1, 0, 200_000), 1: OutboxBacklog(0, 0, None), 2: OutboxBacklog(0, 0, None)}
     watch.sweep()
     buckets.reply = error
     with logged() as logs:
@@ -99,7 +99,7 @@ def test_people_are_told_when_it_cannot_be_known_for_too_long_whether_anything_w
     # What cannot be looked at may be drained all the same, unless nothing can.
     assert (("ask", 2) in happened) is not isinstance(error, RedisConnectionError)
     happened.clear()
-    buckets.reply = dict.fromkeys(range(3), Backlog(0, 0, None))
+    buckets.reply = dict.fromkeys(range(3), OutboxBacklog(0, 0, None))
     watch.sweep()
     assert happened == [("after",)]
     buckets.reply = error
@@ -111,7 +111,7 @@ def test_people_are_told_when_it_cannot_be_known_for_too_long_whether_anything_w
 
 
 def test_the_watch_goes_on_whatever_a_look_raises(
-    watch: Watch, monkeypatch: pytest.MonkeyPatch, happened: list[tuple[Any, ...]]
+    watch: OutboxWatch, monkeypatch: pytest.MonkeyPatch, happened: list[tuple[Any, ...]]
 ) -> None:
     monkeypatch.setattr(watch_module, "_INTERVAL_S", 0.01)
     faults = iter([ValueError("one"), ValueError("two"), AttributeError("three")])
@@ -141,7 +141,7 @@ def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once() -> None:
         acted.append(bucket)
 
     with logged() as logs:
-        nudger = Nudger(act)
+        nudger = DrainRequests(act)
         nudger.nudge(999)
         eventually(lambda: acted == [999])
     ours = [line for line in logs if line["bucket"] == 999]  # nudges of other tests may still be at it
@@ -152,7 +152,7 @@ def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once() -> None:
 
 
 def test_a_bucket_is_held_a_little_longer_than_until_hueys_retry_and_given_up_after_the_last(clock: Clock) -> None:
-    retries = Retries(3, 2, 2.0, clock=clock)
+    retries = RetrySchedule(3, 2, 2.0, clock=clock)
     found = []
     for _ in range(5):
         failure = retries.failed(7, POSTGRESQL)
@@ -165,7 +165,7 @@ def test_a_bucket_is_held_a_little_longer_than_until_hueys_retry_and_given_up_af
 
 
 def test_failures_long_after_one_another_are_not_in_a_row(clock: Clock) -> None:
-    retries = Retries(3, 2, 2.0, clock=clock)
+    retries = RetrySchedule(3, 2, 2.0, clock=clock)
     retries.failed(7, None)
     clock.now_s += 100
     assert retries.failed(7, None).count == 1
@@ -174,7 +174,7 @@ def test_failures_long_after_one_another_are_not_in_a_row(clock: Clock) -> None:
 
 
 def test_what_waits_for_a_server_is_released_when_it_is_back_and_counted_on(clock: Clock) -> None:
-    retries = Retries(3, 2, 2.0, clock=clock)
+    retries = RetrySchedule(3, 2, 2.0, clock=clock)
     for bucket, of in ((1, POSTGRESQL), (2, REDIS), (3, None), (4, POSTGRESQL)):
         retries.failed(bucket, of)
     assert retries.holds(POSTGRESQL) == retries.release(POSTGRESQL) == [1, 4]

@@ -34,7 +34,7 @@ from syncapp.dev.servers import Valkey
 from syncapp.domain.commands import COMMANDS
 from syncapp.errors import SyncError
 from syncapp.realtime import protocol
-from syncapp.realtime.protocol import Asked, Close, Told
+from syncapp.realtime.protocol import Close, Incoming, Outgoing
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 
@@ -664,7 +664,7 @@ def test_fuzz_never_hurts_anybody_else(strict: Cluster, client: Open) -> None:
             lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
         ).map(json.dumps),
         st.fixed_dictionaries(
-            {"type": st.sampled_from([*Asked, "X"])},
+            {"type": st.sampled_from([*Incoming, "X"])},
             optional={
                 name: st.integers() | st.text() | st.none() | st.just(str(uuid.UUID(int=1)))
                 for name in ("id", "t0", "timestamp", "epoch", "version", "args", "session_id")
@@ -681,7 +681,7 @@ def test_whatever_text_comes_is_a_message_or_an_error_a_client_may_see(text: str
         size = int.from_bytes(sent[2:4]) if sent[1] == 126 else sent[1]
         document = json.loads(sent[4 if sent[1] == 126 else 2 :])
         assert len(sent) - (4 if sent[1] == 126 else 2) == size
-        assert document["type"] == Told.ERROR
+        assert document["type"] == Outgoing.ERROR
 
 
 # Trouble with the store.
@@ -813,8 +813,8 @@ def fields_of(model: type[BaseModel]) -> set[str]:
 
 def test_the_document_names_every_message_with_its_fields() -> None:
     sent, received = table("What the server sends"), table("What a client may send")
-    assert sent.keys() == set(Told)
-    assert received.keys() == set(Asked)
+    assert sent.keys() == set(Outgoing)
+    assert received.keys() == set(Incoming)
     for kind, model in SENT.items():
         assert set(re.findall(r"`(\w+)`", sent[kind][0].split(". ")[0])) == fields_of(model), kind
     for asked, kind_model in RECEIVED.items():
@@ -842,11 +842,11 @@ def test_every_example_in_the_document_is_a_message() -> None:
     for text in examples:
         example = json.loads(text)
         kinds.add(example["type"])
-        if example["type"] in set(Asked):
+        if example["type"] in set(Incoming):
             protocol.parse(text)
         elif "state" not in example:  # those are shortened
-            SENT[Told(example["type"])].model_validate_json(text)
-    assert kinds == {*Told, *Asked}
+            SENT[Outgoing(example["type"])].model_validate_json(text)
+    assert kinds == {*Outgoing, *Incoming}
 
 
 def test_the_asyncapi_document_says_what_the_code_does(redis_url: str) -> None:
@@ -855,9 +855,9 @@ def test_the_asyncapi_document_says_what_the_code_does(redis_url: str) -> None:
     older = create_app(settings(redis_url)).test_client().get("/asyncapi.json?version=3.0.0").get_json()
     assert older == document | {"asyncapi": "3.0.0"}
     messages = document["components"]["messages"]
-    assert messages.keys() == {*Told, *Asked}
+    assert messages.keys() == {*Outgoing, *Incoming}
     channel = document["channels"]["session"]
-    assert channel["messages"].keys() == messages.keys() - {Told.HEARTBEAT}  # a stream's only
+    assert channel["messages"].keys() == messages.keys() - {Outgoing.HEARTBEAT}  # a stream's only
     assert set(channel["x-close-codes"]) == {str(int(code)) for code in Close}
     schemas = document["components"]["schemas"]
     assert schemas["ErrorMessage"]["properties"]["code"]["enum"] == ERROR_CODES

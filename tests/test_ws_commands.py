@@ -21,7 +21,7 @@ from syncapp.dev.servers import Valkey
 from syncapp.domain.commands import COMMANDS
 from syncapp.errors import StoreUnavailable, SyncError
 from syncapp.realtime.protocol import Close, Command, parse
-from syncapp.server.command_queue import MOST_IN_FLIGHT, Crew, Inbox
+from syncapp.server.command_queue import MOST_IN_FLIGHT, CommandPool, CommandQueue
 
 from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
 
@@ -319,8 +319,8 @@ def asked(id: int) -> Command:  # noqa: A002 - the field's name
 
 
 def test_commands_of_a_connection_run_one_after_the_other_while_those_of_others_go_on() -> None:
-    crew, owners = Crew(4), [Recorded() for _ in range(10)]
-    inboxes = [Inbox(crew, 5, owner) for owner in owners]
+    crew, owners = CommandPool(4), [Recorded() for _ in range(10)]
+    inboxes = [CommandQueue(crew, 5, owner) for owner in owners]
     for i in range(MOST_IN_FLIGHT):
         for inbox in inboxes:
             inbox.put(asked(i))
@@ -330,9 +330,9 @@ def test_commands_of_a_connection_run_one_after_the_other_while_those_of_others_
 
 
 def test_what_waits_behind_a_failure_of_the_store_or_too_long_is_not_run() -> None:
-    crew, owner = Crew(1), Recorded(store_is_away=True)
+    crew, owner = CommandPool(1), Recorded(store_is_away=True)
     owner.takes_answers = False
-    inbox = Inbox(crew, 1.0, owner)
+    inbox = CommandQueue(crew, 1.0, owner)
     for i in range(4):
         inbox.put(asked(i))
     assert not owner.done

@@ -70,7 +70,7 @@ def client_of(forwarded: str | None, hops: int, peer: str) -> str:
     return str(address) if address else peer
 
 
-class Forwarded:
+class ForwardedFor:
     """WSGI middleware that replaces the proxy's address by the client's."""
 
     def __init__(self, app: WSGIApplication, hops: int) -> None:

@@ -80,7 +80,7 @@ class Buckets:
         return min(self._burst, tokens + (now_s - at_s) * self._per_s)
 
 
-class Limits:
+class RateLimits:
     """What one address may add to the store; a limit is off when its setting is 0.
 
     A command is charged before it runs. The charge is refunded if the command was refused or turned out to be a

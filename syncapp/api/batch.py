@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, current_app, request
 
-from syncapp.access.rate_limits import Limits
+from syncapp.access.rate_limits import RateLimits
 from syncapp.api import hooks, requests, responses
 from syncapp.api.batch_commands import Batch, run_each
 from syncapp.api.reference.history_schemas import BatchAnswer
@@ -42,7 +42,7 @@ def batch() -> Response:
     claim, address = requests.claim(body), request.remote_addr or ""
     hooks.take(len(asked.session_ids), counted=1)
     services = current_app.extensions["syncapp"]
-    limits: Limits = services.limits
+    limits: RateLimits = services.limits
     store: SessionStore = services.store
     found = run_each(asked.session_ids, lambda session: limits.run(store, address, asked.command, session, body, claim))
     results = [_item(*each) for each in zip(asked.session_ids, found, strict=True)]

@@ -21,7 +21,7 @@ from syncapp.api.reference.schemas import Body, ErrorAnswer, answers, documented
 from syncapp.domain.query import Query
 from syncapp.domain.schemas import session_id
 from syncapp.history.export import CONTENT_TYPES, FORMS
-from syncapp.history.queries import Cycles, History, Page
+from syncapp.history.queries import Cycles, HistoryQueries, Page
 from syncapp.history.query_params import AtQuery, EventsQuery, ExportQuery, HistoryQuery
 
 blueprint = Blueprint("history", __name__, url_prefix="/v1")
@@ -29,9 +29,9 @@ Asked = TypeVar("Asked", bound=Query)
 FILES: Body = {"application/json": ExportAnswer, "application/x-ndjson": str, "text/csv": str}
 
 
-def history() -> History:
+def history() -> HistoryQueries:
     """Return the application's history."""
-    found: History = current_app.extensions["syncapp"].history
+    found: HistoryQueries = current_app.extensions["syncapp"].history
     return found
 
 

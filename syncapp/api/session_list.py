@@ -8,7 +8,7 @@ from syncapp.api import responses
 from syncapp.api.reference.history_schemas import ListAnswer
 from syncapp.api.reference.schemas import answers, documented
 from syncapp.store.list_query import SessionsQuery
-from syncapp.store.session_list import LiveSessions
+from syncapp.store.session_list import SessionList
 
 blueprint = Blueprint("listing", __name__, url_prefix="/v1/sessions")
 
@@ -22,7 +22,7 @@ def list_sessions() -> Response:
     on while there is a `next_cursor`. `metadata.<key>=<value>` asks for a member of the metadata. While `complete` is
     false, sessions may be missing.
     """
-    live: LiveSessions = current_app.extensions["syncapp"].live_sessions
+    live: SessionList = current_app.extensions["syncapp"].live_sessions
     page = live.page(SessionsQuery.from_args(request.args.to_dict(flat=False)))
     document = {
         "sessions": [each.document(page.now_ms) for each in page.sessions],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, request
 
-from syncapp.access.rate_limits import Limits
+from syncapp.access.rate_limits import RateLimits
 from syncapp.api import requests, responses
 from syncapp.api.etags import ANY
 from syncapp.api.reference.parameters import CommandHeaders, CreateHeaders, ReadHeaders, ReadQuery
@@ -22,7 +22,7 @@ from syncapp.domain.schemas import CreateSession, session_id
 from syncapp.domain.validation import Request
 from syncapp.errors import Conflict, PreconditionFailed
 from syncapp.server.admission import only
-from syncapp.server.sse import Poll
+from syncapp.server.sse import LongPoll
 from syncapp.store.sessions import SessionStore
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/v1/sessions")
@@ -47,7 +47,7 @@ def store() -> SessionStore:
 
 def limited(name: str, session: str, asked: Request) -> Result:
     """Run a command within the limits of this request's address."""
-    limits: Limits = current_app.extensions["syncapp"].limits
+    limits: RateLimits = current_app.extensions["syncapp"].limits
     return limits.run(store(), request.remote_addr or "", name, session, asked, requests.claim(asked))
 
 
@@ -117,7 +117,7 @@ def read(session: str) -> Response:
 def wait(session: str, known: Order, wait_ms: int) -> Response:
     """Return the next version, or 304 when there is none in time; the hub tells, Redis is not asked again."""
     services = current_app.extensions["syncapp"]
-    guards, poll = services.guards, Poll(known)
+    guards, poll = services.guards, LongPoll(known)
     guards.draining.check()
     told = guards.watchdog.told(request.environ.get("gunicorn.socket"), poll.leave)
     with guards.quotas.hold(session, request.remote_addr or ""), guards.draining.told(poll.leave), told:

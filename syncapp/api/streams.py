@@ -15,7 +15,7 @@ from syncapp.api.reference.schemas import (
 )
 from syncapp.domain.schemas import session_id
 from syncapp.server import admission
-from syncapp.server.sse import Stream
+from syncapp.server.sse import EventStream
 
 blueprint = Blueprint("streams", __name__, url_prefix="/v1/sessions")
 
@@ -36,13 +36,15 @@ def stream(session: str) -> Response:
     services = current_app.extensions["syncapp"]
     guards = services.guards
     guards.check_origin()
-    wish = admission.wish(session_id(session))
+    wish = admission.watch_request(session_id(session))
     wish = wish._replace(claim=requests.last_event() or wish.claim)
     guards.draining.check()
     raw = request.environ.get("gunicorn.socket")
     with ExitStack() as stack:
         stack.enter_context(guards.quotas.hold(wish.session_id, request.remote_addr or ""))
-        told = Stream(services.hub, services.settings, guards.watchdog, wish, raw if request.method == "GET" else None)
+        told = EventStream(
+            services.hub, services.settings, guards.watchdog, wish, raw if request.method == "GET" else None
+        )
         stack.enter_context(guards.draining.told(told.leave))
         headers = {"X-Accel-Buffering": "no"}
         answer = Response(told.chunks(), content_type="text/event-stream", headers=headers)

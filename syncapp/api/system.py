@@ -16,7 +16,7 @@ from syncapp.api import responses
 from syncapp.api.reference import openapi
 from syncapp.api.reference.schemas import VERSION, answers, documented
 from syncapp.api.reference.system_schemas import AuditQueueAnswer, HealthAnswer, ReadyAnswer, TimeAnswer, UnreadyAnswer
-from syncapp.audit.queue_stats import Queue
+from syncapp.audit.queue_stats import QueueStats
 from syncapp.errors import StoreUnavailable
 from syncapp.store.client import TRANSLATION
 
@@ -78,9 +78,9 @@ def audit_queue() -> Response:
     return responses.data(asdict(_queue()))
 
 
-def _queue() -> Queue:
+def _queue() -> QueueStats:
     """Return the counts of the audit queue. Raises `StoreUnavailable` on any error from Redis."""
-    queue: Callable[[], Queue] = current_app.extensions["syncapp"].queue
+    queue: Callable[[], QueueStats] = current_app.extensions["syncapp"].queue
     try:
         with TRANSLATION:
             return queue()

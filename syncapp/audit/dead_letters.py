@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from syncapp.audit.event import Entry
+from syncapp.audit.event import OutboxEntry
 from syncapp.audit.log import AuditLog
 from syncapp.postgres.database import Database
 
@@ -39,7 +39,7 @@ class DeadLetters:
                 if is_dropped:
                     left += 1
                     continue
-                stored = audit.store([Entry(bucket, stream_id, bytes(raw))])
+                stored = audit.store([OutboxEntry(bucket, stream_id, bytes(raw))])
                 if stored.new + stored.repeated:
                     with self._database.transaction() as cursor:
                         cursor.execute(_DONE, [last])

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from syncapp.audit.event import Entry
+from syncapp.audit.event import OutboxEntry
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
 from syncapp.errors import one_line
@@ -112,7 +112,7 @@ class Drain:
             self._busy.discard(bucket)
             return came
 
-    def _move(self, bucket: int, read: Callable[[int, int], list[Entry]]) -> int:
+    def _move(self, bucket: int, read: Callable[[int, int], list[OutboxEntry]]) -> int:
         """Move one batch: read, store, and only then acknowledge; return its size."""
         entries = read(bucket, self._batch)
         if entries:

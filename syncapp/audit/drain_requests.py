@@ -19,7 +19,7 @@ _BEAT_S = 5.0
 _AGAIN_S = 1.0  # after a nudge that failed
 
 
-class Nudger:
+class DrainRequests:
     """Asks for drains without making the caller wait: its own thread calls `act(bucket)`.
 
     A nudge that fails is tried again each second: after a restart of Redis every old connection fails once.

@@ -95,7 +95,7 @@ _read_message = Decoder(_Message).decode
 _read_patch = Decoder(_Patch).decode
 
 
-class Entry(NamedTuple):
+class OutboxEntry(NamedTuple):
     """One entry of a bucket's outbox stream; raw is None when it was deleted while it was pending."""
 
     bucket: int
@@ -103,7 +103,7 @@ class Entry(NamedTuple):
     raw: bytes | None
 
 
-class Event(NamedTuple):
+class AuditEvent(NamedTuple):
     """What a message tells; one commit of one session.
 
     copied: its row of `sync_events` as a tuple of binary COPY. at_ms: when it took effect. newest: values of NEWEST.
@@ -111,7 +111,7 @@ class Event(NamedTuple):
     and what was granted, if it tells that.
     """
 
-    entry: Entry
+    entry: OutboxEntry
     key: tuple[str, int, int]
     content_hash: bytes
     copied: bytes
@@ -121,7 +121,7 @@ class Event(NamedTuple):
     people: list[tuple[str, Settled, Granted | None]]
 
     @classmethod
-    def parse(cls, entry: Entry) -> Self:
+    def parse(cls, entry: OutboxEntry) -> Self:
         """Read an entry's message. A message that is none raises whatever it trips over."""
         raw = entry.raw or b""
         message = _read_message(raw)

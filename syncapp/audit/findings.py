@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class AuditFault:
     """A fault of a session: the epoch and version of its first bad row, and what is wrong with the row."""
 
     session_id: str
@@ -41,7 +41,7 @@ class Fork:
         )
 
 
-class Bad(Exception):
+class BadRow(Exception):
     """A row that is not as committed; `place` is its epoch and version."""
 
     def __init__(self, epoch: int, version: int, what: str) -> None:

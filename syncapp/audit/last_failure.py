@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from syncapp.postgres.failures import CATEGORIES, Trouble, trouble_of
+from syncapp.postgres.failures import CATEGORIES, Failure, failure_of
 from syncapp.store.keys import Keyspace
 
 _FIELD = "trouble"
@@ -19,7 +19,7 @@ _KEPT_S = 600.0  # drains that keep failing report more often than this
 _CLEARED_EVERY_S = 10.0
 
 
-class LastDrain:
+class LastFailure:
     """Records and returns how the last drains went."""
 
     def __init__(self, client: redis.Redis, keyspace: Keyspace) -> None:
@@ -29,7 +29,7 @@ class LastDrain:
 
     def failed(self, error: BaseException) -> None:
         """Record that a drain failed, if the error is about PostgreSQL."""
-        trouble = trouble_of(error)
+        trouble = failure_of(error)
         if trouble:
             self._cleared_s = float("-inf")
             with contextlib.suppress(redis.RedisError):
@@ -43,7 +43,7 @@ class LastDrain:
                 self._client.hdel(self._key, _FIELD)
                 self._cleared_s = now_s
 
-    def read(self) -> Trouble | None:
+    def read(self) -> Failure | None:
         """Return what the last drain found, if it failed recently; None if Redis does not have it."""
         try:
             noted: Any = self._client.hget(self._key, _FIELD)
@@ -52,4 +52,4 @@ class LastDrain:
         category, _, at_s = (noted.decode() if isinstance(noted, bytes) else noted or "").partition(" ")
         if category not in CATEGORIES or not at_s.isdigit() or time.time() > int(at_s) + _KEPT_S:
             return None
-        return Trouble.of(category, ", as the last drain found")
+        return Failure.of(category, ", as the last drain found")

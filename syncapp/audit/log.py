@@ -16,7 +16,7 @@ import structlog
 
 from syncapp import metrics
 from syncapp.audit.copy_format import COLUMNS, COPY_BEGIN, COPY_END
-from syncapp.audit.event import Entry, Event
+from syncapp.audit.event import AuditEvent, OutboxEntry
 from syncapp.audit.totals import Totals
 from syncapp.errors import one_line
 from syncapp.postgres.database import Cursor, Database
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 _CONFLICTS = frozenset({"40001", "40P01"})  # serialization failure, deadlock: the next attempt goes through
 _CONFLICT_ATTEMPTS = 5
 _REFUSALS = ("22", "23", "54")  # classes of SQLSTATE that blame the data: values, constraints, limits
-_key = itemgetter(Event._fields.index("key"))
+_key = itemgetter(AuditEvent._fields.index("key"))
 _MOST_NAMED = 10
 _MOST_SHOWN = 2000
 _T = TypeVar("_T")
@@ -50,10 +50,10 @@ ON CONFLICT DO NOTHING
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A message that could not be stored; kind is `refused` or `divergent`."""
 
-    entry: Entry
+    entry: OutboxEntry
     kind: str
     error: str
 
@@ -64,7 +64,7 @@ class Stored:
 
     new: int = 0
     repeated: int = 0
-    letters: tuple[Letter, ...] = ()
+    letters: tuple[DeadLetter, ...] = ()
 
     def __add__(self, other: Stored) -> Stored:
         return Stored(self.new + other.new, self.repeated + other.repeated, self.letters + other.letters)
@@ -80,7 +80,7 @@ class AuditLog:
         self._database = database
         self._alert = alert or log.critical
 
-    def store(self, entries: Iterable[Entry]) -> Stored:
+    def store(self, entries: Iterable[OutboxEntry]) -> Stored:
         """Store entries in one transaction; afterwards each is in the log or among the dead letters.
 
         Empty entries are passed over. When PostgreSQL refuses an event for what it is, the others are
@@ -92,9 +92,9 @@ class AuditLog:
             if entry.raw is None:
                 continue
             try:
-                events.append(Event.parse(entry))
+                events.append(AuditEvent.parse(entry))
             except Exception as error:  # noqa: BLE001 whatever is wrong with a message, the others are stored
-                refused.append(Letter(entry, "refused", f"{type(error).__name__}: {one_line(error)}"))
+                refused.append(DeadLetter(entry, "refused", f"{type(error).__name__}: {one_line(error)}"))
         # One order for all transactions: two that meet in the same rows wait for each other, and do not deadlock.
         events.sort(key=_key)
         done: list[Stored] = []
@@ -108,7 +108,7 @@ class AuditLog:
             self._report(stored.letters)
         return stored
 
-    def _store(self, events: Sequence[Event], done: list[Stored]) -> None:
+    def _store(self, events: Sequence[AuditEvent], done: list[Stored]) -> None:
         """Store events in one transaction, or in halves until the one to blame is alone; add what was done."""
         if not events:
             return
@@ -122,17 +122,17 @@ class AuditLog:
             if isinstance(error, psycopg2.Error) and not (code or "").startswith(_REFUSALS):
                 raise
             if len(events) == 1:
-                self._keep([Letter(events[0].entry, "refused", f"{code}: {one_line(error)}")], done)
+                self._keep([DeadLetter(events[0].entry, "refused", f"{code}: {one_line(error)}")], done)
                 return
             middle = len(events) // 2
             self._store(events[:middle], done)
             self._store(events[middle:], done)
 
-    def _keep(self, letters: Sequence[Letter], done: list[Stored]) -> None:
+    def _keep(self, letters: Sequence[DeadLetter], done: list[Stored]) -> None:
         if letters:
             done.append(Stored(letters=self._write(lambda cursor: _bury(cursor, letters))))
 
-    def _report(self, letters: Sequence[Letter]) -> None:
+    def _report(self, letters: Sequence[DeadLetter]) -> None:
         """Count dead letters, and alert once for all of a kind."""
         for kind, counter in (("refused", metrics.DEAD_LETTERS), ("divergent", metrics.DIVERGENCES)):
             some = [letter for letter in letters if letter.kind == kind]
@@ -160,19 +160,19 @@ class AuditLog:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _append(cursor: Cursor, events: Sequence[Event]) -> Stored:
+def _append(cursor: Cursor, events: Sequence[AuditEvent]) -> Stored:
     """Append events to the log and to the totals. Raises `UniqueViolation` when one of them is there."""
     _copy(cursor, "sync_events", events)
     Totals(events).write(cursor)
     return Stored(len(events))
 
 
-def _copy(cursor: Cursor, table: str, events: Sequence[Event]) -> None:
+def _copy(cursor: Cursor, table: str, events: Sequence[AuditEvent]) -> None:
     rows = b"".join([COPY_BEGIN, *[event.copied for event in events], COPY_END])
     cursor.copy_expert(_COPY.format(table), BytesIO(rows), _COPY_BYTES)
 
 
-def _merge(cursor: Cursor, events: Sequence[Event]) -> Stored:
+def _merge(cursor: Cursor, events: Sequence[AuditEvent]) -> Stored:
     """Append to the log those events that are not there, and these to the totals; tell repeats from divergences."""
     cursor.execute(_MAKE_INCOMING)
     _copy(cursor, "incoming", events)
@@ -191,19 +191,21 @@ def _merge(cursor: Cursor, events: Sequence[Event]) -> Stored:
     return Stored(len(new), len(known) - len(divergent), _bury(cursor, divergent))
 
 
-def _divergent(cursor: Cursor, known: Sequence[Event]) -> list[Letter]:
+def _divergent(cursor: Cursor, known: Sequence[AuditEvent]) -> list[DeadLetter]:
     """Return, of events whose keys are in the log, those that say something else than the log does."""
     keys = [dict(zip(("session_id", "epoch", "version"), event.key, strict=True)) for event in known]
     cursor.execute(_SELECT_HASHES, [orjson.dumps(keys).decode()])
     hashes = {tuple(key): bytes(content_hash) for *key, content_hash in cursor.fetchall()}
     return [
-        Letter(event.entry, "divergent", "session {}, epoch {}, version {}: another event is stored".format(*event.key))
+        DeadLetter(
+            event.entry, "divergent", "session {}, epoch {}, version {}: another event is stored".format(*event.key)
+        )
         for event in known
         if hashes[event.key] != event.content_hash
     ]
 
 
-def _bury(cursor: Cursor, letters: Iterable[Letter]) -> tuple[Letter, ...]:
+def _bury(cursor: Cursor, letters: Iterable[DeadLetter]) -> tuple[DeadLetter, ...]:
     """Keep dead letters; return those that were not kept before."""
     kept = []
     for letter in letters:

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from syncapp.audit.findings import Bad
+from syncapp.audit.findings import BadRow
 from syncapp.domain.session import Session, patch_of
 from syncapp.postgres.database import Connection, Cursor
 
@@ -39,7 +39,7 @@ ORDER BY epoch DESC, version DESC LIMIT 1
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class ForkPath:
     """How dead letters connect a message to the log.
 
     epoch: of the letters. first, last: their versions. root: the hash that version 1 names, if that is a letter, too;
@@ -60,10 +60,10 @@ class Forks:
         self._connection = connection
         self._session_id = session_id
 
-    def way(self, epoch: int, version: int, named: bytes) -> Way | None:
+    def way(self, epoch: int, version: int, named: bytes) -> ForkPath | None:
         """Return how dead letters connect a message that names `named`, of this epoch and version, to a row.
 
-        None if letters do not close the gap. Raises `Bad` for a row other than the one that a letter of its key found.
+        None if dead letters do not close the gap. Raises `BadRow` for another row than a letter of its key found.
         """
         first, parts, is_row = version + 1, _Parts(), False
         with self._connection.cursor() as cursor:
@@ -84,7 +84,7 @@ class Forks:
                     break
                 parts.add(message)
                 at, wanted = at - 1, bytes.fromhex(message["previous"])
-        return Way(epoch, first, version, root, parts.state(self._session_id))
+        return ForkPath(epoch, first, version, root, parts.state(self._session_id))
 
     def earlier(self, epoch: int, named: bytes) -> tuple[int, int, bool] | None:
         """Return the epoch and version, in an earlier epoch, of the message with this hash, and whether it is a row.
@@ -123,9 +123,9 @@ class Forks:
             if _hash(raw) != wanted or sha256(raw).digest() != bytes(content_hash):
                 continue
             if row_hash is None:
-                raise Bad(epoch, version, "is missing; a dead letter shows that another event was stored")
+                raise BadRow(epoch, version, "is missing; a dead letter shows that another event was stored")
             if stored_hash is not None and not is_redriven and bytes(stored_hash) != bytes(row_hash):
-                raise Bad(epoch, version, "was changed: a dead letter of this version found another row")
+                raise BadRow(epoch, version, "was changed: a dead letter of this version found another row")
             return orjson.loads(raw), False
         return None, False
 

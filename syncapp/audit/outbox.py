@@ -14,7 +14,7 @@ from typing import Any
 import redis
 from redis.exceptions import ResponseError
 
-from syncapp.audit.event import Entry
+from syncapp.audit.event import OutboxEntry
 from syncapp.store.client import TRANSLATION
 from syncapp.store.keys import AUDIT_GROUP, Keyspace
 
@@ -38,7 +38,7 @@ end
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class OutboxBacklog:
     """What is in a bucket's stream: entries nobody has read, entries read but not acknowledged.
 
     oldest_age_ms: since the oldest of them was committed, by the server's clock; None when there is none.
@@ -77,7 +77,7 @@ class Outbox:
         """Every bucket."""
         return range(self._keys.buckets)
 
-    def read_pending(self, bucket: int, count: int) -> list[Entry]:
+    def read_pending(self, bucket: int, count: int) -> list[OutboxEntry]:
         """Return entries read before and not acknowledged, by this reader or by one they are taken over from.
 
         At most `count`, or 100. To get further ones, acknowledge these first. Raises what redis raises.
@@ -93,12 +93,12 @@ class Outbox:
             self._taken_over.add(bucket)
         return entries
 
-    def read_new(self, bucket: int, count: int) -> list[Entry]:
+    def read_new(self, bucket: int, count: int) -> list[OutboxEntry]:
         """Return entries nobody has read, oldest first: at most `count`, and not much more than 4 MiB.
 
         Raises what redis raises.
         """
-        entries: list[Entry] = []
+        entries: list[OutboxEntry] = []
         size = 0
         while len(entries) < count and size < _READ_BYTES:
             asked = min(count - len(entries), _READ_AT_ONCE)
@@ -109,13 +109,13 @@ class Outbox:
             size += sum(len(entry.raw or b"") for entry in more)
         return entries
 
-    def acknowledge(self, bucket: int, entries: Sequence[Entry]) -> None:
+    def acknowledge(self, bucket: int, entries: Sequence[OutboxEntry]) -> None:
         """Remove entries that are safe in PostgreSQL. Raises what redis raises."""
         key, ids = self._keys.outbox(bucket), [entry.stream_id for entry in entries]
         if ids:
             self._remove(keys=[key], args=[AUDIT_GROUP, *ids])
 
-    def backlogs(self) -> dict[int, Backlog]:
+    def backlogs(self) -> dict[int, OutboxBacklog]:
         """Return what is in each stream, by bucket. Raises what redis raises."""
         with self._client.pipeline(transaction=False) as pipe:
             for bucket in self.buckets:
@@ -151,7 +151,7 @@ class Outbox:
         with TRANSLATION:
             return self.holds(session_id)
 
-    def _read(self, bucket: int, start: str, count: int) -> list[Entry]:
+    def _read(self, bucket: int, start: str, count: int) -> list[OutboxEntry]:
         streams: Any = {self._keys.outbox(bucket): start}
         found = self._with_group(
             bucket, lambda: self._client.xreadgroup(AUDIT_GROUP, self._reader, streams, count=count)
@@ -181,23 +181,23 @@ class Outbox:
                 raise
 
 
-def _entry(bucket: int, stream_id: bytes | str, fields: dict[Any, Any] | None) -> Entry:
+def _entry(bucket: int, stream_id: bytes | str, fields: dict[Any, Any] | None) -> OutboxEntry:
     """Return an entry of one field; it has none when it was deleted while it was pending."""
     raw = next(iter((fields or {}).values()), None)
-    return Entry(
+    return OutboxEntry(
         bucket,
         stream_id.decode() if isinstance(stream_id, bytes) else stream_id,
         raw.encode() if isinstance(raw, str) else raw,
     )
 
 
-def _backlog(now_ms: int, length: Any, pending: Any, oldest: Any) -> Backlog:
+def _backlog(now_ms: int, length: Any, pending: Any, oldest: Any) -> OutboxBacklog:
     for answer in (length, oldest, pending):
         if isinstance(answer, Exception) and not str(answer).startswith("NOGROUP"):
             raise answer
     active = 0 if isinstance(pending, Exception) else int(pending["pending"])  # no group yet: nobody has read
     if not oldest:
-        return Backlog(0, active, None)
+        return OutboxBacklog(0, active, None)
     stream_id = oldest[0][0]
     since_ms = int((stream_id.decode() if isinstance(stream_id, bytes) else stream_id).split("-")[0])
-    return Backlog(max(0, length - active), active, max(0, now_ms - since_ms))
+    return OutboxBacklog(max(0, length - active), active, max(0, now_ms - since_ms))

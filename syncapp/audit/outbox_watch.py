@@ -9,7 +9,7 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from syncapp.audit.outbox import Backlog, Outbox
+from syncapp.audit.outbox import Outbox, OutboxBacklog
 from syncapp.errors import one_line
 
 log = structlog.get_logger(__name__)
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 _INTERVAL_S = 5.0
 
 
-class Watch:
+class OutboxWatch:
     """Has buckets with events drained, and alerts if events wait too long or the buckets cannot be read.
 
     ask(bucket) has a bucket drained; alert(kind, **context) alerts people. Neither raises.
@@ -82,7 +82,7 @@ class Watch:
             if backlog.waiting or backlog.active:
                 self._ask(bucket)
 
-    def _alert_late(self, backlogs: Mapping[int, Backlog]) -> None:
+    def _alert_late(self, backlogs: Mapping[int, OutboxBacklog]) -> None:
         ages_ms = {bucket: backlog.oldest_age_ms or 0 for bucket, backlog in backlogs.items()}
         self._oldest_ms = max(ages_ms.values())
         late = sorted(bucket for bucket, age_ms in ages_ms.items() if age_ms > self._lag_alert_ms)

@@ -26,7 +26,7 @@ _SLOTS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class QueueStats:
     """The audit queue at an instant.
 
     waiting: events nobody has read; active: read and not acknowledged; completed: stored since the store was made;
@@ -43,7 +43,7 @@ class Queue:
     rate_per_s: float
 
 
-class Tally:
+class QueueCounts:
     """Counts, and reads the counts; delayed() tells how many retries are scheduled."""
 
     def __init__(self, client: redis.Redis, keyspace: Keyspace, delayed: Callable[[], int] = lambda: 0) -> None:
@@ -95,13 +95,13 @@ class Tally:
         """Set how many dead letters there are, as PostgreSQL counts them. Raises what redis raises."""
         self._client.hset(self._keys.tally(), "failed", str(failed))
 
-    def read(self) -> Queue:
+    def read(self) -> QueueStats:
         """Return the queue now. Raises what redis raises."""
         backlogs = self._outbox.backlogs().values()
         slot = self._now_slot()
         completed, failed = self._client.hmget(self._keys.tally(), ["completed", "failed"])
         recent: Any = self._client.mget([self._keys.drained(slot - back) for back in range(1, _SLOTS + 1)])
-        return Queue(
+        return QueueStats(
             waiting=sum(backlog.waiting for backlog in backlogs),
             active=sum(backlog.active for backlog in backlogs),
             completed=int(completed or 0),

@@ -19,7 +19,7 @@ _FORGET_S = 60.0  # a failure this long after the last one begins a new row
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class DrainFailure:
     """A bucket's latest failed drain.
 
     count: how many in a row so far. retry_in_s: until Huey's retry; held_s: how long other drains leave the bucket
@@ -32,7 +32,7 @@ class Failure:
     of: str | None
 
 
-class Retries:
+class RetrySchedule:
     """Counts failures by bucket; thread-safe."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Retries:
         self._backoff = backoff
         self._clock = clock
         self._lock = threading.Lock()
-        self._failures: dict[int, tuple[Failure, float]] = {}
+        self._failures: dict[int, tuple[DrainFailure, float]] = {}
 
     def held_s(self, bucket: int) -> float:
         """Return how long a bucket is still held; 0 if it is not held."""
@@ -57,7 +57,7 @@ class Retries:
             found = self._failures.get(bucket)
             return found[0].count if found else 0
 
-    def failed(self, bucket: int, of: str | None) -> Failure:
+    def failed(self, bucket: int, of: str | None) -> DrainFailure:
         """Record a failed drain and hold the bucket for the retry; after the last retry the count begins anew."""
         with self._lock:
             now_s = self._clock()
@@ -67,7 +67,7 @@ class Retries:
                 count = before.count + 1
             is_last = count > self._retries
             retry_in_s = self._delay_s if is_last else self._delay_s * self._backoff ** (count - 1)
-            failure = Failure(count, retry_in_s, retry_in_s if is_last else retry_in_s + _SLACK_S, of)
+            failure = DrainFailure(count, retry_in_s, retry_in_s if is_last else retry_in_s + _SLACK_S, of)
             self._failures[bucket] = (failure, now_s + failure.held_s)
             return failure
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from syncapp.audit.event import GRANTED, NEWEST, SETTLED, Event, Granted, Row, Settled, hex_of
+from syncapp.audit.event import GRANTED, NEWEST, SETTLED, AuditEvent, Granted, Row, Settled, hex_of
 from syncapp.domain.instants import iso
 from syncapp.postgres.database import Cursor
 
@@ -101,7 +101,7 @@ class _Participant:
 class _Session:
     """What is known of a session: its newest event, what only some events of that epoch told, and its participants."""
 
-    event: Event
+    event: AuditEvent
     told: Row
     people: dict[str, _Participant]
 
@@ -116,7 +116,7 @@ class _Session:
 class Totals:
     """Rows of sessions and of participants; what no event told is absent."""
 
-    def __init__(self, events: Iterable[Event] = ()) -> None:
+    def __init__(self, events: Iterable[AuditEvent] = ()) -> None:
         """Fold events that come in order of (epoch, version)."""
         self._sessions: dict[str, _Session] = {}
         for event in events:
@@ -136,7 +136,7 @@ class Totals:
             for name, person in session.people.items()
         }
 
-    def add(self, event: Event) -> None:
+    def add(self, event: AuditEvent) -> None:
         """Fold one more event, later in its session than those before."""
         _, key, _, _, at_ms, _, told, people = event
         session_id, epoch, _ = key

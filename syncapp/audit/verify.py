@@ -19,8 +19,8 @@ from typing import Any
 
 import orjson
 
-from syncapp.audit.event import GRANTED, Entry, Event, Row
-from syncapp.audit.findings import Bad, Fault, Fork
+from syncapp.audit.event import GRANTED, AuditEvent, OutboxEntry, Row
+from syncapp.audit.findings import AuditFault, BadRow, Fork
 from syncapp.audit.log_forks import Forks
 from syncapp.audit.totals import Totals
 from syncapp.domain.session import Session, patch_of
@@ -50,14 +50,14 @@ _TOLD = [
 
 
 @dataclass(slots=True)
-class Checked:
+class VerifyResult:
     """What was read so far."""
 
     sessions: int = 0
     events: int = 0
 
 
-def verify(database_url: str, checked: Checked, session_id: str | None = None) -> Iterator[Fault | Fork]:
+def verify(database_url: str, checked: VerifyResult, session_id: str | None = None) -> Iterator[AuditFault | Fork]:
     """Yield forks and faults of all sessions, or of one; counts what it reads. Raises what psycopg2 raises."""
     where, arguments = ("WHERE session_id = %s", [session_id]) if session_id else ("", [])
     with contextlib.closing(connect(database_url)) as connection:
@@ -79,9 +79,9 @@ def verify(database_url: str, checked: Checked, session_id: str | None = None) -
                     checked.events += 1
                     history.read(row)
                 history.compare(known)
-            except Bad as bad:
+            except BadRow as bad:
                 yield from history.forks
-                yield Fault(each, *bad.place, str(bad))
+                yield AuditFault(each, *bad.place, str(bad))
                 checked.events += sum(1 for _ in rows)
             else:
                 yield from history.forks
@@ -106,47 +106,47 @@ class _History:
         self.forks: list[Fork] = []
 
     def read(self, row: tuple[Any, ...]) -> None:
-        """Check the next row. Raises `Bad`."""
+        """Check the next row. Raises `BadRow`."""
         _, epoch, version, text, columns = row
         last_epoch, last_version = self._order
         if epoch != last_epoch:
             last_version = 0
         if version != last_version + 1:
-            raise Bad(epoch, last_version + 1, f"is missing; the next one there is version {version}")
+            raise BadRow(epoch, last_version + 1, f"is missing; the next one there is version {version}")
         raw = text.encode()
         try:
-            event = Event.parse(Entry(0, "", raw))
+            event = AuditEvent.parse(OutboxEntry(0, "", raw))
             message = orjson.loads(raw)
         except Exception as error:  # whatever is wrong with a message, it is not what was committed
-            raise Bad(epoch, version, f"its message cannot be read: {type(error).__name__}") from error
+            raise BadRow(epoch, version, f"its message cannot be read: {type(error).__name__}") from error
         found = orjson.loads(columns)
         if name := _difference(_as_stored(orjson.loads(orjson.dumps(event.row)), found), found):
-            raise Bad(epoch, version, f"{name} is not what its message says")
+            raise BadRow(epoch, version, f"{name} is not what its message says")
         self._check_chain(epoch, version, message["previous"])
         try:
             self._check_state(epoch, version, message)
         except (KeyError, ValueError, TypeError, IndexError) as error:
-            raise Bad(epoch, version, f"its patch does not fit the state before: {type(error).__name__}") from error
+            raise BadRow(epoch, version, f"its patch does not fit the state before: {type(error).__name__}") from error
         self._totals.add(event)
         self._chain = sha1(raw, usedforsecurity=False).digest()
         self._order = (epoch, version)
 
     def compare(self, known: tuple[str, str] | None) -> None:
-        """Check the totals of the session. Raises `Bad`."""
+        """Check the totals of the session. Raises `BadRow`."""
         if known is None:
-            raise Bad(*self._order, "has no row in sync_sessions")
+            raise BadRow(*self._order, "has no row in sync_sessions")
         session, people = orjson.loads(known[0]), orjson.loads(known[1])
         newest = (session["epoch"], session["version"])
         if newest > self._order:
             if not any(low <= newest[0] < high for low, high in self._dropped):
-                raise Bad(
+                raise BadRow(
                     *newest, f"is missing; the last one there is epoch {self._order[0]}, version {self._order[1]}"
                 )
             return
         if self._suspect and session["content_hash"] == self._totals.sessions[self._session_id]["content_hash"]:
-            raise Bad(*self._suspect, _CHANGED)
+            raise BadRow(*self._suspect, _CHANGED)
         if name := self._unexplained(_of_session, self._totals.sessions[self._session_id], session):
-            raise Bad(*self._order, f"{name} in sync_sessions is not what its rows say")
+            raise BadRow(*self._order, f"{name} in sync_sessions is not what its rows say")
         expected = {name: row for (_, name), row in self._totals.participants.items()}
         found = {person["participant_id"]: person for person in people}
         if self._is_cut:
@@ -156,22 +156,22 @@ class _History:
             found = {name: _without(row, _OVER_ALL_EPOCHS) for name, row in found.items()}
         for name in sorted(expected.keys() | found.keys()):
             if bad := self._unexplained(partial(_of_person, name), expected.get(name, {}), found.get(name, {})):
-                raise Bad(*self._order, f"{bad} of participant {name} is not what its rows say")
+                raise BadRow(*self._order, f"{bad} of participant {name} is not what its rows say")
 
     def _check_chain(self, epoch: int, version: int, previous: str) -> None:
         named = bytes.fromhex(previous)
         if version == 1:
             if self._suspect:
-                raise Bad(*self._suspect, _CHANGED)
+                raise BadRow(*self._suspect, _CHANGED)
             self._before = (self._order[0], self._chain)
             self._check_first(epoch, named, self._before, f"epoch {epoch}")
         elif named != self._chain and not self._is_fork(epoch, version, named):
             # One of the two was changed; the next row shows which.
             if self._suspect:
-                raise Bad(*self._order, _CHANGED)
+                raise BadRow(*self._order, _CHANGED)
             self._suspect = self._order
         elif self._suspect:
-            raise Bad(*self._suspect, _CHANGED)
+            raise BadRow(*self._suspect, _CHANGED)
 
     def _check_first(self, epoch: int, named: bytes, before: tuple[int, bytes], what: str) -> None:
         """Check what the first message of an epoch follows: nothing, or a message of an earlier epoch.
@@ -184,10 +184,10 @@ class _History:
         elif named and named != last_hash and not self._is_named(epoch, named):
             found = self._ways.earlier(epoch, named)
             if found is None:
-                raise Bad(epoch, 1, "follows a row of an earlier epoch that is missing or was changed")
+                raise BadRow(epoch, 1, "follows a row of an earlier epoch that is missing or was changed")
             earlier_epoch, version, is_row = found
             if not is_row and not self._is_fork(earlier_epoch, version + 1, named, what):
-                raise Bad(epoch, 1, "follows a dead letter of an earlier epoch that follows no row")
+                raise BadRow(epoch, 1, "follows a dead letter of an earlier epoch that follows no row")
 
     def _is_fork(self, epoch: int, version: int, named: bytes, what: str = "") -> bool:
         """Tell whether dead letters explain the hash named by a message with this epoch and version.
@@ -211,14 +211,14 @@ class _History:
         if version == 1:
             self._state = None
             if "snapshot" not in message:
-                raise Bad(epoch, version, "the first row has no snapshot")
+                raise BadRow(epoch, version, "the first row has no snapshot")
         if message["status"] == "deleted":
             return
         state = self._state.fold(*patch_of(message)) if self._state else None
         if "snapshot" in message:
             whole = Session.from_snapshot(self._session_id, message["snapshot"])
             if state not in (None, whole):
-                raise Bad(epoch, version, "its snapshot is not what the patches up to it make")
+                raise BadRow(epoch, version, "its snapshot is not what the patches up to it make")
             state = whole
         self._state = state
 
@@ -228,7 +228,7 @@ class _History:
             cursor.execute(_IS_NAMED, [self._session_id, epoch, named])
             return cursor.fetchone() == (True,)
 
-    def _unexplained(self, told_by: Callable[[Event], Row], expected: Row, found: Row) -> str | None:
+    def _unexplained(self, told_by: Callable[[AuditEvent], Row], expected: Row, found: Row) -> str | None:
         """Return the name of the first column that differs, unless a fork of its epoch explains it.
 
         In a fork, both branches may have set a column that only some commits set; it keeps the value of the first row.
@@ -239,18 +239,18 @@ class _History:
         left = [names for names in _TOLD if any(not _is_same(expected.get(name), found.get(name)) for name in names)]
         explained: set[str] = set()
         for (text,) in _stream(self._connection, "told", _MESSAGES, [self._session_id, epoch]) if left else ():
-            row = told_by(Event.parse(Entry(0, "", text.encode())))
+            row = told_by(AuditEvent.parse(OutboxEntry(0, "", text.encode())))
             for names in left:
                 if all(name in row and _is_same(row[name], found.get(name)) for name in names):
                     explained |= names
         return _difference(_without(expected, explained), _without(found, explained))
 
 
-def _of_session(event: Event) -> Row:
+def _of_session(event: AuditEvent) -> Row:
     return event.told
 
 
-def _of_person(name: str, event: Event) -> Row:
+def _of_person(name: str, event: AuditEvent) -> Row:
     granted = next((granted for person, _, granted in event.people if person == name), None)
     return dict(zip(GRANTED, granted, strict=True)) if granted else {}
 

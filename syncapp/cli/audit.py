@@ -18,11 +18,11 @@ from syncapp.audit.drain import Drain
 from syncapp.audit.findings import Fork
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
-from syncapp.audit.queue_stats import Tally
-from syncapp.audit.verify import Checked, verify
+from syncapp.audit.queue_stats import QueueCounts
+from syncapp.audit.verify import VerifyResult, verify
 from syncapp.config import Settings
 from syncapp.errors import one_line
-from syncapp.history.consistency import Parity
+from syncapp.history.consistency import Consistency
 from syncapp.postgres.database import Database, drop_partitions
 from syncapp.store.client import connect as connect_store
 from syncapp.store.keys import Keyspace
@@ -116,8 +116,8 @@ def _verify(settings: Settings) -> click.Command:
         Every row against its hash and its message, every chain, gap and total, every snapshot against the
         patches, and the newest commits against the store. A fork that dead letters explain is told, and no fault.
         """
-        parity = Parity(connect_store(settings), Keyspace(settings.sync_buckets), settings.database_url)
-        checked, name = Checked(), str(session) if session else None
+        parity = Consistency(connect_store(settings), Keyspace(settings.sync_buckets), settings.database_url)
+        checked, name = VerifyResult(), str(session) if session else None
         bad: set[str] = set()
         forks = 0
         with _failing_in_one_line("not everything was checked"):
@@ -164,6 +164,6 @@ def _outbox(settings: Settings) -> Outbox:
     return Outbox(client, Keyspace(settings.sync_buckets), claim_idle_s=settings.audit_claim_idle_s)
 
 
-def _tally(settings: Settings) -> Tally:
+def _tally(settings: Settings) -> QueueCounts:
     client = connect_store(settings, decode=False)
-    return Tally(client, Keyspace(settings.sync_buckets), task_queue.connect(settings).scheduled_count)
+    return QueueCounts(client, Keyspace(settings.sync_buckets), task_queue.connect(settings).scheduled_count)

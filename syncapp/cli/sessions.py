@@ -18,7 +18,7 @@ from syncapp.config import Settings
 from syncapp.domain.results import Claim
 from syncapp.domain.schemas import session_id
 from syncapp.errors import AuditIncomplete, StoreUnavailable, SyncError, one_line
-from syncapp.history.queries import History
+from syncapp.history.queries import HistoryQueries
 from syncapp.history.read_pool import ReadPool
 from syncapp.history.recovery import Outcome, Recovery
 from syncapp.history.sql import TIMEOUTS_BETWEEN
@@ -134,7 +134,7 @@ def _recovered(settings: Settings, named: Iterable[str] | None, clock: str | Non
         for reason, buckets in failures.items():
             found[_UNDRAINED] += len(buckets)
             click.echo(f"events of buckets {', '.join(map(str, buckets))} are still on their way: {reason}", err=True)
-        history = History(pool, store.time_ms)
+        history = HistoryQueries(pool, store.time_ms)
         recovery, forks = Recovery(store, history, outbox, settings, clock), history.forks()
         for each in recovery.everything() if named is None else named:
             try:

@@ -27,7 +27,7 @@ from honcho.printer import Message, Printer
 from syncapp.config import Settings, SettingsError
 from syncapp.dev.processes import Process, StartError, end_leftovers
 from syncapp.dev.servers import Servers
-from syncapp.server.listen_address import Listening
+from syncapp.server.listen_address import ListenAddress
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_LIMITS = {"CREATES_PER_MINUTE": "0", "ADDRESS_STORE_BYTES_PER_HOUR": "0", "SELF_COMMITS_PER_HOUR": "0"}
@@ -75,7 +75,7 @@ class Web(App):
 
     def __init__(self, env: Mapping[str, str], *, directory: Path, output: Path | Callable[[bytes], None]) -> None:
         super().__init__("web", env, directory=directory, output=output)
-        listening = Listening.of(Settings.from_env(env))
+        listening = ListenAddress.of(Settings.from_env(env))
         self.host, self.port, self.url = listening.reached_at, listening.port, listening.url
 
     def is_ready(self) -> bool:
@@ -99,7 +99,7 @@ def run(environ: Mapping[str, str]) -> None:
     environ = {**environ, "HOST": environ.get("HOST", "").strip() or "127.0.0.1"}
     if not any(environ.get(name, "").strip() for name in ("ALLOWED_ORIGINS", "WS_ALLOWED_ORIGINS")):
         environ["ALLOWED_ORIGINS"] = "*"  # a page under development comes from a server of its own
-    listening = Listening.of(Settings.from_env(environ))
+    listening = ListenAddress.of(Settings.from_env(environ))
     with _locked(directory):
         if end_leftovers(directory):
             print("Ended what an earlier run had left behind when it was killed.", flush=True)
@@ -151,7 +151,7 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def _check_port(listening: Listening) -> None:
+def _check_port(listening: ListenAddress) -> None:
     try:
         with socket.socket(listening.family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

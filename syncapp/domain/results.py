@@ -69,7 +69,7 @@ class Result(Struct, frozen=True):
         return self.session
 
 
-class Swept(Struct, frozen=True):
+class ExpiryResult(Struct, frozen=True):
     """What an expiry applied: the server's time in ms, and the instants (ms) at which it took effect.
 
     more: more is due than one call applies.
@@ -80,7 +80,7 @@ class Swept(Struct, frozen=True):
     more: bool
 
 
-class Peeked(Struct, frozen=True):
+class SessionPosition(Struct, frozen=True):
     """Where a session is, and the hash of its newest message."""
 
     epoch: int

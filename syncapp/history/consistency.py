@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from syncapp.audit.findings import Bad, Fault, Fork
+from syncapp.audit.findings import AuditFault, BadRow, Fork
 from syncapp.audit.log_forks import Forks
 from syncapp.domain.session_layout import order_of
 from syncapp.postgres.database import Connection, connect
@@ -30,7 +30,7 @@ FROM sync_sessions AS one JOIN sync_events USING (session_id, epoch, version) WH
 """
 
 
-class Parity:
+class Consistency:
     """Compares live sessions; the client answers in bytes or text."""
 
     def __init__(self, client: redis.Redis, keyspace: Keyspace, database_url: str) -> None:
@@ -38,7 +38,7 @@ class Parity:
         self._keys = keyspace
         self._url = database_url
 
-    def compare(self, session_id: str | None = None) -> Iterator[Fault | Fork]:
+    def compare(self, session_id: str | None = None) -> Iterator[AuditFault | Fork]:
         """Yield where the two do not agree, on all sessions or on one. Raises what redis and psycopg2 raise."""
         told: set[str] = set()
         with (
@@ -54,7 +54,7 @@ class Parity:
                         told.add(fault.session_id)
                         yield fault
 
-    def _compare(self, connection: Connection, cursor: Any, batch: list[str]) -> Iterator[Fault | Fork]:
+    def _compare(self, connection: Connection, cursor: Any, batch: list[str]) -> Iterator[AuditFault | Fork]:
         held = self._held(batch)
         waits = self._waits(batch)
         cursor.execute(_NEWEST, [batch])
@@ -69,11 +69,11 @@ class Parity:
                     yield _other(connection, each, *held[each])
             elif order > newest:
                 if each not in behind and not waits[each]:
-                    yield Fault(each, *order, "is in the store, but neither in the log nor on its way there")
+                    yield AuditFault(each, *order, "is in the store, but neither in the log nor on its way there")
             elif order != _NOWHERE:
-                yield Fault(each, *newest, f"the store is behind: it is at epoch {order[0]}, version {order[1]}")
+                yield AuditFault(each, *newest, f"the store is behind: it is at epoch {order[0]}, version {order[1]}")
             elif is_live and not waits[each]:
-                yield Fault(each, *newest, "the store does not have this session, which has not ended")
+                yield AuditFault(each, *newest, "the store does not have this session, which has not ended")
 
     def _live(self) -> Iterator[str]:
         """Yield every session that has a deadline: all live ones."""
@@ -98,14 +98,14 @@ class Parity:
             return dict(zip(names, map(bool, pipe.execute()), strict=True))
 
 
-def _other(connection: Connection, session_id: str, epoch: int, version: int, chain: str) -> Fault | Fork:
+def _other(connection: Connection, session_id: str, epoch: int, version: int, chain: str) -> AuditFault | Fork:
     """Report a store whose commit differs from the row: a fork if dead letters have that commit."""
     try:
         way = Forks(connection, session_id).way(epoch, version, bytes.fromhex(chain))
-    except Bad as bad:
-        return Fault(session_id, *bad.place, str(bad))
+    except BadRow as bad:
+        return AuditFault(session_id, *bad.place, str(bad))
     if way is None:
-        return Fault(session_id, epoch, version, "the store made another commit of this version")
+        return AuditFault(session_id, epoch, version, "the store made another commit of this version")
     goes_on = "the store (until flask sessions recover)"
     return Fork(session_id, epoch, way.first, way.last, way.last - way.first + 1, goes_on)
 

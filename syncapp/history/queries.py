@@ -22,7 +22,7 @@ from syncapp.errors import AuditIncomplete, SessionNotFound, StoreUnavailable, V
 from syncapp.history import last_known, snapshots, sql
 from syncapp.history.query_params import AtQuery, EventsQuery, HistoryQuery
 from syncapp.history.read_pool import ReadPool
-from syncapp.history.replay import Moment
+from syncapp.history.replay import PastState
 from syncapp.postgres.database import Cursor
 from syncapp.store.restore import RestorePoint
 
@@ -62,7 +62,7 @@ class Statistics:
     participants: dict[str, Cycles]
 
 
-class History:
+class HistoryQueries:
     """Answers from the log.
 
     now_ms: the server's time (ms), beyond which nothing is known. is_on_its_way: tells whether any event of a
@@ -88,7 +88,7 @@ class History:
             page = self._pool.ask(partial(_events, session_id=session_id, asked=asked, columns=columns))
             yield page.rows
 
-    def at(self, session_id: str, asked: AtQuery) -> Moment:
+    def at(self, session_id: str, asked: AtQuery) -> PastState:
         """Return a session as it was at an instant, or after a version, shown as of that commit's own instant.
 
         Raises `SessionNotFound` when there was none, `AuditIncomplete` when an event is missing that the
@@ -98,7 +98,7 @@ class History:
         if at_ms is not None and at_ms > self._latest_ms():
             raise ValidationFailed.of("time", "must not be in the future", "in_future")
 
-        def found(cursor: Cursor) -> tuple[Moment, Order]:
+        def found(cursor: Cursor) -> tuple[PastState, Order]:
             if at_ms is None:
                 moment = snapshots.after_version(cursor, session_id, asked.version or 0, asked.epoch)
             else:

@@ -21,7 +21,7 @@ from psycopg2 import extras
 
 from syncapp.errors import AuditUnavailable, one_line
 from syncapp.postgres.database import Connection, Cursor, connect
-from syncapp.postgres.failures import AWAY, Streak, Trouble, trouble_of
+from syncapp.postgres.failures import AWAY, Failure, FailureLog, failure_of
 from syncapp.postgres.idle_connections import IDLE_S, IdleCloser
 from syncapp.postgres.native_probe import native_threads
 
@@ -47,9 +47,9 @@ class ReadPool:
         # Native threads put in and take out, greenlets too: no locks here, for gevent's are no use to both.
         self._permits: deque[None] = deque([None] * connections)
         self._idle: deque[tuple[float, Connection]] = deque()  # the one used last is at the end, and is used next
-        self._away: tuple[float, Trouble] | None = None
+        self._away: tuple[float, Failure] | None = None
         self._closer = IdleCloser(self.close_idle)
-        self._streak = Streak("history")
+        self._streak = FailureLog("history")
 
     def ask(self, question: Callable[[Cursor], _T]) -> _T:
         """Call `question` in a native thread with a cursor, and return what it returns.
@@ -82,7 +82,7 @@ class ReadPool:
         except psycopg2.errors.ReadOnlySqlTransaction:
             raise  # the query is wrong, not the server
         except psycopg2.Error as error:
-            trouble = trouble_of(error)
+            trouble = failure_of(error)
             if trouble is None:
                 raise
             self._streak.note(trouble, one_line(error))
@@ -166,7 +166,7 @@ class ReadPool:
         try:
             connection = connect(self._url, connect_timeout_s=_CONNECT_TIMEOUT_S)
         except psycopg2.Error as error:
-            self._away = (time.monotonic() + _AWAY_S, trouble_of(error) or Trouble.of("failing"))
+            self._away = (time.monotonic() + _AWAY_S, failure_of(error) or Failure.of("failing"))
             raise
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
         for register in (extras.register_default_json, extras.register_default_jsonb):

@@ -15,10 +15,10 @@ import structlog
 
 from syncapp.audit.outbox import Outbox
 from syncapp.config import Settings
-from syncapp.domain.results import NO_CLAIM, Claim, Peeked
+from syncapp.domain.results import NO_CLAIM, Claim, SessionPosition
 from syncapp.domain.session import TERMINAL
 from syncapp.errors import AuditIncomplete, AuditUnavailable, Conflict, SessionExists, SessionNotFound
-from syncapp.history.queries import History
+from syncapp.history.queries import HistoryQueries
 from syncapp.metrics import RECOVERIES
 from syncapp.store.restore import RestorePoint
 from syncapp.store.sessions import SessionStore
@@ -52,14 +52,14 @@ class Recovery:
     """
 
     def __init__(
-        self, store: SessionStore, history: History, outbox: Outbox, settings: Settings, clock: str | None = None
+        self, store: SessionStore, history: HistoryQueries, outbox: Outbox, settings: Settings, clock: str | None = None
     ) -> None:
         self._store = store
         self._history = history
         self._outbox = outbox
         self._clock = clock or settings.recovery_clock
         self._kept_ms = settings.session_ttl_s * 1000
-        self._misses = Misses()
+        self._misses = MissLimiter()
 
     def on_miss(self, session_id: str) -> bool:
         """Tell whether a session that was not found is there now.
@@ -109,7 +109,7 @@ class Recovery:
     def _settle(
         self,
         session_id: str,
-        there: Peeked | None,
+        there: SessionPosition | None,
         known: RestorePoint | None,
         claim: Claim,
         forks: set[tuple[str, int]],
@@ -130,7 +130,7 @@ class Recovery:
         self._store.restore(known, self._clock, claim, instead_of=there.order)
         return Outcome.REPLACED
 
-    def _ahead(self, session_id: str, there: Peeked) -> Outcome:
+    def _ahead(self, session_id: str, there: SessionPosition) -> Outcome:
         """Tell whether the log does not know yet what Redis knows, or never will."""
         if self._is_on_its_way(session_id):
             return Outcome.CURRENT
@@ -150,7 +150,7 @@ class Recovery:
         return Outcome.RESTORED
 
 
-class Misses:
+class MissLimiter:
     """Which ids the log was asked about in vain a short while ago, and how many new ones it may be asked about."""
 
     def __init__(self) -> None:

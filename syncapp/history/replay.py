@@ -56,7 +56,7 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class PastState:
     """A session as it was after a commit, to be shown as of an instant (ms)."""
 
     session: Session

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from syncapp.domain.instants import iso
 from syncapp.errors import SessionNotFound
 from syncapp.history import sql
-from syncapp.history.replay import SNAPSHOT_EVERY, Commit, Moment, fold, missing
+from syncapp.history.replay import SNAPSHOT_EVERY, Commit, PastState, fold, missing
 from syncapp.postgres.database import Cursor
 
 _ALWAYS = "infinity"
 
 
-def after_version(cursor: Cursor, session_id: str, version: int, epoch: int | None) -> Moment:
+def after_version(cursor: Cursor, session_id: str, version: int, epoch: int | None) -> PastState:
     """Return a session after a version of an epoch, or of the newest. Raises `SessionNotFound`, `AuditIncomplete`."""
     cursor.execute(*((sql.NEWEST, [session_id]) if epoch is None else (sql.NEWEST_OF_EPOCH, [session_id, epoch])))
     newest = cursor.fetchone()
@@ -25,7 +25,7 @@ def after_version(cursor: Cursor, session_id: str, version: int, epoch: int | No
     return moment
 
 
-def moment_of(cursor: Cursor, session_id: str, epoch: int, version: int) -> Moment:
+def moment_of(cursor: Cursor, session_id: str, epoch: int, version: int) -> PastState:
     """Return a session after a commit that the log should have; of a deleted one, its last state.
 
     Raises `AuditIncomplete` when that commit, or one it stands on, is missing.
@@ -52,7 +52,7 @@ def commits_of(cursor: Cursor, session_id: str, epoch: int, version: int) -> lis
     return commits
 
 
-def at_time(cursor: Cursor, session_id: str, at_ms: int) -> Moment:
+def at_time(cursor: Cursor, session_id: str, at_ms: int) -> PastState:
     """Return a session as it was at an instant. Raises `SessionNotFound`, `AuditIncomplete`.
 
     A restored session's clock may have gone on from before the restore: that commit itself counts from its epoch.
@@ -78,9 +78,9 @@ def _commits(cursor: Cursor, session_id: str, base: tuple[int, int], last: int, 
     return [Commit(*row) for row in cursor.fetchall()]
 
 
-def _folded(session_id: str, commits: Sequence[Commit], at_ms: int) -> Moment:
+def _folded(session_id: str, commits: Sequence[Commit], at_ms: int) -> PastState:
     alive = commits[:-1] if commits[-1].status == "deleted" else commits
-    return Moment(fold(session_id, alive), commits[-1], at_ms)
+    return PastState(fold(session_id, alive), commits[-1], at_ms)
 
 
 def newest(cursor: Cursor, session_id: str) -> tuple[int, int]:

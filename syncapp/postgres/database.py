@@ -22,10 +22,10 @@ from psycopg2 import extensions
 
 from syncapp.errors import one_line
 from syncapp.postgres import migrations
-from syncapp.postgres.failures import AWAY, Streak, Trouble, trouble_of
+from syncapp.postgres.failures import AWAY, Failure, FailureLog, failure_of
 from syncapp.postgres.idle_connections import IDLE_S, IdleCloser
 from syncapp.postgres.migrations import UpgradeFailed
-from syncapp.postgres.native_probe import Probe
+from syncapp.postgres.native_probe import NativeProbe
 
 __all__ = [
     "AWAY", "Connection", "Cursor", "Database", "UpgradeFailed", "check", "connect", "drop_partitions",
@@ -209,7 +209,7 @@ def upgrade(
                 _make_missing_partitions(connection, partition_months, warn)
                 return applied
         except psycopg2.Error as error:
-            trouble = trouble_of(error)
+            trouble = failure_of(error)
             category = trouble.category if trouble else ""
             patience_s = _BUSY_WAIT_S if category in _BUSY and wait_s else wait_s if category == "unreachable" else 0.0
             if time.monotonic() >= began_s + patience_s:
@@ -229,7 +229,7 @@ def drop_partitions(cursor: Cursor, months_kept: int) -> list[str]:
     return [name for (name,) in cursor.fetchall()]
 
 
-def check(database_url: str, timeout_s: float = 1.5) -> Trouble | None:
+def check(database_url: str, timeout_s: float = 1.5) -> Failure | None:
     """Return None if PostgreSQL can be reached and written to, or else what is wrong with it.
 
     Safe to call from any greenlet and as often as one likes: one question a second is asked, in a native thread, over a
@@ -240,17 +240,17 @@ def check(database_url: str, timeout_s: float = 1.5) -> Trouble | None:
     try:
         trouble, text = probe.answer(timeout_s)
     except FutureTimeoutError:
-        trouble, text = Trouble.of("slow"), f"no answer within {timeout_s:g} s"
+        trouble, text = Failure.of("slow"), f"no answer within {timeout_s:g} s"
     streak.note(trouble, text)
     return trouble
 
 
 @cache
-def _probe(database_url: str) -> tuple[Probe[tuple[Trouble | None, str]], Streak]:
-    return Probe(lambda: _unfit(database_url)), Streak("check")
+def _probe(database_url: str) -> tuple[NativeProbe[tuple[Failure | None, str]], FailureLog]:
+    return NativeProbe(lambda: _unfit(database_url)), FailureLog("check")
 
 
-def _unfit(database_url: str) -> tuple[Trouble | None, str]:
+def _unfit(database_url: str) -> tuple[Failure | None, str]:
     """Return what is wrong, and the driver's text."""
     try:
         with (
@@ -260,26 +260,26 @@ def _unfit(database_url: str) -> tuple[Trouble | None, str]:
             cursor.execute("SET LOCAL statement_timeout = '2s'")
             return _trouble_with(cursor), ""
     except Exception as error:  # noqa: BLE001 gevent prints exceptions that leave its threads
-        return trouble_of(error) or Trouble.of("failing"), one_line(error)
+        return failure_of(error) or Failure.of("failing"), one_line(error)
 
 
-def _trouble_with(cursor: Cursor) -> Trouble | None:
+def _trouble_with(cursor: Cursor) -> Failure | None:
     cursor.execute(migrations.IS_FIXED)
     is_standby, is_read_only = cursor.fetchone() or (False, False)
     if is_standby:
-        return Trouble.of("standby")
+        return Failure.of("standby")
     known, applied = migrations.known(), migrations.applied_to(cursor)
     if not applied:
-        return Trouble.of("not_migrated")
+        return Failure.of("not_migrated")
     if missing := sorted(known - applied):
-        return Trouble("not_migrated", f"lacks {', '.join(missing)}: run flask db upgrade")
+        return Failure("not_migrated", f"lacks {', '.join(missing)}: run flask db upgrade")
     if is_read_only:
-        return Trouble.of("read_only")
+        return Failure.of("read_only")
     cursor.execute(_MISSING_RIGHTS)
     if rights := [name for (name,) in cursor.fetchall()]:
-        return Trouble.of("lacks_rights", f": {', '.join(rights)}")
+        return Failure.of("lacks_rights", f": {', '.join(rights)}")
     if applied - known:
-        return Trouble.of("newer_schema")
+        return Failure.of("newer_schema")
     return None
 
 

@@ -1,7 +1,7 @@
 """What can be wrong with PostgreSQL, by category, in words of our own.
 
 A driver's text names hosts, ports, users and databases. It goes to the log and to whoever runs a command; clients
-and `/ready` get a `Trouble`.
+and `/ready` get a `Failure`.
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ _BY_TEXT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Failure:
     """What is wrong with PostgreSQL: a category, and a sentence about it that anybody may read."""
 
     category: str
     sentence: str
 
     @classmethod
-    def of(cls, category: str, more: str = "") -> Trouble:
+    def of(cls, category: str, more: str = "") -> Failure:
         """Return the trouble of a category; `more` is added to its sentence."""
         return cls(category, _SENTENCES[category] + more)
 
@@ -93,17 +93,17 @@ class Trouble:
 CATEGORIES = frozenset(_SENTENCES)
 
 
-def trouble_of(error: BaseException) -> Trouble | None:
+def failure_of(error: BaseException) -> Failure | None:
     """Return what a psycopg2 error says about the server; None if it is about the query or the data."""
     if not isinstance(error, psycopg2.Error):
         return None
     category = next((word for state, word in _BY_STATE if (error.pgcode or "").startswith(state)), None)
     if category is None and not error.pgcode and isinstance(error, AWAY):
         category = next((word for text, word in _BY_TEXT if text in str(error)), "unreachable")
-    return Trouble.of(category) if category else None
+    return Failure.of(category) if category else None
 
 
-class Streak:
+class FailureLog:
     """Logs a trouble when it begins, with the driver's whole text, and when it ends."""
 
     def __init__(self, who: str) -> None:
@@ -111,7 +111,7 @@ class Streak:
         self._category: str | None = None
         self._lock = threading.Lock()
 
-    def note(self, trouble: Trouble | None, text: str = "") -> None:
+    def note(self, trouble: Failure | None, text: str = "") -> None:
         """Record the current state; logs changes only."""
         category = trouble.category if trouble else None
         with self._lock:

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 
-class Probe(Generic[_T]):
+class NativeProbe(Generic[_T]):
     """Runs one check, at most once in `keep_s` and one at a time, however many callers there are."""
 
     def __init__(self, ask: Callable[[], _T], *, keep_s: float = 1.0) -> None:

@@ -23,7 +23,7 @@ class _Look(NamedTuple):
     found: Order | None
 
 
-class Inspection:
+class GapCheck:
     """Looks at a few sessions in each step, all in one round trip; believes what it sees when it sees it twice.
 
     For a moment after a commit its message is on the way: that is no contradiction a step later.

@@ -25,10 +25,10 @@ from syncapp.errors import InternalError, SessionNotFound, StoreUnavailable, Syn
 from syncapp.loops import Loops
 from syncapp.metrics import HUB_RESYNCS, WATCHED
 from syncapp.realtime.attendance import Attendance
-from syncapp.realtime.gap_check import Inspection
+from syncapp.realtime.gap_check import GapCheck
 from syncapp.realtime.pubsub import PubSub
 from syncapp.realtime.server_clock import ServerClock
-from syncapp.realtime.topic import Topic, Update, Watcher
+from syncapp.realtime.topic import SessionUpdate, Topic, Watcher
 from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
 
@@ -80,7 +80,7 @@ class Hub:
         self._threads: list[threading.Thread] = []
         self._client = client or connect(settings, max_connections=1)
         self._clock_due_s = 0.0
-        self._inspection = Inspection(self._client, self._keys, step_s=_TEND_S)
+        self._inspection = GapCheck(self._client, self._keys, step_s=_TEND_S)
         self._pubsub = PubSub(
             settings,
             self._loops,
@@ -164,7 +164,7 @@ class Hub:
         elif self._pubsub.is_down:
             self._offer(topic, [watcher], topic.failure(now_ms, _unavailable()))
 
-    def _offer(self, topic: Topic, watchers: Iterable[Watcher], update: Update) -> None:
+    def _offer(self, topic: Topic, watchers: Iterable[Watcher], update: SessionUpdate) -> None:
         for watcher in watchers:
             try:
                 watcher.offer(update)
@@ -203,7 +203,7 @@ class Hub:
         answered = asked & topic.waiting.keys()
         for watcher in answered:
             del topic.waiting[watcher]
-        self._offer(topic, answered, Update(topic.session_id, self.clock.now_ms(), session=session))
+        self._offer(topic, answered, SessionUpdate(topic.session_id, self.clock.now_ms(), session=session))
         if topic.waiting:
             self._want(topic, "asked")
 

@@ -22,7 +22,7 @@ _MOST_DETAILS = 20
 _LONGEST_ECHO = 128
 
 
-class Told(StrEnum):
+class Outgoing(StrEnum):
     """What the server sends."""
 
     CONNECTED = "CONNECTED"
@@ -38,7 +38,7 @@ class Told(StrEnum):
     ERROR = "ERROR"
 
 
-class Asked(StrEnum):
+class Incoming(StrEnum):
     """What a client may send."""
 
     PING = "PING"
@@ -99,7 +99,7 @@ class Ping(Request):
     `timestamp` is the same for clients that stamp every message; it comes back as `client_timestamp`.
     """
 
-    type: Literal[Asked.PING] = Field(description="What kind of message this is.")
+    type: Literal[Incoming.PING] = Field(description="What kind of message this is.")
     t0: Number = Field(default=None, description="The client's own time, in ms of any clock.")
     timestamp: Number = Field(default=None, description="The client's own time, in ms of any clock.")
 
@@ -107,7 +107,7 @@ class Ping(Request):
 class Reconnect(Request):
     """Ask for the state, unless it is the one that the client names; `session_id` is the connection's unless given."""
 
-    type: Literal[Asked.RECONNECT] = Field(description="What kind of message this is.")
+    type: Literal[Incoming.RECONNECT] = Field(description="What kind of message this is.")
     session_id: SessionId | None = Field(default=None, description="The session; the connection's own unless given.")
     epoch: Ordinal | None = Field(default=None, description="The epoch that the client knows, with `version`.")
     version: Ordinal | None = Field(default=None, description="The version that the client knows, with `epoch`.")
@@ -123,7 +123,7 @@ class Reconnect(Request):
 class Subscribe(Reconnect):
     """Watch another session on this connection; `id` comes back with the answer."""
 
-    type: Literal[Asked.SUBSCRIBE] = Field(  # type: ignore[assignment]  # another one
+    type: Literal[Incoming.SUBSCRIBE] = Field(  # type: ignore[assignment]  # another one
         description="What kind of message this is."
     )
     session_id: SessionId = Field(description="The session, a UUID.")
@@ -133,7 +133,7 @@ class Subscribe(Reconnect):
 class Unsubscribe(Request):
     """Watch a session no more; `id` comes back with the answer."""
 
-    type: Literal[Asked.UNSUBSCRIBE] = Field(description="What kind of message this is.")
+    type: Literal[Incoming.UNSUBSCRIBE] = Field(description="What kind of message this is.")
     session_id: SessionId = Field(description="The session, a UUID.")
     id: Echo = Field(default=None, description="Comes back with the answer; a whole number or 1 to 128 characters.")
 
@@ -144,7 +144,7 @@ class Command(Request):
     `args` is what REST takes as the body, without what the caller expects: that stands beside it.
     """
 
-    type: Literal[Asked.COMMAND] = Field(description="What kind of message this is.")
+    type: Literal[Incoming.COMMAND] = Field(description="What kind of message this is.")
     id: Echo = Field(description="Comes back with the answer; a whole number or 1 to 128 characters.")
     command: CommandName = Field(description="What to do.")
     session_id: SessionId | None = Field(default=None, description="The session; the connection's own unless given.")
@@ -176,11 +176,11 @@ class Command(Request):
 
 Message = Ping | Reconnect | Command | Subscribe | Unsubscribe
 _MODELS: dict[str, type[Message]] = {
-    Asked.PING: Ping,
-    Asked.RECONNECT: Reconnect,
-    Asked.COMMAND: Command,
-    Asked.SUBSCRIBE: Subscribe,
-    Asked.UNSUBSCRIBE: Unsubscribe,
+    Incoming.PING: Ping,
+    Incoming.RECONNECT: Reconnect,
+    Incoming.COMMAND: Command,
+    Incoming.SUBSCRIBE: Subscribe,
+    Incoming.UNSUBSCRIBE: Unsubscribe,
 }
 
 
@@ -193,7 +193,7 @@ def parse(text: str) -> Message:
     if isinstance(kind, str) and kind in _MODELS:
         return _MODELS[kind].parse(raw)
     code = "missing" if kind is None else "unknown_type"
-    raise ValidationFailed.of("type", f"must be one of {', '.join(Asked)}", code)
+    raise ValidationFailed.of("type", f"must be one of {', '.join(Incoming)}", code)
 
 
 def echo_of(text: str) -> str | int | None:
@@ -205,7 +205,7 @@ def echo_of(text: str) -> str | int | None:
     return _echo(raw) if isinstance(raw, dict) else None
 
 
-def message(kind: Told, session_id: str | None, timestamp: int, fields: Mapping[str, Any]) -> bytes:
+def message(kind: Outgoing, session_id: str | None, timestamp: int, fields: Mapping[str, Any]) -> bytes:
     """Return a server's message as JSON; timestamp: server time in ms."""
     head: dict[str, Any] = {"type": kind, "sessionId": session_id, "timestamp": timestamp}
     return orjson.dumps({**head, **fields})
@@ -220,7 +220,7 @@ def ack(session_id: str, timestamp: int, echo: str | int, result: Result) -> byt
         fields["expired_participant_id"] = result.expired_participant_id
     if result.replayed:
         fields["replayed"] = True
-    return message(Told.ACK, session_id, timestamp, fields)
+    return message(Outgoing.ACK, session_id, timestamp, fields)
 
 
 def error(session_id: str | None, timestamp: int, fault: SyncError, echo: str | int | None = None) -> bytes:
@@ -229,7 +229,7 @@ def error(session_id: str | None, timestamp: int, fault: SyncError, echo: str | 
     fields |= {"code": fault.code, "message": fault.message[:1000]}
     if fault.details is not None:
         fields["details"] = fault.details[:_MOST_DETAILS] if isinstance(fault.details, list) else fault.details
-    return message(Told.ERROR, session_id, timestamp, fields)
+    return message(Outgoing.ERROR, session_id, timestamp, fields)
 
 
 PING_FRAME = b"\x89\x00"

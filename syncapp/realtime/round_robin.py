@@ -6,21 +6,21 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from syncapp.domain.order import Order
-from syncapp.realtime.protocol import Told
-from syncapp.realtime.send_queue import MOST_BYTES, Answer, Backlog, Item
-from syncapp.realtime.topic import Update
+from syncapp.realtime.protocol import Outgoing
+from syncapp.realtime.send_queue import MOST_BYTES, QueuedAnswer, QueuedItem, SendQueue
+from syncapp.realtime.topic import SessionUpdate
 
 LEAST_ROOM_BYTES = 8192
 """What may wait of one session, however many there are."""
 
 
-class Backlogs:
+class RoundRobin:
     """A backlog for each session, in the place of the only one of most connections. Not locked.
 
     own: the session of the connection itself, whose end is its end when there is no other.
     """
 
-    def __init__(self, backlogs: Mapping[str, Backlog], own: str, *, patches: bool) -> None:
+    def __init__(self, backlogs: Mapping[str, SendQueue], own: str, *, patches: bool) -> None:
         self._of = dict(backlogs)
         self._own = own
         self._patches = patches
@@ -38,10 +38,10 @@ class Backlogs:
 
     def add(self, session_id: str, claim: Order) -> None:
         """Begin to tell of a session; all share what may wait of a single one."""
-        self._of[session_id] = Backlog(claim, patches=self._patches, session_id=session_id)
+        self._of[session_id] = SendQueue(claim, patches=self._patches, session_id=session_id)
         self._share()
 
-    def remove(self, session_id: str) -> list[tuple[Told, bytes]]:
+    def remove(self, session_id: str) -> list[tuple[Outgoing, bytes]]:
         """Tell no more of a session; returns the answers that are owed."""
         backlog = self._of.pop(session_id)
         self._turns.pop(session_id, None)
@@ -49,7 +49,7 @@ class Backlogs:
         self._share()
         return backlog.answers
 
-    def of(self, session_id: str) -> Backlog | None:
+    def of(self, session_id: str) -> SendQueue | None:
         """Return the backlog of a session; None when the client is not told of it."""
         return self._of.get(session_id)
 
@@ -85,23 +85,23 @@ class Backlogs:
         """Return for which sessions, and what it has to know at least; and doubt no more."""
         return [each for backlog in self._of.values() if backlog.doubts for each in backlog.doubted()]
 
-    def put(self, update: Update) -> None:
+    def put(self, update: SessionUpdate) -> None:
         """Add what the client is to be told of an update."""
         backlog = self._of.get(update.session_id)
         if backlog is not None:  # an empty one is false
             backlog.put(update)
             self._note(update.session_id, backlog)
 
-    def passes(self, update: Update) -> Told | None:
+    def passes(self, update: SessionUpdate) -> Outgoing | None:
         """Return as what an update may be sent without waiting in here."""
         backlog = self._of.get(update.session_id)
         return backlog.passes(update) if backlog is not None and not self._turns else None
 
-    def passed(self, update: Update) -> None:
+    def passed(self, update: SessionUpdate) -> None:
         """Note that an update was sent without waiting in here."""
         self._of[update.session_id].passed(update)
 
-    def answer(self, session_id: str, kind: Told, answer: Answer) -> bool:
+    def answer(self, session_id: str, kind: Outgoing, answer: QueuedAnswer) -> bool:
         """Add an answer; False when the client is not told of its session."""
         backlog = self._of.get(session_id)
         if backlog is None:
@@ -128,17 +128,17 @@ class Backlogs:
         return any(backlog.owes_answers for backlog in self._of.values())
 
     @property
-    def answers(self) -> list[tuple[Told, bytes]]:
+    def answers(self) -> list[tuple[Outgoing, bytes]]:
         """The answers in here."""
         return list(chain.from_iterable(backlog.answers for backlog in self._of.values()))
 
     @property
-    def first(self) -> Item | None:
+    def first(self) -> QueuedItem | None:
         """The next message."""
         return next(self.waiting, None)
 
     @property
-    def waiting(self) -> Iterator[Item]:
+    def waiting(self) -> Iterator[QueuedItem]:
         """Yield all messages, as `take` would return them."""
         turns = [self._of[each].waiting for each in self._turns]
         for i in range(max(map(len, turns), default=0)):
@@ -146,7 +146,7 @@ class Backlogs:
                 if i < len(items):
                     yield items[i]
 
-    def take(self) -> Item | None:
+    def take(self) -> QueuedItem | None:
         """Take the next message of the session whose turn it is."""
         session_id = next(iter(self._turns), None)
         if session_id is None:
@@ -156,7 +156,7 @@ class Backlogs:
         self._note(session_id, self._of[session_id])
         return item
 
-    def _note(self, session_id: str, backlog: Backlog) -> None:
+    def _note(self, session_id: str, backlog: SendQueue) -> None:
         if len(backlog):
             self._turns.setdefault(session_id)
         else:

@@ -10,7 +10,7 @@ _SAMPLES = 8
 _ROUNDING_MS = 1.0
 
 
-class _Sample(NamedTuple):
+class _OffsetSample(NamedTuple):
     offset_ms: float
     error_ms: float
 
@@ -23,7 +23,7 @@ class ServerClock:
     """
 
     def __init__(self) -> None:
-        self._samples: deque[_Sample] = deque(maxlen=_SAMPLES)
+        self._samples: deque[_OffsetSample] = deque(maxlen=_SAMPLES)
         self._offset_ms = (time.time() - time.monotonic()) * 1000
 
     @property
@@ -39,7 +39,7 @@ class ServerClock:
     def observe(self, sent_s: float, received_s: float, server_ms: float) -> None:
         """Take a sample: asked and answered at these monotonic instants (s), the server said `server_ms`."""
         half_s = (received_s - sent_s) / 2
-        sample = _Sample(server_ms - (sent_s + half_s) * 1000, half_s * 1000 + _ROUNDING_MS)
+        sample = _OffsetSample(server_ms - (sent_s + half_s) * 1000, half_s * 1000 + _ROUNDING_MS)
         if any(abs(sample.offset_ms - old.offset_ms) > sample.error_ms + old.error_ms for old in self._samples):
             self._samples.clear()
         self._samples.append(sample)

@@ -16,7 +16,7 @@ from syncapp.domain.order import NEVER, Order
 from syncapp.domain.session import TERMINAL, Session, patch_of, public_patch
 from syncapp.errors import SessionNotFound, SyncError
 from syncapp.realtime import protocol
-from syncapp.realtime.protocol import Told
+from syncapp.realtime.protocol import Outgoing
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +24,7 @@ _FRESH_MS = 50
 _EARLY = 128
 
 
-class Update:
+class SessionUpdate:
     """What a watcher is told: a state, with the event that led to it; a session's end; or why there is no state.
 
     order: (epoch, version) it is about. patch: what its commit changed, as published. went_back: it is older than
@@ -58,44 +58,44 @@ class Update:
         self.error = error
         self.went_back = went_back
         self._state: orjson.Fragment | None = None
-        self._payloads: dict[Told, bytes] = {}
-        self._frames: dict[Told, bytes] = {}
+        self._payloads: dict[Outgoing, bytes] = {}
+        self._frames: dict[Outgoing, bytes] = {}
 
     @property
-    def kind(self) -> Told:
+    def kind(self) -> Outgoing:
         """The message that tells it best to someone who was told of everything before."""
         if self.error:
-            return Told.ERROR
+            return Outgoing.ERROR
         if self.session is None:
-            return Told.SESSION_DELETED
-        return Told.STATE_UPDATE if self.event else Told.STATE_SYNC
+            return Outgoing.SESSION_DELETED
+        return Outgoing.STATE_UPDATE if self.event else Outgoing.STATE_SYNC
 
-    def frame(self, kind: Told) -> bytes:
+    def frame(self, kind: Outgoing) -> bytes:
         """Return the message of a kind as a frame."""
         found = self._frames.get(kind)
         if found is None:
             found = self._frames[kind] = protocol.text_frame(self.payload(kind))
         return found
 
-    def payload(self, kind: Told) -> bytes:
+    def payload(self, kind: Outgoing) -> bytes:
         """Return the message of a kind as JSON."""
         found = self._payloads.get(kind)
         if found is None:
             found = self._payloads[kind] = self._encode(kind)
         return found
 
-    def _encode(self, kind: Told) -> bytes:
-        if self.error and kind is Told.ERROR:
+    def _encode(self, kind: Outgoing) -> bytes:
+        if self.error and kind is Outgoing.ERROR:
             return protocol.error(self.session_id, self.at_ms, self.error)
         fields: dict[str, Any] = {}
-        if kind is not Told.STATE_SYNC:
+        if kind is not Outgoing.STATE_SYNC:
             epoch, version = (None, None) if self.error else self.order  # there is no session
             fields |= {"epoch": epoch, "version": version}
-        if kind in (Told.STATE_UPDATE, Told.STATE_PATCH, Told.SESSION_DELETED):
+        if kind in (Outgoing.STATE_UPDATE, Outgoing.STATE_PATCH, Outgoing.SESSION_DELETED):
             fields["event"] = self.event
-        if self.session and kind is Told.STATE_PATCH:
+        if self.session and kind is Outgoing.STATE_PATCH:
             fields |= {"patch": public_patch(self.patch or {}), "clock": self.session.clock(self.at_ms)}
-        if self.session and kind in (Told.STATE_SYNC, Told.STATE_UPDATE):
+        if self.session and kind in (Outgoing.STATE_SYNC, Outgoing.STATE_UPDATE):
             if self._state is None:
                 self._state = orjson.Fragment(orjson.dumps(self.session.state(self.at_ms)))
             fields["state"] = self._state
@@ -112,7 +112,7 @@ def patch_between(patch: Mapping[str, Any], before: Session | None, after: Sessi
 class Watcher(Protocol):
     """Who is told."""
 
-    def offer(self, update: Update) -> None:
+    def offer(self, update: SessionUpdate) -> None:
         """Take note of an update: at once, without waiting for anything, and without calling the hub."""
 
 
@@ -138,7 +138,7 @@ class Topic:
         self.subscribed = self.current = self.reading = False
         self.generation = self.failures = 0
         self._held: Session | None = None
-        self._shown: Update | None = None
+        self._shown: SessionUpdate | None = None
         self._early: deque[Mapping[str, Any]] = deque(maxlen=_EARLY)
 
     @property
@@ -179,25 +179,25 @@ class Topic:
             return self._held is not None and self.order == before
         return found > self.order or found < before == self.order
 
-    def shown(self, now_ms: int) -> Update:
+    def shown(self, now_ms: int) -> SessionUpdate:
         """Return what is now; those who come within moments of each other are shown the same bytes."""
         if self._held is None:
             return self.failure(now_ms, SessionNotFound("there is no such session; if one is made, its state follows"))
         if self._shown is None or self._shown.order != self.order or now_ms - self._shown.at_ms > _FRESH_MS:
-            self._shown = Update(self.session_id, now_ms, session=self._held)
+            self._shown = SessionUpdate(self.session_id, now_ms, session=self._held)
         return self._shown
 
-    def shown_to_doubters(self, now_ms: int) -> Update:
+    def shown_to_doubters(self, now_ms: int) -> SessionUpdate:
         """Return what is now for those who say that they know of something later, when the store does not."""
         if self._held is None:
             return self.shown(now_ms)
-        return Update(self.session_id, now_ms, session=self._held, went_back=True)
+        return SessionUpdate(self.session_id, now_ms, session=self._held, went_back=True)
 
-    def failure(self, now_ms: int, error: SyncError) -> Update:
+    def failure(self, now_ms: int, error: SyncError) -> SessionUpdate:
         """Return the update that tells of an error."""
-        return Update(self.session_id, now_ms, error=error)
+        return SessionUpdate(self.session_id, now_ms, error=error)
 
-    def take(self, message: Mapping[str, Any], now_ms: int) -> Update | None:
+    def take(self, message: Mapping[str, Any], now_ms: int) -> SessionUpdate | None:
         """Take the message of a commit; returns what to tell all watchers.
 
         A message that does not follow on what is held makes the topic not current: it is kept until a read.
@@ -209,34 +209,34 @@ class Topic:
             event = message["event"]
             if message["status"] == "deleted":
                 self._hold(None, order)
-                return Update(self.session_id, now_ms, order=order, event=event)
+                return SessionUpdate(self.session_id, now_ms, order=order, event=event)
             session = self._after(message, order)
             if session:
                 patch = patch_between(patch_of(message)[0], self._held, session)
                 self._hold(session, order)
-                return Update(self.session_id, now_ms, session=session, event=event, patch=patch)
+                return SessionUpdate(self.session_id, now_ms, session=session, event=event, patch=patch)
             self.current = False
         self._early.append(message)
         return None
 
-    def found(self, session: Session | None, before: Order, now_ms: int) -> Update | None:
+    def found(self, session: Session | None, before: Order, now_ms: int) -> SessionUpdate | None:
         """Take what a read found, None for nothing; returns what to tell all watchers.
 
         before: the order known when the read began. What was learned since is newer than a read that differs.
         """
         if session and session.order > self.order:
             self._hold(session, session.order)
-            return Update(self.session_id, now_ms, session=session)
+            return SessionUpdate(self.session_id, now_ms, session=session)
         if session and session.order < self.order == before:
             log.warning("the store went back", session_id=self.session_id, known=before, found=session.order)
             self._hold(session, session.order)
-            return Update(self.session_id, now_ms, session=session, went_back=True)
+            return SessionUpdate(self.session_id, now_ms, session=session, went_back=True)
         if session is None and self.order == before and self._held:
             self._hold(None, self.order)
             return self.shown(now_ms)
         return None
 
-    def take_early(self, now_ms: int) -> list[Update]:
+    def take_early(self, now_ms: int) -> list[SessionUpdate]:
         """Take the messages that came during a read."""
         early, self._early = self._early, deque(maxlen=_EARLY)
         return [update for message in early if (update := self.take(message, now_ms))]

@@ -20,14 +20,14 @@ from syncapp.domain.validation import refused as refused_query
 from syncapp.errors import OriginRefused, SyncError, TooManyConnections, ValidationFailed
 from syncapp.loops import Loops
 from syncapp.metrics import SOCKETS, WS_REFUSED
-from syncapp.server.shutdown import Draining
+from syncapp.server.shutdown import Shutdown
 from syncapp.server.transport import Watchdog
 
 RETRY_AFTER_S = 5
 FORMATS = ("state", "patch")
 
 
-class Wish(NamedTuple):
+class WatchRequest(NamedTuple):
     """What a client wants to watch, '' for nothing yet; claim: the order that it says it knows."""
 
     session_id: str
@@ -35,7 +35,7 @@ class Wish(NamedTuple):
     patches: bool
 
 
-class Quotas:
+class ConnectionQuotas:
     """Counts the connections of this process, by session and by address."""
 
     def __init__(self, settings: Settings) -> None:
@@ -99,8 +99,8 @@ class Guards:
 
     def __init__(self, settings: Settings, loops: Loops | None = None) -> None:
         self.origins = Origins(settings.allowed_origins)
-        self.quotas = Quotas(settings)
-        self.draining = Draining(settings.ws_drain_s)
+        self.quotas = ConnectionQuotas(settings)
+        self.draining = Shutdown(settings.ws_drain_s)
         self.watchdog = Watchdog(loops)
 
     def check_origin(self) -> None:
@@ -129,7 +129,7 @@ def only(*known: str) -> None:
         raise refused_query([{"field": each, "message": message, "code": "extra_forbidden"} for each in unknown])
 
 
-def wish(session_id: str, *others: str) -> Wish:
+def watch_request(session_id: str, *others: str) -> WatchRequest:
     """Return what the query says beside the session: `epoch` and `version`, both or none, and `format`.
 
     others: names that it may have besides. Raises `ValidationFailed`.
@@ -150,7 +150,7 @@ def wish(session_id: str, *others: str) -> Wish:
     form = _once("format")
     if form not in (None, *FORMATS):
         raise counted("format", ValidationFailed.of("format", f"must be one of {', '.join(FORMATS)}", "unknown"))
-    return Wish(session_id, (known[0], known[1]) if known else NEVER, form == "patch")
+    return WatchRequest(session_id, (known[0], known[1]) if known else NEVER, form == "patch")
 
 
 def counted(reason: str, fault: SyncError) -> SyncError:

@@ -26,17 +26,17 @@ class _Waiting(NamedTuple):
     came_s: float
 
 
-class Crew:
+class CommandPool:
     """The threads of a process that run commands, begun with the first one."""
 
     def __init__(self, size: int, loops: Loops | None = None) -> None:
         self._size = size
         self._loops = loops or Loops()
         self._stopped = threading.Event()
-        self._ready: queue.SimpleQueue[Inbox | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[CommandQueue | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
-    def take(self, inbox: Inbox) -> None:
+    def take(self, inbox: CommandQueue) -> None:
         """Run the next command of an inbox when its turn comes."""
         if not self._threads:
             self._start()
@@ -61,12 +61,12 @@ class Crew:
             self._stopped.set()  # everything queued before the end has been taken
 
 
-class Owner(Protocol):
+class QueueOwner(Protocol):
     """Whose commands they are; none of this raises."""
 
     @property
     def takes_answers(self) -> bool:
-        """Whether the client takes answers; when it does not, nothing is run until `Inbox.proceed` is called."""
+        """Whether the client takes answers; when it does not, nothing is run until `CommandQueue.proceed` is called."""
 
     def obey(self, command: Command) -> SyncError | None:
         """Run a command and answer it; returns why it was refused, if it was."""
@@ -78,12 +78,12 @@ class Owner(Protocol):
         """Note that there is room for another command."""
 
 
-class Inbox:
+class CommandQueue:
     """The commands of one connection."""
 
     __slots__ = ("_crew", "_lock", "_owner", "_patience_s", "_running", "_waiting")
 
-    def __init__(self, crew: Crew, patience_s: float, owner: Owner) -> None:
+    def __init__(self, crew: CommandPool, patience_s: float, owner: QueueOwner) -> None:
         self._crew = crew
         self._patience_s = patience_s
         self._owner = owner

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from syncapp.access.rate_limits import Limits
+from syncapp.access.rate_limits import RateLimits
 from syncapp.config import Settings
 from syncapp.domain.order import NEVER, Order
 from syncapp.domain.results import Result
@@ -16,11 +16,11 @@ from syncapp.errors import InternalError, SyncError
 from syncapp.metrics import WS_COMMANDS
 from syncapp.realtime import protocol
 from syncapp.realtime.hub import Hub
-from syncapp.realtime.protocol import Command, Told
-from syncapp.realtime.send_queue import HELD_S, THE_END, Answer
-from syncapp.server.admission import Quotas
-from syncapp.server.command_queue import Crew
-from syncapp.server.writer import Outlet
+from syncapp.realtime.protocol import Command, Outgoing
+from syncapp.realtime.send_queue import HELD_S, THE_END, QueuedAnswer
+from syncapp.server.admission import ConnectionQuotas
+from syncapp.server.command_queue import CommandPool
+from syncapp.server.writer import Writer
 from syncapp.store.sessions import SessionStore
 
 log = structlog.get_logger(__name__)
@@ -33,19 +33,19 @@ class Backend:
     settings: Settings
     store: SessionStore
     hub: Hub
-    crew: Crew
-    limits: Limits
-    quotas: Quotas
+    crew: CommandPool
+    limits: RateLimits
+    quotas: ConnectionQuotas
 
 
-class Runner:
+class CommandRunner:
     """The owner of an inbox (`syncapp.server.command_queue`); made with a connection's first command.
 
     own: the session of commands that name none. wake: lets the handler take another command, or end.
     """
 
     def __init__(
-        self, backend: Backend, outlet: Outlet, own: str, address: str, connection_id: str, wake: Callable[[], None]
+        self, backend: Backend, outlet: Writer, own: str, address: str, connection_id: str, wake: Callable[[], None]
     ) -> None:
         self._backend = backend
         self._outlet = outlet
@@ -76,9 +76,9 @@ class Runner:
             log.exception("a command failed", request_id=request_id, command=command.command)
             self.refuse(command, InternalError("something went wrong on our side", {"request_id": request_id}))
         else:
-            WS_COMMANDS.labels(command.command, Told.ACK).inc()
+            WS_COMMANDS.labels(command.command, Outgoing.ACK).inc()
             ack = protocol.ack(session_id, self._now_ms(), command.id, result)
-            self._answer(session_id, Told.ACK, ack, _order_of(result), result)
+            self._answer(session_id, Outgoing.ACK, ack, _order_of(result), result)
         return None
 
     def refuse(self, command: Command, fault: SyncError) -> None:
@@ -87,14 +87,14 @@ class Runner:
         current = fault.details.get("current") if isinstance(fault.details, dict) else None
         order = (current["epoch"], current["version"]) if current else NEVER
         session_id = command.session_id or self._own
-        self._answer(session_id, Told.ERROR, protocol.error(session_id, self._now_ms(), fault, command.id), order)
+        self._answer(session_id, Outgoing.ERROR, protocol.error(session_id, self._now_ms(), fault, command.id), order)
 
     def obeyed(self) -> None:
         """Let the handler take another command, or end."""
         self._wake()
 
-    def _answer(self, session_id: str, kind: Told, text: bytes, order: Order, result: Result | None = None) -> None:
-        answer = Answer(protocol.text_frame(text), order, time.monotonic() + HELD_S, result)
+    def _answer(self, session_id: str, kind: Outgoing, text: bytes, order: Order, result: Result | None = None) -> None:
+        answer = QueuedAnswer(protocol.text_frame(text), order, time.monotonic() + HELD_S, result)
         self._outlet.answer(session_id, kind, answer)
 
     def _now_ms(self) -> int:

@@ -18,14 +18,23 @@ from syncapp.domain.order import NEVER, Order
 from syncapp.errors import SyncError, ValidationFailed
 from syncapp.metrics import WS_CLOSED, WS_RECEIVED, WS_SKIPPED
 from syncapp.realtime import protocol
-from syncapp.realtime.protocol import Close, Command, Message, Ping, Reconnect, Subscribe, Told, Unsubscribe
-from syncapp.realtime.topic import Update
-from syncapp.server.command_queue import MOST_IN_FLIGHT, Inbox
-from syncapp.server.command_runner import Backend, Runner
-from syncapp.server.reader import Bucket, Inspected
+from syncapp.realtime.protocol import (
+    Close,
+    Command,
+    Message,
+    Outgoing,
+    Ping,
+    Reconnect,
+    Subscribe,
+    Unsubscribe,
+)
+from syncapp.realtime.topic import SessionUpdate
+from syncapp.server.command_queue import MOST_IN_FLIGHT, CommandQueue
+from syncapp.server.command_runner import Backend, CommandRunner
+from syncapp.server.reader import Bucket, CheckedConnection
 from syncapp.server.subscriptions import Subscriptions
-from syncapp.server.transport import Wire
-from syncapp.server.writer import Outlet
+from syncapp.server.transport import Transport
+from syncapp.server.writer import Writer
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +55,14 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, ws: Any, wire: Wire, backend: Backend, session_id: str, claim: Order = NEVER, *, patches: bool = False
+        self,
+        ws: Any,
+        wire: Transport,
+        backend: Backend,
+        session_id: str,
+        claim: Order = NEVER,
+        *,
+        patches: bool = False,
     ) -> None:
         settings = backend.settings
         self._ws = ws
@@ -54,9 +70,9 @@ class Connection:
         self._backend = backend
         self._session_id = session_id
         self._id = uuid.uuid4().hex[:12]
-        self._outlet = Outlet(wire, session_id, claim, patches=patches)
+        self._outlet = Writer(wire, session_id, claim, patches=patches)
         self._subscriptions: Subscriptions | None = None
-        self._inbox: Inbox | None = None
+        self._inbox: CommandQueue | None = None
         self._address = ""
         self._close: tuple[Close, str] | None = None
         self._fault: tuple[Close, str] | None = None
@@ -65,7 +81,7 @@ class Connection:
         # Connections that came together are pinged apart.
         self._ping_s = wire.heard_s + settings.ws_ping_interval_s * random.uniform(0.5, 1)
         bucket = Bucket(settings.ws_messages_per_s, settings.ws_messages_burst)
-        self._inspected = ws.ws = Inspected(ws, wire, bucket, 4 * settings.ws_max_message_bytes, self)
+        self._inspected = ws.ws = CheckedConnection(ws, wire, bucket, 4 * settings.ws_max_message_bytes, self)
         wire.wake = ws.event.set
         ws.thread.inspected.set()
 
@@ -78,7 +94,7 @@ class Connection:
             if self._session_id:
                 self._backend.hub.watch(self._session_id, self, claim)
             else:
-                self._tell(Told.CONNECTED, "", {"epoch": None, "version": None})
+                self._tell(Outgoing.CONNECTED, "", {"epoch": None, "version": None})
             while not (self._wire.ended or self._close):
                 self._step()
         except OSError:
@@ -103,7 +119,7 @@ class Connection:
 
     # On any thread.
 
-    def offer(self, update: Update) -> None:
+    def offer(self, update: SessionUpdate) -> None:
         """Tell the client of an update."""
         self._outlet.offer(update)
 
@@ -188,21 +204,21 @@ class Connection:
             self._obey(asked, session_id)
         except SyncError as fault:
             WS_RECEIVED.labels("refused").inc()
-            self._outlet.urge(Told.ERROR, self._error(fault, protocol.echo_of(message), session_id))
+            self._outlet.urge(Outgoing.ERROR, self._error(fault, protocol.echo_of(message), session_id))
 
     def _obey(self, asked: Message, session_id: str) -> None:
         WS_RECEIVED.labels(asked.type).inc()
         if isinstance(asked, Ping):
             given = {"t0": asked.t0, "client_timestamp": asked.timestamp}
-            self._tell(Told.PONG, self._session_id, given, first=True)
+            self._tell(Outgoing.PONG, self._session_id, given, first=True)
             return
         is_watched = session_id in self._outlet.sessions
         if isinstance(asked, Unsubscribe):
             if is_watched:
                 self._watched().remove(session_id)
-            self._tell(Told.UNSUBSCRIBED, session_id, {"id": asked.id})
+            self._tell(Outgoing.UNSUBSCRIBED, session_id, {"id": asked.id})
         elif isinstance(asked, Subscribe) and not is_watched:
-            confirm = partial(self._tell, Told.SUBSCRIBED, session_id, {"id": asked.id})
+            confirm = partial(self._tell, Outgoing.SUBSCRIBED, session_id, {"id": asked.id})
             self._watched().add(session_id, asked.known(), confirm)
         elif not is_watched:
             if not session_id:
@@ -211,8 +227,8 @@ class Connection:
         elif isinstance(asked, Command):
             if self._inbox is None:
                 wake = self._ws.event.set
-                runner = Runner(self._backend, self._outlet, self._session_id, self._address, self._id, wake)
-                self._inbox = Inbox(self._backend.crew, self._backend.settings.redis_timeout_s, runner)
+                runner = CommandRunner(self._backend, self._outlet, self._session_id, self._address, self._id, wake)
+                self._inbox = CommandQueue(self._backend.crew, self._backend.settings.redis_timeout_s, runner)
             self._inbox.put(asked)
         else:
             self._locate(asked, session_id)
@@ -221,7 +237,7 @@ class Connection:
         """Tell the client where a session stands that it watches already."""
         known = self._outlet.expect(session_id, asked.known())
         if isinstance(asked, Subscribe):
-            self._tell(Told.SUBSCRIBED, session_id, {"id": asked.id})
+            self._tell(Outgoing.SUBSCRIBED, session_id, {"id": asked.id})
         self._backend.hub.ask(session_id, self, known or NEVER)
 
     def _watched(self) -> Subscriptions:
@@ -229,8 +245,8 @@ class Connection:
             self._subscriptions = Subscriptions(self._backend, self._outlet, self, self._session_id, self._id)
         return self._subscriptions
 
-    def _tell(self, kind: Told, session_id: str, fields: dict[str, Any], *, first: bool = False) -> None:
-        given = {name: value for name, value in fields.items() if value is not None or kind is Told.CONNECTED}
+    def _tell(self, kind: Outgoing, session_id: str, fields: dict[str, Any], *, first: bool = False) -> None:
+        given = {name: value for name, value in fields.items() if value is not None or kind is Outgoing.CONNECTED}
         payload = protocol.message(kind, session_id or None, self._now_ms(), given)
         self._outlet.urge(kind, protocol.text_frame(payload), first=first)
 

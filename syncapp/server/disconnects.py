@@ -15,7 +15,7 @@ from typing import Any
 _MOST_AT_ONCE = 1024
 
 
-class Hangups:
+class DisconnectWatch:
     """Calls whoever waits for a client that has closed. A client that has closed its side only is gone, too.
 
     On systems without epoll nothing is noticed, and the next write shows it.

@@ -26,7 +26,7 @@ from syncapp.errors import (
     UriTooLong,
 )
 from syncapp.server.http_parser import Parser
-from syncapp.server.http_reader import Inflow
+from syncapp.server.http_reader import HttpReader
 
 LINGER_S = 1.0
 """How long input is thrown away after a refusal: a socket closed with input unread takes our last words with it."""
@@ -58,7 +58,7 @@ _FAULTS: dict[type[Exception], tuple[type[SyncError], str]] = {
 """What a client is told of gunicorn's errors; the first that fits."""
 
 
-class Worker(GeventWorker):
+class GunicornWorker(GeventWorker):
     """Serves connections, each in a greenlet: reads a whole request, in time, and only then asks the application.
 
     It ends in order: it says so, closes its WebSockets one by one, and answers what runs. Gunicorn's own would wait
@@ -73,7 +73,7 @@ class Worker(GeventWorker):
         settings = self.wsgi.extensions["syncapp"].settings
         self.limit_s: float = settings.request_timeout_s
         self.most_body_bytes: int = settings.max_body_bytes
-        self.waiting: dict[Inflow, None] = {}
+        self.waiting: dict[HttpReader, None] = {}
         self.connections = 0
         self.cfg.set("graceful_timeout", int(LAST_WORDS_S))  # for the requests that still run at the end
         gevent.spawn(self._end_waiting)
@@ -87,7 +87,7 @@ class Worker(GeventWorker):
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection."""
-        inflow = Inflow(client, self.limit_s)
+        inflow = HttpReader(client, self.limit_s)
         parser = Parser(self.cfg, client, addr)
         parser.unreader = inflow
         self._make_room()

@@ -25,7 +25,7 @@ SHARE_BYTES = 8192
 """What is read of one connection before others have their turn."""
 
 
-class Inflow(SocketUnreader):
+class HttpReader(SocketUnreader):
     """What gunicorn's parser reads of one connection.
 
     is_idle: nothing of a request has come yet. evicted: given up, to make room or because the process ends.

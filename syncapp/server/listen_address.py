@@ -10,14 +10,14 @@ from syncapp.config import Settings, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class ListenAddress:
     """An IP address of this machine, without brackets, and a port."""
 
     address: str
     port: int
 
     @classmethod
-    def of(cls, settings: Settings) -> Listening:
+    def of(cls, settings: Settings) -> ListenAddress:
         """Look HOST up if it is a name, IPv4 first. Raises `SettingsError` when this machine has no such address."""
         try:
             address = str(ipaddress.ip_address(settings.host))

@@ -1,7 +1,7 @@
 """What a client sends over a WebSocket: no more than the protocol, its rate and the handler allow.
 
 simple_websocket reads on a thread of its own, and answers pings and closes from there; `Connection` writes
-everything else, from any thread as long as that need not wait. All go through `Wire`.
+everything else, from any thread as long as that need not wait. All go through `Transport`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Event, Message, Ping, Pong
 
-from syncapp.server.transport import PAUSE_S, Wire
+from syncapp.server.transport import PAUSE_S, Transport
 
 log = structlog.get_logger(__name__)
 
@@ -58,14 +58,14 @@ class Handler(Protocol):
         """Whether something that came is not answered yet."""
 
 
-class Inspected:
+class CheckedConnection:
     """simple_websocket's protocol state, which takes no more than the handler and the client's rate allow.
 
     flooded: more frames came than may. closed: the client has closed. refused: the code with which a frame that
     breaks the protocol was answered.
     """
 
-    def __init__(self, ws: Any, wire: Wire, bucket: Bucket, most_waiting_bytes: int, handler: Handler) -> None:
+    def __init__(self, ws: Any, wire: Transport, bucket: Bucket, most_waiting_bytes: int, handler: Handler) -> None:
         # Not the whole of it: the rest was for the handshake, and is kilobytes.
         self._inner = ws.ws.connection
         self._ws = ws

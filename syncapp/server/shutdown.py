@@ -14,7 +14,7 @@ PAUSE_S = 0.02
 """Between two that are told, unless they are too many for the time there is."""
 
 
-class Draining:
+class Shutdown:
     """Whether this process is about to end. Those told come back elsewhere, and must not all do so at once."""
 
     def __init__(self, spread_s: float) -> None:

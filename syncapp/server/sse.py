@@ -16,37 +16,37 @@ from syncapp.errors import SessionNotFound
 from syncapp.metrics import SENT, WS_CLOSED, WS_SKIPPED
 from syncapp.realtime import protocol
 from syncapp.realtime.hub import Hub
-from syncapp.realtime.protocol import Close, Told
-from syncapp.realtime.send_queue import Answer, Backlog, Item
-from syncapp.realtime.topic import Update
-from syncapp.server.admission import Wish
-from syncapp.server.transport import Watchdog, Wire
+from syncapp.realtime.protocol import Close, Outgoing
+from syncapp.realtime.send_queue import QueuedAnswer, QueuedItem, SendQueue
+from syncapp.realtime.topic import SessionUpdate
+from syncapp.server.admission import WatchRequest
+from syncapp.server.transport import Transport, Watchdog
 
 log = structlog.get_logger(__name__)
 
 _RETRY_MS = (1000, 5000)
-_WITH_STATE = (Told.STATE_SYNC, Told.STATE_UPDATE, Told.STATE_PATCH)
+_WITH_STATE = (Outgoing.STATE_SYNC, Outgoing.STATE_UPDATE, Outgoing.STATE_PATCH)
 
 
-class Stream:
+class EventStream:
     """The messages of a WebSocket as server-sent events. A watcher of the hub.
 
     raw: the client's socket, to give up on one that does not read; None where the web server does not show it.
     """
 
-    def __init__(self, hub: Hub, settings: Settings, watchdog: Watchdog, wish: Wish, raw: Any) -> None:
+    def __init__(self, hub: Hub, settings: Settings, watchdog: Watchdog, wish: WatchRequest, raw: Any) -> None:
         self._hub = hub
         self._settings = settings
         self._watchdog = watchdog
         self._wish = wish
         self._raw = raw
-        self._wire = Wire(raw, watchdog, settings.ws_slow_close_s) if raw else None
+        self._wire = Transport(raw, watchdog, settings.ws_slow_close_s) if raw else None
         self._lock = threading.Lock()
-        self._backlog = Backlog(wish.claim, patches=wish.patches)
+        self._backlog = SendQueue(wish.claim, patches=wish.patches)
         self._event = threading.Event()
         self._leaves = False
 
-    def offer(self, update: Update) -> None:
+    def offer(self, update: SessionUpdate) -> None:
         """Note what the client is to be told."""
         with self._lock:
             self._backlog.put(update)
@@ -104,20 +104,20 @@ class Stream:
                 self._event.clear()
             if time.monotonic() >= beat_s:  # however much else there is: a script may listen to nothing but these
                 beat_s = time.monotonic() + self._settings.stream_heartbeat_s
-                SENT.add(Told.HEARTBEAT)
-                beat = protocol.message(Told.HEARTBEAT, self._wish.session_id, self._hub.clock.now_ms(), {})
+                SENT.add(Outgoing.HEARTBEAT)
+                beat = protocol.message(Outgoing.HEARTBEAT, self._wish.session_id, self._hub.clock.now_ms(), {})
                 yield b"event: heartbeat\ndata: " + beat + b"\n\n"
 
 
-class Poll:
+class LongPoll:
     """Waits for another version than the one that the client has. A watcher of the hub."""
 
     def __init__(self, known: Order) -> None:
         self._known = known
         self._event = threading.Event()
-        self._found: Update | None = None
+        self._found: SessionUpdate | None = None
 
-    def offer(self, update: Update) -> None:
+    def offer(self, update: SessionUpdate) -> None:
         """Take the first news."""
         is_news = update.error or update.order > self._known or (update.went_back and update.order != self._known)
         if is_news and self._found is None:
@@ -128,7 +128,7 @@ class Poll:
         """Wait no longer."""
         self._event.set()
 
-    def wait(self, hub: Hub, session_id: str, wait_s: float) -> Update | None:
+    def wait(self, hub: Hub, session_id: str, wait_s: float) -> SessionUpdate | None:
         """Return another version, or None when there was none in time.
 
         Raises `SessionNotFound`, also when the session is deleted meanwhile, and `StoreUnavailable`.
@@ -145,10 +145,10 @@ class Poll:
         return self._found
 
 
-def _event(item: Item) -> bytes:
+def _event(item: QueuedItem) -> bytes:
     """Return a message as an event; only one with a state has an id: from there a client can go on."""
     update = item.update
-    if isinstance(update, Answer):
+    if isinstance(update, QueuedAnswer):
         raise TypeError("a stream has no commands to answer")
     data = b"data: " + update.payload(item.kind) + b"\n\n"
     if item.kind in _WITH_STATE:

@@ -11,7 +11,7 @@ from syncapp.errors import TooManySubscriptions
 from syncapp.metrics import SUBSCRIPTIONS
 from syncapp.realtime.topic import Watcher
 from syncapp.server.command_runner import Backend
-from syncapp.server.writer import Outlet
+from syncapp.server.writer import Writer
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +22,7 @@ class Subscriptions:
     own: the session that the connection was opened for, which is counted with it; empty when there is none.
     """
 
-    def __init__(self, backend: Backend, outlet: Outlet, watcher: Watcher, own: str, connection_id: str) -> None:
+    def __init__(self, backend: Backend, outlet: Writer, watcher: Watcher, own: str, connection_id: str) -> None:
         self._hub = backend.hub
         self._quotas = backend.quotas
         self._limit = backend.settings.ws_max_subscriptions

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 
 from syncapp.loops import Loops
 from syncapp.metrics import SENT
-from syncapp.server.disconnects import Hangups
+from syncapp.server.disconnects import DisconnectWatch
 
 SEND_BUFFER_BYTES = 131_072
 RECEIVE_BUFFER_BYTES = 65_536
@@ -33,12 +33,12 @@ class Watchdog:
     """
 
     def __init__(self, loops: Loops | None = None) -> None:
-        self._hangups = Hangups()
+        self._hangups = DisconnectWatch()
         self._loops = loops or Loops()
-        self._deadlines: dict[Wire, float] = {}
+        self._deadlines: dict[Transport, float] = {}
         self._thread: threading.Thread | None = None
 
-    def begin(self, wire: Wire, deadline_s: float) -> None:
+    def begin(self, wire: Transport, deadline_s: float) -> None:
         """Watch a wire that begins to write, until this monotonic instant."""
         self._deadlines[wire] = deadline_s
 
@@ -52,12 +52,12 @@ class Watchdog:
         if self._thread is None:
             self._thread = self._loops.start("ws_watchdog", self._turn, threading.Event())
 
-    def hurry(self, wire: Wire, deadline_s: float) -> None:
+    def hurry(self, wire: Transport, deadline_s: float) -> None:
         """Watch a wire that is writing until an earlier instant."""
         if wire in self._deadlines:
             self._deadlines[wire] = min(deadline_s, self._deadlines[wire])
 
-    def end(self, wire: Wire) -> None:
+    def end(self, wire: Transport) -> None:
         """Watch a wire no more."""
         self._deadlines.pop(wire, None)
 
@@ -75,7 +75,7 @@ class Watchdog:
         return _WATCH_S
 
 
-class Wire:
+class Transport:
     """A socket that sends whole frames, one at a time, whichever thread they come from.
 
     aborted: a message took longer than it may. heard_s: when the client was last heard of. wake: called, at once

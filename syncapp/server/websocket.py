@@ -12,11 +12,11 @@ from flask_sock import Sock
 
 from syncapp.config import Settings
 from syncapp.errors import SyncError, ValidationFailed
-from syncapp.server.admission import Guards, counted, session_of_query, wish
+from syncapp.server.admission import Guards, counted, session_of_query, watch_request
 from syncapp.server.command_runner import Backend
 from syncapp.server.connection import Connection
 from syncapp.server.reader import Reader
-from syncapp.server.transport import Watchdog, Wire
+from syncapp.server.transport import Transport, Watchdog
 
 PATH = "/ws"
 _SOCKETS = ("gunicorn.socket", "werkzeug.socket")
@@ -41,12 +41,14 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
     }
 
     def serve(ws: Any) -> None:
-        wish = g.wish
-        connection = Connection(ws, g.wire, backend, wish.session_id, wish.claim, patches=wish.patches)
+        watch_request = g.wish
+        connection = Connection(
+            ws, g.wire, backend, watch_request.session_id, watch_request.claim, patches=watch_request.patches
+        )
         address = request.remote_addr or ""
         request.environ.clear()  # nobody needs it any more, and it is kilobytes for as long as the connection lasts
         with guards.draining.told(connection.leave):
-            connection.run(address, wish.claim)
+            connection.run(address, watch_request.claim)
 
     Sock(app).route(PATH, endpoint="ws")(serve)
     upgrade = app.view_functions["ws"]
@@ -54,7 +56,7 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
     def view() -> Response:
         _check_upgrade()
         guards.check_origin()
-        g.wish = wish(session_of_query(), "sessionId")
+        g.wish = watch_request(session_of_query(), "sessionId")
         guards.draining.check()
         with guards.quotas.hold(g.wish.session_id, request.remote_addr or ""):
             g.wire = _prepare(request.environ, guards.watchdog, backend.settings)
@@ -94,8 +96,8 @@ def _check_upgrade() -> None:
         raise counted("key", fault)
 
 
-def _prepare(environ: dict[str, Any], watchdog: Watchdog, settings: Settings) -> Wire:
-    """Leave of a request what simple_websocket needs, and put a `Wire` in the place of its socket.
+def _prepare(environ: dict[str, Any], watchdog: Watchdog, settings: Settings) -> Transport:
+    """Leave of a request what simple_websocket needs, and put a `Transport` in the place of its socket.
 
     It writes all headers into a request of its own and parses that: an odd one must not be able to break it. It
     accepts every extension that is asked for; compressed frames could not be shared.
@@ -105,7 +107,7 @@ def _prepare(environ: dict[str, Any], watchdog: Watchdog, settings: Settings) ->
             del environ[name]
     environ |= {"HTTP_HOST": "localhost", "HTTP_CONNECTION": "Upgrade"}
     name = next(name for name in _SOCKETS if name in environ)
-    wire = Wire(environ[name], watchdog, settings.ws_slow_close_s, _early(environ))
+    wire = Transport(environ[name], watchdog, settings.ws_slow_close_s, _early(environ))
     environ[name] = wire
     return wire
 

@@ -6,18 +6,18 @@ from itertools import chain, islice
 
 from syncapp.domain.order import Order
 from syncapp.metrics import SENT
-from syncapp.realtime.protocol import Told
-from syncapp.realtime.round_robin import Backlogs
-from syncapp.realtime.send_queue import Answer, Backlog
-from syncapp.realtime.topic import Update
-from syncapp.server.transport import Wire
+from syncapp.realtime.protocol import Outgoing
+from syncapp.realtime.round_robin import RoundRobin
+from syncapp.realtime.send_queue import QueuedAnswer, SendQueue
+from syncapp.realtime.topic import SessionUpdate
+from syncapp.server.transport import Transport
 
 MOST_ANSWERS = 32
 MOST_ANSWER_BYTES = 262_144
 _JOINED_BYTES = 8192
 
 
-class Outlet:
+class Writer:
     """Takes messages from any thread, and writes what the socket takes without waiting.
 
     The handler's thread writes the rest, with `write_next`; `wire.wake` calls it. sent: how many messages. The first
@@ -26,14 +26,14 @@ class Outlet:
 
     __slots__ = ("_backlog", "_lock", "_urgent", "_wire", "_writing", "sent")
 
-    def __init__(self, wire: Wire, session_id: str, claim: Order, *, patches: bool) -> None:
+    def __init__(self, wire: Transport, session_id: str, claim: Order, *, patches: bool) -> None:
         self._wire = wire
         self._lock = wire.lock
         # Most connections are about one session, and are to cost no more than that.
-        self._backlog: Backlog | Backlogs = Backlog(claim, patches=patches, session_id=session_id)
+        self._backlog: SendQueue | RoundRobin = SendQueue(claim, patches=patches, session_id=session_id)
         if not session_id:
-            self._backlog = Backlogs({}, "", patches=patches)
-        self._urgent: list[tuple[Told, bytes]] = []
+            self._backlog = RoundRobin({}, "", patches=patches)
+        self._urgent: list[tuple[Outgoing, bytes]] = []
         self._writing = False
         self.sent = 0
 
@@ -77,7 +77,7 @@ class Outlet:
 
     def over(self) -> list[str]:
         """Return sessions that were deleted, when everything is told of them and the connection goes on."""
-        if isinstance(self._backlog, Backlog) or not self._backlog.has_ended:
+        if isinstance(self._backlog, SendQueue) or not self._backlog.has_ended:
             return []
         with self._lock:
             return self._backlog.over()
@@ -101,7 +101,7 @@ class Outlet:
             backlog = self._backlog.of(session_id)
             return None if backlog is None else backlog.expect(claim)
 
-    def offer(self, update: Update) -> None:
+    def offer(self, update: SessionUpdate) -> None:
         """Tell the client of an update."""
         with self._lock:
             # What nearly always is so, and has to be quick: there may be thousands of clients.
@@ -117,13 +117,13 @@ class Outlet:
             if was_full or not had_begun or self._backlog.doubts:
                 self._wire.wake()  # the handler may take messages now, or has to ask the hub
 
-    def urge(self, kind: Told, frame: bytes, *, first: bool = False) -> None:
+    def urge(self, kind: Outgoing, frame: bytes, *, first: bool = False) -> None:
         """Send what does not wait for news; first: before all else."""
         with self._lock:
             self._urgent.insert(0 if first else len(self._urgent), (kind, frame))
             self._write_through()
 
-    def answer(self, session_id: str, kind: Told, answer: Answer) -> None:
+    def answer(self, session_id: str, kind: Outgoing, answer: QueuedAnswer) -> None:
         """Answer a command, once the client was told of what it is about. The caller wakes the handler.
 
         What a command changed mostly comes in the same moment as its answer, and then goes out with it.
@@ -143,7 +143,7 @@ class Outlet:
             self._backlog.settle(now_s)
 
     def write_next(self) -> bool:
-        """Write what waits, however long it takes; False when there is nothing. Raises what `Wire.write` does."""
+        """Write what waits, however long it takes; False when there is nothing. Raises what `Transport.write` does."""
         with self._lock:
             has_rest = self._wire.has_rest
             if not has_rest and self._write_at_once():
@@ -162,10 +162,10 @@ class Outlet:
 
     # The lock is held.
 
-    def _many(self) -> Backlogs:
-        if isinstance(self._backlog, Backlog):
+    def _many(self) -> RoundRobin:
+        if isinstance(self._backlog, SendQueue):
             own = self._backlog
-            self._backlog = Backlogs({own.session_id: own}, own.session_id, patches=own.patches)
+            self._backlog = RoundRobin({own.session_id: own}, own.session_id, patches=own.patches)
         return self._backlog
 
     def _write_through(self) -> None:
@@ -195,13 +195,13 @@ class Outlet:
             self._drop_first(kind)
         return True
 
-    def _first(self) -> tuple[Told, bytes] | None:
+    def _first(self) -> tuple[Outgoing, bytes] | None:
         if self._urgent:
             return self._urgent[0]
         item = self._backlog.first
         return (item.kind, item.update.frame(item.kind)) if item else None
 
-    def _drop_first(self, kind: Told) -> None:
+    def _drop_first(self, kind: Outgoing) -> None:
         if self._urgent:
             self._urgent.pop(0)
         else:

@@ -19,7 +19,7 @@ from redis.retry import Retry
 from syncapp.config import Settings
 from syncapp.errors import StoreUnavailable
 from syncapp.store import reply_errors
-from syncapp.store.connection_pool import Pool
+from syncapp.store.connection_pool import ConnectionPool
 from syncapp.store.failover import server_at
 
 _GONE = (exceptions.ConnectionError, exceptions.TimeoutError)
@@ -96,7 +96,7 @@ def connect(settings: Settings, *, decode: bool = True, max_connections: int | N
         "decode_responses": decode,
         "health_check_interval": 0,
     }
-    pool = Pool(server=server_at(settings.redis_url), wait_s=settings.redis_timeout_s, **options)
+    pool = ConnectionPool(server=server_at(settings.redis_url), wait_s=settings.redis_timeout_s, **options)
     return redis.Redis.from_pool(pool)
 
 

@@ -22,7 +22,7 @@ from syncapp.domain.instants import iso
 from syncapp.store.connection_pool import even_if_full, packed, pool_of
 from syncapp.store.failover import Server
 from syncapp.store.keys import Keyspace
-from syncapp.store.process_registry import Presence
+from syncapp.store.process_registry import ProcessRegistry
 
 log = structlog.get_logger(__name__)
 
@@ -62,12 +62,12 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
+class _ClockSample:
     offset_ms: float
     error_ms: float
 
 
-class ClockWatch:
+class ClockStepWatch:
     """Watches for one process; alert(kind, **context) reports steps.
 
     Each turn also reports that the process is alive, and notices a server that has become a replica.
@@ -77,7 +77,7 @@ class ClockWatch:
         self,
         client: redis.Redis,
         keys: Keyspace,
-        presence: Presence,
+        presence: ProcessRegistry,
         *,
         server: Server,
         alert: Callable[..., None],
@@ -91,7 +91,7 @@ class ClockWatch:
         self._alert = alert
         self._clock = clock
         self._turns = 0
-        self._last: _Sample | None = None
+        self._last: _ClockSample | None = None
         self._seen: tuple[float, Step] | None = None
         self._worry: tuple[float, str] = (float("-inf"), "")
 
@@ -122,7 +122,7 @@ class ClockWatch:
 
     def _compare(self, sent_s: float, received_s: float, now_ms: float) -> None:
         middle_ms = (sent_s + received_s) * 500
-        sample = _Sample(now_ms - middle_ms, (received_s - sent_s) * 500 + 1)
+        sample = _ClockSample(now_ms - middle_ms, (received_s - sent_s) * 500 + 1)
         last, self._last = self._last, sample
         if last is None:
             return

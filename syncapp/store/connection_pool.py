@@ -55,7 +55,7 @@ def even_if_full(command: str, key: str, *words: str | bytes | int) -> bytes:
     return packed("EVAL", script, 1, key, *words)
 
 
-class Line:
+class PooledConnection:
     """One connection, used by one caller at a time."""
 
     def __init__(self, connection: Any, generation: int) -> None:
@@ -106,7 +106,7 @@ class Line:
             self.close()
 
 
-class Pool(redis.ConnectionPool):
+class ConnectionPool(redis.ConnectionPool):
     """A pool of up to `max_connections` connections; a caller waits up to `wait_s` for a free one.
 
     `call` is for scripts; redis-py's own commands use the pool like any other.
@@ -124,8 +124,8 @@ class Pool(redis.ConnectionPool):
     def reset(self) -> None:
         """Forget every connection; redis-py calls this at the start, and after a fork."""
         super().reset()
-        self._idle: deque[Line] = deque()
-        self._lent: dict[Any, Line] = {}
+        self._idle: deque[PooledConnection] = deque()
+        self._lent: dict[Any, PooledConnection] = {}
         self._made = 0
         self._waiting = 0
         self._changed = threading.Condition(threading.Lock())
@@ -194,7 +194,7 @@ class Pool(redis.ConnectionPool):
                     return
                 self._drop(line)
 
-    def _take(self) -> Line:
+    def _take(self) -> PooledConnection:
         while True:
             try:
                 line = self._idle.pop()  # the latest used is the least likely to be closed
@@ -204,7 +204,7 @@ class Pool(redis.ConnectionPool):
                 return line
             self._drop(line)
 
-    def _make_or_wait(self) -> Line:
+    def _make_or_wait(self) -> PooledConnection:
         """Return a new line, or one that becomes free. Raises redis-py's `ConnectionError`."""
         with self._changed:
             while self._made >= self.max_connections:
@@ -222,7 +222,7 @@ class Pool(redis.ConnectionPool):
             generation = self._server.generation
             connection = self.connection_class(**self.connection_kwargs)
             connection.server, connection.generation = self._server, generation
-            return Line(connection, generation)
+            return PooledConnection(connection, generation)
         except BaseException:
             self._forget()
             raise
@@ -230,7 +230,7 @@ class Pool(redis.ConnectionPool):
     def _has_room(self) -> bool:
         return bool(self._idle) or self._made < self.max_connections
 
-    def _give(self, line: Line) -> None:
+    def _give(self, line: PooledConnection) -> None:
         if line.generation != self._server.generation or line.used_s - line.made_s > AGE_S:
             self._drop(line)
             return
@@ -239,7 +239,7 @@ class Pool(redis.ConnectionPool):
             with self._changed:
                 self._changed.notify()
 
-    def _drop(self, line: Line) -> None:
+    def _drop(self, line: PooledConnection) -> None:
         line.close()
         self._forget()
 
@@ -268,7 +268,7 @@ class Pool(redis.ConnectionPool):
             return not self._made
 
 
-def _reap_while_used(reference: weakref.ref[Pool]) -> None:
+def _reap_while_used(reference: weakref.ref[ConnectionPool]) -> None:
     while True:
         time.sleep(_REAP_S)
         pool = reference()
@@ -281,9 +281,9 @@ def _reap_while_used(reference: weakref.ref[Pool]) -> None:
         del pool
 
 
-def pool_of(client: redis.Redis) -> Pool:
-    """Return the pool of a client that `syncapp.redis.connect` made."""
-    return cast("Pool", client.connection_pool)
+def pool_of(client: redis.Redis) -> ConnectionPool:
+    """Return the pool of a client that `syncapp.store.client.connect` made."""
+    return cast("ConnectionPool", client.connection_pool)
 
 
 def _error(text: str) -> Exception:

@@ -52,7 +52,7 @@ class _Walk:
     failed: int = 0
 
 
-class Rebuild:
+class DeadlineRebuild:
     """Checks and walks in small steps, in the sweeper's thread and with its client."""
 
     def __init__(

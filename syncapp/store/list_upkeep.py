@@ -35,7 +35,7 @@ _SLICE_S = 0.005  # how long a step may keep the next pass of the sweep waiting
 _AT_ONCE = 500  # members or keys that one round trip looks at
 
 
-class ListingUpkeep:
+class ListUpkeep:
     """Works in small steps, in the sweeper's thread and with its client."""
 
     def __init__(

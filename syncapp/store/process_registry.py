@@ -22,7 +22,7 @@ _PATIENCE_S = 15.0
 """How long after its own start a process waits before it reports another as missing."""
 
 
-class Presence:
+class ProcessRegistry:
     """Reports that this process is alive, and reads which others are; kind: `web` or `worker`."""
 
     def __init__(self, client: redis.Redis, keys: Keyspace, *, kind: str, loops: Loops, name: str = "") -> None:

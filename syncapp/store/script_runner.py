@@ -13,7 +13,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from syncapp.config import Settings
-from syncapp.domain.results import NO_CLAIM, Claim, Result, Swept
+from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result
 from syncapp.domain.session import Session
 from syncapp.domain.summary import Summary
 from syncapp.store.client import TRANSLATION
@@ -44,7 +44,7 @@ class Reply(NamedTuple):
     expired_id: str
 
 
-class Calls:
+class ScriptRunner:
     """Calls the scripts of sessions, each in one round trip; what sessions' methods share."""
 
     def __init__(
@@ -126,17 +126,17 @@ class Calls:
         cached = self._cache.get(session_id)
         return cached.session if cached else None
 
-    def expire(self, session_ids: Sequence[str]) -> list[Swept | ResponseError]:
+    def expire(self, session_ids: Sequence[str]) -> list[ExpiryResult | ResponseError]:
         """Run the expiry of each session, all in one round trip. Raises `StoreUnavailable`, also for a full store."""
         replies = self._call_all("expire_session", session_ids)
-        swept: list[Swept | ResponseError] = []
+        swept: list[ExpiryResult | ResponseError] = []
         for session_id, reply in zip(session_ids, replies, strict=True):
             if isinstance(reply, ResponseError):
                 _raise_for_all(reply)
                 swept.append(reply)
                 continue
             self._pass_nudge_on(reply, session_id)
-            swept.append(Swept(int(reply.now_ms), tuple(map(int, reply.state)), reply.word == "busy"))
+            swept.append(ExpiryResult(int(reply.now_ms), tuple(map(int, reply.state)), reply.word == "busy"))
         return swept
 
     def summarize(self, session_ids: Sequence[str]) -> tuple[list[Summary | None], int]:

@@ -34,7 +34,7 @@ Place = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListPage:
     """A page; now_ms: the server's time its clocks are shown at. next_cursor: None when nothing is left.
 
     complete: whether the lists were known to have every session.
@@ -77,7 +77,7 @@ class _Shelf:
         return packed("ZRANGE", self.key, start, "-inf", "BYSCORE", "REV", "LIMIT", 0, self.at_once, "WITHSCORES")
 
 
-class LiveSessions:
+class SessionList:
     """Answers from the store; every method raises `StoreUnavailable` when it does not answer."""
 
     def __init__(self, client: redis.Redis, keys: Keyspace, store: SessionStore) -> None:
@@ -85,7 +85,7 @@ class LiveSessions:
         self._keys = keys
         self._store = store
 
-    def page(self, asked: SessionsQuery) -> Listed:
+    def page(self, asked: SessionsQuery) -> ListPage:
         """Return the sessions that fit, newest first."""
         found: list[Summary] = []
         looked_at, last, now_ms = 0, asked.before, 0
@@ -93,9 +93,9 @@ class LiveSessions:
         shelves = self._shelves(asked.before, at_once)
         places = self._places(shelves)
 
-        def listed(next_cursor: str | None) -> Listed:
+        def listed(next_cursor: str | None) -> ListPage:
             complete = all(shelf.complete for shelf in shelves)
-            return Listed(found, next_cursor, now_ms or self._store.time_ms(), complete)
+            return ListPage(found, next_cursor, now_ms or self._store.time_ms(), complete)
 
         while looked_at < MOST_LOOKED_AT:
             batch = list(islice(places, min(at_once, MOST_LOOKED_AT - looked_at)))

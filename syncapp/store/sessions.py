@@ -25,7 +25,7 @@ from redis.exceptions import ResponseError
 from syncapp.config import Settings
 from syncapp.domain.definition import define, session_budget_ms
 from syncapp.domain.limits import MAX_METADATA_BYTES
-from syncapp.domain.results import NO_CLAIM, Claim, Peeked, Result, Swept
+from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result, SessionPosition
 from syncapp.domain.schemas import CreateSession, merge_patch
 from syncapp.domain.session import Session
 from syncapp.domain.session_layout import order_of
@@ -34,7 +34,7 @@ from syncapp.errors import Conflict, ValidationFailed
 from syncapp.store.client import TRANSLATION
 from syncapp.store.keys import SENTINEL, Keyspace
 from syncapp.store.restore import RestorePoint
-from syncapp.store.script_runner import Calls
+from syncapp.store.script_runner import ScriptRunner
 
 KEY_NAMESPACE = uuid.UUID("6c2f6d63-8a0b-5b0e-9c39-0d0c4d1f4f57")
 """Makes a session's id from an idempotency key, when a create has no id of its own."""
@@ -62,7 +62,7 @@ class SessionStore:
         self._client = client
         self._settings = settings
         self._keys = Keyspace(settings.sync_buckets)
-        self._calls = Calls(client, settings, on_nudge, partials, on_miss)
+        self._calls = ScriptRunner(client, settings, on_nudge, partials, on_miss)
 
     def create(self, new: CreateSession, claim: Claim = NO_CLAIM) -> Result:
         """Create a session, `pending`. Raises `SessionExists`, `IdempotencyMismatch`, `AuditBacklog`, `StoreFull`.
@@ -189,7 +189,7 @@ class SessionStore:
         ]
         return self._calls.run("adjust", session_id, claim, args)
 
-    def expire(self, session_ids: Sequence[str]) -> list[Swept | ResponseError]:
+    def expire(self, session_ids: Sequence[str]) -> list[ExpiryResult | ResponseError]:
         """Apply what is due to sessions, in one round trip, for the sweeper.
 
         What a session that fails raised stands in its place; one that is gone is taken off the deadlines.
@@ -254,12 +254,12 @@ class SessionStore:
         claim = replace(claim, expected_epoch=order[0], expected_version=order[1])
         return self._calls.run("renew", session_id, claim, [last_epoch])
 
-    def peek(self, session_id: str) -> Peeked | None:
+    def peek(self, session_id: str) -> SessionPosition | None:
         """Return where a session is, without settling it; None when there is none, or it was deleted."""
         with TRANSLATION:
             found: Any = self._client.hmget(self._keys.session(session_id), "scalars", "chain")
         scalars, chain = found
-        return Peeked(*order_of(scalars), chain) if scalars else None
+        return SessionPosition(*order_of(scalars), chain) if scalars else None
 
     def scheduled(self) -> Iterator[str]:
         """Yield the id of every session that has a deadline: of all that are live."""

@@ -24,9 +24,9 @@ from syncapp import metrics
 from syncapp.errors import StoreUnavailable
 from syncapp.loops import Loops
 from syncapp.store.connection_pool import packed, pool_of
-from syncapp.store.deadline_rebuild import Rebuild
+from syncapp.store.deadline_rebuild import DeadlineRebuild
 from syncapp.store.keys import Keyspace
-from syncapp.store.list_upkeep import KEEPS_LISTS, ListingUpkeep
+from syncapp.store.list_upkeep import KEEPS_LISTS, ListUpkeep
 from syncapp.store.sessions import SessionStore
 
 log = structlog.get_logger(__name__)
@@ -139,8 +139,8 @@ class Sweeper:
         self._ahead_ms = 0.0
         self._aside: dict[str, float] = {}
         self._lease = Lease(client, keys.sweeper(), clock)
-        self._rebuild = Rebuild(client, store, keys, clock)
-        self._listing = ListingUpkeep(client, store, keys, clock)
+        self._rebuild = DeadlineRebuild(client, store, keys, clock)
+        self._listing = ListUpkeep(client, store, keys, clock)
         self._failures = 0
         self._unreadable: set[str] = set()
         self._stopping = threading.Event()

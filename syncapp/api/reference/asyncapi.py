@@ -15,15 +15,17 @@ from syncapp.api.reference.messages import RECEIVED, SENT
 from syncapp.api.reference.openapi import INFO, TAGS
 from syncapp.api.reference.parameters import StreamQuery
 from syncapp.errors import ValidationFailed
-from syncapp.realtime.protocol import Close, Told
+from syncapp.realtime.protocol import Close, Outgoing
 
 blueprint = Blueprint("asyncapi", __name__)
 
 VERSIONS = ("3.1.0", "3.0.0")
 """Newest first. Modelina 5.10 silently generates nothing from 3.1."""
 _OF_CONNECTION = components.parameters(StreamQuery, "query")
-_STREAMED = [each for each in Told if each not in (Told.ACK, Told.PONG, Told.SUBSCRIBED, Told.UNSUBSCRIBED)]
-_OVER_SOCKETS = [each for each in Told if each is not Told.HEARTBEAT]
+_STREAMED = [
+    each for each in Outgoing if each not in (Outgoing.ACK, Outgoing.PONG, Outgoing.SUBSCRIBED, Outgoing.UNSUBSCRIBED)
+]
+_OVER_SOCKETS = [each for each in Outgoing if each is not Outgoing.HEARTBEAT]
 
 
 def document(version: str = VERSIONS[0]) -> dict[str, Any]:

@@ -31,7 +31,17 @@ from syncapp.errors import (
     TooManySubscriptions,
     ValidationFailed,
 )
-from syncapp.realtime.protocol import Asked, Command, Echo, Number, Ping, Reconnect, Subscribe, Told, Unsubscribe
+from syncapp.realtime.protocol import (
+    Command,
+    Echo,
+    Incoming,
+    Number,
+    Outgoing,
+    Ping,
+    Reconnect,
+    Subscribe,
+    Unsubscribe,
+)
 
 _ERRORS: list[type[SyncError]] = [
     *BY_WORD.values(),
@@ -48,7 +58,7 @@ SessionOrNone = Annotated[
 class ServerMessage(Answer):
     """What every message of the server has."""
 
-    type: Told = Field(description="What kind of message this is.")
+    type: Outgoing = Field(description="What kind of message this is.")
     sessionId: Uuid = Field(description="The session that it is about.")  # noqa: N815 - the protocol's name
     timestamp: int = Field(ge=0, description="The server's time when the message was made, in ms since 1970.")
 
@@ -59,7 +69,7 @@ class Connected(ServerMessage):
     `epoch` and `version` are null while there is no session; all are on a connection that was opened for none.
     """
 
-    type: Literal[Told.CONNECTED] = Field(description="What kind of message this is.")
+    type: Literal[Outgoing.CONNECTED] = Field(description="What kind of message this is.")
     sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - null: the connection has none of its own
     epoch: Epoch | None = Field(description="The session's epoch; null while there is no session.")
     version: Version | None = Field(description="The session's version; null while there is no session.")
@@ -68,14 +78,14 @@ class Connected(ServerMessage):
 class StateSync(ServerMessage):
     """A whole state: after `CONNECTED`, and whenever versions were left out."""
 
-    type: Literal[Told.STATE_SYNC] = Field(description="What kind of message this is.")
+    type: Literal[Outgoing.STATE_SYNC] = Field(description="What kind of message this is.")
     state: State = Field(description="The state; its clock is true for `timestamp`.")
 
 
 class StateUpdate(ServerMessage):
     """A commit, and the state after it."""
 
-    type: Literal[Told.STATE_UPDATE] = Field(description="What kind of message this is.")
+    type: Literal[Outgoing.STATE_UPDATE] = Field(description="What kind of message this is.")
     epoch: Epoch
     version: Version
     event: Event = Field(description="What the commit was.")
@@ -125,7 +135,7 @@ class Patch(Answer):
 class StatePatch(ServerMessage):
     """A commit, and what it changed; instead of `STATE_UPDATE` with `format=patch`."""
 
-    type: Literal[Told.STATE_PATCH] = Field(description="What kind of message this is.")
+    type: Literal[Outgoing.STATE_PATCH] = Field(description="What kind of message this is.")
     epoch: Epoch
     version: Version
     event: Event = Field(description="What the commit was.")
@@ -136,7 +146,7 @@ class StatePatch(ServerMessage):
 class SessionDeleted(ServerMessage):
     """The session was deleted; the server closes with 1000."""
 
-    type: Literal[Told.SESSION_DELETED] = Field(description="What kind of message this is.")
+    type: Literal[Outgoing.SESSION_DELETED] = Field(description="What kind of message this is.")
     epoch: Epoch
     version: Version
     event: Event = Field(description="What the commit was.")
@@ -145,7 +155,7 @@ class SessionDeleted(ServerMessage):
 class Ack(ServerMessage):
     """A `COMMAND` has taken effect; a delete's has no epoch and version."""
 
-    type: Literal[Told.ACK] = Field(description="What kind of message this is.")
+    type: Literal[Outgoing.ACK] = Field(description="What kind of message this is.")
     id: Echo = Field(description="The `id` of the `COMMAND`.")
     epoch: int | None = absent("The epoch after the command.", ge=1)
     version: int | None = absent("The version after the command.", ge=1)
@@ -156,21 +166,21 @@ class Ack(ServerMessage):
 class Subscribed(ServerMessage):
     """Answer to `SUBSCRIBE`; `CONNECTED` and the state follow."""
 
-    type: Literal[Told.SUBSCRIBED] = Field(description="What kind of message this is.")
+    type: Literal[Outgoing.SUBSCRIBED] = Field(description="What kind of message this is.")
     id: Echo = Field(default=None, description="The `id` of the `SUBSCRIBE`, if it had one.")
 
 
 class Unsubscribed(ServerMessage):
     """Answer to `UNSUBSCRIBE`: nothing more is told of the session."""
 
-    type: Literal[Told.UNSUBSCRIBED] = Field(description="What kind of message this is.")
+    type: Literal[Outgoing.UNSUBSCRIBED] = Field(description="What kind of message this is.")
     id: Echo = Field(default=None, description="The `id` of the `UNSUBSCRIBE`, if it had one.")
 
 
 class Pong(ServerMessage):
     """Answer to `PING`, before anything else that waits."""
 
-    type: Literal[Told.PONG] = Field(description="What kind of message this is.")
+    type: Literal[Outgoing.PONG] = Field(description="What kind of message this is.")
     sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - null: the connection has none of its own
     t0: Number = Field(default=None, description="The `t0` of the `PING`, as it was, if it had one.")
     client_timestamp: Number = Field(default=None, description="The `timestamp` of the `PING`, if it had one.")
@@ -179,13 +189,13 @@ class Pong(ServerMessage):
 class Heartbeat(ServerMessage):
     """The server is there: on a stream only, every `STREAM_HEARTBEAT_S`, as an event named `heartbeat`."""
 
-    type: Literal[Told.HEARTBEAT] = Field(description="What kind of message this is.")
+    type: Literal[Outgoing.HEARTBEAT] = Field(description="What kind of message this is.")
 
 
 class ErrorMessage(ServerMessage):
     """Something was refused, or there is no state to show; with the `id` of the `COMMAND` that it answers."""
 
-    type: Literal[Told.ERROR] = Field(description="What kind of message this is.")
+    type: Literal[Outgoing.ERROR] = Field(description="What kind of message this is.")
     sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - null: the connection has none of its own
     id: Echo = Field(default=None, description="The `id` of the message that it answers, if that had one.")
     code: str = Field(
@@ -195,23 +205,23 @@ class ErrorMessage(ServerMessage):
     details: Any = Field(default=None, description="More for programs, as over REST; absent when there is none.")
 
 
-SENT: dict[Told, type[ServerMessage]] = {
-    Told.CONNECTED: Connected,
-    Told.STATE_SYNC: StateSync,
-    Told.STATE_UPDATE: StateUpdate,
-    Told.STATE_PATCH: StatePatch,
-    Told.SESSION_DELETED: SessionDeleted,
-    Told.ACK: Ack,
-    Told.SUBSCRIBED: Subscribed,
-    Told.UNSUBSCRIBED: Unsubscribed,
-    Told.PONG: Pong,
-    Told.HEARTBEAT: Heartbeat,
-    Told.ERROR: ErrorMessage,
+SENT: dict[Outgoing, type[ServerMessage]] = {
+    Outgoing.CONNECTED: Connected,
+    Outgoing.STATE_SYNC: StateSync,
+    Outgoing.STATE_UPDATE: StateUpdate,
+    Outgoing.STATE_PATCH: StatePatch,
+    Outgoing.SESSION_DELETED: SessionDeleted,
+    Outgoing.ACK: Ack,
+    Outgoing.SUBSCRIBED: Subscribed,
+    Outgoing.UNSUBSCRIBED: Unsubscribed,
+    Outgoing.PONG: Pong,
+    Outgoing.HEARTBEAT: Heartbeat,
+    Outgoing.ERROR: ErrorMessage,
 }
-RECEIVED: dict[Asked, type[BaseModel]] = {
-    Asked.PING: Ping,
-    Asked.RECONNECT: Reconnect,
-    Asked.COMMAND: Command,
-    Asked.SUBSCRIBE: Subscribe,
-    Asked.UNSUBSCRIBE: Unsubscribe,
+RECEIVED: dict[Incoming, type[BaseModel]] = {
+    Incoming.PING: Ping,
+    Incoming.RECONNECT: Reconnect,
+    Incoming.COMMAND: Command,
+    Incoming.SUBSCRIBE: Subscribe,
+    Incoming.UNSUBSCRIBE: Unsubscribe,
 }
