@@ -130,7 +130,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         loops=loops,
     )
     hub = Hub(settings, read=store.read, attend=bare.attend, seen=store.known, client=client, loops=loops)
-    guards, limits = Guards(settings, loops), RateLimits(settings)
+    guards, limits = Guards(settings, loops), RateLimits(settings, store.known)
     keys = Keyspace(settings.sync_buckets)
     presence = ProcessRegistry(client, keys, kind="web", loops=loops)
     clock_watch = ClockStepWatch(client, keys, presence, server=server_at(settings.redis_url), alert=Alerts(settings))

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from syncapp import create_app
-from syncapp.access.rate_limits import Buckets
 from syncapp.api.reference.schemas import CommandAnswer, ErrorAnswer, StateAnswer
 from syncapp.api.reference.system_schemas import HealthAnswer, TimeAnswer
+from syncapp.token_bucket import TokenBuckets
 
 CHESS: dict[str, Any] = {
     "sync_mode": "per_participant",
@@ -751,13 +751,13 @@ def test_a_rate_limit_is_per_address_and_spares_health_checks(
 
 
 def test_a_bucket_of_tokens_fills_with_time_and_forgets_old_addresses() -> None:
-    limit = Buckets(2.0, 1)
-    assert limit.wait_s("a", 0.0) == 0
-    assert limit.wait_s("a", 0.1) == pytest.approx(0.4)
-    assert limit.wait_s("a", 0.6) == 0
+    limit = TokenBuckets(2.0, 1)
+    assert limit.take("a", 0.0) == 0
+    assert limit.take("a", 0.1) == pytest.approx(0.4)
+    assert limit.take("a", 0.6) == 0
     for i in range(20_000):
-        limit.wait_s(str(i), 1.0)
-    assert len(limit._levels) == 10_000
+        limit.take(str(i), 1.0)
+    assert len(limit._buckets) == 10_000
 
 
 def test_the_trusted_proxys_word_is_the_address(redis_url: str, database_url: str, clock: SetClock) -> None:

@@ -18,13 +18,14 @@ from peers import CHESS, Api, Client, eventually, metric
 from websockets.sync.client import connect
 
 from syncapp import create_app
-from syncapp.access.rate_limits import MOST_ADDRESSES, Buckets, RateLimits, stored_bytes
+from syncapp.access.rate_limits import RateLimits, stored_bytes
 from syncapp.config import Settings
 from syncapp.dev.servers import Valkey
 from syncapp.domain.commands import COMMANDS
 from syncapp.domain.results import Claim
 from syncapp.domain.schemas import CreateSession
 from syncapp.store.keys import Keyspace
+from syncapp.token_bucket import MAX_ADDRESSES, TokenBuckets
 
 from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 
@@ -49,31 +50,31 @@ def refusal(answer: Any) -> dict[str, Any]:
 
 
 def test_a_bucket_fills_with_time_and_a_full_one_is_enough_for_anything() -> None:
-    buckets = Buckets(10, 100)
-    assert buckets.wait_s("a", 0.0, 90) == 0
-    assert buckets.wait_s("a", 0.0, 30) == pytest.approx(2)
-    assert buckets.wait_s("a", 2.0, 30) == 0
-    assert buckets.wait_s("a", 11.9, 1000) > 0
-    assert buckets.wait_s("a", 12.1, 1000) == 0
-    assert buckets.wait_s("a", 12.1, 1) == pytest.approx(90.1)
-    assert buckets.wait_s("b", 12.1, 1) == 0
+    buckets = TokenBuckets(10, 100)
+    assert buckets.take("a", 0.0, 90) == 0
+    assert buckets.take("a", 0.0, 30) == pytest.approx(2)
+    assert buckets.take("a", 2.0, 30) == 0
+    assert buckets.take("a", 11.9, 1000) > 0
+    assert buckets.take("a", 12.1, 1000) == 0
+    assert buckets.take("a", 12.1, 1) == pytest.approx(90.1)
+    assert buckets.take("b", 12.1, 1) == 0
 
 
 def test_debt_is_at_most_a_bucketful_and_what_is_given_back_at_most_fills_it() -> None:
-    buckets = Buckets(10, 100)
+    buckets = TokenBuckets(10, 100)
     buckets.add("a", 0.0, -100_000)
-    assert buckets.owed_s("a", 0.0) == pytest.approx(10.1)
+    assert buckets.wait_s("a", 0.0) == pytest.approx(10.1)
     buckets.add("a", 0.0, 100_000)
-    assert buckets.wait_s("a", 0.0, 100) == 0
-    assert buckets.wait_s("a", 0.0, 1) > 0
+    assert buckets.take("a", 0.0, 100) == 0
+    assert buckets.take("a", 0.0, 1) > 0
 
 
 def test_addresses_that_are_remembered_are_bounded() -> None:
-    buckets = Buckets(1, 1)
-    for number in range(3 * MOST_ADDRESSES):
-        buckets.wait_s(str(number), 0.0)
+    buckets = TokenBuckets(1, 1)
+    for number in range(3 * MAX_ADDRESSES):
+        buckets.take(str(number), 0.0)
         buckets.add(str(-number), 0.0, -1)
-    assert len(buckets._levels) == MOST_ADDRESSES
+    assert len(buckets._buckets) == MAX_ADDRESSES
 
 
 # Creates and bytes
@@ -211,20 +212,18 @@ def test_sessions_that_go_on_by_themselves_are_bounded_and_others_go_on(
 def test_a_session_is_charged_what_it_may_commit_by_itself_within_an_hour_once(
     redis_url: str, redis: redis_py.Redis, body: dict[str, Any], charge: int
 ) -> None:
-    store, limits = (
-        make_store(redis_url, set_clock=False),
-        RateLimits(settings(redis_url, self_commits_per_hour=100_000)),
-    )
+    store = make_store(redis_url, set_clock=False)
+    limits = RateLimits(settings(redis_url, self_commits_per_hour=100_000), store.known)
     buckets = limits._commits
     assert buckets
 
     def left() -> float:
-        buckets.add("192.0.2.1", time.monotonic(), 0)
-        return buckets._levels["192.0.2.1"][0]
+        return buckets.level("192.0.2.1", time.monotonic())
 
     def run(command: str, asked: dict[str, Any]) -> str:
-        parsed = COMMANDS[command].parse(asked)
-        return limits.run(store, "192.0.2.1", command, session_id, parsed, Claim()).found.session_id
+        body = COMMANDS[command].body.parse(asked)
+        with limits.charge("192.0.2.1", command, session_id, body, Claim()) as charge:
+            return charge.settle(COMMANDS[command].run(store, session_id, body, Claim())).found.session_id
 
     session_id = ""
     session_id = run("create", body)

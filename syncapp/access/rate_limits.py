@@ -9,21 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
+from types import TracebackType
 
 import orjson
 
 from syncapp.access.client_address import group_of
 from syncapp.config import Settings
-from syncapp.domain import commands
 from syncapp.domain.results import Claim, Result
 from syncapp.domain.schemas import Complete, CreateSession, Update
 from syncapp.domain.session import Session
 from syncapp.domain.validation import Request
 from syncapp.errors import RateLimited, StoreUnavailable, SyncError
 from syncapp.metrics import LIMITED
+from syncapp.token_bucket import TokenBuckets
 
-MOST_ADDRESSES = 10_000
 RECORD_BYTES = 1024
 _MOST_LEASES = 10_000
 _HOUR_S = 3600.0
@@ -38,57 +38,49 @@ def refused(setting: str, limit: float, wait_s: float, message: str) -> RateLimi
     return RateLimited(message, details)
 
 
-class Buckets:
-    """A token bucket for each address; `burst` is its size.
+class Charge:
+    """What a command was charged before it runs; a context that gives the charge back if the command changed nothing.
 
-    The 10,000 addresses seen last are kept. A forgotten address begins anew with a full bucket.
+    The charge stays if the store did not answer, because the command may have taken effect then.
     """
 
-    def __init__(self, per_s: float, burst: float) -> None:
-        self._per_s = per_s
-        self._burst = float(burst)
-        self._lock = threading.Lock()
-        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+    __slots__ = ("_bytes", "_creates", "_group", "_limits", "_now_s")
 
-    def wait_s(self, address: str, now_s: float, amount: float = 1.0) -> float:
-        """Take tokens; returns 0, or the seconds until there are enough. A full bucket is enough for any amount."""
-        with self._lock:
-            tokens = self._level(address, now_s)
-            missing = min(amount, self._burst) - tokens
-            if missing <= 0:
-                tokens -= amount
-            self._levels[address] = (tokens, now_s)
-        return max(0.0, missing) / self._per_s
+    def __init__(self, limits: RateLimits, group: str, now_s: float, creates: int, size: int) -> None:
+        self._limits = limits
+        self._group = group
+        self._now_s = now_s
+        self._creates = creates
+        self._bytes = size
 
-    def add(self, address: str, now_s: float, amount: float) -> None:
-        """Give tokens back, or take them if the amount is negative; the debt is at most one full bucket."""
-        with self._lock:
-            tokens = self._level(address, now_s) + amount
-            self._levels[address] = (max(-self._burst, min(self._burst, tokens)), now_s)
+    def settle(self, result: Result) -> Result:
+        """Charge the commits that the session may make by itself, or give back what a replay did not add; return it."""
+        if result.replayed:
+            self._limits.give_back(self._group, self._now_s, self._creates, self._bytes)
+        elif result.session:
+            self._limits.charge_commits(self._group, self._now_s, result.session)
+        return result
 
-    def owed_s(self, address: str, now_s: float) -> float:
-        """Return the seconds until there is a token; 0 if there is one."""
-        with self._lock:
-            tokens, at_s = self._levels.get(address, (self._burst, now_s))
-        tokens += (now_s - at_s) * self._per_s
-        return max(0.0, min(1.0, self._burst) - tokens) / self._per_s
+    def __enter__(self) -> Charge:
+        return self
 
-    def _level(self, address: str, now_s: float) -> float:
-        tokens, at_s = self._levels.pop(address, (self._burst, now_s))
-        while len(self._levels) >= MOST_ADDRESSES:
-            self._levels.popitem(last=False)
-        return min(self._burst, tokens + (now_s - at_s) * self._per_s)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, SyncError) and not isinstance(error, StoreUnavailable):
+            self._limits.give_back(self._group, self._now_s, self._creates, self._bytes)
 
 
 class RateLimits:
     """What one address may add to the store; a limit is off when its setting is 0.
 
+    known(session_id) returns the last state that this process has seen of a session.
+
     A command is charged before it runs. The charge is refunded if the command was refused or turned out to be a
     replay, but not if the store did not answer: the command may have taken effect.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, known: Callable[[str], Session | None]) -> None:
         self._settings = settings
+        self._known = known
         self._creates = _buckets(settings.creates_per_minute, 60, 60)
         self._bytes = _buckets(settings.address_store_bytes_per_hour, _HOUR_S, _HOUR_S / 4)
         self._commits = _buckets(settings.self_commits_per_hour, _HOUR_S, _HOUR_S)
@@ -96,60 +88,49 @@ class RateLimits:
         self._leases: OrderedDict[str, float] = OrderedDict()
         self._most_cycles = settings.max_unattended_cycles
 
-    def run(self, store: Any, address: str, command: str, session_id: str, asked: Request, claim: Claim) -> Result:
-        """Run a command for an address. Raises `RateLimited`, and what the command itself raises."""
+    def charge(self, address: str, command: str, session_id: str, body: Request, claim: Claim) -> Charge:
+        """Charge an address for a command. Raises `RateLimited`."""
         group, now_s = group_of(address), time.monotonic()
-        self._check_commits(group, now_s, store, command, session_id, asked)
-        creates = 1 if isinstance(asked, CreateSession) else 0
-        size = stored_bytes(asked, claim)
+        self._check_commits(group, now_s, command, session_id, body)
+        creates = 1 if isinstance(body, CreateSession) else 0
+        size = stored_bytes(body, claim)
         self._take(group, now_s, creates, size)
-        try:
-            result = commands.call(store, command, session_id, asked, claim)
-        except SyncError as error:
-            if not isinstance(error, StoreUnavailable):
-                self._give_back(group, now_s, creates, size)
-            raise
-        if result.replayed:
-            self._give_back(group, now_s, creates, size)
-        elif result.session:
-            self._charge_commits(group, now_s, result.session)
-        return result
+        return Charge(self, group, now_s, creates, size)
 
     def _take(self, group: str, now_s: float, creates: int, size: int) -> None:
-        if creates and self._creates and (wait_s := self._creates.wait_s(group, now_s)):
+        if creates and self._creates and (wait_s := self._creates.take(group, now_s)):
             limit = self._settings.creates_per_minute
             raise refused("creates_per_minute", limit, wait_s, f"this address may create {limit} sessions a minute")
-        if size and self._bytes and (wait_s := self._bytes.wait_s(group, now_s, size)):
-            self._give_back(group, now_s, creates, 0)
+        if size and self._bytes and (wait_s := self._bytes.take(group, now_s, size)):
+            self.give_back(group, now_s, creates, 0)
             limit = self._settings.address_store_bytes_per_hour
             message = (
                 f"this address may add {limit} bytes to the store an hour: sessions, metadata and idempotency keys"
             )
             raise refused("address_store_bytes_per_hour", limit, wait_s, message)
 
-    def _give_back(self, group: str, now_s: float, creates: int, size: int) -> None:
+    def give_back(self, group: str, now_s: float, creates: int, size: int) -> None:
+        """Give back the charge of a command that added nothing to the store."""
         if creates and self._creates:
             self._creates.add(group, now_s, creates)
         if size and self._bytes:
             self._bytes.add(group, now_s, size)
 
-    def _check_commits(
-        self, group: str, now_s: float, store: Any, command: str, session_id: str, asked: Request
-    ) -> None:
+    def _check_commits(self, group: str, now_s: float, command: str, session_id: str, body: Request) -> None:
         """Refuse a command that lets another session go on by itself if too many do, as far as this process knows."""
-        if not self._commits or not (owed_s := self._commits.owed_s(group, now_s)):
+        if not self._commits or not (owed_s := self._commits.wait_s(group, now_s)):
             return
-        if isinstance(asked, CreateSession):
-            goes_on = asked.sync_mode in _TURNS and _skips(asked)
+        if isinstance(body, CreateSession):
+            goes_on = body.sync_mode in _TURNS and _skips(body)
         else:
-            known: Session | None = store.known(session_id) if command in _GO_ON else None
+            known = self._known(session_id) if command in _GO_ON else None
             goes_on = known is not None and commits_ahead(known, self._most_cycles)[0] > 0
         if goes_on:
             limit = self._settings.self_commits_per_hour
             message = f"sessions of this address may make {limit} commits an hour by themselves, by skip_cycle"
             raise refused("self_commits_per_hour", limit, owed_s, message)
 
-    def _charge_commits(self, group: str, now_s: float, session: Session) -> None:
+    def charge_commits(self, group: str, now_s: float, session: Session) -> None:
         """Charge what a session may commit by itself within an hour, less what was already charged for that time."""
         if not self._commits:
             return
@@ -164,9 +145,9 @@ class RateLimits:
         self._commits.add(group, now_s, -commits * min(1.0, (now_s - last_s) / window_s))
 
 
-def _buckets(limit: float, per_s: float, burst_s: float) -> Buckets | None:
+def _buckets(limit: float, per_s: float, burst_s: float) -> TokenBuckets | None:
     """Return buckets that gain `limit` tokens in `per_s` seconds and hold those of `burst_s`; None without a limit."""
-    return Buckets(limit / per_s, limit * burst_s / per_s) if limit else None
+    return TokenBuckets(limit / per_s, limit * burst_s / per_s) if limit else None
 
 
 def _skips(asked: CreateSession) -> bool:

@@ -13,6 +13,7 @@ from syncapp.api.batch_commands import Batch, run_each
 from syncapp.api.reference.history_schemas import BatchAnswer
 from syncapp.api.reference.parameters import CreateHeaders
 from syncapp.api.reference.schemas import ErrorAnswer, answers, documented
+from syncapp.domain.commands import COMMANDS
 from syncapp.domain.results import Result
 from syncapp.errors import SyncError, ValidationFailed
 from syncapp.store.sessions import SessionStore
@@ -44,7 +45,13 @@ def batch() -> Response:
     services = current_app.extensions["syncapp"]
     limits: RateLimits = services.limits
     store: SessionStore = services.store
-    found = run_each(asked.session_ids, lambda session: limits.run(store, address, asked.command, session, body, claim))
+    command = COMMANDS[asked.command]
+
+    def run(session: str) -> Result:
+        with limits.charge(address, command.name, session, body, claim) as charge:
+            return charge.settle(command.run(store, session, body, claim))
+
+    found = run_each(asked.session_ids, run)
     results = [_item(*each) for each in zip(asked.session_ids, found, strict=True)]
     failed = sum(isinstance(each, SyncError) for each in found)
     return responses.data({"results": results, "succeeded": len(found) - failed, "failed": failed})

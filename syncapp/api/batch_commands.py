@@ -65,7 +65,7 @@ class Batch(Request):
                 ("args", name), "misplaced", "cannot be used in a batch, because each session has its own version"
             )
         try:
-            COMMANDS[command].parse({name: args[name] for name in args.keys() - CommandBody.model_fields.keys()})
+            COMMANDS[command].body.parse({name: args[name] for name in args.keys() - CommandBody.model_fields.keys()})
         except ValidationFailed as failed:
             for detail in failed.details:
                 yield _fault(("args", *detail["field"].split(".")), detail["code"], detail["message"])
@@ -73,7 +73,8 @@ class Batch(Request):
     @property
     def asked(self) -> Request:
         """The command's arguments by its own model."""
-        return COMMANDS[self.command].parse(self.args)
+        body: Request = COMMANDS[self.command].body.parse(self.args)
+        return body
 
 
 def run_each(session_ids: Sequence[str], run: Callable[[str], Result]) -> list[Result | SyncError]:

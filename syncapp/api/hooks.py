@@ -11,13 +11,14 @@ from flask import Flask, Request, Response, current_app, g, request
 
 from syncapp.access.client_address import group_of
 from syncapp.access.origins import PREFLIGHT, Origins
-from syncapp.access.rate_limits import Buckets, refused
+from syncapp.access.rate_limits import refused
 from syncapp.api import requests, responses
 from syncapp.api.compression import compress
 from syncapp.api.streamed_bodies import unbroken
 from syncapp.config import Settings
 from syncapp.errors import OriginRefused
 from syncapp.metrics import LATENCY, REQUESTS
+from syncapp.token_bucket import TokenBuckets
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +41,7 @@ def take(requests_made: int, *, counted: int = 0) -> None:
     address, now_s = group_of(request.remote_addr or ""), time.monotonic()
     if counted:
         limit.add(address, now_s, counted)
-    wait_s = limit.wait_s(address, now_s, requests_made)
+    wait_s = limit.take(address, now_s, requests_made)
     if wait_s:
         raise refused("rate_limit_per_s", per_s, wait_s, f"this address may make {per_s:g} requests a second")
 
@@ -48,7 +49,7 @@ def take(requests_made: int, *, counted: int = 0) -> None:
 def register(app: Flask, settings: Settings, origins: Origins) -> None:
     """Add the hooks to an application."""
     per_s = settings.rate_limit_per_s
-    limit = Buckets(per_s, settings.rate_limit_burst) if per_s else None
+    limit = TokenBuckets(per_s, settings.rate_limit_burst) if per_s else None
     app.extensions[_RATE] = (limit, per_s)
 
     @app.before_request

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from flask import Blueprint, Response, current_app, request
 
-from syncapp.access.rate_limits import RateLimits
 from syncapp.api import requests, responses
 from syncapp.api.etags import ANY
 from syncapp.api.reference.parameters import CommandHeaders, CreateHeaders, ReadHeaders, ReadQuery
@@ -15,15 +16,18 @@ from syncapp.api.reference.schemas import (
     answers,
     documented,
 )
-from syncapp.domain.commands import COMMANDS
+from syncapp.domain import commands
+from syncapp.domain.commands import Body, SessionCommand
 from syncapp.domain.order import Order
 from syncapp.domain.results import Result
 from syncapp.domain.schemas import CreateSession, session_id
-from syncapp.domain.validation import Request
 from syncapp.errors import Conflict, PreconditionFailed
 from syncapp.server.admission import only
 from syncapp.server.sse import LongPoll
 from syncapp.store.sessions import SessionStore
+
+if TYPE_CHECKING:
+    from syncapp import Services
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/v1/sessions")
 
@@ -41,21 +45,31 @@ COMMAND = answers(
 
 def store() -> SessionStore:
     """Return the application's store."""
-    found: SessionStore = current_app.extensions["syncapp"].store
-    return found
+    return _services().store
 
 
-def limited(name: str, session: str, asked: Request) -> Result:
-    """Run a command within the limits of this request's address."""
-    limits: RateLimits = current_app.extensions["syncapp"].limits
-    return limits.run(store(), request.remote_addr or "", name, session, asked, requests.claim(asked))
+def _services() -> Services:
+    services: Services = current_app.extensions["syncapp"]
+    return services
 
 
-def run(name: str, session: str) -> Result:
-    """Run a command as this request asks and claims."""
-    asked = COMMANDS[name].parse(requests.body())
+def run(command: SessionCommand[Body], session: str, body: Body) -> Result:
+    """Run a command within the limits of this request's address, as its headers claim."""
+    claim, limits = requests.claim(body), _services().limits
+    with limits.charge(request.remote_addr or "", command.name, session, body, claim) as charge:
+        return charge.settle(command.run(store(), session, body, claim))
+
+
+def answer(command: SessionCommand[Any], session: str) -> Response:
+    """Run a command with this request's body; answer with its result."""
+    return responses.result(run_on(command, session))
+
+
+def run_on(command: SessionCommand[Any], session: str) -> Result:
+    """Run a command with this request's body on a session. Raises `PreconditionFailed` for a stale `If-Match`."""
+    body = command.body.parse(requests.body())
     try:
-        return limited(name, session_id(session), asked)
+        return run(command, session_id(session), body)
     except Conflict as conflict:
         if requests.claims_by_header():
             raise PreconditionFailed(conflict.message, conflict.details) from None
@@ -83,7 +97,7 @@ def create() -> Response:
     one.
     """
     asked = CreateSession.parse(requests.body())
-    result = limited("create", "", asked)
+    result = run(commands.CREATE, "", asked)
     return responses.result(result, 201, {"Location": f"/v1/sessions/{result.found.session_id}"})
 
 
@@ -128,88 +142,88 @@ def wait(session: str, known: Order, wait_ms: int) -> Response:
 
 
 @blueprint.post("/<session>/start")
-@documented(json=COMMANDS["start"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=commands.START.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def start(session: str) -> Response:
     """Start the clock of a pending session.
 
     `participant_id` begins, or the first in rotation.
     """
-    return responses.result(run("start", session))
+    return answer(commands.START, session)
 
 
 @blueprint.post("/<session>/switch")
-@documented(json=COMMANDS["switch"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=commands.SWITCH.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def switch(session: str) -> Response:
     """End the active participant's cycle and hand the turn on.
 
     The mover is credited the increment. With `participant_id` a double press of a clock button is harmless.
     """
-    return responses.result(run("switch", session))
+    return answer(commands.SWITCH, session)
 
 
 @blueprint.post("/<session>/pause")
-@documented(json=COMMANDS["pause"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=commands.PAUSE.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def pause(session: str) -> Response:
     """Stop the clock.
 
     What has elapsed is charged; the cycle goes on with `resume`.
     """
-    return responses.result(run("pause", session))
+    return answer(commands.PAUSE, session)
 
 
 @blueprint.post("/<session>/resume")
-@documented(json=COMMANDS["resume"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=commands.RESUME.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def resume(session: str) -> Response:
     """Resume the paused cycle.
 
     The same participant is active, with what was left.
     """
-    return responses.result(run("resume", session))
+    return answer(commands.RESUME, session)
 
 
 @blueprint.post("/<session>/adjust")
-@documented(json=COMMANDS["adjust"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=commands.ADJUST.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def adjust(session: str) -> Response:
     """Change what is left of one budget.
 
     Of `participant_id`, of `group_id`, or of what runs or would run. A budget is not taken below zero.
     """
-    return responses.result(run("adjust", session))
+    return answer(commands.ADJUST, session)
 
 
 @blueprint.post("/<session>/complete")
-@documented(json=COMMANDS["complete"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=commands.COMPLETE.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def complete(session: str) -> Response:
     """Complete a session.
 
     The session becomes `completed`, which is final, and stays readable for a while.
     """
-    return responses.result(run("complete", session))
+    return answer(commands.COMPLETE, session)
 
 
 @blueprint.post("/<session>/cancel")
-@documented(json=COMMANDS["cancel"], headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+@documented(json=commands.CANCEL.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def cancel(session: str) -> Response:
     """Cancel a session.
 
     The session becomes `cancelled`, which is final, and stays readable for a while.
     """
-    return responses.result(run("cancel", session))
+    return answer(commands.CANCEL, session)
 
 
 @blueprint.patch("/<session>")
-@documented(json=COMMANDS["update"], headers=CommandHeaders, resp=COMMAND, tags=["sessions"])
+@documented(json=commands.UPDATE.body, headers=CommandHeaders, resp=COMMAND, tags=["sessions"])
 def update(session: str) -> Response:
     """Merge a patch (RFC 7396) into the metadata.
 
     A member that is null is removed, all others are set. No clock is touched.
     """
-    return responses.result(run("update", session))
+    return answer(commands.UPDATE, session)
 
 
 @blueprint.delete("/<session>")
 @documented(
-    json=COMMANDS["delete"],
+    json=commands.DELETE.body,
     headers=CommandHeaders,
     resp=answers(
         HTTP_204=None,
@@ -227,5 +241,5 @@ def delete(session: str) -> Response:
 
     Its clients are told, and its id can be used again. The audit log keeps what it was.
     """
-    result = run("delete", session)
+    result = run_on(commands.DELETE, session)
     return responses.empty({"Idempotency-Replayed": "true"} if result.replayed else {})

@@ -1,38 +1,113 @@
-"""The table of commands: what each takes, and how it is called; REST and WebSockets both go by it."""
+"""The table of commands, which REST, WebSockets and batches go by: what each command takes, and what it calls."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from syncapp.domain.results import Claim, Result
 from syncapp.domain.schemas import Adjust, Cancel, CommandBody, Complete, CreateSession, Start, Switch, Update
 from syncapp.domain.validation import Request
 
-COMMANDS: dict[str, type[Request]] = {
-    "create": CreateSession,
-    "start": Start,
-    "switch": Switch,
-    "pause": CommandBody,
-    "resume": CommandBody,
-    "adjust": Adjust,
-    "complete": Complete,
-    "cancel": Cancel,
-    "update": Update,
-    "delete": CommandBody,
+
+class Commands(Protocol):
+    """The commands of a store (`syncapp.store.sessions.SessionStore`)."""
+
+    def create(self, new: CreateSession, claim: Claim) -> Result:
+        """Create a session."""
+
+    def start(self, session_id: str, claim: Claim, *, participant_id: str | None) -> Result:
+        """Start the clock."""
+
+    def switch(
+        self, session_id: str, claim: Claim, *, participant_id: str | None, next_participant_id: str | None
+    ) -> Result:
+        """End the active participant's cycle."""
+
+    def pause(self, session_id: str, claim: Claim) -> Result:
+        """Stop the clock."""
+
+    def resume(self, session_id: str, claim: Claim) -> Result:
+        """Continue the paused cycle."""
+
+    def adjust(
+        self,
+        session_id: str,
+        claim: Claim,
+        *,
+        op: str,
+        ms: int,
+        participant_id: str | None,
+        group_id: str | None,
+        not_after_ms: int | None,
+        reason: str | None,
+    ) -> Result:
+        """Change what is left of one budget."""
+
+    def complete(self, session_id: str, claim: Claim, *, reason: str | None, result: Any) -> Result:
+        """End a session as completed."""
+
+    def cancel(self, session_id: str, claim: Claim, *, reason: str | None) -> Result:
+        """End a session as cancelled."""
+
+    def update(self, session_id: str, metadata: Mapping[str, Any], claim: Claim) -> Result:
+        """Merge a patch into the metadata."""
+
+    def delete(self, session_id: str, claim: Claim) -> Result:
+        """Remove a session."""
+
+
+Body = TypeVar("Body", bound=Request)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCommand(Generic[Body]):
+    """A command: its name, the model of its body, and how a store runs it on a session."""
+
+    name: str
+    body: type[Body]
+    run: Callable[[Commands, str, Body, Claim], Result]
+
+
+def _adjust(store: Commands, session_id: str, body: Adjust, claim: Claim) -> Result:
+    return store.adjust(
+        session_id,
+        claim,
+        op=body.op,
+        ms=body.ms,
+        participant_id=body.participant_id,
+        group_id=body.group_id,
+        not_after_ms=body.not_after_ms,
+        reason=body.reason,
+    )
+
+
+def _switch(store: Commands, session_id: str, body: Switch, claim: Claim) -> Result:
+    return store.switch(
+        session_id, claim, participant_id=body.participant_id, next_participant_id=body.next_participant_id
+    )
+
+
+CREATE = SessionCommand("create", CreateSession, lambda store, _, body, claim: store.create(body, claim))
+START = SessionCommand(
+    "start", Start, lambda store, at, body, claim: store.start(at, claim, participant_id=body.participant_id)
+)
+SWITCH = SessionCommand("switch", Switch, _switch)
+PAUSE = SessionCommand("pause", CommandBody, lambda store, at, _, claim: store.pause(at, claim))
+RESUME = SessionCommand("resume", CommandBody, lambda store, at, _, claim: store.resume(at, claim))
+ADJUST = SessionCommand("adjust", Adjust, _adjust)
+COMPLETE = SessionCommand(
+    "complete",
+    Complete,
+    lambda store, at, body, claim: store.complete(at, claim, reason=body.reason, result=body.result),
+)
+CANCEL = SessionCommand("cancel", Cancel, lambda store, at, body, claim: store.cancel(at, claim, reason=body.reason))
+UPDATE = SessionCommand("update", Update, lambda store, at, body, claim: store.update(at, body.metadata, claim))
+DELETE = SessionCommand("delete", CommandBody, lambda store, at, _, claim: store.delete(at, claim))
+
+COMMANDS: Mapping[str, SessionCommand[Any]] = {
+    command.name: command
+    for command in (CREATE, START, SWITCH, PAUSE, RESUME, ADJUST, COMPLETE, CANCEL, UPDATE, DELETE)
 }
-"""By name, which is also the name of the store's method: the model of its arguments."""
-
-_ARGUMENTS = {
-    model: tuple(name for name in model.model_fields if name not in CommandBody.model_fields)
-    for model in COMMANDS.values()
-}
-
-
-def call(store: Any, command: str, session_id: str, asked: Request, claim: Claim) -> Result:
-    """Run a command that was parsed by its model; raises what the method of `SessionStore` raises."""
-    if isinstance(asked, CreateSession):
-        created: Result = store.create(asked, claim)
-        return created
-    arguments = {name: getattr(asked, name) for name in _ARGUMENTS[type(asked)]}
-    result: Result = getattr(store, command)(session_id, claim=claim, **arguments)
-    return result
+"""Every command by its name."""

@@ -22,6 +22,7 @@ from syncapp.history.queries import HistoryQueries
 from syncapp.metrics import RECOVERIES
 from syncapp.store.restore import RestorePoint
 from syncapp.store.sessions import SessionStore
+from syncapp.token_bucket import TokenBucket
 
 log = structlog.get_logger(__name__)
 
@@ -155,17 +156,14 @@ class MissLimiter:
 
     def __init__(self) -> None:
         self._until_s: OrderedDict[str, float] = OrderedDict()
-        self._tokens, self._at_s = _MISSES_PER_S, float("-inf")
+        self._bucket = TokenBucket(_MISSES_PER_S, _MISSES_PER_S, float("-inf"))
 
     def admit(self, session_id: str, now_s: float) -> bool:
         """Tell whether to ask; raises `AuditUnavailable` when too many were asked about."""
         if now_s < self._until_s.get(session_id, float("-inf")):
             return False
-        self._tokens = min(_MISSES_PER_S, self._tokens + (now_s - self._at_s) * _MISSES_PER_S)
-        self._at_s = now_s
-        if self._tokens < 1:
+        if self._bucket.take(now_s):
             raise AuditUnavailable("too many sessions are looked for in the log; try again", _LATER)
-        self._tokens -= 1
         return True
 
     def note(self, session_id: str, now_s: float) -> None:

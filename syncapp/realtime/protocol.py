@@ -10,7 +10,7 @@ import orjson
 from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from syncapp.domain.commands import COMMANDS
+from syncapp.domain.commands import COMMANDS, CREATE
 from syncapp.domain.field_types import IDEMPOTENCY_KEY_PATTERN, SessionId
 from syncapp.domain.results import Claim, Result
 from syncapp.domain.schemas import CommandBody
@@ -159,15 +159,16 @@ class Command(Request):
         default=None, description="1 to 128 visible ASCII characters; the same key again changes nothing."
     )
 
-    def asked(self, session_id: str) -> Request:
+    def body(self, session_id: str) -> Request:
         """Return the command's arguments by its own model. Raises `ValidationFailed` as REST does."""
         if misplaced := self.args.keys() & CommandBody.model_fields.keys():
             raise ValidationFailed.of(f"args.{min(misplaced)}", "stands beside args, not in it", "misplaced")
         if self.command == "create":
             if self.args.get("session_id", session_id) != session_id:
                 raise ValidationFailed.of("session_id", "must be that of the message or connection", "contradiction")
-            return COMMANDS["create"].parse(self.args | {"session_id": session_id})
-        return COMMANDS[self.command].parse(self.args)
+            return CREATE.body.parse(self.args | {"session_id": session_id})
+        body: Request = COMMANDS[self.command].body.parse(self.args)
+        return body
 
     def claim(self, request_id: str) -> Claim:
         """Return what the caller claims."""

@@ -10,6 +10,7 @@ import structlog
 
 from syncapp.access.rate_limits import RateLimits
 from syncapp.config import Settings
+from syncapp.domain.commands import COMMANDS
 from syncapp.domain.order import NEVER, Order
 from syncapp.domain.results import Result
 from syncapp.errors import InternalError, SyncError
@@ -66,9 +67,10 @@ class CommandRunner:
         request_id = f"{self._id}.{self._commands}"
         session_id = command.session_id or self._own
         try:
-            asked = command.asked(session_id)
+            body = command.body(session_id)
             backend, claim = self._backend, command.claim(request_id)
-            result = backend.limits.run(backend.store, self._address, command.command, session_id, asked, claim)
+            with backend.limits.charge(self._address, command.command, session_id, body, claim) as charge:
+                result = charge.settle(COMMANDS[command.command].run(backend.store, session_id, body, claim))
         except SyncError as fault:
             self.refuse(command, fault)
             return fault

@@ -31,10 +31,11 @@ from syncapp.realtime.protocol import (
 from syncapp.realtime.topic import SessionUpdate
 from syncapp.server.command_queue import MOST_IN_FLIGHT, CommandQueue
 from syncapp.server.command_runner import Backend, CommandRunner
-from syncapp.server.reader import Bucket, CheckedConnection
+from syncapp.server.reader import CheckedConnection
 from syncapp.server.subscriptions import Subscriptions
 from syncapp.server.transport import Transport
 from syncapp.server.writer import Writer
+from syncapp.token_bucket import TokenBucket
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +81,7 @@ class Connection:
         self._received = 0
         # Connections that came together are pinged apart.
         self._ping_s = wire.heard_s + settings.ws_ping_interval_s * random.uniform(0.5, 1)
-        bucket = Bucket(settings.ws_messages_per_s, settings.ws_messages_burst)
+        bucket = TokenBucket(settings.ws_messages_per_s, settings.ws_messages_burst, time.monotonic())
         self._inspected = ws.ws = CheckedConnection(ws, wire, bucket, 4 * settings.ws_max_message_bytes, self)
         wire.wake = ws.event.set
         ws.thread.inspected.set()

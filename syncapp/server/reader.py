@@ -16,6 +16,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Event, Message, Ping, Pong
 
 from syncapp.server.transport import PAUSE_S, Transport
+from syncapp.token_bucket import TokenBucket
 
 log = structlog.get_logger(__name__)
 
@@ -26,28 +27,6 @@ _ANSWERED_WITHIN_S = 5.0
 
 class Flood(OSError):
     """More frames than a client may send."""
-
-
-class Bucket:
-    """Tokens that come back at a rate, `burst` of them at most."""
-
-    __slots__ = ("_at_s", "_burst", "_per_s", "_tokens")
-
-    def __init__(self, per_s: float, burst: int) -> None:
-        self._per_s = per_s
-        self._burst = burst
-        self._tokens = float(burst)
-        self._at_s = time.monotonic()
-
-    def take(self) -> bool:
-        """Take a token; False when there is none."""
-        now_s = time.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now_s - self._at_s) * self._per_s)
-        self._at_s = now_s
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 class Handler(Protocol):
@@ -65,7 +44,9 @@ class CheckedConnection:
     breaks the protocol was answered.
     """
 
-    def __init__(self, ws: Any, wire: Transport, bucket: Bucket, most_waiting_bytes: int, handler: Handler) -> None:
+    def __init__(
+        self, ws: Any, wire: Transport, bucket: TokenBucket, most_waiting_bytes: int, handler: Handler
+    ) -> None:
         # Not the whole of it: the rest was for the handshake, and is kilobytes.
         self._inner = ws.ws.connection
         self._ws = ws
@@ -92,7 +73,7 @@ class CheckedConnection:
         """Yield what came. Raises `Flood`, which makes simple_websocket stop reading."""
         for event in self._inner.events():
             is_frame = isinstance(event, Ping | Pong) or (isinstance(event, Message) and event.frame_finished)
-            if is_frame and not self._bucket.take():
+            if is_frame and self._bucket.take(time.monotonic()):
                 self.flooded = True
                 raise Flood
             if isinstance(event, CloseConnection):
