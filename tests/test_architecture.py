@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from syncapp.domain.modes import MODES
+
 PACKAGE = Path(__file__).parent.parent / "syncapp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"config", "errors", "logs", "loops", "metrics", "token_bucket"}
@@ -119,6 +121,17 @@ def test_frameworks_stay_where_they_belong(path: Path) -> None:
 def test_some_things_are_done_in_one_module_only(pattern: str, only: set[str]) -> None:
     users = {name_of(path) for path in MODULES if re.search(pattern, path.read_text())}
     assert users <= only
+
+
+def test_only_the_table_of_modes_names_a_mode() -> None:
+    tables = {"domain.modes", "api.reference.examples", "api.reference.response_examples"}
+    for path in MODULES:
+        named = {
+            node.value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant) and node.value in MODES
+        }
+        assert not named or name_of(path) in tables, f"{name_of(path)} names {named}"
 
 
 def test_a_store_can_be_used_without_flask() -> None:

@@ -16,6 +16,7 @@ import orjson
 
 from syncapp.access.client_address import group_of
 from syncapp.config import Settings
+from syncapp.domain.modes import MODES
 from syncapp.domain.results import Claim, Result
 from syncapp.domain.schemas import Complete, CreateSession, Update
 from syncapp.domain.session import Session
@@ -28,7 +29,6 @@ RECORD_BYTES = 1024
 _MOST_LEASES = 10_000
 _HOUR_S = 3600.0
 _GO_ON = frozenset({"start", "switch", "resume", "adjust", "update"})
-_TURNS = frozenset({"per_cycle", "per_participant", "per_group"})
 
 
 def refused(setting: str, limit: float, wait_s: float, message: str) -> RateLimited:
@@ -121,7 +121,7 @@ class RateLimits:
         if not self._commits or not (owed_s := self._commits.wait_s(group, now_s)):
             return
         if isinstance(body, CreateSession):
-            goes_on = body.sync_mode in _TURNS and _skips(body)
+            goes_on = MODES[body.sync_mode].has_turns and _skips(body)
         else:
             known = self._known(session_id) if command in _GO_ON else None
             goes_on = known is not None and commits_ahead(known, self._most_cycles)[0] > 0
@@ -152,7 +152,7 @@ def _buckets(limit: float, per_s: float, burst_s: float) -> TokenBuckets | None:
 
 def _skips(asked: CreateSession) -> bool:
     action = asked.action_on_timeout
-    return action.type == "skip_cycle" if action else asked.sync_mode == "per_cycle"
+    return (action.type if action else MODES[asked.sync_mode].on_timeout) == "skip_cycle"
 
 
 def commits_ahead(session: Session, most_cycles: int) -> tuple[float, float]:
@@ -161,13 +161,13 @@ def commits_ahead(session: Session, most_cycles: int) -> tuple[float, float]:
     Only `skip_cycle` lets a session go on, in modes with turns: one commit for each timeout and each warning.
     Any other session makes at most nine by itself after a command.
     """
-    definition = session.definition
-    if session.sync_mode not in _TURNS or definition.action_on_timeout["type"] != "skip_cycle":
+    definition, traits = session.definition, MODES[session.sync_mode]
+    if not traits.has_turns or definition.action_on_timeout["type"] != "skip_cycle":
         return 0.0, 1.0
     if session.status not in ("pending", "running", "paused"):
         return 0.0, 1.0
     per_cycle = 1 + len(definition.warn_at_ms)
-    if session.sync_mode != "per_cycle":  # each budget runs out once
+    if not traits.renews_budget:  # each budget runs out once
         budgets = len(definition.group_ids or definition.participant_ids)
         return float(min(budgets, most_cycles) * per_cycle), _HOUR_S
     cycle_s = (definition.time_per_cycle_ms or 1000) / 1000

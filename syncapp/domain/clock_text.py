@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from syncapp.domain.field_types import ParticipantId
+from syncapp.domain.modes import GROUP_MODES
 from syncapp.domain.owner_clocks import clocks
 from syncapp.domain.query import PLUS, Query
 from syncapp.domain.session import Session
@@ -89,7 +90,7 @@ def _owner(session: Session, now_ms: int, participant_id: str | None, group_id: 
         if session.groups:
             kind, place = "groups", definition.group_of[place]
     elif not session.groups:
-        raise ValidationFailed.of("group_id", "belongs to per_group only", "not_in_mode")
+        raise ValidationFailed.of("group_id", f"belongs to {GROUP_MODES} only", "not_in_mode")
     elif group_id not in definition.group_index:
         raise ValidationFailed.of("group_id", "is not a group of this session", "unknown_group")
     else:

@@ -73,7 +73,7 @@ class SessionCommand(Generic[Body]):
 def _adjust(store: Commands, session_id: str, body: Adjust, claim: Claim) -> Result:
     return store.adjust(
         session_id,
-        claim,
+        claim=claim,
         op=body.op,
         ms=body.ms,
         participant_id=body.participant_id,
@@ -85,26 +85,28 @@ def _adjust(store: Commands, session_id: str, body: Adjust, claim: Claim) -> Res
 
 def _switch(store: Commands, session_id: str, body: Switch, claim: Claim) -> Result:
     return store.switch(
-        session_id, claim, participant_id=body.participant_id, next_participant_id=body.next_participant_id
+        session_id, claim=claim, participant_id=body.participant_id, next_participant_id=body.next_participant_id
     )
 
 
-CREATE = SessionCommand("create", CreateSession, lambda store, _, body, claim: store.create(body, claim))
+CREATE = SessionCommand("create", CreateSession, lambda store, _, body, claim: store.create(body, claim=claim))
 START = SessionCommand(
-    "start", Start, lambda store, at, body, claim: store.start(at, claim, participant_id=body.participant_id)
+    "start", Start, lambda store, at, body, claim: store.start(at, claim=claim, participant_id=body.participant_id)
 )
 SWITCH = SessionCommand("switch", Switch, _switch)
-PAUSE = SessionCommand("pause", CommandBody, lambda store, at, _, claim: store.pause(at, claim))
-RESUME = SessionCommand("resume", CommandBody, lambda store, at, _, claim: store.resume(at, claim))
+PAUSE = SessionCommand("pause", CommandBody, lambda store, at, _, claim: store.pause(at, claim=claim))
+RESUME = SessionCommand("resume", CommandBody, lambda store, at, _, claim: store.resume(at, claim=claim))
 ADJUST = SessionCommand("adjust", Adjust, _adjust)
 COMPLETE = SessionCommand(
     "complete",
     Complete,
-    lambda store, at, body, claim: store.complete(at, claim, reason=body.reason, result=body.result),
+    lambda store, at, body, claim: store.complete(at, claim=claim, reason=body.reason, result=body.result),
 )
-CANCEL = SessionCommand("cancel", Cancel, lambda store, at, body, claim: store.cancel(at, claim, reason=body.reason))
-UPDATE = SessionCommand("update", Update, lambda store, at, body, claim: store.update(at, body.metadata, claim))
-DELETE = SessionCommand("delete", CommandBody, lambda store, at, _, claim: store.delete(at, claim))
+CANCEL = SessionCommand(
+    "cancel", Cancel, lambda store, at, body, claim: store.cancel(at, claim=claim, reason=body.reason)
+)
+UPDATE = SessionCommand("update", Update, lambda store, at, body, claim: store.update(at, body.metadata, claim=claim))
+DELETE = SessionCommand("delete", CommandBody, lambda store, at, _, claim: store.delete(at, claim=claim))
 
 COMMANDS: Mapping[str, SessionCommand[Any]] = {
     command.name: command

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
-from syncapp.domain.field_types import Mode
+from syncapp.domain.modes import GROUP_MODES, MODES, OWNER_MODES, ModeTraits
 
 Fault = tuple[str, str, str]
 """Field, message, code."""
 
-_MODES = get_args(Mode)
-_TURNS = ("per_participant", "per_group")
-_SHARED = ("per_cycle", "global", "count_up")
-
 
 def faults_of_session(raw: dict[str, Any]) -> Iterator[Fault]:
     """Yield every fault between the fields of a create body."""
-    mode = next((each for each in _MODES if each == raw.get("sync_mode")), None)
+    mode = raw.get("sync_mode")
+    traits = MODES.get(mode) if isinstance(mode, str) else None
     people = [person for person in _list(raw, "participants") if isinstance(person, dict)]
     groups = [group for group in _list(raw, "groups") if isinstance(group, dict)]
-    yield from _participants(mode, raw, people)
-    yield from _groups(mode, raw, people, groups)
-    yield from _times(mode, raw)
+    yield from _participants(traits, raw, people)
+    yield from _groups(traits, raw, people, groups)
+    yield from _times(traits, raw)
     yield from _warnings(raw)
 
 
-def _participants(mode: str | None, raw: dict[str, Any], people: list[dict[str, Any]]) -> Iterator[Fault]:
-    if mode in _TURNS and not raw.get("participants") and not _wrong_list(raw, "participants"):
+def _participants(mode: ModeTraits | None, raw: dict[str, Any], people: list[dict[str, Any]]) -> Iterator[Fault]:
+    if mode and mode.has_owner_budgets and not raw.get("participants") and not _wrong_list(raw, "participants"):
         yield "participants", "must name at least one participant in this mode", "too_short"
     yield from _duplicates("participants", "participant_id", _list(raw, "participants"))
     places = [person.get("participant_index") for person in people]
@@ -41,23 +38,23 @@ def _participants(mode: str | None, raw: dict[str, Any], people: list[dict[str, 
         message = f"must have a participant_index each or none at all, and each of 0 to {len(people) - 1} once"
         yield "participants", message, "participant_index"
     for place, person in _objects(raw, "participants"):
-        if mode == "per_participant" and person.get("total_time_ms") is None:
+        if mode and mode.has_participant_budgets and person.get("total_time_ms") is None:
             yield f"participants.{place}.total_time_ms", "is required in this mode", "missing"
-        if mode in _SHARED and person.get("total_time_ms") is not None:
-            yield f"participants.{place}.total_time_ms", "belongs to per_participant and per_group only", "not_in_mode"
+        if mode and not mode.has_owner_budgets and person.get("total_time_ms") is not None:
+            yield f"participants.{place}.total_time_ms", f"belongs to {OWNER_MODES} only", "not_in_mode"
 
 
 def _groups(
-    mode: str | None, raw: dict[str, Any], people: list[dict[str, Any]], groups: list[dict[str, Any]]
+    mode: ModeTraits | None, raw: dict[str, Any], people: list[dict[str, Any]], groups: list[dict[str, Any]]
 ) -> Iterator[Fault]:
     if mode is None:
         return
-    if mode != "per_group":
+    if not mode.has_group_budgets:
         if raw.get("groups") is not None:
-            yield "groups", "belongs to per_group only", "not_in_mode"
+            yield "groups", f"belongs to {GROUP_MODES} only", "not_in_mode"
         for place, person in _objects(raw, "participants"):
             if person.get("group_id") is not None:
-                yield f"participants.{place}.group_id", "belongs to per_group only", "not_in_mode"
+                yield f"participants.{place}.group_id", f"belongs to {GROUP_MODES} only", "not_in_mode"
         return
     yield from _duplicates("groups", "group_id", _list(raw, "groups"))
     known = {group["group_id"] for group in groups if isinstance(group.get("group_id"), str)}
@@ -83,17 +80,17 @@ def _member(field: str, person: dict[str, Any], known: set[str], owners: set[str
         yield f"{field}.total_time_ms", "is required where the group has no total_time_ms of its own", "missing"
 
 
-def _times(mode: str | None, raw: dict[str, Any]) -> Iterator[Fault]:
-    required = {"global": "total_time_ms", "per_cycle": "time_per_cycle_ms"}.get(mode or "")
-    if required and raw.get(required) is None:
-        yield required, f"is required in {mode}", "missing"
-    for field, only in (("time_per_cycle_ms", "per_cycle"), ("max_time_ms", "count_up")):
-        if raw.get(field) is not None and mode not in (None, only):
+def _times(mode: ModeTraits | None, raw: dict[str, Any]) -> Iterator[Fault]:
+    if mode and mode.budget_field and mode.needs_budget and raw.get(mode.budget_field) is None:
+        yield mode.budget_field, f"is required in {raw['sync_mode']}", "missing"
+    for field in ("time_per_cycle_ms", "max_time_ms"):
+        if raw.get(field) is not None and mode and mode.budget_field != field:
+            only = next(name for name, traits in MODES.items() if traits.budget_field == field)
             yield field, f"belongs to {only} only", "not_in_mode"
-    if raw.get("increment_ms") and mode in _SHARED:
-        yield "increment_ms", "belongs to per_participant and per_group only", "not_in_mode"
+    if raw.get("increment_ms") and mode and not mode.has_owner_budgets:
+        yield "increment_ms", f"belongs to {OWNER_MODES} only", "not_in_mode"
     total = raw.get("total_time_ms")
-    if mode == "global" and type(total) is int and total > 86_400_000:
+    if mode and mode.budget_field == "total_time_ms" and type(total) is int and total > 86_400_000:
         yield "total_time_ms", "must be less than or equal to 86400000", "less_than_equal"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from syncapp.domain.modes import MODES
 from syncapp.domain.schemas import CreateSession
 
 
@@ -75,17 +76,22 @@ def define(new: CreateSession, action: Mapping[str, Any]) -> Definition:
 
 def total_time_ms(new: CreateSession) -> int | None:
     """Return the total that a state shows, in ms: the given one, or the sum of all budgets; None in modes without."""
-    if new.sync_mode in ("per_cycle", "count_up"):
+    traits = MODES[new.sync_mode]
+    if not traits.shows_total:
         return None
     if new.total_time_ms is not None:
         return new.total_time_ms
-    if new.sync_mode == "per_group":
+    if traits.has_group_budgets:
         return sum(new.budget_of(group) for group in new.in_groups())
     return sum(person.total_time_ms or 0 for person in new.participants)
 
 
 def session_budget_ms(new: CreateSession) -> int | None:
     """Return the budget in ms that is the session's own; None where there is none."""
-    return {"per_cycle": new.time_per_cycle_ms, "global": new.total_time_ms, "count_up": new.max_time_ms}.get(
-        new.sync_mode
-    )
+    budgets = {
+        "time_per_cycle_ms": new.time_per_cycle_ms,
+        "total_time_ms": new.total_time_ms,
+        "max_time_ms": new.max_time_ms,
+    }
+    field = MODES[new.sync_mode].budget_field
+    return budgets[field] if field else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
@@ -92,4 +92,3 @@ Reason = Annotated[
     AfterValidator(without_nul),
 ]
 SmallJson = Annotated[Any, AfterValidator(without_nul), BeforeValidator(_small)]
-Mode = Literal["per_participant", "per_cycle", "per_group", "global", "count_up"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from syncapp.domain.modes import MODES
 from syncapp.domain.session import Session
 
 
@@ -22,7 +23,7 @@ def clocks(session: Session, at_ms: int) -> dict[str, Any]:
             left_ms = left_ms - ran_ms if overtime else max(0, left_ms - ran_ms)
         return {"running": runs, "used_ms": used_ms + ran_ms if runs else used_ms, "remaining_ms": left_ms}
 
-    own = session.sync_mode == "per_participant"
+    own = MODES[session.sync_mode].has_participant_budgets
     found: dict[str, Any] = {
         "participants": [
             {"participant_id": name}

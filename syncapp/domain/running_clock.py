@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-SCOPES = {
-    "per_participant": "participant",
-    "per_cycle": "cycle",
-    "per_group": "group",
-    "global": "session",
-    "count_up": "session",
-}
+from syncapp.domain.modes import MODES
 
 
 class Timed(Protocol):
@@ -35,6 +29,7 @@ class Timed(Protocol):
 
 def clock_of(session: Timed, budget_ms: int | None, *, overtime: bool, now_ms: int) -> dict[str, Any]:
     """Return the clock of a settled budget, None when nothing runs out, as it shows at `now_ms` (docs/protocol.md)."""
+    traits = MODES[session.sync_mode]
     started_ms = session.cycle_started_ms if session.status == "running" else None
     elapsed_ms = 0 if started_ms is None else max(0, now_ms - started_ms)
     remaining_ms = None if budget_ms is None else budget_ms - elapsed_ms
@@ -42,10 +37,10 @@ def clock_of(session: Timed, budget_ms: int | None, *, overtime: bool, now_ms: i
         # Between a deadline and the commit that notices it.
         remaining_ms = max(0, remaining_ms)
     return {
-        "scope": SCOPES[session.sync_mode],
-        "direction": "up" if session.sync_mode == "count_up" else "down",
+        "scope": traits.scope,
+        "direction": "up" if traits.counts_up else "down",
         "running": started_ms is not None,
         "remaining_ms": remaining_ms,
-        "elapsed_ms": elapsed_ms + (session.time_used_ms or 0) if session.sync_mode == "count_up" else elapsed_ms,
+        "elapsed_ms": elapsed_ms + (session.time_used_ms or 0) if traits.counts_up else elapsed_ms,
         "deadline_ms": None if started_ms is None or budget_ms is None else started_ms + budget_ms,
     }

@@ -24,7 +24,6 @@ from syncapp.domain.field_types import (
     UUID_PATTERN,
     DurationMs,
     Metadata,
-    Mode,
     ParticipantId,
     Reason,
     SessionId,
@@ -34,6 +33,7 @@ from syncapp.domain.field_types import (
     without_nul,
 )
 from syncapp.domain.limits import MAX_ACTION_BYTES, MAX_IDLE_TIMEOUT_S, MAX_PARTICIPANTS
+from syncapp.domain.modes import MODES, Mode
 from syncapp.domain.validation import Request, custom
 from syncapp.errors import ValidationFailed
 
@@ -158,7 +158,7 @@ class CreateSession(Request):
 
     def in_groups(self) -> list[NewGroup]:
         """Return the groups in order: those given, or those the participants name."""
-        if self.sync_mode != "per_group":
+        if not MODES[self.sync_mode].has_group_budgets:
             return []
         named = self.groups or [NewGroup(group_id=person.group_id or "") for person in self.in_rotation()]
         return list({group.group_id: group for group in named}.values())

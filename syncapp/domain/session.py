@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from syncapp.domain.definition import Definition
 from syncapp.domain.instants import iso
+from syncapp.domain.modes import MODES
 from syncapp.domain.running_clock import clock_of
 from syncapp.domain.session_layout import BLOCKS, DEFINITION, RECORD_WIDTH, SCALARS, TAGS, parted, values_of_snapshot
 
@@ -199,9 +200,10 @@ class Session(Struct, frozen=True):
 
     def budget_ms(self) -> int | None:
         """Return what is left, settled, of the budget that runs or would run; None when nothing runs out."""
-        if self.sync_mode == "per_participant":
+        traits = MODES[self.sync_mode]
+        if traits.has_participant_budgets:
             return self.participants[self.turn or 0].time_remaining_ms
-        if self.sync_mode == "per_group":
+        if traits.has_group_budgets:
             return self.groups[self.definition.group_of[self.turn or 0]].time_remaining_ms
         return self.time_remaining_ms
 
@@ -252,7 +254,7 @@ class Session(Struct, frozen=True):
     def _participants(self) -> list[dict[str, Any]]:
         active = self.turn if self.status in ("running", "paused") else None
         definition = self.definition
-        own_budget = self.sync_mode == "per_participant"
+        own_budget = MODES[self.sync_mode].has_participant_budgets
         people = []
         for place, (name, budget, person) in enumerate(
             zip(definition.participant_ids, definition.budgets_ms, self.participants, strict=True)

@@ -12,6 +12,7 @@ from hashlib import sha1
 from typing import Any
 
 from syncapp.domain.instants import iso
+from syncapp.domain.modes import MODES
 from syncapp.domain.session import Session
 from syncapp.domain.session_layout import RECORD_WIDTH
 from syncapp.history import sql
@@ -79,7 +80,7 @@ def _follow(hidden: HiddenState, commit: Commit, before: Session, after: Session
         left_ms = after.budget_ms()
         passed = [left_ms is not None and ms >= left_ms for ms in definition.warn_at_ms]
         hidden.warned = sum(1 << place for place, is_passed in enumerate(passed) if is_passed)
-        hidden.crossed = 0 if after.sync_mode == "per_cycle" else hidden.crossed
+        hidden.crossed = 0 if MODES[after.sync_mode].renews_budget else hidden.crossed
     elif event["type"] in _TIMEOUTS:
         hidden.crossed = 1
     elif event["type"] == "time_adjusted":

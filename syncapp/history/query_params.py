@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from syncapp.domain.field_types import Mode
+from syncapp.domain.modes import Mode
 from syncapp.domain.query import CURSOR, SEVERAL, Query, SessionsCursor, Status, backwards
 from syncapp.domain.query_values import Instant, Number, Whole, cursor_of
 

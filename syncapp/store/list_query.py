@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from syncapp.domain.field_types import Mode, ParticipantId
+from syncapp.domain.field_types import ParticipantId
+from syncapp.domain.modes import Mode
 from syncapp.domain.query import CURSOR, PLUS, SEVERAL, Query, SessionsCursor
 from syncapp.domain.query_values import Whole, members
 

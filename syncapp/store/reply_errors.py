@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from syncapp.domain.modes import GROUP_MODES, MODES
 from syncapp.domain.results import Claim
 from syncapp.domain.session import Session
 from syncapp.errors import (
@@ -28,7 +29,11 @@ _FIELDS = {
         "participants have no budget of their own in this mode; leave participant_id out to adjust the session's",
         "no_budget",
     ),
-    "no_group_budget": ("group_id", "there are groups in per_group only", "no_budget"),
+    "no_group_budget": (
+        "group_id",
+        f"there are groups in {GROUP_MODES} only",
+        "no_budget",
+    ),
     "no_budget": ("op", "a stopwatch without max_time_ms has nothing to adjust", "no_budget"),
     "adjustment_too_large": ("ms", "would leave more than 99999999999 ms, or 9999999999 ms of overtime", "too_large"),
 }
@@ -102,6 +107,6 @@ def refusal(
 
 def _expired_by_turn(session: Session) -> str | None:
     """Return who had the turn when a session expired, whoever noticed it; None where nobody had."""
-    if session.status != "expired" or session.turn is None or session.sync_mode in ("global", "count_up"):
+    if session.status != "expired" or session.turn is None or not MODES[session.sync_mode].has_turns:
         return None
     return session.definition.participant_ids[session.turn]

@@ -25,6 +25,7 @@ from redis.exceptions import ResponseError
 from syncapp.config import Settings
 from syncapp.domain.definition import define, session_budget_ms
 from syncapp.domain.limits import MAX_METADATA_BYTES
+from syncapp.domain.modes import MODES
 from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result, SessionPosition
 from syncapp.domain.schemas import CreateSession, merge_patch
 from syncapp.domain.session import Session
@@ -72,8 +73,8 @@ class SessionStore:
         """
         session_id = new.session_id or _new_id(claim)
         people, groups = new.in_rotation(), new.in_groups()
-        default = "skip_cycle" if new.sync_mode == "per_cycle" else "end_session"
-        action = new.action_on_timeout.model_dump() if new.action_on_timeout else {"type": default}
+        traits = MODES[new.sync_mode]
+        action = new.action_on_timeout.model_dump() if new.action_on_timeout else {"type": traits.on_timeout}
         definition = define(new, action)
         idle_timeout_s = new.idle_timeout_s or self._settings.idle_timeout_s
         args: list[str | bytes | int] = [
@@ -94,7 +95,7 @@ class SessionStore:
             len(people),
         ]
         for place, person in enumerate(people):
-            budget = person.total_time_ms if new.sync_mode == "per_participant" else 0
+            budget = person.total_time_ms if traits.has_participant_budgets else 0
             args += [person.participant_id, budget or 0, definition.group_of[place] if groups else ""]
         for group in groups:
             args += [group.group_id, new.budget_of(group)]

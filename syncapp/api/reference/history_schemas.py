@@ -21,7 +21,7 @@ from syncapp.api.reference.schemas import (
     Version,
     absent,
 )
-from syncapp.domain.field_types import Mode
+from syncapp.domain.modes import Mode
 from syncapp.domain.query import Status
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from syncapp import errors
-from syncapp.domain.field_types import Mode
+from syncapp.domain.modes import Mode
 from syncapp.server import admission
 
 Payload = TypeVar("Payload")
