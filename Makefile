@@ -34,13 +34,13 @@ test-browser: $(INSTALLED) ## Run the tests that need a browser; Debian's `chrom
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 mutants: $(INSTALLED) ## Show that the tests notice small faults in the scripts (some minutes; ONLY="7 12" tries these)
-	$(BIN)/python tests/mutants.py $(ONLY)
+	$(BIN)/python -m tests.lua.mutants $(ONLY)
 
 check: lint types test ## Run lint, types and test; CI runs test-browser and lint-api, too
 
 stress: $(INSTALLED) ## Hundreds of clients and faults for a minute (STRESS_SECONDS, STRESS_CLIENTS, STRESS_SEED)
 	@STRESS_SECONDS=$${STRESS_SECONDS:-60} STRESS_CLIENTS=$${STRESS_CLIENTS:-300} \
-	  $(BIN)/python -m pytest tests/test_stress.py -q -s
+	  $(BIN)/python -m pytest tests/system/test_stress.py -q -s
 
 lint: $(INSTALLED) ## Check style and format
 	$(BIN)/ruff check .
@@ -50,7 +50,7 @@ types: $(INSTALLED) ## Check types
 	$(BIN)/mypy
 
 lint-api: $(INSTALLED) ## Check the API documents by their linters, and what generators make of them (needs npm)
-	@PYTHONPATH=. $(BIN)/python tests/api_lint.py
+	@PYTHONPATH=. $(BIN)/python tests/api-lint/lint.py
 
 test-clients: $(INSTALLED) ## Let generated clients play a game, and fuzz every operation (needs npm; FUZZ_EXAMPLES, FUZZ_SEED)
 	@cmp -s tests/clients/requirements.txt .venv/clients/installed.txt \
@@ -72,7 +72,7 @@ validate: $(INSTALLED) ## Write docs/validation.md: newest results, a run of two
 	@$(BIN)/python -m bench.validation
 
 chaos: $(INSTALLED) ## Kill everything at random under 20,000 commits, about 10 minutes, and compare (ARGS="--seed 7")
-	@PYTHONPATH=. $(BIN)/python tests/chaos.py $(ARGS)
+	@$(BIN)/python -m tests.system.chaos $(ARGS)
 
 clean: ## Remove the virtualenv and every cache; data stay
 	rm -rf tests/api-lint/node_modules tests/api-lint/generated

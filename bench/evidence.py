@@ -93,20 +93,20 @@ def _changed(node: ast.AST) -> Iterator[str]:
 def run_tests(rows: Iterable[Row]) -> dict[str, bool]:
     """Run the tests that rows name; return whether all of each name passed."""
     names = sorted({name for row in rows for name in row.tests})
-    split = [name.partition("::") for name in names]
-    ids = [f"tests/test_{module}.py" + (f"::{test}" if test else "") for module, _, test in split]
+    ids = [f"tests/{name}" for name in names]
     with tempfile.NamedTemporaryFile(suffix=".xml") as file:
         command = [sys.executable, "-m", "pytest", "-q", "--no-cov", f"--junitxml={file.name}", *ids]
         subprocess.run(command, cwd=ROOT, check=False)
         cases = [
-            (str(case.get("classname")).rpartition("test_")[2], str(case.get("name")), len(case) == 0)
+            (str(case.get("classname")), str(case.get("name")), len(case) == 0)
             for case in ElementTree.parse(file.name).iter("testcase")
         ]
     return {name: _passed(name, cases) for name in names}
 
 
 def _passed(name: str, cases: Sequence[tuple[str, str, bool]]) -> bool:
-    module, _, test = name.partition("::")
+    path, _, test = name.partition("::")
+    module = "tests." + path.removesuffix(".py").replace("/", ".")
     mine = [ok for where, called, ok in cases if where == module and (not test or called.split("[")[0] == test)]
     return bool(mine) and all(mine)
 

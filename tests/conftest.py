@@ -28,14 +28,14 @@ from syncapp.dev.servers import Postgres, Servers, Valkey
 Redis = redis_py.Redis
 
 LONGEST = {
-    "test_capacity",
-    "test_db",
-    "test_dev",
-    "test_full_store",
-    "test_hub",
-    "test_http",
-    "test_listening",
-    "test_pool",
+    "dev/test_make_run",
+    "history/test_read_pool",
+    "postgres/test_database",
+    "realtime/test_hub",
+    "server/test_http_reader",
+    "server/test_listen_address",
+    "store/test_full_store",
+    "test_connection_limits",
 }
 
 # Killing the server still loses nothing: only a crash of the machine would. A vacuum of the catalogue deletes a file
@@ -206,7 +206,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the longest files, so that all processes end at about the same time."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    items.sort(key=lambda item: item.nodeid.partition(".py")[0].removeprefix("tests/") not in LONGEST)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

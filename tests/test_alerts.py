@@ -11,15 +11,15 @@ from typing import Any
 import orjson
 import pytest
 import redis as redis_py
-from clocks import chess, make_store, settings
-from logged import logged
-from test_tasks import KEYS, Db, play, tasks  # noqa: F401 `tasks` is a fixture
 
 from syncapp import create_app
 from syncapp.alerts import Alerts
 from syncapp.audit.queue_stats import QueueCounts, QueueStats
 from syncapp.dev.processes import free_port
 from syncapp.errors import AuditBacklog
+from tests.support.captured_logs import logged
+from tests.support.store import chess, make_store, settings
+from tests.test_tasks import KEYS, Db, play, tasks  # noqa: F401 `tasks` is a fixture
 
 
 class Receiver(ThreadingHTTPServer):

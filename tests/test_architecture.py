@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from syncapp.domain.modes import MODES
+from tests.support.paths import ROOT
 
-PACKAGE = Path(__file__).parent.parent / "syncapp"
+PACKAGE = ROOT / "syncapp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"config", "errors", "logs", "loops", "metrics", "token_bucket"}
 """Top modules that every package but `domain` may import."""

@@ -13,8 +13,7 @@ import pytest
 
 from syncapp.config import Settings, SettingsError
 from syncapp.dev.runner import procfile
-
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
 
 
 def test_without_an_environment_every_setting_has_its_default() -> None:

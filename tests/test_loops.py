@@ -8,12 +8,11 @@ from collections.abc import Iterator
 import pytest
 import redis as redis_py
 import requests
-from logged import logged
-from peers import Api, eventually, metric
 
 from syncapp.loops import STUCK_S, Loops
-
-from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts this folder on the path
+from tests.conftest import Cluster, MakeCluster
+from tests.support.captured_logs import logged
+from tests.support.web_clients import Api, eventually, metric
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 
 import requests
 
-from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
+from tests.conftest import MakeCluster
 
 
 def requests_counted(url: str) -> int:

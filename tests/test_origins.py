@@ -8,14 +8,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from clocks import settings
-from nginx import nginx
-from peers import Api
 
 from syncapp import create_app
 from syncapp.config import Settings, SettingsError
-
-from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts this folder on the path
+from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.nginx import nginx
+from tests.support.store import settings
+from tests.support.web_clients import Api
 
 PLAY, ADMIN, EVIL = "https://play.example", "https://admin.example:8443", "https://evil.example"
 EXPOSED = {"etag", "retry-after", "idempotency-replayed", "x-request-id", "location", "preference-applied"}

@@ -23,11 +23,8 @@ from typing import Any
 import psycopg2
 import pytest
 import redis as redis_py
-from clocks import chess, make_store, settings
 from flask import Flask
 from huey.registry import Message
-from logged import logged
-from peers import eventually
 from redis.exceptions import RedisError
 
 from syncapp import cli, task_queue
@@ -41,6 +38,9 @@ from syncapp.dev.servers import Postgres, Servers
 from syncapp.postgres.database import Database, upgrade
 from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
+from tests.support.captured_logs import logged
+from tests.support.store import chess, make_store, settings
+from tests.support.web_clients import eventually
 
 Db = psycopg2.extensions.connection
 KEYS = Keyspace(16)

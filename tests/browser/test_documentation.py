@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts the folder above on the path
+from tests.conftest import Cluster, MakeCluster, Redis
 
 
 @pytest.fixture(scope="module")

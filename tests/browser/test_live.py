@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import requests
-from peers import Api, eventually, metric
 from playwright.sync_api import Page
 
-from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts the folder above on the path
+from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.web_clients import Api, eventually, metric
 
 STREAM = """(path) => new Promise((done) => {
   const source = new EventSource(path), seen = [];

@@ -6,12 +6,11 @@ import uuid
 from typing import Any
 
 import pytest
-from peers import Api
 from playwright.sync_api import Page
 
-from browser.conftest import Site
-
-from conftest import Cluster, MakeCluster, Redis  # isort: skip  # pytest puts the folder above on the path
+from tests.browser.conftest import Site
+from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.web_clients import Api
 
 ASK = """async ([method, url, headers, body]) => {
   const answer = await fetch(url, {method, headers, body: body ?? undefined});

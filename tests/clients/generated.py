@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Cluster, MakeCluster
+
+from tests.conftest import Cluster, MakeCluster
 
 HERE = Path(__file__).parent
 TOOLS = HERE.parent / "api-lint"
@@ -35,7 +36,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def test_a_typescript_client_compiles_and_plays_a_game(server: Cluster) -> None:
-    run(sys.executable, HERE.parent / "api_lint.py", cwd=HERE.parent.parent)
+    run(sys.executable, TOOLS / "lint.py", cwd=HERE.parent.parent)
     assert "played" in run("node", "generated/out/game.js", server.urls[0], cwd=TOOLS)
 
 

@@ -1,6 +1,6 @@
 """Examples of the OpenAPI and the AsyncAPI document: bodies that work as they stand, and a game that answers show.
 
-tests/test_descriptions.py sends each to a real server.
+tests/api/test_reference.py sends each to a real server.
 """
 
 from __future__ import annotations

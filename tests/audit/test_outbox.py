@@ -1,0 +1,146 @@
+"""The outbox streams: read by one reader at a time, kept until acknowledged."""
+
+from __future__ import annotations
+
+import pytest
+import redis as redis_py
+
+from syncapp.audit.event import OutboxEntry
+from syncapp.audit.outbox import Outbox, OutboxBacklog
+from syncapp.store.client import connect
+from syncapp.store.keys import AUDIT_GROUP, Keyspace
+from tests.support.store import settings
+
+KEYS = Keyspace(16)
+KEY = KEYS.outbox(7)
+
+
+@pytest.fixture
+def client(redis: redis_py.Redis, redis_url: str) -> redis_py.Redis:
+    return connect(settings(redis_url), decode=False)
+
+
+@pytest.fixture
+def outbox(client: redis_py.Redis) -> Outbox:
+    return Outbox(client, KEYS, claim_idle_s=30, reader="a")
+
+
+def write(client: redis_py.Redis, *messages: str) -> None:
+    for message in messages:
+        client.xadd(KEY, {"message": message})
+
+
+def raws(entries: list[OutboxEntry]) -> list[bytes | None]:
+    return [entry.raw for entry in entries]
+
+
+def test_new_entries_come_once_in_order_and_stay_until_acknowledged(client: redis_py.Redis, outbox: Outbox) -> None:
+    write(client, "1", "2", "3")
+    first = outbox.read_new(7, 2)
+    assert raws(first) == [b"1", b"2"]
+    assert {entry.bucket for entry in first} == {7}
+    assert raws(outbox.read_new(7, 2)) == [b"3"]
+    assert outbox.read_new(7, 2) == []
+    assert client.xlen(KEY) == 3
+    outbox.acknowledge(7, first)
+    outbox.acknowledge(7, [])
+    assert client.xlen(KEY) == 1
+    assert raws(outbox.read_pending(7, 10)) == [b"3"]
+
+
+def test_what_a_reader_left_pending_comes_to_it_again(client: redis_py.Redis, outbox: Outbox) -> None:
+    assert outbox.read_pending(7, 10) == []
+    write(client, "1", "2")
+    assert raws(outbox.read_new(7, 10)) == raws(outbox.read_pending(7, 10)) == [b"1", b"2"]
+
+
+def test_the_first_reading_takes_over_everything_and_later_ones_what_is_idle_for_long(
+    client: redis_py.Redis, outbox: Outbox
+) -> None:
+    write(client, "1", "2")
+    dead = Outbox(client, KEYS, reader="dead")
+    dead.read_new(7, 10)
+    taken = outbox.read_pending(7, 10)
+    assert raws(taken) == [b"1", b"2"]
+    outbox.acknowledge(7, taken)
+    assert outbox.read_pending(7, 10) == []
+
+    write(client, "3")
+    (left,) = dead.read_new(7, 10)
+    assert outbox.read_pending(7, 10) == []
+    client.xclaim(KEY, AUDIT_GROUP, "dead", 0, [left.stream_id], idle=30_001)
+    assert raws(outbox.read_pending(7, 10)) == [b"3"]
+
+
+def test_takeover_goes_on_until_all_of_a_long_list_is_taken(client: redis_py.Redis, outbox: Outbox) -> None:
+    write(client, *map(str, range(250)))
+    Outbox(client, KEYS, reader="dead").read_new(7, 1000)
+    taken = []
+    while entries := outbox.read_pending(7, 1000):
+        taken += raws(entries)
+        outbox.acknowledge(7, entries)
+    assert taken == [str(number).encode() for number in range(250)]
+    assert client.xlen(KEY) == 0
+
+
+def test_an_entry_deleted_while_it_was_pending_is_empty_and_can_be_acknowledged(
+    client: redis_py.Redis, outbox: Outbox
+) -> None:
+    write(client, "1", "2")
+    read = outbox.read_new(7, 10)
+    client.xdel(KEY, read[0].stream_id)
+    again = outbox.read_pending(7, 10)
+    assert raws(again)[-1] == b"2"
+    assert all(entry.raw is None for entry in again[:-1])
+    outbox.acknowledge(7, again)
+    assert outbox.read_pending(7, 10) == []
+    assert outbox.backlogs()[7] == OutboxBacklog(0, 0, None)
+
+
+def test_a_missing_group_is_made_from_the_start_of_the_stream(client: redis_py.Redis, outbox: Outbox) -> None:
+    write(client, "1")
+    assert raws(outbox.read_new(7, 10)) == [b"1"]
+    client.xgroup_destroy(KEY, AUDIT_GROUP)
+    assert raws(outbox.read_new(7, 10)) == [b"1"]
+    client.flushdb()
+    assert outbox.read_pending(7, 10) == []
+    write(client, "2")
+    assert raws(outbox.read_new(7, 10)) == [b"2"]
+
+
+def test_another_error_than_a_missing_group_is_not_hidden(client: redis_py.Redis, outbox: Outbox) -> None:
+    client.set(KEY, "no stream")
+    for ask in (lambda: outbox.read_new(7, 1), lambda: outbox.read_pending(7, 1), outbox.backlogs):
+        with pytest.raises(redis_py.ResponseError, match="WRONGTYPE"):
+            ask()
+
+
+def test_a_batch_of_large_messages_ends_before_its_count(client: redis_py.Redis, outbox: Outbox) -> None:
+    write(client, *["x" * 50_000] * 300)
+    assert len(outbox.read_new(7, 1000)) == 100
+    assert len(outbox.read_new(7, 1000)) == 100
+
+
+def test_backlogs_tell_waiting_active_and_age_by_the_servers_clock(client: redis_py.Redis, outbox: Outbox) -> None:
+    assert set(outbox.backlogs()) == set(outbox.buckets) == set(range(16))
+    assert outbox.backlogs()[7] == OutboxBacklog(0, 0, None)
+    now_s, _ = client.time()
+    client.xadd(KEY, {"message": "1"}, id=f"{(now_s - 90) * 1000}-0")
+    write(client, "2", "3")
+    found = outbox.backlogs()[7]
+    assert (found.waiting, found.active) == (3, 0)
+    assert found.oldest_age_ms is not None
+    assert 89_000 < found.oldest_age_ms < 150_000
+    outbox.read_new(7, 2)
+    assert (outbox.backlogs()[7].waiting, outbox.backlogs()[7].active) == (1, 2)
+    client.delete(KEY)
+    assert outbox.backlogs()[7] == OutboxBacklog(0, 0, None)
+
+
+def test_a_client_that_decodes_reads_the_same(redis: redis_py.Redis, redis_url: str) -> None:
+    decoding = Outbox(connect(settings(redis_url)), KEYS)
+    write(redis, "é")
+    (entry,) = decoding.read_new(7, 1)
+    assert entry.raw == "é".encode()
+    assert isinstance(entry.stream_id, str)
+    assert decoding.backlogs()[7].active == 1

@@ -1,0 +1,165 @@
+"""What the log tells is what was: sequences of the model, stored, asked for again, and lost and brought back.
+
+REPLAY_EXAMPLES is how many sequences are run in each mode (default 6).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import psycopg2
+import pytest
+import redis as redis_py
+from hypothesis import HealthCheck, note
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import rule, run_state_machine_as_test
+
+from syncapp.audit.event import OutboxEntry
+from syncapp.audit.log import AuditLog
+from syncapp.audit.outbox import Outbox
+from syncapp.audit.verify import VerifyResult, verify
+from syncapp.domain.instants import iso
+from syncapp.domain.session import Session
+from syncapp.history.queries import HistoryQueries
+from syncapp.history.query_params import AtQuery
+from syncapp.history.read_pool import ReadPool
+from syncapp.history.recovery import Outcome, Recovery
+from syncapp.postgres.database import Database
+from syncapp.store.sessions import SessionStore
+from tests.audit.test_log import KEYS
+from tests.lua.test_model import MODES, MOST_UNATTENDED, ClockMachine, document, moves
+from tests.support.store import make_store, settings
+
+EXAMPLES = int(os.environ.get("REPLAY_EXAMPLES", "6"))
+STEPS = 40
+Db = psycopg2.extensions.connection
+
+
+class Log:
+    """The audit log, and who asks it."""
+
+    def __init__(self, database_url: str, client: redis_py.Redis, redis_url: str) -> None:
+        self.url = database_url
+        self.database, self.pool = Database(database_url), ReadPool(database_url, timeout_s=30)
+        self.audit, self.client = AuditLog(self.database), client
+        self.history = HistoryQueries(self.pool, lambda: 2**45)
+        store, outbox = make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED), Outbox(client, KEYS)
+        self.recoveries = {
+            clock: Recovery(store, self.history, outbox, settings(redis_url), clock)
+            for clock in ("run", "freeze", "credit")
+        }
+
+    def store(self) -> None:
+        """Move what is in the outboxes into the log."""
+        for bucket in range(16):
+            entries: Any = self.client.xrange(KEYS.outbox(bucket))
+            if entries:
+                self.audit.store([OutboxEntry(bucket, at.decode(), fields[b"message"]) for at, fields in entries])
+                self.client.xdel(KEYS.outbox(bucket), *(at for at, _ in entries))
+
+
+class ReplayMachine(ClockMachine):
+    """Remembers what was said, loses sessions, and compares with what the log tells."""
+
+    def __init__(self, log: Log, client: redis_py.Redis, stores: list[SessionStore], redis_url: str, mode: str) -> None:
+        super().__init__(client, stores, redis_url, mode)
+        self.log = log
+        self.said: dict[int, Any] = {}
+        self.after: dict[tuple[int, int], tuple[Session, dict[str, Any]]] = {}
+
+    @rule(move=moves, clock=st.sampled_from(["run", "run", "run", "freeze", "credit"]), twice=st.booleans())
+    def lose(self, move: tuple[str, int], clock: str, twice: bool) -> None:
+        self._check()
+        self.log.store()
+        self.client.delete(KEYS.session(self.session_id))
+        self.client.zrem(KEYS.deadlines(KEYS.bucket(self.session_id)), self.session_id)
+        self._move(move)
+        note(f"lost, {clock}")
+        recovery = self.log.recoveries[clock]
+        assert recovery.recover(self.session_id) is Outcome.RESTORED
+        found = self.stores[0].peek(self.session_id)
+        assert found
+        assert found.epoch > self.model.epoch
+        self.model.restore(self.clock.now_ms, found.epoch, clock)
+        self._check()
+        if twice:
+            assert recovery.recover(self.session_id) is Outcome.CURRENT
+            self._check()
+
+    def teardown(self) -> None:
+        super().teardown()
+        if self.agreed:
+            self._replay()
+
+    def _create(self, body: dict[str, Any]) -> None:
+        if hasattr(self, "model") and self.agreed:
+            self._replay()
+        self.said, self.after = {}, {}
+        super()._create(body)
+
+    def _check(self) -> None:
+        super()._check()
+        result = self.stores[0].get(self.session_id)
+        if result.now_ms >= result.found.epoch:  # not with an epoch that is later only to be another one
+            self.said[result.now_ms] = document(result) | {"idle_at": self.logged_idle_at}
+
+    def _fold(self, message: dict[str, Any]) -> None:
+        super()._fold(message)
+        assert self.folded
+        self.logged_idle_at = iso(self.folded.idle_ms)  # the log does not know who watched since
+        self.after[self.folded.order] = (self.folded, message["event"])
+        # What was said of an instant before the clock was set back, or before another commit at it, is not what was.
+        restored = message["event"]["type"] == "session_restored"
+        since_ms = message["epoch"] if restored else message["event"]["at_ms"]
+        self.said = {at_ms: state for at_ms, state in self.said.items() if at_ms < since_ms}
+
+    def _replay(self) -> None:
+        self.log.store()
+        for at_ms, state in self.said.items():
+            moment = self.log.history.at(self.session_id, AtQuery(time=at_ms))
+            told = orjson.loads(orjson.dumps(moment.document()))
+            assert (told.pop("event")["at_ms"], told.pop("clocks") is not None) == (moment.commit.at_ms, True)
+            assert told == state, at_ms
+        for (epoch, version), (session, event) in self.after.items():
+            moment = self.log.history.at(self.session_id, AtQuery(version=version, epoch=epoch))
+            assert moment.session == session
+            assert moment.commit.event == event
+            assert moment.at_ms == event["at_ms"]
+        found = self.log.history.statistics(self.session_id)
+        last = next(reversed(self.after.values()))[0]
+        assert [(each.cycles, each.total_ms) for each in found.participants.values()] == [
+            (person.cycle_count, person.time_used_ms) for person in last.participants
+        ]
+        assert found.whole.cycles == last.cycle_count
+        assert list(verify(self.log.url, VerifyResult(), self.session_id)) == []
+
+
+@pytest.fixture
+def log(database_url: str, db: Db, redis: redis_py.Redis, redis_url: str) -> Iterator[Log]:
+    made = Log(database_url, redis, redis_url)
+    yield made
+    made.database.close()
+    made.pool.close()
+
+
+@pytest.mark.timeout(300 + 6 * EXAMPLES)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_log_tells_what_was_and_brings_it_back_as_it_was(
+    log: Log, redis: redis_py.Redis, redis_url: str, mode: str
+) -> None:
+    stores = [make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED) for _ in range(2)]
+    run_state_machine_as_test(
+        lambda: ReplayMachine(log, redis, stores, redis_url, mode),  # type: ignore[arg-type]  # anything that makes one
+        settings=hypothesis_settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+            report_multiple_bugs=False,
+        ),
+    )

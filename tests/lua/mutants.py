@@ -1,0 +1,291 @@
+"""Mutation check: small faults put into the scripts, each of which the tests must notice.
+
+    make mutants               every mutation, one after the other; ends with 1 when one survives
+    make mutants ONLY="7 12"   some of them
+
+A mutation is a file, a text that occurs in it exactly once, and what takes its place. For each, the tests of
+the scripts run against a copy of `lua/` with that one change, on servers that all share; a mutation is killed
+when they fail. MODEL_EXAMPLES (here 15) is how long test_model.py searches.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from redis import Redis
+
+from syncapp.dev.servers import Servers
+from syncapp.store import scripts
+from tests.support.paths import ROOT
+
+# The fast and pointed ones first: most mutants do not come to the last.
+SUITES = [
+    "tests/lua/test_idempotency.py",
+    "tests/lua/test_clock.py",
+    "tests/lua/test_idle.py",
+    "tests/store/test_sessions.py",
+    "tests/lua/test_completion.py",
+    "tests/store/test_session_list.py",
+    "tests/store/test_sweeper.py::test_the_entry_of_a_session_that_is_gone_is_removed",
+    "tests/store/test_sweeper.py::test_an_entry_that_is_too_early_is_put_right_and_nothing_happens_to_its_session",
+    "tests/lua/test_model.py",
+    "tests/history/test_recovery.py",
+]
+TEST_S = 30
+
+MUTATIONS: list[tuple[str, str, str]] = [
+    # When a clock ends.
+    ("_due", "timeout <= now and", "timeout < now and"),
+    ("_due", "elseif idle <= now then", "elseif idle < now then"),
+    ("_due", "warning <= now and", "warning < now and"),
+    ("_due", "warning <= math.min(timeout or warning, idle)", "warning < math.min(timeout or warning, idle)"),
+    ("_due", "timeout <= idle then", "timeout < idle then"),
+    ("_due", "elapsed = charge(session, at)\n    set_crossed", "elapsed = charge(session, now)\n    set_crossed"),
+    ("_due", "finish(session, 'expired', at)", "finish(session, 'expired', now)"),
+    ("_due", "set_crossed(session, kind, index, true)\n    details.remaining_ms = int(deadline_of", "details.remaining_ms = int(deadline_of"),
+    ("_due", "set_crossed(session, kind, index, true)\n    details.remaining_ms = remaining_text", "details.remaining_ms = remaining_text"),
+    ("_due", "details.remaining_ms = int(deadline_of(session) - at)", "details.remaining_ms = '0'"),
+    ("_due", "hand_over(session, next, at) and next", "hand_over(session, next, now) and next"),
+    ("_due", "if goes_on and (next or not session.turn) then", "if goes_on and next then"),
+    ("_due", "session.on_timeout == 'skip_cycle' and SKIPS[session.sync_mode]", "session.on_timeout == 'skip_cycle'"),
+    ("_due", "session.warned + 2 ^ (place - 1)", "session.warned"),
+    ("_due", "remaining_ms = int(deadline_of(session) - at),", "remaining_ms = session.warn_at[place],"),
+    ("_due", "commit(session, keys, call, now, at, 'time_warning'", "commit(session, keys, call, now, now, 'time_warning'"),
+    ("_due", "if kind ~= 's' then call.expired_id", "if kind == 's' then call.expired_id"),
+    ("_due", "if not LIVE[session.status] then return false end", ""),
+    ("_due", "local elapsed = charge(session, at)\n  finish(session, 'cancelled', at)", "local elapsed\n  finish(session, 'cancelled', at)"),
+    ("_due", "action_on_timeout = redis.call('HGET', session.key, 'action_on_timeout') or type_only(session.on_timeout),", ""),
+    ("_settle", "    if not settle_one(session, keys, call, now) then return true end\n  end\n  return false", "    if not settle_one(session, keys, call, now) then return true end\n  end\n  return true"),
+    ("_settle", "session.look_ms > now", "session.look_ms >= now"),
+    ("_settle", "local MOST_DUE = 64", "local MOST_DUE = 63"),
+    # When a session is idle, and when it is looked at.
+    ("_idle", "local counts = live and counts_idle(session, timeout)", "local counts = live"),
+    ("_idle", "return not timeout\n    or", "return"),
+    ("_idle", " and not session.max_cycles", ""),
+    ("_idle", "session.on_timeout == 'skip_cycle' and", ""),
+    ("_idle", "session.sync_mode == 'per_cycle' and", ""),
+    ("_idle", "if live and came then", "if live then"),
+    ("_idle", "(counts and at or timeout)", "(timeout or at)"),
+    ("_idle", "elseif came == false and counts and not session.idling then", "elseif false then"),
+    ("_idle", "elseif came == false and counts and not session.idling then", "elseif came == false and counts then"),
+    ("_idle", "math.max(session.idle_ms, at + session.idle_timeout_ms)", "at + session.idle_timeout_ms"),
+    ("_idle", "math.max(session.idle_ms, at + session.idle_timeout_ms)", "session.idle_ms"),
+    ("_idle", "if idling ~= session.idling then", "if idling then"),
+    ("_idle", "math.min(timeout or session.idle_ms, counts and session.idle_ms or timeout)", "timeout or session.idle_ms"),
+    ("_idle", "math.min(timeout or session.idle_ms, counts and session.idle_ms or timeout)", "counts and session.idle_ms or timeout"),
+    ("_idle", "math.min(look, (warning_at(session)) or look)", "look"),
+    ("_due", "counts_idle(session, timeout) and session.idle_ms or math.huge", "session.idle_ms"),
+    ("_commit", "plan(session, at, actor == 'client')", "plan(session, at, true)"),
+    ("_commit", "session.idling and ',\"idle_ms\":' .. int(session.idle_ms) or '', patch", "'', patch"),
+    ("_commit", "session.changed.idling and not session.idling and", "false and"),
+    ("attend_session", "session.idle_ms > now and", ""),
+    ("attend_session", " and session.idle_ms < idle_ms then", " then"),
+    ("attend_session", "LIVE[session.status] and ", ""),
+    ("attend_session", "counts_idle(session, timeout_at(session))", "true"),
+    ("attend_session", "  write_fields(session)\n", ""),
+    ("attend_session", "  schedule(session, keys, call, now)\n", ""),
+    ("attend_session", "  plan(session, now)\n", ""),
+    # Rounds that nobody attends.
+    ("_due", ">= tonumber(call.most_unattended)", "> tonumber(call.most_unattended)"),
+    ("_due", "if session.status == 'running' and (session.unattended", "if (session.unattended"),
+    ("_due", "(session.unattended or 0) + 1", "(session.unattended or 0)"),
+    ("_due", "pause_unattended(session, keys, call, now, timeout)\n      call.instants[#call.instants + 1] = int(timeout)", "pause_unattended(session, keys, call, now, timeout)"),
+    ("_due", "  local elapsed = charge(session, at)\n  halt(session, 'paused')", "  local elapsed\n  halt(session, 'paused')"),
+    ("_commit", "if actor == 'client' and session.unattended then set(session, 'unattended', nil) end", ""),
+    ("_commit", "if actor == 'client' and session.unattended then", "if session.unattended then"),
+    # What runs and what a switch does.
+    ("_modes", "time_remaining_ms - elapsed) end", "time_remaining_ms) end"),
+    ("_modes", "local elapsed = at - session.cycle_started_ms", "local elapsed = at - session.cycle_started_ms + 1"),
+    ("_modes", "record.time_used_ms = record.time_used_ms + elapsed", "record.time_used_ms = elapsed"),
+    ("_modes", "set(session, 'time_used_ms', session.time_used_ms + elapsed)", "set(session, 'time_used_ms', elapsed)"),
+    ("_modes", "pairs({p = session.turn, g = group})", "pairs({p = session.turn})"),
+    ("_modes", "return math.max(deadline, session.updated_ms)", "return deadline"),
+    ("_modes", "if not deadline or has_crossed(session, budget_of(session)) then", "if not deadline then"),
+    ("_modes", "math.max(deadline - tonumber(threshold), session.updated_ms)", "deadline - tonumber(threshold)"),
+    ("_modes", "tonumber(threshold) >= holder_of", "tonumber(threshold) > holder_of"),
+    ("_modes", "or at < soonest) then", "or at <= soonest) then"),
+    ("_modes", "if session.increment_ms > 0 and not has_crossed(session, kind, index) then", "if session.increment_ms > 0 then"),
+    ("_modes", "time_remaining_ms + session.increment_ms)", "time_remaining_ms + 1)"),
+    ("_modes", "local index = (session.turn + step) % session.participant_count", "local index = (session.turn + step - 1) % session.participant_count"),
+    ("_modes", "if even_expired or not is_expired(session, 'p', index) then", "if true then"),
+    ("_modes", "local group = (from + step) % session.group_count", "local group = (from + step - 1) % session.group_count"),
+    ("_modes", "(even_expired or not is_expired(session, 'g', group)) and member_count", "member_count"),
+    ("_modes", "if members > 0 then return", "if members >= 0 then return"),
+    ("_modes", ".count % members + 1) end", ".count % members) end"),
+    ("_modes", "touch(session, 'g', group).count = place", "touch(session, 'g', group).count = place - 1"),
+    ("_modes", "session.cycle_count == session.max_cycles", "session.cycle_count + 1 == session.max_cycles"),
+    ("_modes", "record.count = record.count + 1", "record.count = record.count"),
+    ("_modes", "set(session, 'cycle_count', session.cycle_count + 1)", "set(session, 'cycle_count', session.cycle_count)"),
+    ("_modes", "set(session, 'time_remaining_ms', session.time_per_cycle_ms)", ""),
+    ("_modes", "set(session, 'crossed', 0)", ""),
+    ("_modes", "  begin_warnings(session)\n  return true", "  return true"),
+    ("_modes", "or (session.on_timeout == 'notify' and next_in_order(session, true)) or nil", "or nil"),
+    ("_modes", "session.on_timeout ~= 'notify' and is_expired(session, 'p', index)", "is_expired(session, 'p', index)"),
+    ("_modes", "touch(session, 'p', tonumber(member)).has_expired = crossed", "touch(session, 'p', tonumber(member))"),
+    ("_modes", "touch(session, kind, index).has_expired = crossed", "record_of(session, kind, index).has_expired = crossed"),
+    ("_modes", "  set(session, 'cycle_started_ms', nil)\nend", "end"),
+    ("_modes", "  set(session, 'session_completed_ms', at)\nend", "end"),
+    ("_modes", "if session.turn then touch(session, 'p', session.turn) end\n  halt", "halt"),
+    # What is listed.
+    ("_commit", "elseif session.version == 1 or session.changed.status then", "elseif session.version == 1 then"),
+    ("_commit", "elseif session.version == 1 or session.changed.status then", "elseif session.changed.status and session.version > 1 then"),
+    ("_commit", "if not session or session.status == 'deleted' then", "if not session then"),
+    ("_commit", "int(session.created_ms), call.session_id)", "int(session.updated_ms), call.session_id)"),
+    ("expire_session", "    list(nil, keys, call)\n", ""),
+    # What a completed session keeps.
+    ("complete_session", "if details.reason or details.result then", "if details.reason then"),
+    ("_reply", "string.gsub(completion, ' ', '\\\\u0020')", "completion"),
+    ("_commit", "if session.changed.completion then field", "if false then field"),
+    ("_commit", ".. completion_word(session)", ""),
+    ("_commit", "completion and ',\"completion\":' .. completion or ''", "''"),
+    ("_commit", "idle .. cleared .. ending", "idle .. cleared"),
+    ("_commit", "patch, idle .. ending, snapshot", "patch, idle, snapshot"),
+    ("_reply", "session.status == 'completed' and redis.call('HGET', session.key, 'completion')", "nil"),
+    # Adjustments.
+    ("_adjust", "math.max(not_after_ms - now, math.min(target, shown))", "not_after_ms - now"),
+    ("_adjust", "now + target > not_after_ms", "now + target > not_after_ms + 1"),
+    ("_adjust", "return math.max(target, math.min(0, shown))", "return target"),
+    ("_adjust", "math.max(target, math.min(0, shown))", "math.max(target, 0)"),
+    ("_adjust", "if session.on_timeout == 'notify' and runs(session, kind, index) then", "if session.on_timeout == 'notify' then"),
+    ("_adjust", "session.status == 'running' and is_current", "is_current"),
+    ("_adjust", "kind == current and index == place", "kind == current"),
+    ("_adjust", "remaining_ms > tonumber(threshold)", "remaining_ms >= tonumber(threshold)"),
+    ("_adjust", "if warned ~= session.warned then set", "if false then set"),
+    ("adjust_session", "if is_current(session, kind, index) then renew", "if runs(session, kind, index) then renew"),
+    ("adjust_session", "if is_current(session, kind, index) then renew", "if true then renew"),
+    ("_adjust", "at_least = function(shown, ms) return math.max(shown, ms) end", "at_least = function(shown, ms) return ms end"),
+    ("_adjust", "if kind ~= 'p' and kind ~= 'g' then return nil, nil, 'no_participant_budget' end", ""),
+    ("adjust_session", "if target > 0 and has_crossed", "if false and has_crossed"),
+    ("adjust_session", "if target > 0 and has_crossed", "if target >= 0 and has_crossed"),
+    ("adjust_session", "\nsettle(session, keys, call, now)\n", "\n"),
+    ("adjust_session", "target < LEAST_REMAINING or target > MOST_REMAINING", "target > MOST_REMAINING"),
+    ("adjust_session", "target < LEAST_REMAINING or target > MOST_REMAINING", "target < LEAST_REMAINING"),
+    ("adjust_session", "  reason = reason ~= '' and reason or nil,\n", ""),
+    # The commit, and what comes before it.
+    ("_commit", "redis.call('ZREM', keys.deadlines, call.session_id)\n    if session.status", "if session.status"),
+    ("_commit", "redis.call('PEXPIREAT', session.key, int(now + call.session_ttl_ms))\n    end", "end"),
+    ("_commit", "elseif session.changed.status then", "else"),
+    ("_commit", "if session.static or renewed[name] then session.block_tags[number] = tag end", "if session.static then session.block_tags[number] = tag end"),
+    ("_commit", "parts.from = at + WIDTH + 1", "parts.from = at + WIDTH"),
+    ("_commit", "    table.sort(indexes)\n", ""),
+    ("_commit", "session.version % SNAPSHOT_EVERY == 0", "session.version % SNAPSHOT_EVERY == 1"),
+    ("_command", "  now = math.max(now, session.updated_ms)\n  local settled = settle(session, keys, call, now)\n  publish(keys, call)\n  if not settled then return nil", "  local settled = settle(session, keys, call, now)\n  publish(keys, call)\n  if not settled then return nil"),
+    ("_command", "if first.fingerprint ~= call.fingerprint then", "if false then"),
+    ("_command", "(call.expected_version == '' or call.expected_version == int(session.version))", "true"),
+    ("_command", "(call.expected_epoch == '' or call.expected_epoch == int(session.epoch))", "true"),
+    ("_command", "int(session.created_ms) ~= first.created then", "int(session.epoch) ~= first.epoch then"),
+    ("_command", " or int(session.created_ms) ~= first.created then", " then"),
+    ("_command", "  if not settled then return refuse('busy', now, nil, call) end\n", ""),
+    ("_command", "  call.expired_id = first.expired_id\n", ""),
+    ("_idempotency", "if #event > room then event = '' end", ""),
+    ("_idempotency", "if event == '' or #event + #patch > room then patch = '' end", ""),
+    ("_idempotency", "if string.sub(text, 1, 1) == '[' then return previous_record(text) end", ""),
+    ("_idempotency", "string.rep('[^ ]* ', 13)", "string.rep('[^ ]* ', 14)"),
+    ("_command", "  if not settled then return nil, refuse('busy', now, nil, call) end\n", ""),
+    ("_message", "tostring(active(session) == index)", "tostring(session.turn == index)"),
+    ("_message", "if changed.status or changed.turn then", "if changed.turn then"),
+    ("_message", "for index in pairs(session.touched.g) do", "for index in pairs({}) do"),
+    ("_message", "details.group_id = group and quote(group_id(session, group))", ""),
+    ("_session", "'turn', 'cycle_count', 'time_used_ms'", "'cycle_count', 'turn', 'time_used_ms'"),
+    # What comes back from the log.
+    ("_restore", "if warn_at ~= '' then field('warn_at', warn_at) end", ""),
+    ("_restore", "string.sub(records, groups_at)", "''"),
+    ("_restore", "and at - session.cycle_started_ms or 0", "and 0 or 0"),
+    ("_restore", "return session.status == 'running' and charge(session, session.updated_ms) or nil", ""),
+    ("_restore", "    if session.status == 'running' then run(session, now) end\n", ""),
+    ("_restore", "  plan(session, now, true)\n", ""),
+    ("_restore", "math.max(session.idle_ms or 0, now + session.idle_timeout_ms)", "session.idle_ms"),
+    ("_restore", "    let_somebody_come(session, now)\n    return session.updated_ms", "    return session.updated_ms"),
+    ("_restore", "    set(session, 'unattended', nil)\n    let_somebody_come(session, now)\n    return now, elapsed\n  end,\n}", "    let_somebody_come(session, now)\n    return now, elapsed\n  end,\n}"),
+    ("_restore", "  set(found, 'status', found.status)\n", ""),
+    ("restore_session", "if existing then clear(existing) end", ""),
+    ("restore_session", "if existing and call.expected_epoch == '' then", "if false then"),
+    ("restore_session", "if existing and not is_expected(existing, call) then", "if false then"),
+    ("restore_session", "(epoch >= last_epoch or call.expected_epoch ~= '')", "call.expected_epoch ~= ''"),
+    ("restore_session", "last_epoch + 1, epoch + 1", "0"),
+    ("restore_session", "'chain', chain}", "}"),
+    ("restore_session", "\nsettle(session, keys, call, now)\n", "\n"),
+    ("renew_session", "if not is_expected(session, call) then", "if false then"),
+    ("renew_session", "set(session, 'metadata_version', 1)", ""),
+    # Guards of the commands.
+    ("start_session", "if session.status ~= 'pending' then", "if false then"),
+    ("start_session", "begin_warnings(session)\n", "\n"),
+    ("start_session", "\nsettle(session, keys, call, now)\n", "\n"),
+    ("switch_session", "if session.status ~= 'running' then", "if not LIVE[session.status] then"),
+    ("switch_session", "if mover_arg ~= '' and quote(mover_arg) ~= details.participant_id then", "if false then"),
+    ("switch_session", "if out_of_time(session, next) then", "if false then"),
+    ("switch_session", "if hand_over(session, next, now) and next then", "hand_over(session, next, now) if next then"),
+    ("switch_session", "\nsettle(session, keys, call, now)\n", "\n"),
+    ("pause_session", "local elapsed = charge(session, now)", "local elapsed"),
+    ("pause_session", "if session.status ~= 'running' then", "if not LIVE[session.status] then"),
+    ("resume_session", "if session.status ~= 'paused' then", "if false then"),
+    ("resume_session", "\nsettle(session, keys, call, now)\n", "\n"),
+    ("complete_session", "if session.status == 'completed' then", "if false then"),
+    ("complete_session", "local elapsed = charge(session, now)", "local elapsed"),
+    ("cancel_session", "local elapsed = charge(session, now)", "local elapsed"),
+    ("expire_session", "if session.look_ms then schedule(session, keys, call, now) else forget(keys, call) end", ""),
+    ("expire_session", "plan(session, now)", ""),
+    ("create_session", "(tonumber(last[1]) or 0) + 1", "0"),
+    ("update_session", "if based_on ~= int(session.metadata_version) then", "if based_on == '' then"),
+]  # fmt: skip
+
+
+def pytest_configure() -> None:
+    """Let the tests of a mutant read its scripts: this module is their plugin then."""
+    scripts.LUA_DIR = Path(os.environ["MUTANT_LUA_DIR"])
+
+
+def survives(mutation: tuple[str, str, str], environment: dict[str, str]) -> bool:
+    """Tell whether the tests pass in spite of a mutation."""
+    name, old, new = mutation
+    with tempfile.TemporaryDirectory(prefix="syncapp-mutant-") as directory:
+        lua = Path(directory) / "lua"
+        shutil.copytree(ROOT / "lua", lua)
+        script = lua / f"{name}.lua"
+        script.write_text(script.read_text().replace(old, new))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "tests.lua.mutants", "-p", "no:cacheprovider"]
+        # A mutant may never come to an end of what is due.
+        command += ["-o", f"timeout={TEST_S}", *SUITES]
+        with Redis.from_url(environment["REDIS_URL"]) as client:
+            client.flushall()
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment | {"MUTANT_LUA_DIR": str(lua)}, capture_output=True, check=False
+        )
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"the tests did not run:\n{done.stdout.decode()}{done.stderr.decode()}")
+        return done.returncode == 0
+
+
+def main() -> None:
+    """Try every mutation, or those that are named by their numbers."""
+    for name, old, _ in MUTATIONS:
+        if (count := (ROOT / "lua" / f"{name}.lua").read_text().count(old)) != 1:
+            raise SystemExit(f"{name}: {old!r} occurs {count} times, not once")
+    chosen = [int(number) for number in sys.argv[1:]] or list(range(1, len(MUTATIONS) + 1))
+    survivors = []
+    with tempfile.TemporaryDirectory(prefix="syncapp-mutants-") as directory, Servers(Path(directory)) as servers:
+        environment = os.environ | {
+            "REDIS_URL": servers.redis_url,
+            "DATABASE_URL": servers.database_url,
+            "MODEL_EXAMPLES": os.environ.get("MODEL_EXAMPLES", "15"),
+            "PYTHONPATH": str(ROOT),
+        }
+        for number in chosen:
+            began_s = time.monotonic()
+            name, old, new = MUTATIONS[number - 1]
+            survived = survives(MUTATIONS[number - 1], environment)
+            verdict = "SURVIVED" if survived else "killed"
+            print(f"{number:3} {verdict:8} {time.monotonic() - began_s:4.0f} s  {name}: {old!r} -> {new!r}", flush=True)
+            survivors += [number] if survived else []
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} killed; survivors: {survivors or 'none'}")
+    sys.exit(bool(survivors))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""The scripts keep the contract that their headers state."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+import lupa.lua51
+import pytest
+import redis as redis_py
+
+from syncapp import errors
+from syncapp.domain import session_layout
+from syncapp.domain.schemas import CreateSession
+from syncapp.store import scripts
+from syncapp.store.keys import Keyspace
+from tests.support.store import SetClock, chess, dump, make_store
+
+DOCS = scripts.LUA_DIR.parent / "docs"
+COMMANDS = scripts.names()
+PARTIALS = sorted(path.stem for path in scripts.LUA_DIR.glob("_*.lua"))
+# What Redis gives a script, and what of Lua's own library the scripts may use.
+KNOWN_GLOBALS = {"redis", "cjson", "KEYS", "ARGV", "string", "table", "math"} | {
+    "assert", "error", "ipairs", "next", "pairs", "tonumber", "tostring", "type", "unpack",
+}  # fmt: skip
+READING = {"GET", "HGET", "HMGET", "ZCARD", "INFO", "TIME", "XLEN"}
+WRITING = {"DEL", "HDEL", "HSET", "PERSIST", "PEXPIREAT", "SET", "XADD", "ZADD", "ZREM", "PUBLISH"}
+RETURNED = re.compile(r"(?:refuse|reply)\('(\w+)'|'(\w+)' (?:and|or) '(\w+)'|or '(unknown\w+)'|\[1\] = '(\w+)'")
+
+
+def source(name: str) -> str:
+    return (scripts.LUA_DIR / f"{name}.lua").read_text()
+
+
+def header(name: str) -> str:
+    return source(name).split("-- @include", 1)[0]
+
+
+def code(text: str) -> str:
+    return re.sub(r"--[^\n]*", "", text)
+
+
+def bytecode_globals(chunk: bytes) -> Iterator[tuple[str, str]]:
+    """Yield (get or set, name) of every global that compiled Lua 5.1 uses, as `luac -l` would list them."""
+    at = 12
+
+    def number(size: int = 4) -> int:
+        nonlocal at
+        value = int.from_bytes(chunk[at : at + size], "little")
+        at += size
+        return value
+
+    def text() -> str:
+        nonlocal at
+        size = number(8)
+        value = chunk[at : at + size]
+        at += size
+        return value[:-1].decode()
+
+    def constant() -> str | None:
+        nonlocal at
+        kind = number(1)
+        if kind == 4:
+            return text()
+        at += {0: 0, 1: 1, 3: 8}[kind]
+        return None
+
+    def function() -> Iterator[tuple[str, str]]:
+        nonlocal at
+        text()
+        at += 4 + 4 + 4
+        instructions = [number() for _ in range(number())]
+        constants = [constant() for _ in range(number())]
+        operations = {5: "get", 7: "set"}
+        yield from ((operations[w & 63], str(constants[w >> 14])) for w in instructions if w & 63 in operations)
+        for _ in range(number()):
+            yield from function()
+        lines = number()
+        at += 4 * lines
+        for _ in range(number()):
+            text()
+            at += 8
+        for _ in range(number()):
+            text()
+
+    assert struct.unpack("4sBBBBBBBB", chunk[:12]) == (b"\x1bLua", 0x51, 0, 1, 4, 8, 4, 8, 0)
+    yield from function()
+
+
+def compiled(text: str) -> bytes:
+    text = re.sub(r"^#!.*", "", text)  # the server reads this line by itself
+    lua = lupa.lua51.LuaRuntime(encoding=None)
+    function = lua.eval(b"function(text) return string.dump(assert(loadstring(text))) end")
+    return bytes(function(text.encode()))
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *PARTIALS])
+def test_every_script_and_partial_compiles_and_uses_no_accidental_global(name: str) -> None:
+    used = set(bytecode_globals(compiled(scripts.expand(name))))
+    assert {name for kind, name in used if kind == "set"} == set()
+    assert {name for kind, name in used if kind == "get"} <= KNOWN_GLOBALS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_server_takes_every_script(name: str, redis: redis_py.Redis) -> None:
+    redis.script_load(scripts.expand(name))
+
+
+@pytest.mark.parametrize("name", PARTIALS)
+def test_partials_read_neither_keys_nor_arguments(name: str) -> None:
+    assert not re.search(r"\b(KEYS|ARGV)\b", code(source(name)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_declared_keys_and_arguments_are_the_used_ones_and_each_is_named_once(name: str) -> None:
+    for table in ("KEYS", "ARGV"):
+        block = re.search(rf"-- {table}((?:.|\n--  )*)", header(name))
+        assert block
+        declared = [int(n) for n in re.findall(r"(?<!\S)(\d+)(?:…)? ", block[1])]
+        used = [int(n) for n in re.findall(rf"{table}\[(\d+)\]", code(source(name)))]
+        used += [int(n) for n in re.findall(rf"unpack\({table}, (\d+)\)", code(source(name)))]
+        assert declared == used == list(range(1, len(used) + 1))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_declared_replies_are_known_words_and_the_used_ones_are_declared(name: str) -> None:
+    block = re.search(r"-- Replies((?:.|\n--    )*)", header(name))
+    assert block
+    declared = set(re.findall(r"\w+", block[1].replace("--", "")))
+    assert declared <= {"ok", *errors.BY_WORD}
+    own = {word for words in RETURNED.findall(code(source(name))) for word in words if word}
+    assert own <= declared
+
+
+def test_every_word_is_declared_somewhere() -> None:
+    headers = "".join(header(name) for name in COMMANDS)
+    assert all(word in headers for word in errors.BY_WORD)
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *PARTIALS])
+def test_only_commit_writes_only_clock_reads_the_time_and_nothing_scans(name: str) -> None:
+    called = set(re.findall(r"redis\.p?call\('(\w+)'", code(source(name))))
+    assert called <= READING | WRITING
+    assert not called & WRITING or name == "_commit"
+    assert "TIME" not in called or name == "_clock"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_fits_on_one_screen(name: str) -> None:
+    assert len(source(name).splitlines()) <= 60
+
+
+def test_lua_and_python_agree_on_a_reply() -> None:
+    listed = re.search(r"local SCALARS = \{(.*?)\}", source("_session"), re.DOTALL)
+    assert listed
+    assert tuple(re.findall(r"'(\w+)'", listed[1])) == session_layout.SCALARS
+    assert f"local WIDTH = {session_layout.RECORD_WIDTH}" in source("_session")
+    assert f"local PLACED = {session_layout.PLACED} " in source("_commit")
+
+
+def test_an_include_is_spliced_in_once_and_a_replaced_partial_takes_its_place() -> None:
+    text = scripts.expand("switch_session", {"_clock": "-- a clock"})
+    assert text.count("local function load_session") == 1
+    assert "-- a clock" in text
+    assert "'TIME'" not in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "missing", ["no keys", "no arguments", "a key too few", "an argument too few", "a key too many"]
+)
+def test_a_malformed_call_fails_and_writes_nothing(
+    name: str, missing: str, redis: redis_py.Redis, redis_url: str
+) -> None:
+    SetClock(redis)
+    store = make_store(redis_url)
+    session_id = store.create(chess()).found.session_id
+    if name in ("switch_session", "pause_session"):
+        store.start(session_id)
+    keys = list(store._calls._keys.commit(session_id))
+    arguments: list[str | bytes | int] = [session_id, "", "", "", "", "", "", 3_600_000, 3_600_000, 1000]
+    if missing == "no keys":
+        keys = []
+    elif missing == "no arguments":
+        arguments = []
+    elif missing == "a key too few":
+        keys.pop()
+    elif missing == "an argument too few":
+        arguments.pop()
+    else:
+        keys.append("idempotency key without a fingerprint")
+    before = dump(redis, session_id)
+    with pytest.raises(redis_py.ResponseError):
+        store._calls._scripts.call(name, keys, arguments)
+    assert dump(redis, session_id) == before
+
+
+def table(document: str, heading: str) -> set[str]:
+    """Names in the first cells of the table that comes next after a text."""
+    rows = (DOCS / document).read_text().split(heading, 1)[1].split("\n\n|", 1)[1].split("\n\n", 1)[0]
+    first_cells = (row.strip("|").split("|")[0] for row in rows.splitlines())
+    return {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_every_event_is_documented() -> None:
+    text = "".join(code(source(name)) for name in [*COMMANDS, *PARTIALS])
+    made = set(re.findall(r"commit\(session, keys, call, now, \w+, '(\w+)'", text))
+    made |= set(re.findall(r"= '(\w+_(?:expired|timed_out))'", text)) | set(re.findall(r"or '(\w+_expired)'", text))
+    assert len(made) == 16
+    assert table("protocol.md", "## Events") == made
+
+
+def test_every_field_of_a_sessions_hash_is_documented(redis: redis_py.Redis, redis_url: str) -> None:
+    people = [{"participant_id": f"p{i}", "group_id": f"g{i % 2}", "total_time_ms": 1000} for i in range(129)]
+    new = {"sync_mode": "per_group", "participants": people, "warn_at_ms": [500], "metadata": {"a": 1}}
+    new["action_on_timeout"] = {"type": "end_session", "more": 1}
+    store = make_store(redis_url, set_clock=False)
+    session_id = store.create(CreateSession.parse(new)).found.session_id
+    store.complete(session_id, reason="over")
+    fields: dict[bytes, bytes] = redis.hgetall(Keyspace().session(session_id))  # type: ignore[assignment]  # its types cover every protocol
+    documented = table("keys.md", "## The session's hash")
+    patterns = {re.sub(r"<\w+>", "[^:]+", name) for name in documented}
+    for field in map(bytes.decode, fields):
+        assert any(re.fullmatch(pattern, field) for pattern in patterns), field
+    for pattern in patterns:
+        assert any(re.fullmatch(pattern, field) for field in map(bytes.decode, fields)), pattern
+    assert table("keys.md", "snapshots have the same order.") == set(session_layout.SCALARS)

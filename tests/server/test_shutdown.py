@@ -1,0 +1,201 @@
+"""The end of a web process: it says so, everybody is sent away in order, and what runs is answered."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+import requests
+
+from syncapp.dev.servers import Valkey
+from syncapp.errors import ServerStopping
+from syncapp.realtime.protocol import Close
+from syncapp.server.shutdown import Shutdown
+from tests.conftest import Cluster, MakeCluster
+from tests.support.raw_websocket import CLOSE, PING, Ended, Raw
+from tests.support.web_clients import Api, eventually, metric
+
+KILLED_AFTER_S = 15
+"""When gunicorn kills what does not end in order (graceful_timeout)."""
+
+
+@pytest.fixture(scope="module")
+def single(make_cluster: MakeCluster) -> Cluster:
+    return make_cluster(web=1, worker=False, WS_DRAIN_S="4", REDIS_TIMEOUT_S="10")
+
+
+@pytest.fixture
+def api(single: Cluster) -> Iterator[Api]:
+    if not single.web[0].alive:
+        single.web[0].start()
+    yield Api(single.urls[0])
+    single.web[0].unpause()
+
+
+def ended_within(single: Cluster, since_s: float, within_s: float) -> None:
+    eventually(lambda: not single.web[0].alive, since_s + within_s - time.monotonic())
+
+
+def test_everybody_is_sent_away_over_some_time_while_the_process_says_that_it_ends(single: Cluster, api: Api) -> None:
+    session_id = api.running()
+    ends: list[tuple[int | None, float]] = []
+    with ExitStack() as stack:
+        raws = [stack.enter_context(Raw(api.url, session_id)) for _ in range(60)]
+        for raw in raws:
+            raw.message("STATE_SYNC")
+
+        def read(raw: Raw) -> None:
+            ends.append((raw.close_code(), time.monotonic()))
+
+        threads = [threading.Thread(target=read, args=(raw,)) for raw in raws]
+        for thread in threads:
+            thread.start()
+        begun_s = time.monotonic()
+        single.web[0].ask_to_stop()
+        eventually(lambda: requests.get(f"{api.url}/ready", timeout=60).status_code == 503, 4)
+        ready = requests.get(f"{api.url}/ready", timeout=60)
+        stopping = {"status": "unavailable", "problems": ["this process is shutting down"]}
+        assert (ready.status_code, ready.json()) == (503, stopping)
+        assert requests.get(f"{api.url}/health", timeout=60).status_code == 200
+        assert requests.post(f"{api.url}/v1/sessions/{session_id}/switch", timeout=60).status_code == 200
+        with Raw(api.url, session_id) as late:
+            assert late.status == 503
+            assert "retry-after" in late.answer.lower()
+        assert requests.get(f"{api.url}/v1/sessions/{session_id}/stream", timeout=60).status_code == 503
+        for thread in threads:
+            thread.join()
+        ended_within(single, begun_s, KILLED_AFTER_S)
+    assert {code for code, _ in ends} == {Close.RESTART}
+    times = sorted(when_s for _, when_s in ends)
+    assert times[-1] - times[0] > 0.5
+    assert single.web[0].exit_code == 0
+
+
+def test_what_runs_is_answered_before_the_end(single: Cluster, api: Api, valkey: Valkey) -> None:
+    session_id = api.running()
+    answers: list[requests.Response] = []
+    with Raw(api.url, session_id) as raw:
+        raw.message("STATE_SYNC")
+        valkey.pause()
+        try:
+            raw.send({"type": "COMMAND", "id": 1, "command": "switch"})
+            request = threading.Thread(
+                target=lambda: answers.append(requests.post(f"{api.url}/v1/sessions/{session_id}/switch", timeout=60))
+            )
+            request.start()
+            time.sleep(1.5)  # both are on their way then, and wait for the store
+            begun_s = time.monotonic()
+            single.web[0].ask_to_stop()
+            time.sleep(1)
+        finally:
+            valkey.unpause()
+        frames = [received for received in raw.until_end() if received.opcode != PING]
+        request.join()
+    assert frames[-1].opcode == CLOSE
+    assert frames[-1].code == Close.RESTART
+    assert "ACK" in [received.message["type"] for received in frames[:-1]]
+    assert answers[0].status_code == 200
+    ended_within(single, begun_s, KILLED_AFTER_S)
+
+
+def test_streams_and_reads_that_wait_end_and_who_does_not_read_holds_nothing_up(single: Cluster, api: Api) -> None:
+    session_id = api.running(metadata={"text": "x" * 16_000})
+    epoch = api.state(session_id)["epoch"]
+    address = urlsplit(api.url)
+    with ExitStack() as stack:
+        stuck = stack.enter_context(Raw(api.url, session_id, receive_bytes=4096))
+        idle = stack.enter_context(socket.create_connection((address.hostname, address.port)))
+        stream = requests.get(f"{api.url}/v1/sessions/{session_id}/stream", stream=True, timeout=60)
+        stack.callback(stream.close)
+        for _ in range(60):
+            version = api.command(session_id, "switch")["version"]
+        polled: list[int] = []
+        url = f"{api.url}/v1/sessions/{session_id}?wait_ms=20000"
+        tag = {"If-None-Match": f'"{epoch}-{version}"'}
+        poll = threading.Thread(target=lambda: polled.append(requests.get(url, headers=tag, timeout=60).status_code))
+        poll.start()
+        eventually(lambda: metric(api.url, "syncapp_ws_connections") == 3)
+        begun_s = time.monotonic()
+        single.web[0].ask_to_stop()
+        assert b"".join(stream.iter_content(None)).count(b"STATE_UPDATE") > 10
+        poll.join()
+        assert polled == [304]
+        ended_within(single, begun_s, KILLED_AFTER_S)
+        assert idle.recv(10) == b""
+        with suppress(Ended, AssertionError, OSError):
+            while True:
+                stuck.next()
+
+
+def test_a_reload_loses_no_request_and_clients_find_the_new_process(single: Cluster, api: Api) -> None:
+    session_id = api.running()
+    master = psutil.Process(single.web[0].pid)
+    (old,) = master.children()
+    failed: list[str] = []
+    stop = threading.Event()
+
+    def traffic() -> None:
+        while not stop.is_set():
+            answer = requests.post(f"{api.url}/v1/sessions/{session_id}/switch", timeout=60)
+            if answer.status_code != 200:
+                failed.append(answer.text)
+
+    thread = threading.Thread(target=traffic)
+    thread.start()
+    known = (0, 0)
+    with Raw(api.url, session_id) as raw:
+        raw.message("STATE_UPDATE")
+        os.kill(master.pid, signal.SIGHUP)
+        frames = raw.until_end()
+        assert frames[-1].code == Close.RESTART
+        orders = [
+            (frame.message["state"]["epoch"], frame.message["state"]["version"])
+            for frame in frames
+            if frame.opcode not in (CLOSE, PING) and "state" in frame.message
+        ]
+        known = orders[-1] if orders else known
+    eventually(lambda: not old.is_running())
+    stop.set()
+    thread.join()
+    assert not failed
+    assert old not in master.children()
+    with Raw(api.url, f"{session_id}&epoch={known[0]}&version={known[1]}") as raw:
+        connected = raw.message("CONNECTED")
+        assert (connected["epoch"], connected["version"]) >= known
+
+
+def test_health_is_answered_while_sockets_fill_the_process(make_cluster: MakeCluster) -> None:
+    full = make_cluster(web=1, worker=False, WS_MAX_CONNECTIONS="30", WORKER_CONNECTIONS="60")
+    with ExitStack() as stack:
+        raws = [stack.enter_context(Raw(full.urls[0], str(uuid.uuid4()))) for _ in range(35)]
+        assert sorted({raw.status for raw in raws}) == [101, 503]
+        assert sum(raw.status == 101 for raw in raws) == 30
+        for path in ("/health", "/ready", "/metrics"):
+            assert requests.get(full.urls[0] + path, timeout=60).status_code == 200
+
+
+def test_nobody_is_forgotten_and_nothing_begins_any_more() -> None:
+    draining, told = Shutdown(0.2), []
+    with ExitStack() as stack:
+        for i in range(50):
+            stack.enter_context(draining.told(lambda i=i: told.append(i)))  # type: ignore[misc]  # a default
+        draining.check()
+        begun_s = time.monotonic()
+        draining.run()
+        assert time.monotonic() - begun_s >= 0.2
+        assert sorted(told) == list(range(50))
+        assert told != list(range(50))
+        with draining.told(lambda: told.append(99)):
+            assert told[-1] == 99
+        with pytest.raises(ServerStopping):
+            draining.check()
+    assert draining.held == 0

@@ -1,0 +1,190 @@
+"""Clients that do not keep up: they see well-formed frames and the newest state, and nobody waits for them."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from syncapp.realtime.send_queue import MOST_BYTES
+from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.raw_websocket import CLOSE, TEXT, Ended, Frame, Raw
+from tests.support.web_clients import eventually
+
+SLOW_CLOSE_S = 3
+LARGE: dict[str, Any] = {
+    "sync_mode": "per_participant",
+    "participants": [{"participant_id": f"participant-{i:03d}", "total_time_ms": 3_600_000} for i in range(240)],
+    "metadata": {"text": "x" * 16_000},
+}
+
+
+@pytest.fixture(scope="module")
+def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
+    with Redis.from_url(redis_url) as client:
+        client.flushdb()
+    return make_cluster(worker=False)
+
+
+@pytest.fixture(scope="module")
+def impatient(make_cluster: MakeCluster) -> Cluster:
+    """A web process that soon gives a slow client up."""
+    return make_cluster(web=1, worker=False, WS_SLOW_CLOSE_S=str(SLOW_CLOSE_S))
+
+
+class Large:
+    """A running session whose state is about 60 kB; it is switched through one web process."""
+
+    def __init__(self, url: str) -> None:
+        self._http = requests.Session()
+        made = self._http.post(f"{url}/v1/sessions", json=LARGE, timeout=60)
+        self.id: str = made.json()["data"]["session_id"]
+        self._url = f"{url}/v1/sessions/{self.id}"
+        self.switched_s: dict[int, float] = {}
+        self._http.post(f"{self._url}/start", timeout=60)
+        assert 55_000 < len(self._http.get(self._url, timeout=60).content) < 80_000
+
+    def switch(self) -> int:
+        """Switch; returns the version."""
+        answer = self._http.post(f"{self._url}/switch", headers={"Prefer": "return=minimal"}, timeout=60)
+        version: int = answer.json()["data"]["version"]
+        self.switched_s[version] = time.monotonic()
+        return version
+
+
+class Follower:
+    """A client that reads all the time, on a thread, and notes when it saw which version."""
+
+    def __init__(self, raw: Raw) -> None:
+        self.raw = raw
+        self.seen_s: dict[int, float] = {}
+        self.versions: list[int] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with suppress(Ended, OSError):
+            while True:
+                version = version_of(self.raw.next(60))
+                if version:
+                    self.versions.append(version)
+                    self.seen_s[version] = time.monotonic()
+
+
+def version_of(frame: Frame) -> int | None:
+    if frame.opcode != TEXT or "state" not in frame.message:
+        return None
+    version: int = frame.message["state"]["version"]
+    return version
+
+
+def read_until(raw: Raw, version: int) -> list[Frame]:
+    frames: list[Frame] = []
+    while not frames or version_of(frames[-1]) != version:
+        frames.append(raw.next())
+    return frames
+
+
+def check_versions(frames: list[Frame]) -> None:
+    """Versions rise; what follows on the one before is an update, and after a gap comes a whole state."""
+    last = 0
+    for frame in frames:
+        version = version_of(frame)
+        if version:
+            assert version > last
+            if frame.message["type"] == "STATE_UPDATE":
+                assert version == last + 1
+            last = version
+
+
+def test_a_client_that_does_not_read_for_10_s_sees_whole_frames_and_the_newest_state_and_nobody_waits(
+    pair: Cluster,
+) -> None:
+    session = Large(pair.urls[1])
+    with ExitStack() as stack:
+        slow = [stack.enter_context(Raw(pair.urls[i % 2], session.id, receive_bytes=4096)) for i in range(4)]
+        fast = [Follower(stack.enter_context(Raw(pair.urls[i % 2], session.id))) for i in range(4)]
+        eventually(lambda: all(follower.versions for follower in fast))
+        began_s = time.monotonic()
+        for i in range(200):
+            newest = session.switch()
+            time.sleep(max(0.0, began_s + i * 0.05 - time.monotonic()))
+        eventually(lambda: all(newest in follower.seen_s for follower in fast))
+        time.sleep(max(0.0, began_s + 10 - time.monotonic()))
+        for follower in fast:
+            # On a busy machine this process is a slow client itself, now and then. How soon is for bench/; whoever
+            # waited for the slow ones would have seen next to nothing within these 10 s.
+            assert follower.versions == sorted(set(follower.versions))
+            assert len(follower.versions) > 100
+            waits_s = sorted(
+                follower.seen_s[v] - session.switched_s[v] for v in session.switched_s if v in follower.seen_s
+            )
+            assert waits_s[len(waits_s) // 2] < 2
+            assert waits_s[-1] < 8
+        for raw in slow:
+            frames = read_until(raw, newest)
+            check_versions(frames)
+            assert len(frames) < 40
+            assert version_of(frames[-1]) == newest
+
+
+def test_a_client_that_never_reads_is_closed_and_costs_a_bounded_amount_of_memory(impatient: Cluster) -> None:
+    url, session = impatient.urls[0], Large(impatient.urls[0])
+    worker = psutil.Process(impatient.web[0].pid).children()[0]
+    count = 40
+    with ExitStack() as stack:
+        fast = Follower(stack.enter_context(Raw(url, session.id)))
+        slow = [stack.enter_context(Raw(url, session.id, receive_bytes=4096)) for _ in range(count)]
+        eventually(lambda: metric(url, "syncapp_ws_connections") == count + 1)
+        before = worker.memory_info().rss
+        for _ in range(30):
+            newest = session.switch()
+        # The same bytes wait for all of them.
+        assert worker.memory_info().rss - before < 20 * MOST_BYTES
+        eventually(lambda: metric(url, "syncapp_ws_connections") == 1, SLOW_CLOSE_S + 60)
+        assert metric(url, 'syncapp_ws_closed_total{code="1013"}') >= count
+        eventually(lambda: newest in fast.seen_s)
+        for raw in slow:
+            check_versions(frames := cut_off(raw))
+            assert CLOSE not in [frame.opcode for frame in frames]
+    assert (
+        len(re.findall(rf"websocket closed .*by=server code=1013 .*{session.id}", impatient.web[0].output())) >= count
+    )
+
+
+def cut_off(raw: Raw) -> list[Frame]:
+    """Return the whole frames of a stream that ends anywhere."""
+    frames: list[Frame] = []
+    with suppress(Ended, AssertionError):
+        while True:
+            frames.append(raw.next())
+    return frames
+
+
+def test_a_client_that_sends_and_does_not_read_is_held_up_and_closed(impatient: Cluster) -> None:
+    url, session = impatient.urls[0], Large(impatient.urls[0])
+    worker = psutil.Process(impatient.web[0].pid).children()[0]
+    with Raw(url, session.id, receive_bytes=4096) as raw:
+        before = worker.memory_info().rss
+        for _ in range(20):
+            session.switch()
+        raw.socket.settimeout(0.5)
+        sent = 0
+        with suppress(OSError):
+            for _ in range(150):
+                raw.send(b'{"type":"PING","t0":1,"x":"' + b"x" * 60_000 + b'"}')
+                sent += 60_000
+        assert sent < 150 * 60_000
+        assert worker.memory_info().rss - before < 30_000_000
+        eventually(lambda: metric(url, "syncapp_ws_connections") == 0, SLOW_CLOSE_S + 60)
+
+
+def metric(url: str, name: str) -> float:
+    text = requests.get(f"{url}/metrics", timeout=60).text
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))

@@ -1,0 +1,576 @@
+"""The store: what each command does, refuses and leaves alone, by a clock that the test sets."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_py
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from syncapp.config import Settings
+from syncapp.domain.results import Claim, Result
+from syncapp.domain.schemas import CreateSession, merge_patch
+from syncapp.domain.session import Session, patch_of
+from syncapp.errors import (
+    Conflict,
+    IdempotencyMismatch,
+    InvalidTransition,
+    NotActiveParticipant,
+    SessionExists,
+    SessionNotFound,
+    StoreUnavailable,
+    SyncError,
+    ValidationFailed,
+)
+from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
+from tests.support.store import NOON_MS, SetClock, chess, crowd, dump, make_store, messages
+
+Redis = redis_py.Redis
+
+
+@pytest.fixture
+def clock(redis: Redis) -> SetClock:
+    return SetClock(redis)
+
+
+@pytest.fixture
+def store(redis_url: str, clock: SetClock) -> SessionStore:
+    return make_store(redis_url)
+
+
+@pytest.fixture
+def running(store: SessionStore) -> str:
+    session_id = store.create(chess(increment_ms=3000)).found.session_id
+    store.start(session_id)
+    return session_id
+
+
+def remaining(session: Session) -> list[int]:
+    return [person.time_remaining_ms for person in session.participants]
+
+
+def test_a_new_session_is_pending_at_version_1_and_its_epoch_is_its_instant(store: SessionStore) -> None:
+    made = store.create(chess(metadata={"round": 1}))
+    assert made.event == {"type": "session_created", "at_ms": NOON_MS}
+    state = made.found.state(made.now_ms)
+    assert (state["status"], state["version"], state["epoch"]) == ("pending", 1, NOON_MS)
+    assert state["created_at"] == state["updated_at"] == "2100-01-01T12:00:00.000Z"
+    assert state["total_time_ms"] == 600_000
+    assert state["metadata"] == {"round": 1}
+    assert state["active_participant_id"] is None
+    assert state["clock"] == {
+        "scope": "participant",
+        "direction": "down",
+        "running": False,
+        "remaining_ms": 300_000,
+        "elapsed_ms": 0,
+        "deadline_ms": None,
+    }
+
+
+def test_a_switch_charges_the_mover_and_credits_the_increment_to_it(
+    store: SessionStore, clock: SetClock, running: str
+) -> None:
+    clock.pass_ms(5123)
+    result = store.switch(running)
+    assert remaining(result.found) == [300_000 - 5123 + 3000, 300_000]
+    assert result.found.participants[0].time_used_ms == 5123
+    assert [person.cycle_count for person in result.found.participants] == [1, 0]
+    assert (result.found.cycle_count, result.found.active_participant_id) == (1, "black")
+    assert result.event == {
+        "type": "cycle_switched",
+        "at_ms": NOON_MS + 5123,
+        "participant_id": "white",
+        "next_participant_id": "black",
+        "remaining_ms": 297_877,
+    }
+
+
+def test_the_live_clock_is_arithmetic_on_the_settled_one(store: SessionStore, clock: SetClock, running: str) -> None:
+    clock.pass_ms(5123)
+    result = store.get(running)
+    state = result.found.state(result.now_ms)
+    assert state["participants"][0]["time_remaining_ms"] == 300_000
+    assert state["clock"]["remaining_ms"] == 294_877
+    assert state["clock"]["elapsed_ms"] == 5123
+    assert state["clock"]["deadline_ms"] == NOON_MS + 300_000
+
+
+def test_pause_and_resume_neither_lose_nor_gain_a_millisecond(
+    store: SessionStore, clock: SetClock, running: str
+) -> None:
+    clock.pass_ms(1001)
+    paused = store.pause(running)
+    assert paused.found.state(paused.now_ms)["cycle_started_at"] is None
+    assert remaining(paused.found)[0] == 298_999
+    clock.pass_ms(3_000_000)
+    assert store.get(running).found.clock(clock.now_ms)["remaining_ms"] == 298_999
+    resumed = store.resume(running)
+    assert (resumed.found.cycle_count, remaining(resumed.found)[0]) == (0, 298_999)
+    clock.pass_ms(999)
+    switched = store.switch(running)
+    assert switched.found.participants[0].time_used_ms == 2000
+    assert remaining(switched.found)[0] == 298_000 + 3000
+
+
+@pytest.mark.parametrize("after_ms", [0, 1, 1_000_000])
+def test_the_timeout_happens_at_its_own_instant_however_late_it_is_noticed(
+    store: SessionStore, clock: SetClock, redis: Redis, running: str, after_ms: int
+) -> None:
+    clock.pass_ms(300_000 + after_ms)
+    found = store.get(running).found
+    state = found.state(clock.now_ms)
+    assert (state["status"], state["session_completed_at"]) == ("expired", "2100-01-01T12:05:00.000Z")
+    assert state["active_participant_id"] is None
+    white = found.participants[0]
+    assert (white.time_used_ms, white.time_remaining_ms, white.has_expired) == (300_000, 0, True)
+    last = messages(redis, running)[-1]
+    assert last["event"] == {
+        "type": "participant_expired",
+        "at_ms": NOON_MS + 300_000,
+        "participant_id": "white",
+        "remaining_ms": 0,
+        "action_on_timeout": {"type": "end_session"},
+    }
+    assert last["actor"] == "system"
+
+
+def test_one_millisecond_before_the_deadline_a_switch_is_in_time(
+    store: SessionStore, clock: SetClock, running: str
+) -> None:
+    clock.pass_ms(299_999)
+    assert remaining(store.switch(running).found)[0] == 1 + 3000
+
+
+def test_at_the_deadline_a_switch_is_too_late_and_earns_no_increment(
+    store: SessionStore, clock: SetClock, running: str
+) -> None:
+    clock.pass_ms(300_000)
+    with pytest.raises(InvalidTransition, match="cannot switch a session that is expired") as refused:
+        store.switch(running)
+    assert refused.value.details["expired_participant_id"] == "white"
+    assert refused.value.details["current"]["participants"][0]["time_remaining_ms"] == 0
+    assert store.get(running).found.version == 3
+
+
+def test_a_sessions_time_never_runs_backwards(store: SessionStore, clock: SetClock, running: str) -> None:
+    clock.pass_ms(10_000)
+    store.switch(running)
+    clock.pass_ms(-8000)
+    result = store.switch(running)
+    assert result.now_ms == NOON_MS + 10_000
+    assert result.found.participants[1].time_used_ms == 0
+    assert result.found.updated_ms == NOON_MS + 10_000
+
+
+def test_an_idle_session_is_cancelled_at_its_idle_instant(store: SessionStore, clock: SetClock, redis: Redis) -> None:
+    session_id = store.create(chess(idle_timeout_s=60)).found.session_id
+    clock.pass_ms(59_999)
+    assert store.get(session_id).found.status == "pending"
+    clock.pass_ms(500_000)
+    found = store.get(session_id).found
+    assert (found.status, found.session_completed_ms) == ("cancelled", NOON_MS + 60_000)
+    assert messages(redis, session_id)[-1]["event"]["reason"] == "idle"
+
+
+def test_a_running_clock_is_never_idle_before_its_deadline(store: SessionStore, clock: SetClock) -> None:
+    session_id = store.create(chess(86_400_000, idle_timeout_s=1)).found.session_id
+    store.start(session_id)
+    clock.pass_ms(86_399_999)
+    assert store.get(session_id).found.status == "running"
+    clock.pass_ms(1)
+    assert store.get(session_id).found.status == "expired"
+
+
+def test_a_live_session_has_no_lifetime_and_a_terminal_one_goes_after_the_ttl(
+    store: SessionStore, clock: SetClock, redis: Redis, running: str
+) -> None:
+    key = Keyspace().session(running)
+    bucket = Keyspace().bucket(running)
+    assert redis.pexpiretime(key) == -1
+    assert redis.zscore(Keyspace().deadlines(bucket), running) == NOON_MS + 300_000
+    clock.pass_ms(300_000 + 5000)
+    store.get(running)
+    assert redis.pexpiretime(key) == clock.now_ms + 3_600_000
+    assert redis.zscore(Keyspace().deadlines(bucket), running) is None
+
+
+def test_start_may_name_who_begins(store: SessionStore) -> None:
+    session_id = store.create(chess()).found.session_id
+    assert store.start(session_id, participant_id="black").found.active_participant_id == "black"
+
+
+def test_one_participant_alone_hands_the_turn_to_itself(store: SessionStore, clock: SetClock) -> None:
+    session_id = store.create(crowd(1, increment_ms=500)).found.session_id
+    store.start(session_id)
+    clock.pass_ms(1000)
+    found = store.switch(session_id).found
+    assert (found.active_participant_id, remaining(found)) == ("p0", [299_500])
+
+
+def test_complete_and_cancel_are_idempotent_and_final(store: SessionStore, running: str) -> None:
+    done = store.complete(running)
+    again = store.complete(running)
+    assert again.event is None
+    assert again.found == done.found
+    with pytest.raises(InvalidTransition, match="cannot cancel a session that is completed"):
+        store.cancel(running)
+
+
+def test_a_reason_of_any_text_survives(store: SessionStore, redis: Redis, running: str) -> None:
+    reason = 'quote " backslash \\ newline \n percent %d snow ☃ slash /'
+    result = store.cancel(running, reason=reason)
+    assert result.event is not None
+    assert result.event["reason"] == reason
+    assert messages(redis, running)[-1]["event"]["reason"] == reason
+
+
+def test_delete_is_final_and_a_new_session_of_this_id_has_a_later_epoch(store: SessionStore, clock: SetClock) -> None:
+    new = chess(session_id=str(uuid.uuid4()))
+    first = store.create(new).found
+    assert store.delete(first.session_id).event == {"type": "session_deleted", "at_ms": NOON_MS}
+    assert store.delete(first.session_id).event is None
+    with pytest.raises(SessionNotFound):
+        store.get(first.session_id)
+    clock.pass_ms(-5000)
+    assert store.create(new).found.order > first.order
+
+
+def test_an_existing_session_is_not_made_again(store: SessionStore) -> None:
+    new = chess(session_id=str(uuid.uuid4()))
+    store.create(new)
+    with pytest.raises(SessionExists):
+        store.create(new)
+
+
+def test_metadata_takes_merge_patches_in_any_status(store: SessionStore, clock: SetClock) -> None:
+    session_id = store.create(chess(metadata={"a": {"b": 1, "c": [1, {}]}, "big": 12345678901234567})).found.session_id
+    store.cancel(session_id)
+    result = store.update(session_id, {"a": {"b": None, "d": {}}, "e": 1e14})
+    assert result.found.metadata == {"a": {"c": [1, {}], "d": {}}, "big": 12345678901234567, "e": 1e14}
+    assert result.found.status == "cancelled"
+
+
+def test_metadata_may_not_grow_past_its_limit_patch_by_patch(store: SessionStore, redis: Redis) -> None:
+    session_id = store.create(chess(metadata={"a": "x" * 10_000})).found.session_id
+    before = dump(redis, session_id)
+    with pytest.raises(ValidationFailed, match="more than 16384"):
+        store.update(session_id, {"b": "x" * 10_000})
+    assert dump(redis, session_id) == before
+
+
+def test_concurrent_merge_patches_all_take_effect(redis_url: str, redis: Redis) -> None:
+    store = make_store(redis_url, set_clock=False)
+    session_id = store.create(chess()).found.session_id
+    threads = [
+        threading.Thread(target=lambda i=i: [store.update(session_id, {f"{i}-{j}": j}) for j in range(10)])
+        for i in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.get(session_id).found.metadata) == 50
+
+
+@pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 1000])
+def test_any_number_of_participants_rotates_in_order(
+    store: SessionStore, clock: SetClock, redis_url: str, count: int
+) -> None:
+    other = make_store(redis_url)
+    session_id = store.create(crowd(count)).found.session_id
+    store.start(session_id)
+    for step in range(count + 2):
+        clock.pass_ms(7)
+        result = (store, other)[step % 2].switch(session_id)
+        assert result.found.active_participant_id == f"p{(step + 1) % count}"
+    fresh = make_store(redis_url).get(session_id).found
+    assert fresh == store.get(session_id).found == other.get(session_id).found
+    assert [person.cycle_count for person in fresh.participants].count(0) == max(0, count - (count + 2))
+    assert sum(person.time_used_ms for person in fresh.participants) == 7 * (count + 2)
+
+
+REFUSALS: dict[str, tuple[type[SyncError], Callable[[SessionStore, str], Result]]] = {
+    "not_found": (SessionNotFound, lambda store, _: store.start(str(uuid.uuid4()))),
+    "session_exists": (SessionExists, lambda store, sid: store.create(chess(session_id=sid))),
+    "version_conflict": (Conflict, lambda store, sid: store.switch(sid, Claim(expected_version=1))),
+    "version_conflict of the epoch": (Conflict, lambda store, sid: store.switch(sid, Claim(NOON_MS - 1, 2))),
+    "invalid_transition": (InvalidTransition, lambda store, sid: store.start(sid)),
+    "invalid_transition of resume": (InvalidTransition, lambda store, sid: store.resume(sid)),
+    "unknown_participant": (ValidationFailed, lambda store, sid: store.switch(sid, participant_id="nobody")),
+    "unknown_next_participant": (ValidationFailed, lambda store, sid: store.switch(sid, next_participant_id="nobody")),
+    "not_active_participant": (NotActiveParticipant, lambda store, sid: store.switch(sid, participant_id="black")),
+    "idempotency_mismatch": (IdempotencyMismatch, lambda store, sid: store.pause(sid, Claim(idempotency_key="used"))),
+}
+
+
+@pytest.mark.parametrize("word", REFUSALS)
+def test_a_refused_command_changes_nothing(store: SessionStore, clock: SetClock, redis: Redis, word: str) -> None:
+    session_id = store.create(chess()).found.session_id
+    store.start(session_id, Claim(idempotency_key="used"))
+    clock.pass_ms(1500)
+    before = dump(redis, session_id)
+    kind, command = REFUSALS[word]
+    with pytest.raises(kind):
+        command(store, session_id)
+    assert dump(redis, session_id) == before
+
+
+def test_a_conflict_carries_both_versions_and_the_current_state(store: SessionStore, running: str) -> None:
+    with pytest.raises(Conflict) as refused:
+        store.pause(running, Claim(expected_version=1))
+    details = refused.value.details
+    assert (details["expected_version"], details["actual_version"]) == (1, 2)
+    assert details["current"]["status"] == "running"
+
+
+def test_every_commit_is_one_message_and_patches_fold_to_the_state(
+    store: SessionStore, clock: SetClock, redis: Redis
+) -> None:
+    session_id = store.create(crowd(3, increment_ms=10)).found.session_id
+    steps: list[Callable[[], Result]] = [
+        lambda: store.start(session_id),
+        lambda: store.switch(session_id),
+        lambda: store.pause(session_id),
+        lambda: store.update(session_id, {"x": "%s {}"}),
+        lambda: store.resume(session_id),
+        lambda: store.switch(session_id, next_participant_id="p0"),
+        lambda: store.cancel(session_id, reason="done"),
+    ]
+    after = []
+    for step in steps:
+        clock.pass_ms(123)
+        after.append(step().found)
+    log = messages(redis, session_id)
+    assert [message["version"] for message in log] == list(range(1, 9))
+    session = Session.from_snapshot(session_id, log[0]["snapshot"])
+    for message, expected in zip(log[1:], after, strict=True):
+        session = session.fold(*patch_of(message))
+        assert session == expected
+    assert Session.from_snapshot(session_id, log[-1]["snapshot"]) == after[-1]
+
+
+def test_every_hundredth_version_carries_the_whole_state(store: SessionStore, redis: Redis) -> None:
+    session_id = store.create(chess()).found.session_id
+    store.start(session_id)
+    for _ in range(200):
+        store.switch(session_id)
+    snapshots = {
+        message["version"]: message["snapshot"] for message in messages(redis, session_id) if "snapshot" in message
+    }
+    assert list(snapshots) == [1, 100, 200]
+    assert Session.from_snapshot(session_id, snapshots[200]).version == 200
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    count=st.integers(1, 4),
+    increment_ms=st.integers(0, 5000),
+    budget_ms=st.integers(1000, 6000),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["switch", "pause", "resume", "get", "complete", "cancel", "start"]),
+            st.integers(-50, 2500),
+        ),
+        max_size=25,
+    ),
+)
+def test_time_used_plus_remaining_is_what_was_granted(
+    redis_url: str, clock: SetClock, count: int, increment_ms: int, budget_ms: int, steps: list[tuple[str, int]]
+) -> None:
+    store = make_store(redis_url)
+    session_id = store.create(crowd(count, budget_ms, increment_ms=increment_ms)).found.session_id
+    store.start(session_id)
+    version = 2
+    for command, ms in steps:
+        clock.pass_ms(ms)
+        try:
+            found = getattr(store, command)(session_id).found
+        except InvalidTransition:
+            found = store.get(session_id).found
+        assert version <= found.version <= version + 2
+        version = found.version
+        for person in found.participants:
+            credits_ms = person.cycle_count * increment_ms
+            assert person.time_used_ms + person.time_remaining_ms == budget_ms + credits_ms
+            assert person.has_expired == (person.time_remaining_ms == 0)
+        assert sum(person.cycle_count for person in found.participants) == found.cycle_count
+        if found.status not in ("running", "paused"):
+            assert found.active_participant_id is None
+
+
+def test_scripts_that_the_server_forgot_are_sent_again(store: SessionStore, redis: Redis, running: str) -> None:
+    redis.script_flush()
+    assert store.switch(running).found.version == 3
+
+
+def test_a_server_may_be_reached_by_a_socket(redis: Redis, tmp_path: Path) -> None:
+    from redis.exceptions import ConnectionError as RedisConnectionError
+
+    from syncapp.store.client import connect, connect_pubsub
+
+    for make in (connect, connect_pubsub):
+        with pytest.raises(RedisConnectionError):  # there is no server: what it was given is accepted
+            make(Settings(redis_url=f"unix://{tmp_path}/none")).ping()
+
+
+def test_a_server_that_is_away_is_an_error_with_a_reason(redis_url: str) -> None:
+    store = make_store("redis://127.0.0.1:1/0", redis_timeout_s=0.2)
+    with pytest.raises(StoreUnavailable) as refused:
+        store.get(str(uuid.uuid4()))
+    assert refused.value.details["retry_after_s"] == 1
+    with pytest.raises(StoreUnavailable):
+        store.time_ms()
+
+
+@pytest.mark.parametrize("config", [("maxmemory", 1, 0), ("min-replicas-to-write", 1, 0)], ids=lambda each: each[0])
+def test_a_server_that_takes_no_writes_refuses_every_command_before_anything_is_written(
+    store: SessionStore, redis: Redis, running: str, config: tuple[str, int, int]
+) -> None:
+    deleted = store.create(chess()).found.session_id
+    store.delete(deleted)
+    commands: list[Callable[[], Result]] = [
+        lambda: store.create(chess()),
+        lambda: store.create(chess(session_id=deleted)),
+        lambda: store.switch(running),
+        lambda: store.pause(running, Claim(idempotency_key="k")),
+        lambda: store.update(running, {"a": 1}),
+        lambda: store.adjust(running, op="add", ms=1),
+    ]
+    if config[0] != "maxmemory":  # a full server still takes what frees memory: tests/store/test_full_store.py
+        commands += [lambda: store.cancel(running), lambda: store.complete(running), lambda: store.delete(running)]
+    before = dump(redis, running), dump(redis, deleted), redis.dbsize()
+    redis.config_set(config[0], config[1])
+    try:
+        for command in commands:
+            with pytest.raises(StoreUnavailable, match="nothing was changed"):
+                command()
+    finally:
+        redis.config_set(config[0], config[2])
+    assert (dump(redis, running), dump(redis, deleted), redis.dbsize()) == before
+
+
+def test_a_server_that_lets_nobody_publish_is_unavailable_and_a_retry_is_the_first_that_counts(
+    redis: Redis, redis_url: str, store: SessionStore, running: str
+) -> None:
+    redis.acl_setuser("mute", enabled=True, nopass=True, keys=["*"], commands=["+@all"], reset_channels=True)
+    mute = make_store(redis_url.replace("redis://", "redis://mute:x@"))
+    claim = Claim(idempotency_key="k")
+    try:
+        with pytest.raises(StoreUnavailable):
+            mute.switch(running, claim)
+    finally:
+        redis.acl_deluser("mute")
+    assert store.get(running).found.version == 2
+    again = store.switch(running, claim)
+    assert (again.replayed, again.found.version) == (False, 3)
+
+
+@pytest.mark.parametrize("command", ["complete", "cancel", "delete"])
+def test_a_command_that_found_nothing_to_do_keeps_its_key(store: SessionStore, running: str, command: str) -> None:
+    claim = Claim(idempotency_key="k")
+    getattr(store, command)(running)
+    assert getattr(store, command)(running, claim).event is None
+    with pytest.raises(IdempotencyMismatch):
+        store.update(running, {"a": 1}, claim)
+    assert getattr(store, command)(running, claim).replayed
+
+
+def test_a_commit_asks_for_a_drain_at_most_once_a_second_and_bucket(redis_url: str, clock: SetClock) -> None:
+    nudged: list[int] = []
+    store = make_store(redis_url)
+    store._calls._on_nudge = nudged.append
+    session_id = store.create(chess()).found.session_id
+    store.start(session_id)
+    for _ in range(20):
+        store.switch(session_id)
+    assert nudged == [Keyspace().bucket(session_id)]
+
+
+def test_what_is_applied_in_many_calls_is_drained_too(redis_url: str, clock: SetClock) -> None:
+    nudged: list[int] = []
+    store = make_store(redis_url, on_nudge=nudged.append)
+    session_id = store.create(
+        CreateSession.parse({"sync_mode": "per_cycle", "time_per_cycle_ms": 1000})
+    ).found.session_id
+    store.start(session_id)
+    nudged.clear()
+    clock.pass_ms(100_000)
+    Redis.from_url(redis_url).delete(Keyspace().nudge(Keyspace().bucket(session_id)))
+    store.get(session_id)
+    assert nudged == [Keyspace().bucket(session_id)]
+
+
+def test_what_a_process_remembers_is_bounded_by_participants(redis_url: str, clock: SetClock) -> None:
+    store = make_store(redis_url)
+    for _ in range(60):
+        store.create(crowd(1000))
+    cache = store._calls._cache
+    assert cache._participants == sum(cached.size for cached in cache._sessions.values()) == 50_000
+
+
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3) | st.lists(inner, max_size=2),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    target=st.dictionaries(st.sampled_from("abc"), documents, max_size=3),
+    patch=st.dictionaries(st.sampled_from("abc"), documents, max_size=3),
+)
+def test_a_merge_patch_follows_rfc_7396(target: dict[str, Any], patch: dict[str, Any]) -> None:
+    merged = merge_patch(target, patch)
+    for name, value in patch.items():
+        if value is None:
+            assert name not in merged
+        elif not isinstance(value, dict):
+            assert merged[name] == value
+    assert all(merged[name] == value for name, value in target.items() if name not in patch)
+
+
+def test_participants_may_be_given_their_places(store: SessionStore) -> None:
+    people = [
+        {"participant_id": name, "total_time_ms": 1000, "participant_index": i} for name, i in (("b", 1), ("a", 0))
+    ]
+    new = CreateSession.parse({"sync_mode": "per_participant", "participants": people})
+    assert store.create(new).found.definition.participant_ids == ("a", "b")
+
+
+def test_a_session_written_by_a_release_that_knew_fewer_scalars_is_read_and_goes_on(
+    redis: redis_py.Redis, redis_url: str
+) -> None:
+    store = make_store(redis_url, set_clock=False)
+    session_id = store.create(chess()).found.session_id
+    store.start(session_id)
+    key = store._calls._keys.session(session_id)
+    scalars = redis.hget(key, "scalars")
+    assert isinstance(scalars, bytes)
+    redis.hset(key, "scalars", scalars.rsplit(b" ", 1)[0])
+    assert make_store(redis_url, set_clock=False).get(session_id).found.version == 2
+    assert store.switch(session_id).found.version == 3
+
+
+def test_a_reply_that_says_the_same_again_is_not_read_again_and_one_that_differs_is(
+    redis: redis_py.Redis, redis_url: str
+) -> None:
+    store, other = make_store(redis_url), make_store(redis_url)
+    clock = SetClock(redis)
+    session_id = store.create(chess()).found.session_id
+    store.get(session_id)
+    first = store.get(session_id)
+    clock.pass_ms(5)
+    again = store.get(session_id)
+    assert again.found is first.found
+    assert again.now_ms == first.now_ms + 5
+    other.start(session_id)
+    assert store.get(session_id).found == other.get(session_id).found != first.found

@@ -1,0 +1,233 @@
+"""A PostgreSQL that takes no writes for a while: nothing is lost or blamed on the data, and all drains after it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+import redis as redis_py
+from flask import Flask
+
+from syncapp import cli
+from syncapp.audit import log
+from syncapp.audit.last_failure import LastFailure
+from syncapp.dev.runner import App, app_env
+from syncapp.dev.servers import Postgres, Servers
+from syncapp.domain.schemas import CreateSession
+from syncapp.postgres import failures
+from syncapp.postgres.database import UpgradeFailed, check, upgrade
+from syncapp.postgres.failures import Failure
+from syncapp.store.keys import Keyspace
+from tests.postgres.test_database import add_migration
+from tests.support.postgres_roles import ask, end_connections, guest_of, role_of, scratch, server_of, set_read_only
+from tests.support.store import make_store, settings
+from tests.support.web_clients import eventually
+from tests.test_tasks import left
+
+RIGHTS = "SELECT, INSERT, UPDATE"
+
+
+class Scene:
+    """A database of its own, a role that drains into it, a real worker, and a session whose commits it drains."""
+
+    def __init__(self, url: str, guest: str, client: redis_py.Redis, redis_url: str, stack: ExitStack) -> None:
+        self.url, self.guest, self.client, self.redis_url, self.stack = url, guest, client, redis_url, stack
+        self.store = make_store(redis_url, set_clock=False, sync_buckets=1)
+        body = {"sync_mode": "count_up", "participants": [{"participant_id": name} for name in "ab"]}
+        self.session_id = self.store.create(CreateSession.parse(body)).found.session_id
+        self.store.start(self.session_id)
+        self.commits = 2
+
+    def start(self, servers: Servers, directory: Path) -> None:
+        env = app_env(os.environ, servers) | {
+            "DATABASE_URL": self.guest, "SYNC_BUCKETS": "1", "AUDIT_RETRIES": "1", "AUDIT_RETRY_DELAY_S": "1",
+        }  # fmt: skip
+        output = directory / f"worker-{secrets.token_hex(4)}.log"
+        self.worker = App("worker", env, directory=directory, output=output)
+        self.stack.callback(self.worker.stop)
+        self.worker.spawn()
+        eventually(lambda: left(self.client) == 0)
+
+    def play(self, commits: int) -> None:
+        """Make commits with much in them."""
+        for number in range(commits):
+            self.store.update(self.session_id, {"text": secrets.token_hex(2000), "number": number})
+        self.commits += commits
+
+    def rows(self) -> tuple[int, int]:
+        """How many events are in the log, and how many dead letters."""
+        ((events, letters),) = ask(
+            self.url, "SELECT (SELECT count(*) FROM sync_events), (SELECT count(*) FROM sync_dead_letters)"
+        )
+        return events, letters
+
+    def found(self) -> str | None:
+        """What web processes know of the last drain."""
+        trouble = LastFailure(self.client, Keyspace(1)).read()
+        return trouble.category if trouble else None
+
+    def run(self, *words: str) -> tuple[int, str]:
+        app = Flask("test")
+        cli.register(app, settings(self.redis_url, database_url=self.url, sync_buckets=1))
+        done = app.test_cli_runner().invoke(args=words)
+        return done.exit_code, done.output
+
+
+Make = Callable[..., Scene]
+
+
+@pytest.fixture
+def make(
+    servers: Servers, run_directory: Path, redis: redis_py.Redis, redis_url: str, database_url: str
+) -> Iterator[Make]:
+    """What makes the scene, in the given tablespace."""
+    with ExitStack() as stack:
+
+        def make(tablespace: str = "pg_default") -> Scene:
+            url = stack.enter_context(scratch(database_url, tablespace))
+            upgrade(url)
+            guest = stack.enter_context(guest_of(url, RIGHTS))
+            scene = Scene(url, guest, redis, redis_url, stack)
+            scene.start(servers, run_directory)
+            return scene
+
+        yield make
+
+
+def suffer(scene: Scene, category: str, end: Callable[[], Any]) -> None:
+    """Commit while PostgreSQL takes no writes, until the worker has alerted; then end that, and compare."""
+    before, _ = scene.rows()
+    scene.play(60)
+    eventually(lambda: "drain_gave_up" in scene.worker.output(), within_s=60)
+    eventually(lambda: scene.found() == category)
+    assert scene.rows() == (before, 0)
+    assert left(scene.client) == 60
+    end()
+    began_s = time.monotonic()
+    eventually(lambda: left(scene.client) == 0, within_s=60)
+    print(f"{category}: drained {time.monotonic() - began_s:.1f} s after its end")
+    scene.play(1)
+    eventually(lambda: scene.rows() == (scene.commits, 0))
+    eventually(lambda: scene.found() is None)
+    assert "Traceback" not in scene.worker.output()
+    code, printed = scene.run("audit", "verify")
+    assert code == 0, printed
+
+
+def test_a_read_only_postgresql_delays_events_and_loses_none(make: Make) -> None:
+    scene = make()
+    set_read_only(scene.url, on=True)
+    end_connections(scene.url)
+    # The worker keeps no connection that was told to be read-only.
+    suffer(scene, "read_only", lambda: set_read_only(scene.url, on=False))
+
+
+def test_a_role_without_the_right_to_insert_delays_events_and_loses_none(make: Make) -> None:
+    scene = make()
+    role = role_of(scene.guest)
+    ask(scene.url, f"REVOKE INSERT ON sync_events FROM {role}")
+    trouble = check(scene.guest, 10)
+    assert trouble is not None
+    assert trouble.sentence == "does not allow what is needed: INSERT on sync_events"
+    suffer(scene, "lacks_rights", lambda: ask(scene.url, f"GRANT INSERT ON sync_events TO {role}"))
+
+
+def test_a_role_without_a_connection_left_delays_events_and_loses_none(make: Make) -> None:
+    scene = make()
+    role = role_of(scene.guest)
+    ask(scene.url, f"ALTER ROLE {role} CONNECTION LIMIT 0")
+    end_connections(scene.url)
+    suffer(scene, "too_many_connections", lambda: ask(scene.url, f"ALTER ROLE {role} CONNECTION LIMIT -1"))
+
+
+def test_nothing_that_is_wrong_with_the_server_is_blamed_on_an_event() -> None:
+    assert not [state for state, _ in failures._BY_STATE if state.startswith(log._REFUSALS)]
+    assert {category for _, category in (*failures._BY_STATE, *failures._BY_TEXT)} <= failures.CATEGORIES
+
+
+def test_a_standby_is_told_and_an_upgrade_with_nothing_to_apply_is_content_with_it(
+    run_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Postgres(run_directory, run_directory / f"standby-{secrets.token_hex(4)}", options=("fsync=off",))
+    server.start()
+    try:
+        upgrade(server.url)
+        server.stop()
+        signal = server.data / "standby.signal"
+        signal.touch()
+        server.start()
+        trouble = check(server.url, 10)
+        assert trouble == Failure("standby", "is a standby, not a primary")
+        warned: list[str] = []
+        assert upgrade(server.url, warn=warned.append) == []
+        assert upgrade(server.url, partition_months=5, warn=warned.append) == []
+        assert len(warned) == 1
+        add_migration(tmp_path, monkeypatch, "CREATE TABLE more ();")
+        with pytest.raises(UpgradeFailed, match=r"^900_more must be applied, and the database is a standby$"):
+            upgrade(server.url)
+        server.stop()
+        signal.unlink()
+        server.start()
+        assert upgrade(server.url) == ["900_more"]
+        eventually(lambda: check(server.url, 10) is None)
+    finally:
+        server.stop()
+
+
+@contextmanager
+def small_disk(postgres: Postgres, directory: Path, size: str) -> Iterator[str]:
+    """A tablespace on a file system of this size."""
+    mount, name = directory / f"small-{secrets.token_hex(4)}", f"small_{secrets.token_hex(4)}"
+    mount.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"this machine lets nobody make a small file system: {done.stderr.strip()}")
+    try:
+        os.chown(mount, postgres.data.stat().st_uid, -1)
+        ask_alone(postgres.url, f"CREATE TABLESPACE {name} LOCATION '{mount}'")
+        yield name
+        ask_alone(postgres.url, f"DROP TABLESPACE {name}")
+    finally:
+        subprocess.run(["umount", "--lazy", str(mount)], check=False)
+
+
+def ask_alone(url: str, query: str) -> None:
+    """Ask what no transaction may hold."""
+    connection = psycopg2.connect(server_of(url))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+    connection.close()
+
+
+def test_a_full_disk_of_postgresql_delays_events_and_loses_none(
+    postgres: Postgres, run_directory: Path, request: pytest.FixtureRequest
+) -> None:
+    with small_disk(postgres, run_directory, "40m") as tablespace:
+        make: Make = request.getfixturevalue("make")
+        scene = make(tablespace)
+        fill(scene.url)
+        assert check(scene.guest, 10) is None  # what is small still works
+        suffer(scene, "disk_full", lambda: ask(scene.url, "DROP TABLE filler"))
+        scene.stack.close()
+
+
+def fill(url: str) -> None:
+    """Leave no room for another block."""
+    ask(url, "CREATE TABLE filler (text text); ALTER TABLE filler ALTER text SET STORAGE PLAIN")
+    for rows in (100_000, 1000, 10, 1):
+        while True:
+            try:
+                ask(url, "INSERT INTO filler SELECT repeat('x', 4000) FROM generate_series(1, %s)", rows)
+            except psycopg2.errors.DiskFull:
+                break

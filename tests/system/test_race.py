@@ -1,0 +1,179 @@
+"""Two real web processes and a worker: what many clients at once may never do to a session."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg2
+import pytest
+import redis as redis_py
+import requests
+
+from syncapp.audit.outbox import Outbox
+from syncapp.config import Settings
+from syncapp.dev.processes import Process
+from syncapp.store.keys import AUDIT_GROUP, Keyspace
+from tests.conftest import Cluster
+from tests.support.store import dump
+from tests.support.web_clients import eventually
+
+CHESS: dict[str, Any] = {
+    "sync_mode": "per_participant",
+    "participants": [{"participant_id": name, "total_time_ms": 3_600_000} for name in ("white", "black")],
+}
+
+
+class Clients:
+    """A pool of threads, each with connections of its own to every web process."""
+
+    def __init__(self, cluster: Cluster, threads: int) -> None:
+        self.urls = [f"{url}/v1/sessions" for url in cluster.urls]
+        self.pool = ThreadPoolExecutor(threads)
+        adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=threads)
+        self.http = requests.Session()
+        self.http.mount("http://", adapter)
+
+    def post(self, process: int, path: str = "", json: Any = None, **headers: str) -> requests.Response:
+        return self.http.post(self.urls[process % len(self.urls)] + path, json=json, headers=headers, timeout=60)
+
+    def at_once(self, calls: list[Callable[[], requests.Response]]) -> list[requests.Response]:
+        return [future.result() for future in [self.pool.submit(call) for call in calls]]
+
+    def running(self, **more: Any) -> str:
+        made = self.post(0, json=CHESS | more)
+        assert made.status_code == 201, made.text
+        session_id: str = made.json()["data"]["session_id"]
+        assert self.post(1, f"/{session_id}/start").status_code == 200
+        return session_id
+
+
+@pytest.fixture(scope="module")
+def clients(cluster: Cluster) -> Clients:
+    return Clients(cluster, 50)
+
+
+def rows(database_url: str, query: str, *arguments: Any) -> list[Any]:
+    connection = psycopg2.connect(database_url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(query, arguments)
+            return cursor.fetchall()
+    finally:
+        connection.close()
+
+
+def where_events_wait(client: redis_py.Redis, database_url: str) -> str:
+    """Tell what each outbox holds, what the task queue does, and who waits for whom in PostgreSQL."""
+    outbox = Outbox(client, Keyspace(Settings.from_env({}).sync_buckets))
+    held = {bucket: backlog for bucket, backlog in outbox.backlogs().items() if backlog.waiting or backlog.active}
+    readers = {bucket: client.xinfo_consumers(outbox.keyspace.outbox(bucket), AUDIT_GROUP) for bucket in held}
+    queue = {key: client.type(key) for key in client.scan_iter("huey*")}
+    tasks = {key: client.lrange(key, 0, -1) for key, kind in queue.items() if kind == b"list"}
+    activity = rows(
+        database_url,
+        "SELECT pid, state, wait_event_type, wait_event, pg_blocking_pids(pid), now() - xact_start, left(query, 200)"
+        " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    return "\n".join(map(str, [held, readers, queue, tasks, *activity]))
+
+
+def test_acknowledged_switches_are_versions_cycles_and_rows(
+    cluster: Cluster, clients: Clients, database_url: str, redis_url: str
+) -> None:
+    sessions = [clients.running() for _ in range(20)]
+    calls = [
+        lambda session=session, i=i: clients.post(i, f"/{session}/switch", Prefer="return=minimal")
+        for i in range(50)
+        for session in sessions
+    ]
+    answers = clients.at_once(calls)  # type: ignore[arg-type]  # lambdas with defaults
+    assert {answer.status_code for answer in answers} == {200}
+    versions = {(answer.json()["data"]["session_id"], answer.json()["data"]["version"]) for answer in answers}
+    assert len(versions) == 1000
+    for session in sessions:
+        state = clients.http.get(f"{clients.urls[0]}/{session}").json()["data"]
+        assert (state["version"], state["cycle_count"]) == (52, 50)
+        assert sum(person["cycle_count"] for person in state["participants"]) == 50
+    query = "SELECT count(*) FROM sync_events WHERE event_type = 'cycle_switched' AND session_id = ANY(%s::uuid[])"
+    try:
+        eventually(lambda: bool(rows(database_url, query, sessions)[0][0] == 1000))
+    except AssertionError:
+        with redis_py.Redis.from_url(redis_url) as client:
+            print(where_events_wait(client, database_url))
+        raise
+
+
+def test_of_fifty_with_the_same_expected_version_one_wins(clients: Clients) -> None:
+    session = clients.running()
+    calls = [lambda i=i: clients.post(i, f"/{session}/switch", {"expected_version": 2}) for i in range(50)]
+    answers = clients.at_once(calls)  # type: ignore[arg-type]  # lambdas with defaults
+    won = [answer for answer in answers if answer.status_code == 200]
+    lost = [answer for answer in answers if answer.status_code == 409]
+    assert (len(won), len(lost)) == (1, 49)
+    for answer in lost:
+        error = answer.json()["error"]
+        assert error["code"] == "CONFLICT"
+        assert error["details"]["current"]["version"] == error["details"]["actual_version"] == 3
+
+
+def test_a_command_retried_at_once_from_two_processes_commits_once(clients: Clients, redis_url: str) -> None:
+    session = clients.running()
+    key = uuid.uuid4().hex
+    answers = clients.at_once(
+        [lambda i=i: clients.post(i, f"/{session}/switch", **{"Idempotency-Key": key}) for i in range(20)]  # type: ignore[misc]
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["data"]["version"] for answer in answers} == {3}
+    assert sum("Idempotency-Replayed" not in answer.headers for answer in answers) == 1
+    assert clients.http.get(f"{clients.urls[0]}/{session}").json()["data"]["version"] == 3
+
+
+def test_a_create_retried_at_once_makes_one_session(clients: Clients) -> None:
+    key = str(uuid.uuid4())
+    calls = [lambda i=i: clients.post(i, "", CHESS, **{"Idempotency-Key": key}) for i in range(20)]
+    answers = clients.at_once(calls)  # type: ignore[arg-type]  # lambdas with defaults
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["data"]["session_id"] for answer in answers}) == 1
+
+
+def test_refusals_from_both_processes_leave_a_session_as_it_was(clients: Clients, redis_url: str) -> None:
+    session = clients.running()
+    with redis_py.Redis.from_url(redis_url) as client:
+        eventually(lambda: dump(client, session)[b"outbox"] == [])
+        before = dump(client, session)
+        for process in (0, 1):
+            assert clients.post(process, f"/{session}/start").status_code == 400
+            assert clients.post(process, f"/{session}/switch", {"participant_id": "black"}).status_code == 409
+            assert clients.post(process, f"/{session}/switch", **{"If-Match": '"1-1"'}).status_code == 412
+            assert clients.post(process, "", CHESS | {"session_id": session}).status_code == 409
+        assert dump(client, session) == before
+
+
+def test_forgotten_scripts_fail_no_request(clients: Clients, redis_url: str) -> None:
+    session = clients.running()
+    with redis_py.Redis.from_url(redis_url) as client:
+        for i in range(20):
+            client.script_flush()
+            assert clients.post(i, f"/{session}/switch").status_code == 200
+
+
+def test_a_killed_web_process_takes_no_acknowledged_switch_with_it(cluster: Cluster, clients: Clients) -> None:
+    session = clients.running()
+    victim: Process = cluster.web[1]
+    acknowledged = 0
+    try:
+        for i in range(200):
+            if i == 100:
+                victim.kill()
+            try:
+                acknowledged += clients.post(i, f"/{session}/switch").status_code == 200
+            except requests.ConnectionError:
+                assert i >= 100
+    finally:
+        victim.start()
+    state = requests.get(f"{clients.urls[1]}/{session}", timeout=60).json()["data"]
+    assert acknowledged >= 150
+    assert state["cycle_count"] == acknowledged
