@@ -432,7 +432,7 @@ def test_an_export_is_compressed_while_it_is_read(
 def test_an_export_has_every_event_in_every_form(
     client: FlaskClient, clock: SetClock, logged: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syncapp.history.queries.queries.EXPORT_ROWS", 4)
+    monkeypatch.setattr("syncapp.history.queries.EXPORT_ROWS", 4)
     url, _ = play(client, clock)
     session_id = url.rsplit("/", 1)[1]
     logged()
