@@ -1,24 +1,30 @@
 -- Which budget an adjustment changes, and to what (docs/clock.md).
--- @include _modes
+-- @include _budgets
 
-local LEAST_REMAINING, MOST_REMAINING = -9999999999, 99999999999  -- what a record has room for, and some to spare
+-- A record has room for 12 characters; these limits keep some of it free for what is charged later.
+local MIN_REMAINING_MS, MAX_REMAINING_MS = -9999999999, 99999999999
 
-local ADJUST = {
+local OPERATIONS = {
   add = function(shown, ms) return shown + ms end,
   set = function(_, ms) return ms end,
   at_least = function(shown, ms) return math.max(shown, ms) end,
 }
 
--- Returns the kind and index of the named budget, or of the one that runs or would run; or a refusing word.
+-- The index of a group; nil if there is none with this id.
+local function group_index(session, id)
+  return tonumber(redis.call('HGET', session.key, 'group_index:' .. id))
+end
+
+-- The kind and index of the named budget, or of the current one if none is named; otherwise nil, nil and a reply word.
 local function adjusted_budget(session, participant_arg, group_arg)
-  local kind, index = budget_of(session)
+  local kind, index = current_budget(session)
   if participant_arg ~= '' then
     local named = participant_index(session, participant_arg)
     if not named then return nil, nil, 'unknown_participant' end
     index = kind == 'g' and group_of(session, named) or named
     if kind ~= 'p' and kind ~= 'g' then return nil, nil, 'no_participant_budget' end
   elseif group_arg ~= '' then
-    if session.sync_mode ~= 'per_group' then return nil, nil, 'no_group_budget' end
+    if kind ~= 'g' then return nil, nil, 'no_group_budget' end
     index = group_index(session, group_arg)
     if not index then return nil, nil, 'unknown_group' end
   end
@@ -26,35 +32,35 @@ local function adjusted_budget(session, participant_arg, group_arg)
   return kind, index
 end
 
--- Whether it is the budget that runs, or would run.
+-- Whether it is the budget that runs or would run.
 local function is_current(session, kind, index)
-  local current, place = budget_of(session)
-  return kind == current and index == place
+  local current_kind, current_index = current_budget(session)
+  return kind == current_kind and index == current_index
 end
 
-local function runs(session, kind, index)
+local function is_running(session, kind, index)
   return session.status == 'running' and is_current(session, kind, index)
 end
 
--- What a budget shows at `now`.
-local function shown_by(session, kind, index, now)
-  local remaining = holder_of(session, kind, index).time_remaining_ms
-  return runs(session, kind, index) and remaining - (now - session.cycle_started_ms) or remaining
+-- What a budget shows at `now` (ms).
+local function shown_remaining(session, kind, index, now)
+  local remaining = budget_holder(session, kind, index).time_remaining_ms
+  return is_running(session, kind, index) and remaining - (now - session.cycle_started_ms) or remaining
 end
 
--- What a budget is to show: not below 0, or further below it, but for overtime; and never so much that its
--- deadline moves past not_after_ms.
-local function adjusted_to(session, kind, index, now, target, not_after_ms)
-  local shown = shown_by(session, kind, index, now)
+-- What a budget is to show: target, but not so much that the deadline moves past not_after_ms, and not below 0 (or
+-- further below than it is) unless it is a running clock in overtime.
+local function limited_target(session, kind, index, now, target, not_after_ms)
+  local shown = shown_remaining(session, kind, index, now)
   if not_after_ms and now + target > not_after_ms then
     target = math.max(not_after_ms - now, math.min(target, shown))
   end
-  if session.on_timeout == 'notify' and runs(session, kind, index) then return target end
+  if session.on_timeout == 'notify' and is_running(session, kind, index) then return target end
   return math.max(target, math.min(0, shown))
 end
 
--- Let thresholds fire again that the running clock, or the one that would run, was lifted above.
-local function renew_warnings(session, remaining_ms)
+-- After the current budget was raised above thresholds, let their warnings fire again.
+local function rearm_warnings(session, remaining_ms)
   local warned = session.warned
   for i, threshold in ipairs(session.warn_at or {}) do
     local bit = 2 ^ (i - 1)

@@ -1,11 +1,11 @@
 -- A session that is not written yet.
 -- @include _session
 
--- Ids and first records of participants and groups, in rotation order, as `static` fields: a flat list
--- of names and values that _commit writes once.
---   participants  a flat list of ids, budgets (ms) and group indexes or ''
---   groups        a flat list of ids and budgets (ms)
---   static        a flat list of further names and values
+-- A new session. Its `static` has the fields that _commit writes once: ids, groups and first records, in rotation
+-- order, as a flat list of names and values.
+--   participants  a flat list of id, budget (ms) and group index or ''
+--   groups        a flat list of id and budget (ms)
+--   static        further fields: a flat list of names and values, which is extended
 local function new_session(key, participants, groups, static)
   local session = {
     key = key, changed = {}, touched = {p = {}, g = {}}, blocks = {}, records = {p = {}, g = {}}, static = static,
@@ -18,7 +18,7 @@ local function new_session(key, participants, groups, static)
     static[#static + 1] = value
   end
   local function first_record(kind, index, budget)
-    local name = place_of(kind, index)
+    local name = record_position(kind, index)
     blocks[name] = blocks[name] or {}
     blocks[name][#blocks[name] + 1] = record_text({time_used_ms = 0, time_remaining_ms = tonumber(budget), count = 0})
   end

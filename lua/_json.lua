@@ -1,6 +1,7 @@
--- JSON text from integers, words and ids, none of which needs escaping (docs/keys.md).
--- A caller's document is never decoded or encoded here: it is passed through as text.
--- '%d' because tostring() prints an instant as 1.76e+12.
+-- JSON text from integers, words and ids, none of which needs escaping (docs/keys.md). A caller's document is never
+-- decoded or encoded here: it is passed on as text.
+
+-- '%d' because tostring() prints large integers such as instants as 1.76e+12.
 local function int(number)
   return string.format('%d', number)
 end
@@ -17,12 +18,12 @@ local function quote_or_null(word)
   return word and quote(word) or 'null'
 end
 
--- What most callers say of a timeout: a type and nothing else.
+-- The action_on_timeout of most sessions: an object that has only a type. It is not stored.
 local function type_only(word)
   return '{"type":"' .. word .. '"}'
 end
 
--- An object of the named members, in this order; a member whose text is nil is left out.
+-- An object of the named members, in this order. A member whose text is nil is left out.
 local function object(names, texts)
   local parts = {}
   for _, name in ipairs(names) do

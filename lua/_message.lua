@@ -1,4 +1,5 @@
 -- The message that a commit stores and publishes: what changed, and why (docs/protocol.md).
+-- @include _session
 -- @include _modes
 
 local EVENT = {
@@ -17,9 +18,10 @@ local function participants_patch(session)
   local indexes, parts = {}, {}
   for index in pairs(session.touched.p) do indexes[#indexes + 1] = index end
   local ids = fields_of(session, 'id:', indexes)
+  local have_budgets = MODES[session.sync_mode].budget == 'p'
   for i, index in ipairs(indexes) do
     local record = record_of(session, 'p', index)
-    local remaining = session.sync_mode == 'per_participant' and record.time_remaining_ms or nil
+    local remaining = have_budgets and record.time_remaining_ms or nil
     parts[#parts + 1] = string.format(PARTICIPANT, ids[i], record.time_used_ms,
       int_or_null(remaining), record.count, tostring(active(session) == index), tostring(record.has_expired))
   end
@@ -36,7 +38,7 @@ local function groups_patch(session)
   return table.concat(parts, ',')
 end
 
--- The fields of the state that this commit changes, under their names in the state.
+-- The fields of the state that this commit changes, by their names in the state.
 local function patch_of(session)
   local changed, parts = session.changed, {}
   local function member(name, text) parts[#parts + 1] = '"' .. name .. '":' .. text end
@@ -53,22 +55,23 @@ local function patch_of(session)
   return '{' .. table.concat(parts, ',') .. '}'
 end
 
--- details: JSON texts by the names of EVENT.
-local function event_of(word, at, details)
-  details.type, details.at_ms = quote(word), int(at)
+-- details: JSON texts by the names in EVENT.
+local function event_of(event_type, at, details)
+  details.type, details.at_ms = quote(event_type), int(at)
   return object(EVENT, details)
 end
 
--- `previous` is the hash of the session's message before this one; an epoch's first may have none. beside: more
--- JSON members after the patch, or ''.
-local function message_of(session, call, actor, elapsed, event, patch, beside, snapshot)
+-- The message of a commit. Its member `previous` is the hash of the session's previous message; the first message of an
+-- epoch may have none.
+--   added_members  further JSON members after the patch, or ''
+local function message_of(session, call, actor, elapsed, event, patch, added_members, snapshot)
   return string.format(MESSAGE, call.session_id, session.epoch, session.version, session.sync_mode, session.status,
     session.cycle_count, int_or_null(elapsed), actor, call.request_id, session.chain or '', event, patch,
-    beside, snapshot and ',"snapshot":' .. snapshot or '')
+    added_members, snapshot and ',"snapshot":' .. snapshot or '')
 end
 
--- Add to what an event concerns who is active, and in which group.
-local function concerning(session, details)
+-- Add the active participant and its group to an event's details.
+local function with_active_ids(session, details)
   local index = active(session)
   local group = group_of(session, index)
   details.participant_id = index and quote(participant_id(session, index))

@@ -1,8 +1,12 @@
--- A session that comes back from the audit log.
+-- A session that is restored from the audit log (docs/audit.md).
+-- @include _cycles
 -- @include _settle
 
--- Take over scalars, a flat list of names and texts; thresholds; and records: participants', then groups'.
-local function take_over(session, scalars, records, warn_at)
+-- Copy what the audit log has into a new session.
+--   scalars  a flat list of names and texts
+--   records  the records of all participants, then of all groups
+--   warn_at  thresholds (ms), or ''
+local function copy_logged_state(session, scalars, records, warn_at)
   for i = 1, #scalars, 2 do
     if scalars[i + 1] ~= '' then set(session, scalars[i], tonumber(scalars[i + 1]) or scalars[i + 1]) end
   end
@@ -14,62 +18,62 @@ local function take_over(session, scalars, records, warn_at)
   local groups_at = session.participant_count * WIDTH + 1
   for kind, text in pairs({p = string.sub(records, 1, groups_at - 1), g = string.sub(records, groups_at)}) do
     for at = 1, #text, BLOCK * WIDTH do
-      field(place_of(kind, (at - 1) / WIDTH), string.sub(text, at, at + BLOCK * WIDTH - 1))
+      field(record_position(kind, (at - 1) / WIDTH), string.sub(text, at, at + BLOCK * WIDTH - 1))
     end
   end
 end
 
--- Write it, before the first commit of its epoch; returns it as any command finds it. Nothing may fail from here on.
-local function lay_down(session, epoch)
+-- Write the session as version 0 of its new epoch, and load it like any other. Nothing may fail after this.
+local function write_restored(session, epoch)
   for name, value in pairs({
     epoch = epoch, version = 0, participant_count = session.participant_count, group_count = session.group_count,
   }) do set(session, name, value) end
   write_fields(session)
-  local found = load_session(session.key)
-  set(found, 'status', found.status)
-  return found
+  local restored = load_session(session.key)
+  set(restored, 'status', restored.status)  -- the first commit then treats the status as new
+  return restored
 end
 
--- JSON text of what the clock that runs, or would run, shows at an instant; nil when nothing runs out.
+-- JSON text of what the current budget shows at an instant; nil if there is no budget.
 local function shown_text(session, at)
-  local kind, index = budget_of(session)
-  local ran = session.status == 'running' and at - session.cycle_started_ms or 0
-  return kind and int(holder_of(session, kind, index).time_remaining_ms - ran) or nil
+  local kind, index = current_budget(session)
+  local elapsed = session.status == 'running' and at - session.cycle_started_ms or 0
+  return kind and int(budget_holder(session, kind, index).time_remaining_ms - elapsed) or nil
 end
 
--- Charge what elapsed until the last instant that is known; returns it.
-local function charge_known(session)
+-- Charge the time elapsed up to the last commit in the log. Returns the elapsed ms, or nil.
+local function charge_logged(session)
   return session.status == 'running' and charge(session, session.updated_ms) or nil
 end
 
--- Begin the idle time anew: the log does not record watchers, and no client could come meanwhile.
-local function let_somebody_come(session, now)
-  plan(session, now, true)
+-- Restart idle time: the log does not record watchers, and no client could connect in the meantime.
+local function restart_idle_time(session, now)
+  set_next_due(session, now, true)
   set(session, 'idle_ms', math.max(session.idle_ms or 0, now + session.idle_timeout_ms))
 end
 
--- What the clock did while the session was away (docs/audit.md). Each returns when the restore takes effect, and
--- the ms it charges.
-local RULES = {
-  -- It went on as if nothing had happened.
+-- What the clock did while the session was lost. Each returns the instant (ms) at which the restore takes effect, and
+-- the ms that it charges.
+local CLOCK_RULES = {
+  -- The clock ran on.
   run = function(session, now)
-    let_somebody_come(session, now)
+    restart_idle_time(session, now)
     return session.updated_ms
   end,
-  -- It stopped at the last instant that is known.
+  -- The clock stopped at the last commit in the log, and the session is paused.
   freeze = function(session, now)
-    local elapsed = charge_known(session)
-    if session.status == 'running' then halt(session, 'paused') end
+    local elapsed = charge_logged(session)
+    if session.status == 'running' then stop_clock(session, 'paused') end
     set(session, 'unattended', nil)
-    let_somebody_come(session, now)
+    restart_idle_time(session, now)
     return now, elapsed
   end,
-  -- It stopped then, too, and goes on now.
+  -- The clock stopped at the last commit in the log, and runs again from now on.
   credit = function(session, now)
-    local elapsed = charge_known(session)
-    if session.status == 'running' then run(session, now) end
+    local elapsed = charge_logged(session)
+    if session.status == 'running' then start_clock(session, now) end
     set(session, 'unattended', nil)
-    let_somebody_come(session, now)
+    restart_idle_time(session, now)
     return now, elapsed
   end,
 }

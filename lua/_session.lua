@@ -1,11 +1,12 @@
--- A session in memory: loaded from its hash, changed here, written by _commit alone.
+-- A session in memory: loaded from its hash and changed here; only _commit writes it.
 -- @include _json
 
--- What is small and changes, in the order of the text `scalars`; syncapp/domain/session_layout.py reads them in this order.
---   look_ms  when something is due by itself, as among the deadlines
---   warned   a set of bits, one for each threshold of warn_at that has fired
---   idling   1 while idle time counts; nil while it does not, or if an earlier release wrote it last
---   unattended  cycles that have timed out since the last client's command
+-- The names of the values in the field `scalars`, in order (docs/keys.md). syncapp/domain/session_layout.py has the same order.
+--   look_ms     the next instant at which something is due; the session's score among the deadlines
+--   warned      a set of bits, one for each threshold of warn_at that has fired
+--   crossed     1 if the session's own budget has crossed zero
+--   idling      1 while idle time counts; nil while it does not, or if an earlier release wrote the session last
+--   unattended  cycles that have timed out since the last client command
 local SCALARS = {
   'epoch', 'version', 'status', 'sync_mode', 'participant_count', 'group_count', 'increment_ms',
   'idle_timeout_ms', 'turn', 'cycle_count', 'time_used_ms', 'time_remaining_ms', 'cycle_started_ms',
@@ -13,19 +14,19 @@ local SCALARS = {
   'on_timeout', 'idle_ms', 'look_ms', 'time_per_cycle_ms', 'max_cycles', 'warned', 'crossed',
   'idling', 'unattended',
 }
--- A pattern of all scalars, made from a text of nine: string.rep of one would take a large part of a load's time.
--- Scalars written by an earlier release may be fewer, and are padded.
-local NINE = '([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) '
+-- Three of these patterns match all scalars. One literal for nine of them is much faster than string.rep.
+local NINE_WORDS = '([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) '
+-- One space for each scalar: an earlier release may have written fewer of them.
 local PADDING = '                           '
 local LIVE = {pending = true, running = true, paused = true}
 
--- Totals of participants ('p') and groups ('g') stand in blocks of fixed-width records, so that a
--- switch touches few fields, and a whole state reads few, however many participants there are.
+-- The totals of participants ('p') and groups ('g') are fixed-width records in blocks of 128. So a switch changes few
+-- fields, and reading a whole state takes few fields, however many participants there are.
 local BLOCK = 128
 local WIDTH = 34
 local RECORD = '%12d%12d%9d%1d'
 
--- A list of words; nil when there is no text.
+-- The list of words in a text; nil without a text.
 local function split(text)
   if not text then return nil end
   local words = {}
@@ -33,17 +34,18 @@ local function split(text)
   return words
 end
 
--- One read brings all that most commands need. With more than one block, `block_tags` says which commit each
--- was last written by, as version.instant: a caller that has blocks of the same tags is not sent them again.
+-- Load what most commands need, in one read; nil if there is no session. A session with more than one block has
+-- block_tags: for each block the commit that wrote it last, as version.instant. A block is not sent to a caller that
+-- has it cached under the same tag.
 local function load_session(key)
-  local scalars, warn_at, tags, metadata, chain, people, groups =
+  local scalars, warn_at, tags, metadata, chain, participants, groups =
     unpack(redis.call('HMGET', key, 'scalars', 'warn_at', 'block_tags', 'metadata', 'chain', 'p:0', 'g:0'))
   if not scalars then return nil end
   local session = {
     key = key, scalars = scalars, metadata = metadata, chain = chain, warn_at = split(warn_at),
-    block_tags = split(tags), blocks = {['p:0'] = people or nil, ['g:0'] = groups or nil}, changed = {},
+    block_tags = split(tags), blocks = {['p:0'] = participants or nil, ['g:0'] = groups or nil}, changed = {},
     touched = {p = {}, g = {}}, records = {p = {}, g = {}}, ids = {}, membership = {},
-    texts = {string.match(scalars .. PADDING, NINE .. NINE .. NINE)},
+    texts = {string.match(scalars .. PADDING, NINE_WORDS .. NINE_WORDS .. NINE_WORDS)},
   }
   for i, text in ipairs(session.texts) do
     if text ~= '' then session[SCALARS[i]] = tonumber(text) or text end
@@ -51,7 +53,7 @@ local function load_session(key)
   return session
 end
 
--- Change one field; `scalars` holds '' for nil.
+-- Change one field of the session.
 local function set(session, name, value)
   session[name] = value
   session.changed[name] = true
@@ -62,8 +64,8 @@ local function text_of(value)
   return value or ''
 end
 
--- Put what was changed into `scalars`.
-local function renew_scalars(session)
+-- Write the changed values into `scalars`.
+local function update_scalars(session)
   local texts, changed = session.texts, session.changed
   for i, name in ipairs(SCALARS) do
     if changed[name] then texts[i] = text_of(session[name]) end
@@ -81,16 +83,12 @@ local function group_id(session, index)
   return redis.call('HGET', session.key, 'group_id:' .. int(index))
 end
 
--- Places by id; nil when there is none of this id.
+-- The index of a participant; nil if there is none with this id.
 local function participant_index(session, id)
   return tonumber(redis.call('HGET', session.key, 'index:' .. id))
 end
 
-local function group_index(session, id)
-  return tonumber(redis.call('HGET', session.key, 'group_index:' .. id))
-end
-
--- The group of a participant, and its place among that group's members, from 1; nil in sessions without groups.
+-- The group of a participant, and the participant's place among its members, from 1. nil in a session without groups.
 local function group_of(session, index)
   if session.group_count == 0 or not index then return nil end
   local known = session.membership[index]
@@ -105,25 +103,25 @@ local function member_count(session, group)
   return tonumber(redis.call('HGET', session.key, 'members:' .. int(group)))
 end
 
--- The index of a group's member by its place, from 1.
+-- The index of the participant at a place, from 1, in a group.
 local function member_of(session, group, place)
   return tonumber(redis.call('HGET', session.key, 'member:' .. int(group) .. ':' .. int(place)))
 end
 
--- Several fields, named by a prefix and each of a list of indexes.
+-- The values of several fields: one prefix with each of a list of indexes.
 local function fields_of(session, prefix, indexes)
   local names = {}
   for i, index in ipairs(indexes) do names[i] = prefix .. int(index) end
   return redis.call('HMGET', session.key, unpack(names))
 end
 
--- The name of a kind's block; most sessions have no other than the first.
+-- The field of a block. Most sessions have only block 0, so that name is not formatted.
 local function block_name(kind, number)
   if number == 0 then return kind == 'p' and 'p:0' or 'g:0' end
   return kind .. ':' .. int(number)
 end
 
--- Blocks of participants, then blocks of groups: the order of a reply.
+-- The names of all blocks, participants' first: the order of a reply.
 local function block_names(session)
   local names = session.block_names
   if names then return names end
@@ -140,16 +138,17 @@ local function block_of(session, name)
   return block
 end
 
--- A record's block, and where in it the record begins.
-local function place_of(kind, index)
+-- The name of a record's block, and the record's offset in it, from 0.
+local function record_position(kind, index)
   return block_name(kind, math.floor(index / BLOCK)), (index % BLOCK) * WIDTH
 end
 
--- count is a participant's cycle_count; for a group, the place of the member whose turn it was last, 0 at first.
+-- The parsed record of a participant or group. `count` is a participant's cycle_count. For a group it is the place of
+-- the member that last had the turn, or 0.
 local function record_of(session, kind, index)
   local record = session.records[kind][index]
   if record then return record end
-  local name, at = place_of(kind, index)
+  local name, at = record_position(kind, index)
   local block = block_of(session, name)
   record = {
     time_used_ms = tonumber(string.sub(block, at + 1, at + 12)),
@@ -161,7 +160,7 @@ local function record_of(session, kind, index)
   return record
 end
 
--- Say that a record, or whether it is active, has changed; returns the record.
+-- Return a record and mark it as changed. Participants are also marked when they become active or inactive.
 local function touch(session, kind, index)
   session.touched[kind][index] = true
   return record_of(session, kind, index)
@@ -172,7 +171,7 @@ local function record_text(record)
     record.has_expired and 1 or 0)
 end
 
--- The active participant's index, or nil when nobody is: pending and terminal sessions have none.
+-- The index of the active participant; nil if none is active, as in pending and finished sessions.
 local function active(session)
   if session.status == 'running' or session.status == 'paused' then return session.turn end
   return nil

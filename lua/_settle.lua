@@ -1,16 +1,17 @@
--- What is due happens first, at its own instant, however late it is noticed (docs/clock.md).
+-- Apply what is due, at its own instant, however late it is noticed (docs/clock.md).
 -- @include _commit
 
-local MOST_DUE = 64
+local MAX_COMMITS = 64
 
--- Apply what is due at `now`; returns whether that was all. Sets call.expired_id when someone is found
--- out of time; call.instants lists when what was applied took effect.
+-- Apply what is due at `now`. Returns whether all of it was applied. Sets call.expired_id if a participant has run out
+-- of time, and call.instants to the instants (ms) of what was applied.
 local function settle(session, keys, call, now)
   call.instants = call.instants or {}
   if not session.look_ms or session.look_ms > now then return true end
-  -- Most calls find nothing due: what applies it is defined here, for those that do.
+  -- In most calls nothing is due. The functions that apply it are defined only here, because defining functions is a
+  -- large part of a short script's time.
   -- @include _due
-  for _ = 1, MOST_DUE do
+  for _ = 1, MAX_COMMITS do
     if not settle_one(session, keys, call, now) then return true end
   end
   return false

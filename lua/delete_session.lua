@@ -1,31 +1,17 @@
 #!lua flags=allow-oom
--- Remove a session; one that is not there is removed already.
+-- Delete a session. Deleting a missing session succeeds.
 --
--- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 listed  7 idempotency record, if there is a key
--- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
---       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
---       8 session ttl ms  9 idempotency ttl ms  10 most unattended cycles
 -- Replies  ok · busy · version_conflict · idempotency_mismatch · session_gone · store_full
 -- Event  session_deleted
 -- @include _memory
 -- @include _command
+-- @include _call
 
-local keys = {
-  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
-  listed = KEYS[6], idempotency = KEYS[7],
-}
-local call = {
-  session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
-  request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
-  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]), most_unattended = ARGV[10],
-}
-
-local session, now = begin(keys, call)
+local session, now, early_reply = begin(keys, call)
+if early_reply and early_reply[1] ~= 'not_found' then return early_reply end
 if not session then
-  local refused = now
-  if refused[1] ~= 'not_found' then return refused end
-  if refuses_record(keys) then return refuse('store_full', refused[2], nil, call) end
-  return answer(nil, keys, call, refused[2])
+  if cannot_add_record(keys) then return refuse('store_full', now, nil, call) end
+  return answer(nil, keys, call, now)
 end
 
 set(session, 'status', 'deleted')

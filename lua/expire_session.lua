@@ -1,36 +1,23 @@
--- Apply what is due to a session, if anything is: commands do the same by themselves. A stale entry among
--- the deadlines is put right. In place of the state, the reply has the instants of what was applied.
+-- Apply what is due in a session, if anything is, as every command does. Also corrects a stale entry among the
+-- deadlines. In place of a state, the reply has the instants (ms) of what was applied.
 --
--- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 listed  7 idempotency record, if there is a key
--- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
---       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
---       8 session ttl ms  9 idempotency ttl ms  10 most unattended cycles
 -- Replies  ok · not_found · busy
 -- Event  what was due: time_warning, participant_expired, group_expired, cycle_timed_out, session_expired,
 --        session_cancelled, session_paused
 -- @include _command
+-- @include _call
 
-local keys = {
-  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
-  listed = KEYS[6], idempotency = KEYS[7],
-}
-local call = {
-  session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
-  request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
-  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]), most_unattended = ARGV[10],
-}
-
-local session, now = begin(keys, call)
-if not session then
-  local refused = now
-  if refused[1] == 'not_found' then
-    forget(keys, call)
-    list(nil, keys, call)
+local session, now, early_reply = begin(keys, call)
+if early_reply then
+  if early_reply[1] == 'not_found' then
+    remove_deadline(keys, call)
+    update_list(nil, keys, call)
   end
-  if refused[1] == 'busy' then refused[3] = call.instants end
-  return refused
+  if early_reply[1] == 'busy' then early_reply[3] = call.instants end
+  return early_reply
 end
-plan(session, now)  -- an earlier release may have used another rule
-if session.look_ms then schedule(session, keys, call, now) else forget(keys, call) end
+
+set_next_due(session, now)  -- an earlier release may have used another rule
+if session.look_ms then write_deadline(session, keys, call, now) else remove_deadline(keys, call) end
 
 return reply('ok', now, call.instants, call)

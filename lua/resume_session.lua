@@ -1,30 +1,18 @@
--- Start a new run of the cycle that was paused.
+-- Start the clock of a paused session again, in the same cycle.
 --
--- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 listed  7 idempotency record, if there is a key
--- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
---       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
---       8 session ttl ms  9 idempotency ttl ms  10 most unattended cycles
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
--- Event  session_resumed, then what is due by it
+-- Event  session_resumed, then what is due because of it
+-- @include _cycles
 -- @include _command
+-- @include _call
 
-local keys = {
-  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
-  listed = KEYS[6], idempotency = KEYS[7],
-}
-local call = {
-  session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
-  request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
-  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]), most_unattended = ARGV[10],
-}
-
-local session, now = begin(keys, call)
-if not session then return now end
+local session, now, early_reply = begin(keys, call)
+if early_reply then return early_reply end
 if session.status ~= 'paused' then return refuse('invalid_transition', now, session, call) end
 
-run(session, now)
+start_clock(session, now)
 
-local event, patch = commit(session, keys, call, now, now, 'session_resumed', concerning(session, {
+local event, patch = commit(session, keys, call, now, now, 'session_resumed', with_active_ids(session, {
   remaining_ms = remaining_text(session),
 }), 'client')
 settle(session, keys, call, now)

@@ -1,41 +1,30 @@
 -- Start the clock of a pending session.
 --
--- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 listed  7 idempotency record, if there is a key
--- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''  4 fingerprint or ''
---       5 request id  6 epoch that is known, or ''  7 tags of blocks that are known, or ''
---       8 session ttl ms  9 idempotency ttl ms  10 most unattended cycles
---       11 participant who begins, or ''
+-- ARGV  11 participant who begins, or '' for the first in rotation
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 --          unknown_participant
--- Event  session_started, then what is due by it
+-- Event  session_started, then what is due because of it
+-- @include _cycles
 -- @include _command
+-- @include _call
 
-local keys = {
-  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
-  listed = KEYS[6], idempotency = KEYS[7],
-}
-local call = {
-  session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
-  request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
-  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]), most_unattended = ARGV[10],
-}
 local participant_arg = ARGV[11]
 
-local session, now = begin(keys, call)
-if not session then return now end
+local session, now, early_reply = begin(keys, call)
+if early_reply then return early_reply end
 if session.status ~= 'pending' then return refuse('invalid_transition', now, session, call) end
-local first = session.participant_count > 0 and 0 or nil
+local first_index = session.participant_count > 0 and 0 or nil
 if participant_arg ~= '' then
-  first = participant_index(session, participant_arg)
-  if not first then return refuse('unknown_participant', now, session, call) end
+  first_index = participant_index(session, participant_arg)
+  if not first_index then return refuse('unknown_participant', now, session, call) end
 end
 
 set(session, 'session_started_ms', now)
-give_turn(session, first)
-run(session, now)
-begin_warnings(session)
+give_turn(session, first_index)
+start_clock(session, now)
+reset_warnings(session)
 
-local event, patch = commit(session, keys, call, now, now, 'session_started', concerning(session, {
+local event, patch = commit(session, keys, call, now, now, 'session_started', with_active_ids(session, {
   remaining_ms = remaining_text(session),
 }), 'client')
 settle(session, keys, call, now)

@@ -1,0 +1,26 @@
+-- The keys and arguments that all commands share, in the tables `keys` and `call`. This is the only partial that reads
+-- KEYS and ARGV. A command reads only its own arguments, from ARGV[11] on.
+--
+-- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 listed
+--       7 idempotency record, only if the call has an idempotency key
+-- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''
+--       4 fingerprint of the command, or '' if the call has no idempotency key
+--       5 request id  6 epoch that the caller has cached, or ''  7 block tags that the caller has cached, or ''
+--       8 lifetime of a finished session (ms)  9 lifetime of an idempotency record (ms)  10 maximum unattended cycles
+local keys = {
+  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
+  listed = KEYS[6], idempotency = KEYS[7],
+}
+local call = {
+  session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
+  request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
+  session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]), max_unattended_cycles = ARGV[10],
+}
+
+-- A malformed call fails here, before anything is written.
+assert(keys.session and keys.deadlines and keys.outbox and keys.nudge and keys.channel and keys.listed,
+  'a key is missing')
+assert(call.session_id and call.expected_epoch and call.expected_version and call.request_id and call.known_epoch
+  and call.known_tags and call.session_ttl_ms and call.idempotency_ttl_ms and call.max_unattended_cycles,
+  'an argument is missing')
+assert((call.fingerprint ~= '') == (keys.idempotency ~= nil), 'an idempotency record needs a fingerprint')

@@ -1,0 +1,129 @@
+-- What starts, charges, ends and passes on a cycle (docs/clock.md). A script that uses these functions includes this
+-- partial before _command or _settle: those define it only within a function, when something is due.
+-- @include _budgets
+
+-- At the start of a cycle, mark the thresholds at or above the remaining time as fired.
+local function reset_warnings(session)
+  if not session.warn_at then return end
+  local kind, index = current_budget(session)
+  local warned = 0
+  for i, threshold in ipairs(session.warn_at) do
+    if kind and tonumber(threshold) >= budget_holder(session, kind, index).time_remaining_ms then
+      warned = warned + 2 ^ (i - 1)
+    end
+  end
+  set(session, 'warned', warned)
+end
+
+local function start_clock(session, at)
+  set(session, 'status', 'running')
+  set(session, 'cycle_started_ms', at)
+end
+
+-- Stop the clock without ending the cycle.
+local function stop_clock(session, status)
+  set(session, 'status', status)
+  set(session, 'cycle_started_ms', nil)
+end
+
+-- Charge the time elapsed up to `at`. Returns the elapsed ms, or nil if the clock does not run.
+local function charge(session, at)
+  if session.status ~= 'running' then return nil end
+  local elapsed = at - session.cycle_started_ms
+  local kind, index = current_budget(session)
+  if kind then set_remaining(session, kind, index, budget_holder(session, kind, index).time_remaining_ms - elapsed) end
+  if MODES[session.sync_mode].budget == 's' then set(session, 'time_used_ms', session.time_used_ms + elapsed) end
+  local group = group_of(session, session.turn)
+  for charged_kind, charged_index in pairs({p = session.turn, g = group}) do
+    local record = touch(session, charged_kind, charged_index)
+    record.time_used_ms = record.time_used_ms + elapsed
+  end
+  return elapsed
+end
+
+-- Whether a participant or group has run out of time. Reads the flag from the block if the record is not parsed yet:
+-- a search for the next participant may look at many records.
+local function is_expired(session, kind, index)
+  if session.records[kind][index] then return session.records[kind][index].has_expired end
+  local name, at = record_position(kind, index)
+  return string.byte(block_of(session, name), at + WIDTH) == 49  -- the character '1'
+end
+
+-- The next participant of the next group that has members, the current group last; nil if there is none.
+local function next_in_groups(session, from, even_expired)
+  for step = 1, session.group_count do
+    local group = (from + step) % session.group_count
+    local members = (even_expired or not is_expired(session, 'g', group)) and member_count(session, group) or 0
+    if members > 0 then return member_of(session, group, record_of(session, 'g', group).count % members + 1) end
+  end
+  return nil
+end
+
+-- The next participant, the active one last; nil if all have expired.
+local function next_in_order(session, even_expired)
+  if MODES[session.sync_mode].budget == 'g' then
+    return next_in_groups(session, group_of(session, session.turn), even_expired)
+  end
+  for step = 1, session.participant_count do
+    local index = (session.turn + step) % session.participant_count
+    if even_expired or not is_expired(session, 'p', index) then return index end
+  end
+  return nil
+end
+
+-- The same, but if all have expired, `notify` ignores expiry.
+local function next_in_rotation(session)
+  return next_in_order(session, false) or (session.on_timeout == 'notify' and next_in_order(session, true)) or nil
+end
+
+-- Whether a participant may not be given the turn because it has expired.
+local function is_out_of_time(session, index)
+  return session.on_timeout ~= 'notify' and is_expired(session, 'p', index)
+end
+
+-- Finish the session at `at`: the clock stops, and no participant is active.
+local function finish(session, status, at)
+  if session.turn then touch(session, 'p', session.turn) end
+  stop_clock(session, status)
+  set(session, 'session_completed_ms', at)
+end
+
+-- Make a participant active; nil in a session without participants.
+local function give_turn(session, index)
+  if not index then return end
+  set(session, 'turn', index)
+  touch(session, 'p', index)
+  local group, place = group_of(session, index)
+  if group then touch(session, 'g', group).count = place end
+end
+
+-- Add the increment to the current budget, unless that has crossed zero. Returns the JSON text of what is left.
+local function credit_increment(session)
+  local kind, index = current_budget(session)
+  if session.increment_ms > 0 and not has_crossed(session, kind, index) then
+    set_remaining(session, kind, index, budget_holder(session, kind, index).time_remaining_ms + session.increment_ms)
+  end
+  return remaining_text(session)
+end
+
+-- End the cycle at `at`, which is charged already, and start the next one with the turn at next_index. The last allowed
+-- cycle completes the session instead. Returns whether the session continues.
+local function end_cycle(session, next_index, at)
+  if session.turn then
+    local record = touch(session, 'p', session.turn)
+    record.count = record.count + 1
+  end
+  set(session, 'cycle_count', session.cycle_count + 1)
+  if session.cycle_count == session.max_cycles then
+    finish(session, 'completed', at)
+    return false
+  end
+  give_turn(session, next_index)
+  set(session, 'cycle_started_ms', at)
+  if MODES[session.sync_mode].refills then
+    set(session, 'time_remaining_ms', session.time_per_cycle_ms)
+    set(session, 'crossed', 0)
+  end
+  reset_warnings(session)
+  return true
+end
