@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from syncapp.store.sessions import SessionStore
     from syncapp.store.sweeper import Sweeper
 
+__version__ = "0.1.0"
+"""Version of this release: the only place that states it; the API and its documents show it."""
+
 
 @dataclass(frozen=True)
 class Services:

@@ -37,8 +37,6 @@ def document(version: str = VERSIONS[0]) -> dict[str, Any]:
         "info": {
             **{name: value for name, value in INFO.items() if name != "license"},
             "license": {"name": INFO["license"]["name"]},
-            # Linters require all three; names under .invalid belong to nobody (RFC 2606).
-            "contact": INFO["contact"] | {"url": "https://syncapp.invalid/", "email": "contact@syncapp.invalid"},
             "description": "What a client of a session is told, and may ask. docs/protocol.md says it in sentences. "
             "Times in ms are whole milliseconds, instants since 1970.",
             "tags": [{"name": "sessions", "description": TAGS["sessions"]}],

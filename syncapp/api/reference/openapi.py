@@ -41,8 +41,7 @@ Before an operation is looked at, a request can also be refused with 405 `METHOD
 INFO: dict[str, Any] = {
     "title": "SyncApp",
     "version": VERSION,
-    "contact": {"name": "Whoever runs this server"},
-    "license": {"name": "Proprietary", "identifier": "LicenseRef-Proprietary"},
+    "license": {"name": "MIT License", "identifier": "MIT"},
 }
 TAGS = {
     "sessions": "Make, read, follow and remove sessions.",

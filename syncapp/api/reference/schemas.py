@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from syncapp import errors
+from syncapp import __version__, errors
 from syncapp.domain.modes import Mode
 from syncapp.server import admission
 
@@ -20,7 +20,7 @@ Route = TypeVar("Route", bound=Callable[..., Any])
 Body = type[BaseModel] | Mapping[str, type[BaseModel] | type[str]] | None
 """An answer's body: a model as JSON, or a model or plain text by content type, or none."""
 
-VERSION = "0.1.0"
+VERSION = __version__
 ERROR_CODES = sorted(
     {
         each.code

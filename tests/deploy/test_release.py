@@ -1,0 +1,28 @@
+"""The version and the licence are stated once, and everything else shows the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from syncapp.api.openapi import INFO
+
+from syncapp import __version__
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_version_is_a_release_of_the_changelog() -> None:
+    headings = re.findall(r"^## \[?(\d+\.\d+\.\d+)\]?", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert __version__ in headings
+
+
+def test_only_the_package_states_the_version() -> None:
+    assert INFO["version"] == __version__
+    stated = [path for path in (ROOT / "syncapp").rglob("*.py") if f'"{__version__}"' in path.read_text()]
+    assert [path.name for path in stated] == ["__init__.py"]
+
+
+def test_the_api_names_the_licence_of_the_repository() -> None:
+    name = (ROOT / "LICENSE").read_text().splitlines()[0]
+    assert INFO["license"] == {"name": name, "identifier": "MIT"}
