@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from syncapp.api.openapi import INFO
-
 from syncapp import __version__
+from syncapp.api.reference.openapi import INFO
 
 ROOT = Path(__file__).parents[2]
 

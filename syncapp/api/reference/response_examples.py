@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from syncapp import __version__
 from syncapp.api.reference.examples import (
     ASKED,
     EPOCH,
@@ -151,7 +152,7 @@ _ANSWERED: dict[tuple[str, str], dict[str, Any]] = {
         },
     ),
     ("time", "application/json"): named(
-        noon=("Noon", {"timestamp_ms": NOON_MS, "server_version": "0.1.0", "drift_tolerance_ms": 50})
+        noon=("Noon", {"timestamp_ms": NOON_MS, "server_version": __version__, "drift_tolerance_ms": 50})
     ),
 }
 
