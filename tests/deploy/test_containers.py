@@ -1,0 +1,296 @@
+"""Dockerfile and compose.yaml fit the rest of the repository; they build and run where a container engine is."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import requests
+import yaml
+from peers import Api, eventually, metric
+
+from syncapp.config import Settings
+from syncapp.dev import Web, app_env, procfile
+from syncapp.processes import Process, free_port
+from syncapp.servers import Servers
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {each.name.upper() for each in fields(Settings)}
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {"web": "web", "worker": "worker", "migrate": "release"}
+"""Services that run our image, and their lines of the Procfile."""
+GRACEFUL_TIMEOUT_S = 15  # of gunicorn.conf.py
+KNOWN = {"FROM", "LABEL", "ENV", "RUN", "COPY", "WORKDIR", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "CMD"}
+
+
+class Instruction(NamedTuple):
+    name: str
+    text: str
+
+    @property
+    def sources(self) -> list[str]:
+        """What a COPY takes from the repository; nothing if it copies from another stage."""
+        words = self.text.split()
+        return [] if words[0].startswith("--from") else words[:-1]
+
+
+def instructions() -> list[Instruction]:
+    """The Dockerfile's instructions, continued lines joined, comments left out."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    return [Instruction(*line.split(maxsplit=1)) for line in joined.splitlines() if line.strip()]
+
+
+def last_stage() -> list[Instruction]:
+    every = instructions()
+    return every[max(place for place, each in enumerate(every) if each.name == "FROM") :]
+
+
+def one(name: str) -> str:
+    (found,) = [each.text for each in last_stage() if each.name == name]
+    return found
+
+
+def seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+)(s|m)", text)
+    assert match, text
+    return int(match[1]) * (60 if match[2] == "m" else 1)
+
+
+def words(command: str) -> list[str]:
+    """A command of the Procfile, with the default of each variable."""
+    return shlex.split(re.sub(r"\$\{\w+:-(\w+)\}", r"\1", command))
+
+
+def test_the_dockerfile_has_only_instructions_that_exist() -> None:
+    assert {each.name for each in instructions()} <= KNOWN
+
+
+def test_the_image_has_the_python_that_platforms_use() -> None:
+    version = (ROOT / ".python-version").read_text().strip()
+    images = [each.text.split()[0] for each in instructions() if each.name == "FROM"]
+    assert set(images) == {f"python:{version}-slim-bookworm"}
+
+
+def test_the_image_runs_the_web_process_as_nobody_special_and_gets_signals() -> None:
+    user, group = map(int, one("USER").split(":"))
+    assert user > 0
+    assert group > 0
+    assert json.loads(one("CMD")) == words(procfile()["web"])  # the exec form: no shell keeps the signal
+    assert one("STOPSIGNAL") == "SIGTERM"
+    check = json.loads(one("HEALTHCHECK").split("CMD", 1)[1])
+    assert check == ["python", "deploy/healthcheck.py"]
+
+
+def test_no_secret_is_built_in() -> None:
+    named = re.findall(r"\w*(?:PASSWORD|SECRET|TOKEN|DSN|_URL)\w*", (ROOT / "Dockerfile").read_text())
+    assert named == []
+    assert "://" not in (ROOT / "Dockerfile").read_text()
+
+
+def test_only_what_is_copied_is_sent_to_the_builder() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    sent = {rule[1:] for rule in rules if rule.startswith("!")}
+    copied = {source for each in instructions() if each.name == "COPY" for source in each.sources}
+    assert sent == copied
+    assert all((ROOT / source).exists() for source in copied)
+    assert not any(fnmatch.fnmatch(".env", source) for source in sent)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """The image's /app: what the last stage copies, and nothing else."""
+    app = tmp_path / "app"
+    app.mkdir()
+    for each in last_stage():
+        if each.name == "COPY":
+            target = app / each.text.split()[-1]
+            for source in map(ROOT.joinpath, each.sources):
+                if source.is_dir():
+                    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    target.mkdir(exist_ok=True)
+                    shutil.copy(source, target)
+    return app
+
+
+class InImage(Process):
+    """One of our services, started from the image's files."""
+
+    stop_timeout_s = seconds(SERVICES["web"]["stop_grace_period"])
+
+    def __init__(self, service: str, image: Path, env: dict[str, str]) -> None:
+        argv = words(SERVICES[service]["command"])
+        super().__init__(service, argv, directory=image, output=image.parent / f"{service}.log", env=env, cwd=image)
+
+
+def test_what_is_copied_is_enough_for_every_service(servers: Servers, image: Path, database_url: str) -> None:
+    port = str(free_port())
+    env = app_env(os.environ, servers, HOST="127.0.0.1", PORT=port, WEB_CONCURRENCY="1", TMPDIR=str(image.parent))
+    env.pop("PYTHONPATH", None)
+    migrate = InImage("migrate", image, env)
+    migrate.spawn()
+    assert migrate.wait() == 0, migrate.output()
+    web, worker = Web(env, directory=image, output=image.parent / "web.log"), InImage("worker", image, env)
+    web.argv, web.cwd = words(SERVICES["web"]["command"]), image
+    check = [sys.executable, str(image / "deploy" / "healthcheck.py")]
+    try:
+        worker.spawn()
+        web.start()
+        assert requests.get(f"{web.url}/api-docs/", timeout=60).status_code == 200
+        stored = metric(web.url, 'syncapp_audit_queue{state="completed"}')
+        Api(web.url).running()
+        eventually(lambda: metric(web.url, 'syncapp_audit_queue{state="completed"}') >= stored + 2)
+        for kind in ("web", "worker"):
+            eventually(lambda kind=kind: subprocess.run([*check, kind], env=env, check=False).returncode == 0)
+    finally:
+        web.ask_to_stop()
+        worker.ask_to_stop()
+        began_s = time.monotonic()
+        web.stop()
+        worker.stop()
+    assert (web.exit_code, worker.exit_code) == (0, 0)
+    assert time.monotonic() - began_s < InImage.stop_timeout_s
+
+
+def test_services_run_the_commands_of_the_procfile() -> None:
+    assert {name: SERVICES[name]["command"] for name in OURS} == {name: procfile()[kind] for name, kind in OURS.items()}
+
+
+def test_services_are_given_settings_that_exist() -> None:
+    for name in OURS:
+        assert set(SERVICES[name]["environment"]) <= SETTINGS
+    used = set(re.findall(r"\$\{(\w+)", (ROOT / "compose.yaml").read_text()))
+    own = {"POSTGRES_PASSWORD", "PUBLISHED_PORT", "VALKEY_MAXMEMORY", "VALKEY_APPENDFSYNC"}
+    assert used - own <= SETTINGS
+    assert own.isdisjoint(SETTINGS)
+
+
+def test_settings_of_the_services_are_valid() -> None:
+    environment = SERVICES["web"]["environment"]
+    plain = {name: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", str(value)) for name, value in environment.items()}
+    plain["DATABASE_URL"] = re.sub(r"\$\{.*?\}", "secret", plain["DATABASE_URL"])
+    settings = Settings.from_env(plain)
+    assert settings.worker_threads == Settings().worker_threads
+
+
+def test_images_of_servers_are_pinned_to_a_major_version() -> None:
+    images = {name: each["image"] for name, each in SERVICES.items() if name not in OURS}
+    assert sorted(images) == ["postgres", "valkey"]
+    assert all(re.search(r":\d+$", image) for image in images.values())
+    assert {SERVICES[name]["image"] for name in OURS} == {"syncapp"}
+
+
+def test_services_start_in_order_and_wait_until_they_are_needed() -> None:
+    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in ("web", "worker"):
+        assert SERVICES[name]["depends_on"] == {
+            "migrate": {"condition": "service_completed_successfully"},
+            "valkey": {"condition": "service_healthy"},
+        }
+        assert SERVICES[name]["restart"] == "unless-stopped"
+        assert "healthcheck" not in SERVICES[name]  # the image's
+    assert SERVICES["migrate"]["restart"] == "no"
+    assert all(SERVICES[name]["healthcheck"]["test"] for name in ("valkey", "postgres"))
+
+
+def test_services_have_time_to_stop() -> None:
+    waits = re.search(r"-t (\d+)", procfile()["worker"])
+    assert waits
+    settings = (ROOT / "gunicorn.conf.py").read_text()
+    assert f"graceful_timeout = {GRACEFUL_TIMEOUT_S} " in settings
+    for name in ("web", "worker"):
+        grace_s = seconds(SERVICES[name]["stop_grace_period"])
+        assert grace_s > max(GRACEFUL_TIMEOUT_S, int(waits[1])) + Settings().ws_drain_s
+
+
+def test_the_store_keeps_its_data_and_evicts_nothing() -> None:
+    command = SERVICES["valkey"]["command"]
+    assert "--maxmemory-policy noeviction" in command
+    assert "--appendonly yes" in command
+    assert SERVICES["valkey"]["volumes"] == ["valkey:/data"]
+    assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]  # not …/data, from version 18 on
+    assert set(COMPOSE["volumes"]) == {"valkey", "postgres"}
+
+
+def test_nothing_but_the_api_is_published_and_only_to_this_machine() -> None:
+    published = {name: each["ports"] for name, each in SERVICES.items() if "ports" in each}
+    assert list(published) == ["web"]
+    assert all(port.startswith("127.0.0.1:") for port in published["web"])
+
+
+ENGINES = [name for name in ("docker", "podman") if shutil.which(name)]
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    done = subprocess.run([ENGINE, *arguments], capture_output=True, text=True, check=False, timeout=1500)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def _engine() -> str:
+    for name in ENGINES:
+        with_engine = subprocess.run([name, "info"], capture_output=True, check=False, timeout=60)
+        if with_engine.returncode == 0:
+            return name
+    return ""
+
+
+ENGINE = _engine()
+needs_engine = pytest.mark.skipif(not ENGINE, reason="no container engine runs here (docker info fails)")
+
+
+@contextmanager
+def container(*arguments: str) -> Iterator[str]:
+    """One container on the host's network, where the run's servers listen; removed at the end."""
+    name = f"syncapp-test-{uuid.uuid4().hex[:8]}"
+    docker("run", "--detach", "--name", name, "--network", "host", *arguments)
+    try:
+        yield name
+    finally:
+        print(docker("logs", name, check=False))
+        docker("rm", "--force", name, check=False)
+
+
+@needs_engine
+@pytest.mark.timeout(1800)
+def test_the_image_builds_and_runs_both_processes(servers: Servers, database_url: str) -> None:
+    tag = f"syncapp-test-{uuid.uuid4().hex[:8]}"
+    docker("build", "--tag", tag, str(ROOT))
+    port = free_port()
+    env = [
+        *("--env", f"REDIS_URL={servers.redis_url}"),
+        *("--env", f"DATABASE_URL={servers.database_url}"),
+        *("--env", f"PORT={port}"),
+        *("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"),
+    ]
+    try:
+        docker("run", "--rm", "--network", "host", *env, tag, *words(procfile()["release"]))
+        with container(*env, tag) as web, container(*env, tag, *words(procfile()["worker"])) as worker:
+            for name in (web, worker):
+                check = ("exec", name, "python", "deploy/healthcheck.py")
+                eventually(lambda check=check: docker(*check, check=False).endswith("healthy"), within_s=120)
+                assert docker("exec", name, "id", "-u") == "10001"
+            Api(f"http://127.0.0.1:{port}").running()
+            for name in (web, worker):
+                docker("stop", "--time", "30", name)
+                assert docker("inspect", "--format", "{{.State.ExitCode}}", name) == "0"
+    finally:
+        docker("rmi", "--force", tag, check=False)
