@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from redis.exceptions import RedisError
 
 from syncapp.config import Settings, load
-from syncapp.keys import Keyspace
-from syncapp.listening import Listening
 from syncapp.loops import Loops
-from syncapp.presence import Presence
-from syncapp.redis import connect
+from syncapp.server.listen_address import ListenAddress
+from syncapp.store.client import connect
+from syncapp.store.keys import Keyspace
+from syncapp.store.process_registry import ProcessRegistry
 
 TIMEOUT_S = 5
 PROGRAMS = {"gunicorn": "web", "huey_consumer": "worker"}
@@ -44,7 +44,7 @@ def fault(kind: str, settings: Settings) -> str:
 
 
 def _web_fault(settings: Settings) -> str:
-    listening = Listening.of(settings)
+    listening = ListenAddress.of(settings)
     try:
         connection = http.client.HTTPConnection(listening.reached_at, listening.port, timeout=TIMEOUT_S)
         with contextlib.closing(connection):
@@ -58,7 +58,7 @@ def _web_fault(settings: Settings) -> str:
 def _report_fault(kind: str, settings: Settings) -> str:
     expected = settings.web_concurrency if kind == "web" else 1
     client = connect(settings, max_connections=1)
-    presence = Presence(client, Keyspace(settings.sync_buckets), kind=kind, loops=Loops())
+    presence = ProcessRegistry(client, Keyspace(settings.sync_buckets), kind=kind, loops=Loops())
     try:
         seconds, micros = client.time()
         names = presence.others(int(seconds) * 1000 + int(micros) / 1000)

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 import yaml
-from peers import Api, eventually, metric
 
 from syncapp.config import Settings
-from syncapp.dev import Web, app_env, procfile
-from syncapp.processes import Process, free_port
-from syncapp.servers import Servers
+from syncapp.dev.processes import Process, free_port
+from syncapp.dev.runner import Web, app_env, procfile
+from syncapp.dev.servers import Servers
+from tests.support.web_clients import Api, eventually, metric
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {each.name.upper() for each in fields(Settings)}
@@ -159,7 +159,7 @@ def test_what_is_copied_is_enough_for_every_service(servers: Servers, image: Pat
         Api(web.url).running()
         eventually(lambda: metric(web.url, 'syncapp_audit_queue{state="completed"}') >= stored + 2)
         for kind in ("web", "worker"):
-            eventually(lambda kind=kind: subprocess.run([*check, kind], env=env, check=False).returncode == 0)
+            eventually(lambda: subprocess.run([*check, kind], env=env, check=False).returncode == 0)  # noqa: B023
     finally:
         web.ask_to_stop()
         worker.ask_to_stop()

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
-from peers import eventually
 
-from syncapp.servers import Valkey
-
-from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts that folder on the path
+from syncapp.dev.servers import Valkey
+from tests.conftest import Cluster, MakeCluster
+from tests.support.web_clients import eventually
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "healthcheck.py"
 
@@ -37,7 +36,7 @@ def running(make_cluster: MakeCluster, redis_url: str) -> Cluster:
 
 def test_processes_that_work_are_healthy(running: Cluster) -> None:
     for process, kind in zip(running.processes, ("web", "worker"), strict=True):
-        eventually(lambda process=process, kind=kind: checked(process.env, kind) == (0, "healthy"))
+        eventually(lambda: checked(process.env, kind) == (0, "healthy"))  # noqa: B023 called before the next turn
 
 
 def test_a_web_process_that_does_not_answer_is_unhealthy(running: Cluster) -> None:

@@ -17,16 +17,15 @@ from typing import Any
 
 import pytest
 import redis as redis_py
-from nginx import NGINX
-from peers import CHESS
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from syncapp.api.parameters import MAX_WAIT_MS
+from syncapp.api.requests import MAX_WAIT_MS
 from syncapp.config import Settings
-from syncapp.processes import Process, free_port
-
-from conftest import MakeCluster  # isort: skip  # pytest puts that folder on the path
+from syncapp.dev.processes import Process, free_port
+from tests.conftest import MakeCluster
+from tests.support.nginx import NGINX
+from tests.support.web_clients import CHESS
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 CREATES = 5
@@ -155,12 +154,12 @@ def test_plain_http_is_redirected_with_its_method(proxy: Proxy) -> None:
 
 def test_websockets_pass_and_pages_of_the_service_itself_are_recognized(proxy: Proxy, session: str) -> None:
     url = f"{proxy.wss}?sessionId={session.rpartition('/')[2]}"
-    with connect(url, ssl=proxy.trust, origin=proxy.origin) as socket:  # type: ignore[arg-type]  # a NewType of str
+    with connect(url, ssl=proxy.trust, origin=proxy.origin) as socket:  # type: ignore[call-overload]  # a NewType of str
         assert [json.loads(socket.recv(timeout=60))["type"] for _ in range(2)] == ["CONNECTED", "STATE_SYNC"]
         assert proxy.ask("POST", f"{session}/switch", Origin=proxy.origin)[0] == 200
         assert json.loads(socket.recv(timeout=60))["type"] == "STATE_UPDATE"
     with pytest.raises(InvalidStatus) as refused:
-        connect(url, ssl=proxy.trust, origin="https://other.example")  # type: ignore[arg-type]
+        connect(url, ssl=proxy.trust, origin="https://other.example")  # type: ignore[call-overload]
     assert refused.value.response.status_code == 403
     assert proxy.ask("POST", f"{session}/switch", Origin="https://other.example")[0] == 403
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from syncapp.config import Settings
-from syncapp.dev import procfile
+from syncapp.dev.runner import procfile
 
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "deploy").glob("*.service"))
