@@ -23,65 +23,99 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
-REQUESTS = Counter("syncapp_http_requests_total", "HTTP requests answered.", ("route", "method", "status"))
-LATENCY = Histogram("syncapp_http_request_seconds", "Time to answer.", ("route", "method"), buckets=_SECONDS)
-SOCKETS = Gauge("syncapp_ws_connections", "Open WebSockets.", multiprocess_mode="livesum")
-SUBSCRIPTIONS = Gauge(
-    "syncapp_ws_subscriptions", "Sessions that WebSockets watch beside their own.", multiprocess_mode="livesum"
-)
-WATCHED = Gauge("syncapp_hub_sessions", "Sessions watched by web processes.", multiprocess_mode="livesum")
-WS_SENT = Counter("syncapp_ws_messages_sent_total", "Messages written to WebSockets.", ("type",))
-WS_RECEIVED = Counter("syncapp_ws_messages_received_total", "Messages read from WebSockets.", ("type",))
-WS_COMMANDS = Counter("syncapp_ws_commands_total", "Commands over WebSockets.", ("command", "answer"))
-WS_SKIPPED = Counter("syncapp_ws_versions_skipped_total", "Versions that slow clients were not sent.")
-WS_CLOSED = Counter("syncapp_ws_closed_total", "WebSockets closed by the server.", ("code",))
-WS_REFUSED = Counter("syncapp_ws_refused_total", "WebSocket handshakes refused.", ("reason",))
-LIMITED = Counter("syncapp_limited_total", "Requests refused by a limit per address.", ("reason",))
-HUB_RESYNCS = Counter("syncapp_hub_resyncs_total", "Whole states read because a version was missed.", ("reason",))
-EXPIRY_LATENESS = Histogram(
-    "syncapp_expiry_lateness_seconds",
-    "From the instant a warning, timeout or idle end took effect to its commit by the sweeper.",
+REQUESTS = Counter("syncapp_http_requests_total", "HTTP requests that were answered.", ("route", "method", "status"))
+LATENCY = Histogram(
+    "syncapp_http_request_seconds",
+    "Seconds to answer a request. Includes the wait of a long poll and, for /ws, the lifetime of the WebSocket.",
+    ("route", "method"),
     buckets=_SECONDS,
 )
-EXPIRY_FAILURES = Counter("syncapp_expiry_failures_total", "Sessions the sweeper could not expire; it tries again.")
-DEADLINES_REBUILT = Counter(
-    "syncapp_deadlines_rebuilt_total", "Sessions scheduled again after their bucket's deadlines were deleted."
+SOCKETS = Gauge(
+    "syncapp_ws_connections", "Open connections: WebSockets, event streams and long polls.", multiprocess_mode="livesum"
 )
-SWEEPING = Gauge("syncapp_sweepers", "Web processes that hold the sweeper's lease.", multiprocess_mode="livesum")
+SUBSCRIPTIONS = Gauge(
+    "syncapp_ws_subscriptions", "Subscriptions made with SUBSCRIBE on open WebSockets.", multiprocess_mode="livesum"
+)
+WATCHED = Gauge("syncapp_hub_sessions", "Watched sessions, added up over web processes.", multiprocess_mode="livesum")
+WS_SENT = Counter(
+    "syncapp_ws_messages_sent_total", "Messages sent to WebSockets and event streams, by type.", ("type",)
+)
+WS_RECEIVED = Counter(
+    "syncapp_ws_messages_received_total", "Messages received over WebSockets; type `refused` if refused.", ("type",)
+)
+WS_COMMANDS = Counter(
+    "syncapp_ws_commands_total", "Commands over WebSockets, by answer: ACK or an error code.", ("command", "answer")
+)
+WS_SKIPPED = Counter("syncapp_ws_versions_skipped_total", "Session versions dropped for slow clients.")
+WS_CLOSED = Counter(
+    "syncapp_ws_closed_total", "WebSockets and event streams closed by the server, by close code.", ("code",)
+)
+WS_REFUSED = Counter(
+    "syncapp_ws_refused_total", "Refused requests to open a WebSocket, event stream or long poll.", ("reason",)
+)
+LIMITED = Counter("syncapp_limited_total", "Requests refused by a limit per address, by limit.", ("reason",))
+HUB_RESYNCS = Counter("syncapp_hub_resyncs_total", "Session states read again, by reason.", ("reason",))
+EXPIRY_LATENESS = Histogram(
+    "syncapp_expiry_lateness_seconds",
+    "Seconds from the instant a warning, timeout or idle end took effect until the sweeper committed it.",
+    buckets=_SECONDS,
+)
+EXPIRY_FAILURES = Counter(
+    "syncapp_expiry_failures_total", "Failed attempts to apply what is due to a session; the sweeper tries again."
+)
+DEADLINES_REBUILT = Counter(
+    "syncapp_deadlines_rebuilt_total", "Sessions rescheduled after the deadlines of their bucket were deleted."
+)
+SWEEPING = Gauge("syncapp_sweepers", "Web processes that hold the sweeper lease.", multiprocess_mode="livesum")
 CLOCK_STEPS = Counter(
     "syncapp_clock_steps_total",
-    "Steps between the store's and a process's clock: `store` if other processes saw them, too, else `own`.",
+    "Clock steps that a process saw: `store` if most processes saw the same step, otherwise `own`.",
     ("clock",),
 )
 PROCESSES = Gauge(
-    "syncapp_processes", "Processes that were alive in the last few seconds.", ("kind",), multiprocess_mode="mostrecent"
+    "syncapp_processes",
+    "Processes that reported within the last 5 seconds, by kind.",
+    ("kind",),
+    multiprocess_mode="mostrecent",
 )
-LOOP_FAILURES = Counter("syncapp_loop_failures_total", "Turns of background loops that failed.", ("loop",))
+LOOP_FAILURES = Counter("syncapp_loop_failures_total", "Failed turns of background loops.", ("loop",))
 LOOP_TURNED = Gauge(
     "syncapp_loop_turned_timestamp_seconds",
-    "When each background loop last began a turn; of several processes, the oldest.",
+    "Unix time at which a background loop last began a turn; the oldest of all processes.",
     ("loop",),
     multiprocess_mode="livemin",
 )
-DRAINED = Counter("syncapp_audit_events_stored_total", "Events moved into PostgreSQL.")
-DRAIN_FAILURES = Counter("syncapp_audit_drain_failures_total", "Drains that failed and are tried again.")
-DEAD_LETTERS = Counter("syncapp_audit_dead_letters_total", "Events that PostgreSQL would not take.")
-DIVERGENCES = Counter("syncapp_audit_divergences_total", "Other events under a known key.")
-RECOVERIES = Counter("syncapp_recoveries_total", "Sessions compared with the log.", ("outcome",))
+DRAINED = Counter("syncapp_audit_events_stored_total", "Audit events stored in PostgreSQL.")
+DRAIN_FAILURES = Counter("syncapp_audit_drain_failures_total", "Failed drains; each is tried again.")
+DEAD_LETTERS = Counter(
+    "syncapp_audit_dead_letters_total", "Audit events that PostgreSQL refused because of their content."
+)
+DIVERGENCES = Counter(
+    "syncapp_audit_divergences_total", "Audit events whose key is already stored with different content."
+)
+RECOVERIES = Counter(
+    "syncapp_recoveries_total", "Sessions compared with the audit log for recovery, by outcome.", ("outcome",)
+)
 
 AUDIT_QUEUE = Gauge(
     "syncapp_audit_queue",
-    "Audit events by state: waiting, active, completed, failed; and delayed drains.",
+    "Audit events by state (waiting, active, completed, failed), and scheduled retries of drains (delayed).",
     ("state",),
     multiprocess_mode="mostrecent",
 )
 AUDIT_OLDEST = Gauge(
-    "syncapp_audit_oldest_age_seconds", "Age of the oldest event not in PostgreSQL.", multiprocess_mode="mostrecent"
+    "syncapp_audit_oldest_age_seconds",
+    "Age in seconds of the oldest event that is not yet in PostgreSQL.",
+    multiprocess_mode="mostrecent",
 )
 AUDIT_RATE = Gauge(
-    "syncapp_audit_rate_per_second", "Events stored a second, last minute.", multiprocess_mode="mostrecent"
+    "syncapp_audit_rate_per_second",
+    "Audit events stored per second, averaged over the last minute.",
+    multiprocess_mode="mostrecent",
 )
-ALERTS = Counter("syncapp_alerts_total", "Alerts, those that were held back in a storm included.", ("kind",))
+ALERTS = Counter(
+    "syncapp_alerts_total", "Alerts raised, including those not sent because of ALERT_INTERVAL_S.", ("kind",)
+)
 
 
 def show_queue(*, oldest_age_ms: int | None, rate_per_s: float, **by_state: int) -> None:
