@@ -148,6 +148,15 @@ def test_the_dashboard_can_be_imported() -> None:
             assert panel["targets"], panel["title"]
 
 
+def test_every_kind_of_alert_is_documented_and_the_example_has_its_text() -> None:
+    source = (ROOT / "syncapp/alerts.py").read_text()
+    told = dict(re.findall(r'^    "(\w+)": "(.*)",$', source, re.MULTILINE))
+    table = MONITORING.split("| kind | when | context |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == told.keys() != set()
+    example = json.loads(re.findall(r'^```json\n(\{\n  "kind".*?)^```', MONITORING, re.MULTILINE | re.DOTALL)[0])
+    assert example["message"] == told[example["kind"]]
+
+
 @pytest.mark.parametrize("page", ["monitoring.md", "troubleshooting.md", "security.md", "libraries.md"])
 def test_links_of_a_page_lead_somewhere(page: str) -> None:
     path = ROOT / "docs" / page
