@@ -26,7 +26,7 @@ _MESSAGES = {
     "drain_gave_up": "Audit events could not be moved into PostgreSQL, after every retry; the sweep goes on trying.",
     "dead_letters": "PostgreSQL refused audit events for what they are; they are in sync_dead_letters.",
     "divergences": "Other audit events came under known keys; they are in sync_dead_letters, the first ones stay.",
-    "clock_step": "The store's clock was set: sessions may have expired early or stood still (docs/operations.md).",
+    "clock_step": "The store's clock was set: sessions may have timed out early or stalled (docs/troubleshooting.md).",
     "audit_lag": "Audit events have been waiting for PostgreSQL for too long, or the queue cannot be read to check.",
 }
 """What each kind of alert says."""

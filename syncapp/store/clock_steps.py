@@ -156,7 +156,7 @@ class ClockStepWatch:
             )
             log.error("own_clock_in_doubt", by_ms=step.amount_ms, seen_by=len(agreeing), processes=there)
             return
-        self._tell(f"the store's clock was set {told}, at {iso(step.after_ms)}; see docs/operations.md")
+        self._tell(f"the store's clock was set {told}, at {iso(step.after_ms)}; see docs/troubleshooting.md")
         if self._presence.name == min(agreeing):
             self._alert(
                 "clock_step",
