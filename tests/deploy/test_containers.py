@@ -291,7 +291,7 @@ def test_the_image_builds_and_runs_both_processes(servers: Servers, database_url
         with container(*env, tag) as web, container(*env, tag, *words(procfile()["worker"])) as worker:
             for name in (web, worker):
                 check = ("exec", name, "python", "deploy/healthcheck.py")
-                eventually(lambda check=check: docker(*check, check=False).endswith("healthy"), within_s=120)
+                eventually(lambda: docker(*check, check=False).endswith("healthy"), within_s=120)  # noqa: B023
                 assert docker("exec", name, "id", "-u") == "10001"
             Api(f"http://127.0.0.1:{port}").running()
             for name in (web, worker):
