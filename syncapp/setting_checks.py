@@ -1,4 +1,4 @@
-"""What the types of settings alone do not show: words, origins, hosts and URLs that cannot be."""
+"""Checks of settings that their types do not cover: fixed words, origins, hosts and URLs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from syncapp.access import origins
 
 
 def unfit(values: dict[str, Any]) -> list[str]:
-    """Name what the types alone do not show, and normalise the words."""
+    """Return what is wrong with the values, one text each; normalise fixed words, the host and URLs in place."""
     faults = [*_unfit_urls(values)]
     for name, words in (
         ("log_level", {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}),
@@ -34,7 +34,7 @@ def unfit(values: dict[str, Any]) -> list[str]:
 
 
 def _is_host(text: str) -> bool:
-    """Tell whether a text can be an IP address, without brackets or a zone, or the name of a host."""
+    """Tell whether a text is a host name, or an IP address without brackets and zone."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -43,7 +43,7 @@ def _is_host(text: str) -> bool:
 
 
 def _unfit_urls(values: dict[str, Any]) -> Iterator[str]:
-    """Name URLs that cannot be read, without their texts: they hold passwords."""
+    """Yield what is wrong with URLs. The messages do not repeat the URLs, because these contain passwords."""
     hint = "is not a URL; percent-encode special characters in its user and password"
     if not values.get("redis_url", "redis://").startswith(("redis://", "rediss://", "unix://")):
         yield "REDIS_URL must start with redis://, rediss:// or unix://"
@@ -66,7 +66,7 @@ def _unfit_urls(values: dict[str, Any]) -> Iterator[str]:
 
 
 def _redis_url_fault(url: str, hint: str) -> str | None:
-    """Return why redis-py cannot use this URL, or None; does not connect."""
+    """Return why redis-py cannot use this URL, or None. Does not connect."""
     from redis import ConnectionPool, RedisError
 
     try:
@@ -91,7 +91,7 @@ def _is_database_url(url: str) -> bool:
 
 
 def _is_web_url(url: str) -> bool:
-    """Tell whether this URL names a host, and its port, if any, is a number."""
+    """Tell whether this URL names a host, and a port that is a number, if any."""
     try:
         return bool(urlsplit(url).hostname) and urlsplit(url).port != 0
     except ValueError:

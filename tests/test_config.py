@@ -165,7 +165,7 @@ def test_every_setting_says_what_it_is_for() -> None:
     assert all(item.metadata["help"].endswith(".") for item in fields(Settings))
 
 
-@pytest.mark.parametrize("name", ["README.md", ".env.example"])
+@pytest.mark.parametrize("name", ["docs/configuration.md", ".env.example"])
 def test_the_documents_list_every_setting_with_its_default(name: str) -> None:
     text = (ROOT / name).read_text()
     for item in fields(Settings):
@@ -178,7 +178,7 @@ def test_the_documents_list_every_setting_with_its_default(name: str) -> None:
         )
         pattern = (
             rf"\| `{item.name.upper()}` \| `{re.escape(shown)}` \|"
-            if name == "README.md"
+            if name == "docs/configuration.md"
             else rf"(?m)^# ?{item.name.upper()}={re.escape(shown)}$"
         )
         assert re.search(pattern, text), f"{name} does not tell the truth about {item.name.upper()} ({shown})"
