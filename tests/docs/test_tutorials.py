@@ -1,0 +1,131 @@
+"""Every tutorial runs as it is written, and prints what it shows; so do the commands of the README."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Cluster
+from tests.support.paths import ROOT
+
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+SERVER = "127.0.0.1:8000"
+"""Where the documents expect `make run`."""
+
+LONGEST_S = 240
+FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+BEGIN, END = "@@begin", "@@end"
+
+
+@dataclass
+class Block:
+    """A shell block of a document, and the output that is shown below it (None if there is none)."""
+
+    line: int
+    text: str
+    needs_node: bool
+    shown: str | None = None
+
+
+def blocks_of(document: str, directory: Path, server: str) -> list[Block]:
+    """Return the shell blocks (`sh`, or `sh node`), and save the scripts (`js <file name>`) in the directory."""
+    found: list[Block] = []
+    end = 0
+    for match in FENCE.finditer(document):
+        kind, _, option = match["info"].partition(" ")
+        text = match["text"].replace(SERVER, server)
+        if kind == "sh":
+            found.append(Block(document.count("\n", 0, match.start()) + 1, text, option == "node"))
+        elif kind == "js" and option:
+            (directory / option).write_text(text)
+        elif kind == "text" and found and not document[end : match.start()].strip():
+            found[-1].shown = text
+        end = match.end()
+    return found
+
+
+def run(blocks: list[Block], directory: Path) -> dict[int, str]:
+    """Run the blocks in one shell, in order, and return what each printed, by its line in the document."""
+    script = "".join(
+        f"echo {BEGIN} {block.line}\n{block.text}printf '\\n%s\\n' '{END} {block.line}'\n" for block in blocks
+    )
+    with subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=directory,
+        env={"PATH": os.environ["PATH"], "HOME": str(directory), "NODE_OPTIONS": node_options() or ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as shell:
+        try:
+            output, errors = shell.communicate(timeout=LONGEST_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(shell.pid, signal.SIGKILL)  # with the programs that it runs in the background
+            output, errors = shell.communicate()
+    begun = re.findall(rf"^{BEGIN} (\d+)$", output, re.MULTILINE)
+    assert shell.returncode == 0, f"the block in line {begun[-1]} failed:\n{output[-3000:]}{errors[-3000:]}"
+    printed = re.findall(rf"^{BEGIN} (\d+)\n(.*?)\n{END} \1\n", output, re.MULTILINE | re.DOTALL)
+    return {int(line): text for line, text in printed}
+
+
+def node_options() -> str | None:
+    """Return the options with which this Node.js has `WebSocket` (none from 22 on), or None if it can't have it."""
+    path = shutil.which("node")
+    if not path:
+        return None
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    major, minor = (int(part) for part in version.removeprefix("v").split(".")[:2])
+    if (major, minor) >= (22, 0):
+        return ""
+    return "--experimental-websocket --no-warnings" if (major, minor) >= (20, 10) else None
+
+
+def expected(shown: str) -> re.Pattern[str]:
+    """Return what output fits: `…` stands for anything within a line, and a number after `≈` for any number."""
+    pattern = re.escape(shown).replace("…", r"[^\n]*")
+    return re.compile(re.sub(r"≈\\ \\?-?\d+", r"[=≈] -?\\d+", pattern))
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_runs_as_written_and_prints_what_it_shows(path: Path, cluster: Cluster, tmp_path: Path) -> None:
+    every = blocks_of(path.read_text(), tmp_path, cluster.urls[0].removeprefix("http://"))
+    blocks = [block for block in every if not block.needs_node or node_options() is not None]
+    printed = run(blocks, tmp_path)
+    for block in blocks:
+        shown = block.shown or ""
+        assert expected(shown).fullmatch(printed[block.line]), (
+            f"{path.name}:{block.line} shows\n{shown}\nbut prints\n{printed[block.line]}"
+        )
+
+
+def test_the_commands_of_the_readme_run(cluster: Cluster, tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    server = cluster.urls[0].removeprefix("http://")
+    blocks = blocks_of(text, tmp_path, server)
+    (watch,) = (match["text"] for match in FENCE.finditer(text) if match["info"] == "js")
+    closes = "socket.addEventListener('message', ({data}) => { if (JSON.parse(data).state) socket.close() })\n"
+    script = watch.replace("'…'", "process.argv[2]").replace(SERVER, server)
+    (tmp_path / "watch.mjs").write_text(script + closes)
+    if node_options() is not None:
+        blocks.append(Block(0, "node watch.mjs $id\n", needs_node=True))
+    printed = run(blocks, tmp_path)
+    commands = "".join(text for line, text in printed.items() if line)
+    assert re.findall(r'"error":\{"code":"(\w+)"', commands) in (["CONFLICT"], ["CONFLICT", "SESSION_NOT_FOUND"])
+    assert '"cycle_count":1,' in commands
+    assert re.fullmatch(r"STATE_SYNC undefined running \d+\n", printed.get(0, "STATE_SYNC undefined running 0\n"))
+
+
+def test_every_tutorial_is_linked_from_the_readme_and_says_what_to_read_next() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for path in TUTORIALS:
+        assert f"(docs/tutorials/{path.name})" in readme
+        assert re.search(r"^## What to read next\n\n- ", path.read_text(), re.MULTILINE)
