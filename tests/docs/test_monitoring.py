@@ -13,8 +13,8 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import MakeCluster  # isort: skip  # pytest puts this folder on the path
 from syncapp import metrics
+from tests.conftest import MakeCluster
 
 ROOT = next(each for each in Path(__file__).parents if (each / "pyproject.toml").exists())
 MONITORING = (ROOT / "docs/monitoring.md").read_text()
