@@ -1,4 +1,4 @@
-"""Puts the newest whole run into docs/performance.md, between its markers."""
+"""Copies the newest complete run into docs/performance.md, between its markers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BEGIN, _END = "<!-- begin: made by make bench -->\n", "<!-- end: made by make b
 
 
 def newest(folder: Path) -> bool:
-    """Publish the newest results that have every part; tell whether there were any."""
+    """Publish the newest results that have every part; return whether there were any."""
     for path in sorted(folder.glob("*.json"), reverse=True):
         parts = report.read(path)
         if parts.keys() >= PARTS:
@@ -34,15 +34,15 @@ def _generated(path: Path, parts: Mapping[str, Part]) -> str:
     for name in PICTURES:
         drawn = path.with_name(f"{path.stem}-{name}.png")
         if drawn.exists():
-            shutil.copy(drawn, DOCUMENT.with_name(f"performance-{name}.png"))
-            pictures.append(f"![{name}](performance-{name}.png)")
+            shutil.copy(drawn, DOCUMENT.parent / "images" / f"performance-{name}.png")
+            pictures.append(f"![{name}](images/performance-{name}.png)")
     about = report.about(orjson.loads(path.read_bytes()))
     sections = [about, holds(parts), report.tables(parts), "\n".join(pictures)]
     return "\n" + "\n\n".join(section for section in sections if section) + "\n\n"
 
 
 def holds(parts: Mapping[str, Part]) -> str:
-    """Return what one machine holds, from what was measured."""
+    """Return a table of what one machine can hold, from what was measured."""
 
     def of(part: str, name: str, unit: str) -> float:
         return next(

@@ -1,4 +1,4 @@
-"""`make validate`: docs/validation.md, from the newest results, a run of two processes, coverage and tests."""
+"""`make validate` writes docs/evidence/validation.md: newest results, a run of two processes, coverage, tests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,25 @@ from bench.targets import verdicts
 ROOT = evidence.ROOT
 RESULTS = ROOT / "bench" / "results"
 COMPONENTS = (
-    ("State manager (RedisStateManager)", ("sessions", "calls", "scripts", "lines", "commands", "state"), 90),
-    ("Audit writes (DBWriteQueue)", ("outbox", "drains", "audit", "totals", "tasks", "broker"), 85),
-    ("PostgreSQL (database config)", ("db",), 70),
-    ("Redis (Redis config)", ("redis", "pubsub"), 70),
+    (
+        "State manager (RedisStateManager)",
+        (
+            "store/sessions",
+            "store/script_runner",
+            "store/scripts",
+            "store/connection_pool",
+            "domain/results",
+            "domain/session",
+        ),
+        90,
+    ),
+    (
+        "Audit writes (DBWriteQueue)",
+        ("audit/outbox", "audit/drain", "audit/log", "audit/totals", "tasks", "task_queue"),
+        85,
+    ),
+    ("PostgreSQL (database config)", ("postgres/database",), 70),
+    ("Redis (Redis config)", ("store/client", "realtime/pubsub"), 70),
     ("Overall", ("*",), 80),
 )
 SEED = (
@@ -35,22 +50,22 @@ SEED = (
 """Metric, figure of the part `store` in µs, which property of it, and its bound in ms."""
 MARKS = {True: "✅", False: "❌"}
 _LOCAL_STATE = """\
-No module of `syncapp/` keeps anything between requests: for this page, all of them were looked through for `global`
-statements and for module-level values that anything changes. {found}
+`make validate` searches all modules of `syncapp/` for `global` statements and for module-level values that any code
+changes: state that a process would keep between requests. {found}
 
-What a process holds in objects is rebuilt from Redis on demand: connections, the latest copy of watched sessions, parts
-of states that it was sent before (and is sent again when it does not name them); rate limits and counters are its own.
-That no answer depends on the process is shown by the run below, and by every test that has two."""
+What a process holds in objects is rebuilt from Redis on demand: connections, the latest copy of watched sessions, and
+parts of states that it received before. Rate limits and counters are per process by design. The run below, and every
+test that starts two processes, show that no answer depends on which process gives it."""
 _RELAY = """\
-Two web processes switched {sessions} sessions by turns, {acknowledged} times in all. {kills} times the one whose turn
-it was was killed (SIGKILL): the other went on in its place, and it came back. In the end both were asked for every
-session, and PostgreSQL for its rows.
+Two web processes took turns to switch {sessions} sessions, {acknowledged} times in all. {kills} times the process whose
+turn it was got killed (SIGKILL): the other continued in its place until it was back. At the end, every session was
+read from both processes and compared with its rows in PostgreSQL.
 
 {mark} {acknowledged} acknowledged switches, {rows} rows: {outcome}."""
 
 
 def main() -> int:
-    """Write the report; return the exit code: 1 when something that was asked for is not so."""
+    """Write the report; return the exit code: 1 if a row of the acceptance list is not met."""
     source, parts = newest_results()
     done = evidence.two_processes()
     covered = evidence.covered(
@@ -76,9 +91,9 @@ def main() -> int:
     found = "None was found." if not held else "Found: " + "; ".join(f"`{each}`" for each in held)
     sections = (
         "# Validation",
-        "Made by `make validate`, not by hand: what the seed document asked for, what is there, and what was measured.",
-        f"Figures are of `{source.name}`. {report.about(orjson.loads(source.read_bytes()))}",
-        "## No instance-local state",
+        "`make validate` writes this page: what the seed document asked for, what SyncApp has, and what was measured.",
+        f"The figures come from `{source.name}`. {report.about(orjson.loads(source.read_bytes()))}",
+        "## No state in a process",
         _LOCAL_STATE.format(found=found),
         "## Two processes on the same sessions",
         _relay(done),
@@ -87,23 +102,23 @@ def main() -> int:
         "## Coverage",
         _coverage_table(covered),
         "## The acceptance list",
-        "Each row is as true as the tests that it names, which ran for this page, and the sections above.",
+        "A row is met if the tests that it names passed when this page was written, and the sections above agree.",
         _acceptance_table(rows),
-        report.targets_table(verdicts(parts)).replace("## Targets", "## Targets of the benchmark"),
+        report.targets_table(verdicts(parts)).replace("## Targets", "## Benchmark targets"),
     )
-    (ROOT / "docs" / "validation.md").write_text("\n\n".join(sections) + "\n")
+    (ROOT / "docs" / "evidence" / "validation.md").write_text("\n\n".join(sections) + "\n")
     published = publish.newest(RESULTS)
     missed = [row.asked for row, met in rows if not met]
     print(
-        "Written: docs/validation.md",
-        "and docs/performance.md." if published else "only: no whole run yet.",
+        "Written: docs/evidence/validation.md",
+        "and docs/performance.md." if published else "only: there is no complete benchmark run yet.",
         "Not met: " + "; ".join(missed) if missed else "Every row is met.",
     )
     return 1 if missed else 0
 
 
 def newest_results() -> tuple[Path, dict[str, Part]]:
-    """Return the newest results that have what is needed; they are made if there are none."""
+    """Return the newest results that have what is needed; run the benchmarks if there are none."""
     for path in sorted(RESULTS.glob("*.json"), reverse=True):
         parts = report.read(path)
         if {"store", "audit"} <= parts.keys():
@@ -129,7 +144,7 @@ def _relay(done: relay.Relay) -> str:
         kills=done.kills,
         rows=done.rows,
         mark=MARKS[not done.faults],
-        outcome="; ".join(done.faults) or "nothing was lost, doubled or different",
+        outcome="; ".join(done.faults) or "nothing was lost, duplicated or different",
     )
 
 
