@@ -51,10 +51,10 @@ def run(rig: Rig) -> Part:
         ],
         [
             f"{EVENTS:,} events of {EVENTS // (drain.SWITCHES + 2)} sessions; PostgreSQL with fsync on.",
-            "`drain, 4 × 1` is four worker processes of one thread each.",
-            "The floors store the same rows in the same table, COPY all of them in one transaction.",
-            "A drain also reads, checks and acknowledges them, and keeps sessions and totals.",
-            "To the row is until another connection sees it. The load is 16 connections to one web process.",
+            "`drain, 4 × 1` means four worker processes of one thread each.",
+            "The floors store the same rows in the same table; COPY stores all of them in one transaction.",
+            "A drain also reads, checks and acknowledges the events, and updates sessions and totals.",
+            "`commit to row` ends when another connection sees the row. The load is 16 connections to one web process.",
         ],
     )
 

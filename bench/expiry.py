@@ -29,7 +29,7 @@ def run(rig: Rig) -> Part:
             figure_of("lateness, 1,000 at once", "ms", [at_once]),
             value("all of 1,000 at once", "ms", max(at_once)),
         ],
-        ["Lateness is the commit's time by the server's clock less the deadline. One web process sweeps."],
+        ["Lateness is the time of the commit, by the server's clock, minus the deadline. One web process sweeps."],
     )
 
 

@@ -41,8 +41,8 @@ def run(rig: Rig) -> Part:
         "Fan-out",
         figures,
         [
-            "From the call of the switch, in another process, to the whole message; all clients on one web process.",
-            "The floor is a loop that sends the same bytes to as many sockets, from its first send on.",
+            "Time from the call of the switch, in another process, to the complete message; one web process.",
+            "The floor is a loop that sends the same bytes to as many sockets, measured from its first send.",
         ],
     )
 

@@ -59,8 +59,8 @@ def run(rig: Rig) -> Part:
         "Growth",
         figures,
         [
-            "Live sessions of two participants; calls go to 500 of them, chosen at random.",
-            "A sweep is a pass that finds nothing due. Memory is the server's, all of it, by session.",
+            "Live sessions of two participants; the calls go to 500 of them, chosen at random.",
+            "A sweep is a pass that finds nothing due. Memory is all memory of the server, divided by the sessions.",
         ],
     )
 

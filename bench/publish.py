@@ -53,14 +53,14 @@ def holds(parts: Mapping[str, Part]) -> str:
     switches = of("scripts", "switch, saturated", "calls/CPU s")
     requests, reads = (1e6 / of("rest", f"{name}, 64 × 1", "CPU µs") for name in ("switch", "GET"))
     rows = (
-        ("live sessions of two, for each GB of the store", 1e9 / memory, "all of the store's memory counted"),
+        ("live sessions of two participants, per GB of the store", 1e9 / memory, "including all of the store's memory"),
         ("switches a second, one core of the store", switches, "saturated"),
         ("reads a second, one core of the store", of("scripts", "get, saturated", "calls/CPU s"), "saturated"),
         ("REST switches a second, one web process", requests, "with a core of its own"),
         ("REST reads a second, one web process", reads, "with a core of its own"),
-        ("web processes whose REST switches fill the store's core", switches / requests, ""),
+        ("web processes whose REST switches saturate the store's core", switches / requests, ""),
         ("socket switches a second, one web process", of("sockets", "socket switch, 16 clients", "commands/s"), ""),
-        ("idle WebSockets, for each GB of a web process", 1e6 / of("fanout", "memory of a connection", "kB"), ""),
+        ("idle WebSockets, per GB of a web process", 1e6 / of("fanout", "memory of a connection", "kB"), ""),
         ("messages a second to clients, one web process", 3e9 / of("fanout", "last of 3,000 clients", "µs"), "fan-out"),
         ("events a second into PostgreSQL, one worker", of("audit", "drain, 1 × 4, to COPY", "events/s"), "fsync on"),
     )

@@ -49,8 +49,8 @@ def run(rig: Rig) -> Part:
         "REST",
         figures,
         [
-            f"{SESSIONS:,} live sessions, each request on another one; validation, metrics and logging on, no worker.",
-            "`GET, 64 × 2` is over 64 connections to 2 web processes, whose CPU is counted for each answer.",
+            f"{SESSIONS:,} live sessions, each request to the next one; validation, metrics and logging on, no worker.",
+            "`64 × 2` means 64 connections to 2 web processes. CPU µs is the CPU time of the web processes per answer.",
             "Client and servers share the machine's cores.",
         ],
     )

@@ -42,7 +42,7 @@ def run(rig: Rig) -> Part:
         [
             "Server time is `usec_per_call` of INFO commandstats, the mean of a block of calls: medians are of blocks.",
             "Memory of a session is that of its hash and its share of the deadlines and the list.",
-            "Events in the outbox and idempotency records are there for a while only.",
+            "Events stay in the outbox, and idempotency records in the store, for a limited time only.",
         ],
     )
 

@@ -49,5 +49,5 @@ def run(rig: Rig) -> Part:
                     ),
                 ]
     return Part(
-        title, figures, ["One web process; each client waits for its ACK, and is sent its own STATE_UPDATE too."]
+        title, figures, ["One web process; each client waits for its ACK, and receives its own STATE_UPDATE too."]
     )

@@ -35,7 +35,7 @@ def run(rig: Rig) -> Part:
             figure("script calls of the storm", "calls", reads),
         ],
         [
-            "From the first connect on to each client's STATE_SYNC, one web process.",
-            "The floor is one GET of each of 1,000 connections that are open already.",
+            "Time from the first connect to each client's STATE_SYNC; one web process.",
+            "The floor is one GET on each of 1,000 open connections.",
         ],
     )
