@@ -1,4 +1,4 @@
-"""`make bench`: runs the parts, and writes what they found to bench/results/."""
+"""`make bench`: runs the parts and writes their results to bench/results/."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTS = ("store", "scripts", "rest", "sockets", "fanout", "audit", "expiry", "gr
 
 
 def run(names: list[str]) -> dict[str, Part]:
-    """Run parts, one after another, on servers of their own; return what they found, by name."""
+    """Run parts one after another, on private servers; return their results by name."""
     directory = Path(tempfile.mkdtemp(prefix="syncapp-bench-"))
     found: dict[str, Part] = {}
     try:
@@ -40,7 +40,7 @@ def run(names: list[str]) -> dict[str, Part]:
 
 
 def main() -> int:
-    """Run what is asked for; return the exit code: 0 also when a target is missed."""
+    """Run the requested parts; return the exit code: 0 even if a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="part", help=f"one of {', '.join(PARTS)}; all by default")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where results go")
@@ -55,7 +55,7 @@ def main() -> int:
     paths = report.write(found, asked.out, load_before=before, took_s=time.monotonic() - began_s)
     print(report.summary(found, verdicts(found)))
     if publish.newest(asked.out):
-        print("docs/performance.md shows the newest whole run.")
+        print("docs/performance.md shows the newest complete run.")
     print("Written:", ", ".join(str(path) for path in paths))
     return 0
 

@@ -1,4 +1,4 @@
-"""The acceptance list of the seed document, row by row, each with the tests that show it in our terms."""
+"""The acceptance list of the seed document: each row with the tests that show that SyncApp meets it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the list: what it asked for, what that is here, and the tests (as pytest names them, without `tests/`).
+    """A row: what the list asked for, what SyncApp has, and the tests (as pytest names them, without `tests/`).
 
-    measured: a key of `validation.measured` that has to be true, too.
+    measured: a key of `validation.measured` that must be true, too.
     """
 
     asked: str
@@ -56,7 +56,7 @@ ROWS = (
     ),
     Row(
         "1.2 Redis Pub/Sub cross-instance communication",
-        "each commit published by its script; one subscription a session and process",
+        "each commit published by its script; one subscription per session and process",
         (
             "realtime/test_hub.py::test_a_watcher_is_told_the_state_and_then_every_commit_as_the_store_has_it",
             "realtime/test_hub.py::test_a_missed_message_is_noticed_at_the_next_and_repaired",
@@ -79,7 +79,7 @@ ROWS = (
     ),
     Row(
         "1.3 Connection pool working",
-        "one connection a worker thread, replaced when lost",
+        "one connection per worker thread, replaced when lost",
         (
             "postgres/test_database.py::test_a_lost_connection_is_replaced_by_the_next_transaction",
             "postgres/test_database.py::test_each_thread_has_a_connection_and_a_failed_transaction_leaves_it_clean",
@@ -109,7 +109,7 @@ ROWS = (
     ),
     Row(
         "1.4 Integration with RedisStateManager complete",
-        "one row for each acknowledged commit, whatever is killed",
+        "one row for each acknowledged commit, whatever process is killed",
         (
             "system/test_race.py::test_acknowledged_switches_are_versions_cycles_and_rows",
             "system/test_faults.py::test_a_killed_worker_neither_loses_nor_doubles_an_event",
@@ -132,7 +132,7 @@ ROWS = (
     Row("1.5 Test coverage validated (>80%)", "overall", measured="overall coverage"),
     Row(
         "1.5 Documentation complete",
-        "this page, docs/ and README, kept true by tests",
+        "this page, docs/ and README, which tests check",
         ("dev/test_make_run.py::test_make_help_lists_every_target",),
     ),
 )

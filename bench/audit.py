@@ -1,4 +1,4 @@
-"""The audit trail: events drained a second, against inserts and COPY; and the way from a commit to its row."""
+"""The audit trail: events drained a second, compared with inserts and COPY; time from a commit to its row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOAD_S = 12.0
 
 
 def run(rig: Rig) -> Part:
-    """Measure drains by turns with their floors, then latency of a worker, idle and under load."""
+    """Measure drains in turns with their floors, then the latency of a worker, idle and under load."""
     rig.flush()
     drain.commit(rig.settings, EVENTS)
     bench = drain.Bench(rig.settings)
@@ -79,7 +79,7 @@ def latencies(rig: Rig, connection: psycopg2.extensions.connection) -> tuple[lis
 
 
 class Probe:
-    """Makes a commit through a web process, and looks for its row."""
+    """Makes commits through a web process, and waits for their rows."""
 
     def __init__(
         self, connection: psycopg2.extensions.connection, port: int, session_id: str, generator: Generator
@@ -91,7 +91,7 @@ class Probe:
         self._version = 2  # created, started
 
     def measure(self, count: int, until_s: float = float("inf")) -> list[float]:
-        """Return ms from each commit's answer to its row."""
+        """Return the ms from each commit's answer to its row."""
         switch = [request("POST", f"/v1/sessions/{self._session_id}/switch")]
         found: list[float] = []
         with self._connection.cursor() as cursor:

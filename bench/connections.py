@@ -1,10 +1,10 @@
-"""What WebSockets cost: time to the first and the last client, memory of idle ones, commands against REST.
+"""What WebSockets cost: time to the first and the last client, memory of idle ones, commands compared with REST.
 
-    python -m bench.connections fanout --clients 1000       from a switch to each client, and a bare loop beside it
+    python -m bench.connections fanout --clients 1000       from a switch to each client, beside a bare loop
     python -m bench.connections idle --clients 5000         memory for each connection
     python -m bench.connections commands                    commands a second and their latency, over sockets and REST
 
-One web process and a private Valkey on this machine; clients share its cores. Only this machine is spoken to.
+Starts one web process and a private Valkey on this machine; clients share its cores. It connects to nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CHESS = {
 
 
 class Server:
-    """One web process, and how to talk to it."""
+    """One web process, and how to send it requests."""
 
     def __init__(self, web: Web) -> None:
         self.web = web
@@ -50,7 +50,7 @@ class Server:
         self.http = HTTPConnection(*self.address, timeout=30)
 
     def post(self, path: str, body: Any = None) -> Any:
-        """Send a request, and return what it is answered with."""
+        """Send a request, and return its answer."""
         self.http.request("POST", path, json.dumps(body or {}), {"Content-Type": "application/json"})
         answer = self.http.getresponse()
         text = answer.read()
@@ -58,13 +58,13 @@ class Server:
         return json.loads(text)["data"]
 
     def running(self) -> str:
-        """Make a session and start it; return its id."""
+        """Create a session and start it; return its id."""
         session_id: str = self.post("/v1/sessions", CHESS)["session_id"]
         self.post(f"/v1/sessions/{session_id}/start")
         return session_id
 
     def worker(self) -> psutil.Process:
-        """Return the process that serves."""
+        """Return the process that serves requests."""
         return psutil.Process(self.web.pid).children()[0]
 
 
@@ -95,7 +95,7 @@ def server(**env: str) -> Iterator[Server]:
 
 
 def opened(address: tuple[str, int], session_id: str) -> socket.socket:
-    """Return a WebSocket that has been told where it stands."""
+    """Return a WebSocket that has received its first messages."""
     client = socket.create_connection(address)
     key = base64.b64encode(os.urandom(16)).decode()
     client.sendall(
@@ -119,9 +119,9 @@ def frame(payload: bytes) -> bytes:
 
 
 def watch(address: tuple[str, int], session_id: str, count: int, pipe: Any) -> None:
-    """Open connections, and for each round report when the first and the last one had a whole frame.
+    """Open connections, and for each round report when the first and the last one had a complete frame.
 
-    session_id: empty for a bare loop that says how much is coming.
+    session_id: empty for a bare loop, which announces how much it sends.
     """
     selector = selectors.DefaultSelector()
     for _ in range(count):
@@ -173,7 +173,7 @@ def shown(name: str, found: list[tuple[float, float]]) -> float:
 
 
 def fanout(clients: int, repeats: int) -> None:
-    """Measure from a switch to the first and the last client, and a bare loop that writes as much."""
+    """Measure the time from a switch to the first and the last client, and a bare loop that writes as many bytes."""
     ours, theirs = multiprocessing.Pipe()
     with server() as found:
         session_id = found.running()
@@ -205,11 +205,11 @@ def fanout(clients: int, repeats: int) -> None:
     print(f"{expected} bytes each; the last WebSocket takes {last / bare:.2f} times as long as in a bare loop")
 
 
-# Idle ones.
+# Idle connections.
 
 
 def idle(clients: int) -> None:
-    """Measure the memory of connections on which nothing happens."""
+    """Measure the memory of idle connections."""
     with server() as found:
         session_id = found.running()
         opened(found.address, session_id)
@@ -239,7 +239,7 @@ def idle(clients: int) -> None:
 
 
 def play(address: tuple[str, int], session_id: str, over: str, until_s: float, out: list[float]) -> None:
-    """Send one command after the other, and note what each took."""
+    """Send one command after the other, and record the time of each."""
     if over == "rest":
         http = HTTPConnection(*address, timeout=30)
         headers = {"Content-Type": "application/json"}
@@ -259,7 +259,7 @@ def play(address: tuple[str, int], session_id: str, over: str, until_s: float, o
 
 
 def player(address: tuple[str, int], sessions: list[str], over: str, seconds: float, queue: Any) -> None:
-    """Play all sessions at once; put what each command took, in s."""
+    """Play all sessions at once; put the time of each command, in s."""
     outs: list[list[float]] = [[] for _ in sessions]
     until_s = time.monotonic() + seconds
     threads = [
@@ -274,7 +274,7 @@ def player(address: tuple[str, int], sessions: list[str], over: str, seconds: fl
 
 
 def commands(connections: int, seconds: float) -> None:
-    """Each connection plays its own session; the clients have a process of their own."""
+    """Measure commands: each connection plays its own session, and the clients are a separate process."""
     with server() as found:
         rates = {}
         for over in ("rest", "socket", "rest", "socket"):
@@ -296,7 +296,7 @@ def commands(connections: int, seconds: float) -> None:
 
 
 def main() -> None:
-    """Do what the command line asks for."""
+    """Run the command of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("fanout", "idle", "commands"))
     parser.add_argument("--clients", type=int, default=1000)

@@ -1,6 +1,6 @@
-"""A crowd: a process that holds many WebSockets, and notes when messages reach them.
+"""A crowd: a process that holds many WebSockets, and records when messages reach them.
 
-It reads frames just far enough to know that they are whole, so that thousands of clients fit into one process.
+It parses frames only far enough to know that they are complete, so that one process can hold thousands of clients.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LONGEST_S = 30.0
 
 @dataclass(slots=True)
 class Client:
-    """One socket, what of its input is not a whole frame yet, and the last frame."""
+    """One socket, its input that is not a complete frame yet, and its last frame."""
 
     socket: socket.socket
     buffer: bytes = b""
@@ -33,7 +33,7 @@ class Client:
     heard: list[tuple[int, bytes]] = field(default_factory=list)
 
     def take(self, data: bytes, at_ns: int) -> None:
-        """Take input; note each whole text frame."""
+        """Take input; record each complete text frame."""
         buffer = self.buffer + data
         if buffer.startswith(b"HTTP"):
             head = buffer.find(b"\r\n\r\n")
@@ -73,15 +73,15 @@ class Crowd:
         self._process.kill()
 
     def connect(self, port: int, session_ids: Sequence[str], *, bare: bool = False) -> list[int]:
-        """Open a socket for each session, all at once; return when each had its state, from the first connect on.
+        """Open a socket for each session, all at once; return when each had its state, counted from the first connect.
 
-        bare: to a server that says nothing by itself.
+        bare: to a server that sends nothing by itself.
         """
         found: list[int] = self._ask("connect", port, list(session_ids), bare)
         return found
 
     def arm(self) -> None:
-        """Forget what came; from now on what comes is noted."""
+        """Discard what was received; from now on messages are recorded."""
         self._ask("arm")
 
     def heard(self, mark: bytes) -> list[int]:
@@ -95,7 +95,7 @@ class Crowd:
         return found
 
     def commands(self, frames: Sequence[bytes], seconds: float) -> tuple[list[float], float]:
-        """Send each client's frame again and again, once its ACK is there; return latencies in µs, and how long (s)."""
+        """Send each client's frame again after each ACK; return latencies in µs, and the total time (s)."""
         found: tuple[list[float], float] = self._ask("commands", list(frames), seconds)
         return found
 
@@ -211,7 +211,7 @@ def _serve(pipe: Connection) -> None:
             return
         try:
             pipe.send(getattr(clients, name)(*arguments))
-        except Exception as error:  # noqa: BLE001 it is raised where it was asked for
+        except Exception as error:  # noqa: BLE001 the caller raises it
             pipe.send(error)
 
 

@@ -1,10 +1,10 @@
-"""How fast a backlog drains into PostgreSQL, beside a bare COPY of the same rows and inserts of one row each.
+"""How fast waiting events drain into PostgreSQL, beside a bare COPY of the same rows and inserts of one row each.
 
     python -m bench.drain [events] [--profile]
 
 Private servers with their default durability (fsync on). The events are real: commits of sessions of two, made by the
-store. Worker processes share the buckets as they do in production. Each way runs `ROUNDS` times, in turns, because
-other things run on a machine, too; the best of each counts.
+store. Worker processes share the buckets as they do in production. Each method runs `ROUNDS` times, in turns, because
+the machine may have other load; the best round of each counts.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TABLES = "sync_events, sync_sessions, sync_participants, sync_dead_letters"
 
 
 def commit(settings: Settings, events: int) -> None:
-    """Leave so many events in the outboxes: of sessions of two, that are switched 98 times each, in turns."""
+    """Leave so many events in the outboxes: of sessions of two participants, each switched 98 times, in turns."""
     store = SessionStore(connect(settings), settings)
     people = [{"participant_id": name, "total_time_ms": 86_400_000} for name in ("white", "black")]
     chess = {"sync_mode": "per_participant", "participants": people}
@@ -68,7 +68,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def work(settings: Settings, threads: int, buckets: Any, barrier: Any) -> None:
-    """Be a worker: drain buckets with several threads, until there is no further one."""
+    """Act as a worker: drain buckets with several threads until none is left."""
     collect_rarely()
     keys = Keyspace(settings.sync_buckets)
     client, database = connect(settings, decode=False), Database(settings.database_url)
@@ -91,7 +91,7 @@ def work(settings: Settings, threads: int, buckets: Any, barrier: Any) -> None:
 
 
 class Bench:
-    """The stores, and the ways of filling PostgreSQL."""
+    """The stores, and the methods of filling PostgreSQL."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -102,7 +102,7 @@ class Bench:
         self.run("SET syncapp.allow_changes = 'on'")
 
     def run(self, query: str, *arguments: Any) -> list[Any]:
-        """Run a statement, in a transaction of its own."""
+        """Run a statement in its own transaction."""
         with self.connection.cursor() as cursor:
             cursor.execute(query, arguments)
             return cursor.fetchall() if cursor.description else []
@@ -113,7 +113,7 @@ class Bench:
         self.run("CHECKPOINT")
 
     def saved(self) -> list[tuple[str, bytes]]:
-        """Take the streams as they are, to be drained again in each round."""
+        """Save the streams, so that each round can drain them again."""
         return [
             (key, self.client.dump(key) or b"")
             for key in map(self.keys.outbox, range(self.keys.buckets))
@@ -121,12 +121,12 @@ class Bench:
         ]
 
     def restore(self, saved: list[tuple[str, bytes]]) -> None:
-        """Put the streams back."""
+        """Restore the saved streams."""
         for key, value in saved:
             self.client.restore(key, 0, value, replace=True)
 
     def drain(self, workers: int, threads: int) -> float:
-        """Drain everything with worker processes of so many threads, ready to begin; return how long (s) it takes."""
+        """Drain everything with started worker processes of so many threads; return how long (s) it takes."""
         context = multiprocessing.get_context("spawn")
         buckets, barrier = context.Queue(), context.Barrier(workers + 1)
         for bucket in (*range(self.keys.buckets), *[None] * workers * threads):
@@ -164,7 +164,7 @@ class Bench:
 
 
 def compare(bench: Bench, saved: list[tuple[str, bytes]], events: int) -> tuple[dict[str, float], int]:
-    """Run each way once; return how long (s) it takes for so many events, and how many bytes a row has."""
+    """Run each method once; return the time (s) of each for so many events, and the bytes of a row."""
     took_s = {}
     for workers, threads in WORKERS:
         bench.empty()
@@ -180,7 +180,7 @@ def compare(bench: Bench, saved: list[tuple[str, bytes]], events: int) -> tuple[
 
 
 def profile(bench: Bench, saved: list[tuple[str, bytes]]) -> None:
-    """Print where the time of one thread goes."""
+    """Print a profile of one thread."""
     bench.empty()
     bench.restore(saved)
     outbox = Outbox(connect(bench.settings, decode=False), bench.keys)

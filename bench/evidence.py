@@ -1,4 +1,4 @@
-"""Evidence for the validation report: two processes at work, coverage, a look through the source, tests."""
+"""Evidence for the validation report: a run of two processes, coverage, a search of the source, tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHANGING = frozenset(
 
 
 def two_processes() -> relay.Relay:
-    """Let two processes take turns on servers of their own."""
+    """Let two processes take turns, on private servers."""
     directory = Path(tempfile.mkdtemp(prefix="syncapp-validate-"))
     try:
         with Rig(directory) as rig:
@@ -38,7 +38,7 @@ def two_processes() -> relay.Relay:
 
 
 def covered(components: Iterable[tuple[str, Sequence[str]]]) -> dict[str, float]:
-    """Return the percentages, by name, of the last whole run of the suite, which is run if there was none."""
+    """Return the coverage, by name, of the last complete run of the suite; run it if there is none."""
     data = ROOT / ".coverage"
     if not data.exists():
         print("No coverage yet: running the whole suite.", flush=True)
@@ -52,12 +52,12 @@ def _share(found: coverage.Coverage, include: Sequence[str]) -> float:
     try:
         with redirect_stdout(io.StringIO()):
             return found.report(include=[str(ROOT / each) for each in include], file=io.StringIO())
-    except coverage.exceptions.NoDataError:  # a run that had none of these
+    except coverage.exceptions.NoDataError:  # a run that covered none of these
         return 0.0
 
 
 def local_state() -> list[str]:
-    """Return what modules would keep between requests: `global` statements, module-level values that are changed."""
+    """Return the state that modules keep between requests: `global` statements, module-level values that change."""
     found: list[str] = []
     for path in sorted((ROOT / "syncapp").rglob("*.py")):
         tree = ast.parse(path.read_text())
@@ -112,6 +112,6 @@ def _passed(name: str, cases: Sequence[tuple[str, str, bool]]) -> bool:
 
 
 def goes_through(*command: str) -> bool:
-    """Tell whether a module of Python, run with these arguments, finds no fault."""
+    """Return whether `python -m` with these arguments succeeds."""
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, check=False)
     return done.returncode == 0

@@ -1,4 +1,4 @@
-"""Lateness of expiries: from the deadline to the commit, by the sweeper of a web process."""
+"""Lateness of expiries: time from the deadline to the sweeper's commit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(rig: Rig) -> Part:
 
 
 def expire(rig: Rig, after_ms: list[int]) -> list[float]:
-    """Start sessions whose deadlines are these times after a common instant; return how late each expired, in ms."""
+    """Start sessions with these deadlines after a common instant; return how late each expired, in ms."""
     ids = [rig.session() for _ in after_ms]
     deadlines_ms = [rig.store.get(each).found.clock(0)["deadline_ms"] for each in ids]
     common_ms = rig.store.time_ms() + AHEAD_MS

@@ -1,8 +1,8 @@
-"""How PostgreSQL carries out each statement of the history, over millions of rows: `python -m bench.explain`.
+"""How PostgreSQL executes each statement of the history, over millions of rows: `python -m bench.explain`.
 
-Fills a private PostgreSQL with sessions of a hundred events each, over six months and their partitions, and one of
-twenty thousand. Prints, for each statement, the time, what was scanned by which index, and how many partitions were
-left out; with `--plans` the plans themselves.
+Fills a private PostgreSQL with sessions of a hundred events each, over six months and their partitions, and one
+session of twenty thousand. Prints, for each statement, the time, what was scanned by which index, and how many
+partitions were skipped; with `--plans` also the plans.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def server() -> Iterator[Cursor]:
 
 
 def months(cursor: Cursor) -> list[tuple[int, int]]:
-    """Make the partitions of past months; return from and to (ms) of the last `MONTHS`, the present one among them."""
+    """Create the partitions of past months; return from and to (ms) of the last `MONTHS`, including the present one."""
     cursor.execute(
         "SELECT month, extract(epoch FROM month)::bigint * 1000,"
         " extract(epoch FROM month + interval '1 month')::bigint * 1000"
@@ -142,7 +142,7 @@ def fill(cursor: Cursor, rows: int) -> tuple[str, int]:
 
 
 def questions(cursor: Cursor, long_id: str, long_epoch: int) -> dict[str, tuple[str, Any]]:
-    """Return statements and their values by what they are asked for."""
+    """Return statements and their values, by the query they serve."""
     cursor.execute(
         "SELECT session_id::text, epoch, updated_at FROM sync_sessions ORDER BY epoch"
         " OFFSET (SELECT count(*) * 2 / 5 FROM sync_sessions) LIMIT 1"
@@ -205,7 +205,7 @@ def scans(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def told(plan: dict[str, Any], partitions: int) -> tuple[str, str]:
-    """Say how many of the log's partitions a plan scans, and by which indexes."""
+    """Describe how many partitions of the log a plan scans, and by which indexes."""
     found = list(scans(plan))
     events = {node["Relation Name"] for node in found if node.get("Relation Name", "").startswith("sync_events")}
     kinds = dict.fromkeys(
@@ -216,7 +216,7 @@ def told(plan: dict[str, Any], partitions: int) -> tuple[str, str]:
 
 
 def kind_of(index: str) -> str:
-    """Return an index's name without its partition's."""
+    """Return an index's name without that of its partition."""
     if index.startswith("sync_events_"):
         return (
             "primary key"
@@ -246,7 +246,7 @@ def main() -> None:
         )
         ((partitions, size),) = cursor.fetchall()
         print(f"{rows:,} rows in {partitions} partitions, {size}, filled in {time.monotonic() - began_s:.0f} s\n")
-        print("| question | ms | planned in | partitions | scans |\n| --- | --- | --- | --- | --- |")
+        print("| query | ms | planned in | partitions | scans |\n| --- | --- | --- | --- | --- |")
         for name, (statement, values) in questions(cursor, long_id, long_epoch).items():
             best = None
             for _ in range(3):  # the first one warms the cache

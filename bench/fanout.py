@@ -1,4 +1,4 @@
-"""Fan-out: from a switch to the first and the last client, against a bare loop that writes the same bytes."""
+"""Fan-out: from a switch to the first and the last client, compared with a bare loop that writes the same bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _context = multiprocessing.get_context("spawn")
 
 
 def run(rig: Rig) -> Part:
-    """Measure fan-out at each number of clients, floor and subject by turns, and memory of idle connections."""
+    """Measure fan-out at each number of clients, in turns with its floor, and memory of idle connections."""
     figures: list[Figure] = []
     with rig.web(1) as web:
         processes = psutil.Process(web.pid).children(recursive=True)
@@ -75,7 +75,7 @@ def fan_out(rig: Rig, size: int, session_id: str, crowd: Crowd, theirs: Crowd, w
 
 @contextmanager
 def bare_writer(size: int, crowd: Crowd) -> Iterator[Connection]:
-    """Start a process that writes to as many sockets as told; yield the pipe that takes bytes and gives its start."""
+    """Start a process that writes to so many sockets; yield the pipe that takes bytes and returns its start."""
     pipe, theirs = _context.Pipe()
     process = _context.Process(target=_write, args=(theirs, size), daemon=True)
     process.start()

@@ -1,4 +1,4 @@
-"""Figures: what was measured, beside its floor from the same run."""
+"""Figures: measured values, each with its floor from the same run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Rounds = list[list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured figure; ratio compares it with its floor round by round, so that noise hits both.
+    """A measured figure; ratio compares it with its floor round by round, so that noise affects both.
 
     low, high: the ratios of the middle half of the rounds. p99_ratio: of all samples together.
     """
@@ -35,7 +35,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one part of the benchmark found; notes are sentences for the report."""
+    """The results of one part of the benchmark; notes are sentences for the report."""
 
     title: str
     figures: list[Figure] = field(default_factory=list)
@@ -76,12 +76,12 @@ def value(name: str, unit: str, number: float, floor: tuple[str, float] | None =
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the smallest sample that at least this share of all, in order, does not exceed."""
+    """Return a percentile: the smallest sample that at least this share of all samples does not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def interleave(subjects: Mapping[str, Callable[[], Iterable[float]]], rounds: int) -> dict[str, Rounds]:
-    """Return samples by name; in each round every subject has its turn, in an order that alternates."""
+    """Return samples by name; each round measures every subject once, in alternating order."""
     found: dict[str, Rounds] = {name: [] for name in subjects}
     names = list(subjects)
     for number in range(rounds):

@@ -1,4 +1,4 @@
-"""The floor of REST: a Flask route with one EVALSHA, for the same gunicorn settings."""
+"""The floor of REST: a Flask route with one EVALSHA, under the same gunicorn settings."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ client.close()
 
 @app.route("/bare/<name>", methods=["GET", "POST"])
 def bare(name: str) -> str:
-    """Answer with what the script replied."""
+    """Answer with the script's reply."""
     reply: list[bytes] = client.evalsha(sha, 1, name, "x")
     return reply[1].decode()
 
 
 @app.get("/ready")
 def ready() -> str:
-    """Tell that it runs."""
+    """Report that the app is running."""
     return "ok"

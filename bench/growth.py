@@ -33,7 +33,7 @@ def run(rig: Rig) -> Part:
         used = int(rig.redis.info("memory")["used_memory"])
         some = random.Random(size).sample(ids, 500)
         for each in some:
-            rig.store.switch(each)  # as a session is that is played
+            rig.store.switch(each)  # as in a session that is played
         rest(rig)
         found = measured(rig, some, sweeper)
         bare = ("EVALSHA, redis-py", found["bare"])
@@ -44,7 +44,7 @@ def run(rig: Rig) -> Part:
     least, most = by_size[SIZES[0]], by_size[SIZES[-1]]
     sweeps = {each.name: each.median for each in figures if each.name.startswith("sweep")}
     first, last = f"{SIZES[0]:,}", f"{SIZES[-1]:,}"
-    # Medians of rounds that were hardly disturbed: the sizes can't be measured by turns.
+    # Medians of the least disturbed rounds: the sizes can't be measured in turns.
     figures.append(value(f"switch, {last} to {first} sessions", "×", most[ROUNDS // 4] / least[ROUNDS // 4]))
     figures.append(
         value(
@@ -66,7 +66,7 @@ def run(rig: Rig) -> Part:
 
 
 def measured(rig: Rig, ids: list[str], sweeper: Sweeper) -> dict[str, Rounds]:
-    """Return the round trips of calls to these sessions, and passes of a sweeper, by turns with the floor."""
+    """Return the round trips of calls to these sessions, and passes of a sweeper, in turns with the floor."""
     sha = rig.redis.script_load(BARE)
     pick = cycle(ids).__next__
     return interleave(
@@ -81,14 +81,14 @@ def measured(rig: Rig, ids: list[str], sweeper: Sweeper) -> dict[str, Rounds]:
 
 
 def rest(rig: Rig) -> None:
-    """Wait until the server has rewritten its file, which so many new keys at once make it do: that takes a core."""
+    """Wait until the server has rewritten its file: so many new keys at once trigger that, and it uses a core."""
     names = ("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
     while any(int(rig.redis.info("persistence")[name]) for name in names):
         time.sleep(0.2)
 
 
 def clones(rig: Rig, count: int) -> list[str]:
-    """Make running sessions by copying one: as many as are asked for in reasonable time."""
+    """Make many running sessions by copying one, which is much faster than creating each."""
     original = rig.session()
     key = rig.keys.session(original)
     dumped: Any = rig.redis.dump(key)

@@ -1,6 +1,6 @@
-"""A load generator: a process of its own that sends precomputed bytes over kept connections.
+"""A load generator: a separate process that sends precomputed bytes over persistent connections.
 
-It costs about a hundredth of a millisecond a request, so that on two cores the server is what is measured.
+It costs about 10 µs a request, so that on two cores the server is the bottleneck.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _context = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a burst of requests came to: latencies in µs, how long it took, and how many answers were no success."""
+    """The result of a burst of requests: latencies in µs, duration, and how many answers were not a success."""
 
     latencies_us: list[float]
     took_s: float
@@ -46,14 +46,14 @@ class Generator:
         self._process.kill()
 
     def load(self, port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
-        """Send requests over connections that wait for each answer, for a while."""
+        """Send requests for a while, over connections that wait for each answer."""
         self._pipe.send((port, list(requests), connections, seconds))
         load: Load = self._pipe.recv()
         return load
 
 
 def request(method: str, path: str, headers: str = "") -> bytes:
-    """Return the bytes of a request without a body; headers end in a line break each."""
+    """Return the bytes of a request without a body; each header ends in a line break."""
     return f"{method} {path} HTTP/1.1\r\nHost: bench\r\n{headers}\r\n".encode()
 
 
@@ -67,7 +67,7 @@ def _serve(pipe: Connection) -> None:
 
 
 def _drive(port: int, requests: list[bytes], connections: int, seconds: float) -> Load:
-    """Keep every connection busy until the time is up, then take the answers that are on their way."""
+    """Keep every connection busy until the time is up, then read the outstanding answers."""
     sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
     poll = select.epoll()
     by_number = {each.fileno(): each for each in sockets}
@@ -114,7 +114,7 @@ def _drive(port: int, requests: list[bytes], connections: int, seconds: float) -
 
 
 def _is_whole(buffer: bytes) -> bool:
-    """Tell whether an answer with a Content-Length is complete."""
+    """Return whether an answer with a Content-Length is complete."""
     head = buffer.find(b"\r\n\r\n")
     if head < 0:
         return False

@@ -1,4 +1,4 @@
-"""Plots of a result, one PNG a question."""
+"""Plots of a result, one PNG each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from bench.figures import Figure, Part
 
 _WIDTH, _HEIGHT, _DPI = 7.0, 4.0, 110
 Curve = tuple[str, Sequence[float], Sequence[float]]
-"""A name, and its points' x and y."""
+"""A name, and the x and y of its points."""
 
 
 def draw(parts: Mapping[str, Part], stem: Path) -> list[Path]:
-    """Draw what the parts allow; return the files. None are drawn without matplotlib."""
+    """Draw the plots of the parts that were run; return the files. Without matplotlib there are none."""
     try:
         import matplotlib as mpl
     except ImportError:

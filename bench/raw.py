@@ -17,7 +17,7 @@ def packed(*command: str | int) -> bytes:
 
 
 class Raw:
-    """A blocking socket to Redis with hiredis on it: nothing could be cheaper from Python."""
+    """A blocking socket to Redis with hiredis on it: the cheapest client that Python allows."""
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
@@ -31,7 +31,7 @@ class Raw:
         return self.next()
 
     def send(self, commands: bytes) -> None:
-        """Send packed commands; their replies are to be taken one by one."""
+        """Send packed commands; read their replies one by one with `next`."""
         self._socket.sendall(commands)
 
     def next(self) -> Any:

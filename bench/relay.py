@@ -1,4 +1,4 @@
-"""Two web processes that take turns on the same sessions, die and come back."""
+"""Two web processes that take turns on the same sessions, are killed and restart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TURNS = 60
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """What came of it: faults is empty when nothing was lost, doubled or different."""
+    """The outcome: faults is empty if nothing was lost, duplicated or different."""
 
     acknowledged: int
     kills: int
@@ -33,7 +33,7 @@ class Relay:
 
 
 def run(rig: Rig) -> Relay:
-    """Switch sessions by turns through two processes, one of which is killed each third of the way."""
+    """Switch sessions in turns through two processes; one of them is killed after each third of the way."""
     sessions = [rig.session() for _ in range(SESSIONS)]
     acknowledged = dict.fromkeys(sessions, 0)
     kills = 0
@@ -48,7 +48,7 @@ def run(rig: Rig) -> Relay:
             if turn in (TURNS // 3, 2 * TURNS // 3):
                 kills += 1
                 here.kill()
-                here = webs[(turn + 1) % 2]  # the other goes on alone, where this one was
+                here = webs[(turn + 1) % 2]  # the other continues alone in its place
             for session_id in sessions:
                 status, _ = _ask(here, "POST", f"/v1/sessions/{session_id}/switch")
                 acknowledged[session_id] += status == 200
@@ -63,7 +63,7 @@ def run(rig: Rig) -> Relay:
 
 
 def differences(webs: Sequence[Web], acknowledged: Mapping[str, int]) -> list[str]:
-    """Return what two processes show otherwise than each other, or than was acknowledged."""
+    """Return where two processes differ from each other, or from what was acknowledged."""
     found: list[str] = []
     for session_id, count in acknowledged.items():
         answers = [_ask(web, "GET", f"/v1/sessions/{session_id}")[1]["data"] for web in webs]
@@ -92,7 +92,7 @@ def _ask(web: Web, method: str, path: str) -> tuple[int, dict[str, dict[str, obj
 
 
 def _rows(rig: Rig, sessions: list[str], wanted: int) -> int:
-    """Wait until as many events are stored as were committed, a while at most; return how many are."""
+    """Wait, for a limited time, until as many events are stored as were committed; return how many are."""
     end_s = time.monotonic() + 20
     with closing(psycopg2.connect(rig.servers.database_url)) as database, database.cursor() as cursor:
         while True:

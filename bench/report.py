@@ -18,7 +18,7 @@ from bench.targets import Verdict, verdicts
 
 
 def write(parts: Mapping[str, Part], folder: Path, *, load_before: tuple[float, ...], took_s: float) -> list[Path]:
-    """Write what was found under the time of day; return the files."""
+    """Write results to files named by the time; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
     stem = f"{now:%Y-%m-%d-%H%M%S}"
@@ -46,7 +46,7 @@ def read(path: Path) -> dict[str, Part]:
 
 
 def machine() -> dict[str, object]:
-    """Return what the figures were measured on."""
+    """Return a description of the machine."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
@@ -57,7 +57,7 @@ def machine() -> dict[str, object]:
 
 
 def about(document: Mapping[str, object]) -> str:
-    """Return a sentence on machine and run."""
+    """Return a sentence about machine and run."""
     on: Mapping[str, object] = document["machine"]  # type: ignore[assignment]  # JSON of ours
     return (
         f"Measured at {document['at']} in {document['took_s']} s on {on['cpu']}, {on['cores']} cores, "
@@ -77,7 +77,7 @@ def targets_table(found: Iterable[Verdict]) -> str:
 
 
 def summary(parts: Mapping[str, Part], found: Iterable[Verdict]) -> str:
-    """Return what a terminal is shown."""
+    """Return the summary for a terminal."""
     lines: list[str] = []
     for part in parts.values():
         lines += ["", part.title, *map(_line, part.figures)]

@@ -1,4 +1,4 @@
-"""REST `GET` and `switch`, against a bare Flask route with one EVALSHA under the same gunicorn settings."""
+"""REST `GET` and `switch`, compared with a bare Flask route with one EVALSHA under the same gunicorn settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADERS = "Accept: application/json\r\nUser-Agent: bench\r\n"
 
 
 def run(rig: Rig) -> Part:
-    """Measure requests a second, latency and CPU a request, floor and subject by turns."""
+    """Measure requests a second, latency and CPU per request, in turns with the floor."""
     sessions = [rig.session() for _ in range(SESSIONS)]
     requests = {
         "bare route": [request("POST", f"/bare/{each}", HEADERS) for each in sessions],
@@ -57,7 +57,7 @@ def run(rig: Rig) -> Part:
 
 
 def burst(rig: Rig, generator: Generator, web: Web, requests: Sequence[bytes], connections: int) -> tuple[Load, float]:
-    """Load a server for a moment; return what came of it, and µs of CPU an answer."""
+    """Load a server for a moment; return the result, and µs of CPU per answer."""
     tree = psutil.Process(web.pid).children(recursive=True)
     before = cpu_s(tree)
     load = generator.load(web.port, requests, connections, SECONDS)

@@ -1,4 +1,4 @@
-"""The rig: private servers of one run, and the processes that parts ask for."""
+"""The rig: private servers of one run, and the processes that its parts need."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BARE = "return {'ok', ARGV[1]}"
 
 
 class Rig:
-    """Servers of their own, as `make run` starts them, for one run of the benchmark; a context manager."""
+    """Private servers, as `make run` starts them, for one run of the benchmark; a context manager."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -57,7 +57,7 @@ class Rig:
         return psutil.Process(self.servers.valkey.pid)
 
     def new_store(self) -> SessionStore:
-        """Return a store with connections and a memory of its own."""
+        """Return a store with its own connections and cache."""
         return SessionStore(connect(self.settings), self.settings)
 
     def flush(self) -> None:
@@ -65,7 +65,7 @@ class Rig:
         self.redis.flushdb()
 
     def session(self, participants: int = 2, *, start: bool = True, **fields: object) -> str:
-        """Make a running session with a day for each participant; return its id."""
+        """Create and start a session with a day for each participant; return its id."""
         made = self.create(participants, **fields).found.session_id
         if start:
             self.store.start(made)
@@ -76,7 +76,7 @@ class Rig:
         return self.store.create(new_session(participants, **fields))
 
     def memory(self, key: str) -> int:
-        """Return the bytes a key takes, all of its elements counted; 0 when there is none."""
+        """Return the bytes of a key with all its elements; 0 if there is none."""
         return self.redis.memory_usage(key, samples=0) or 0
 
     def outbox(self) -> Iterator[tuple[int, bytes]]:
@@ -87,7 +87,7 @@ class Rig:
                 yield int(stream_id.split(b"-")[0]), fields[b"message"]
 
     def forget_outbox(self) -> None:
-        """Throw the outboxes away: parts without a worker do not measure a server that fills up."""
+        """Delete the outboxes: parts without a worker must not measure a server that fills up."""
         self.redis.delete(*(self.keys.outbox(bucket) for bucket in range(self.settings.sync_buckets)))
 
     @contextmanager
@@ -123,7 +123,7 @@ class Rig:
 
 
 def new_session(participants: int = 2, **fields: object) -> CreateSession:
-    """Return what makes a session with a day for each participant, unless told otherwise."""
+    """Return a create request with a day for each participant, unless other fields are given."""
     people = [{"participant_id": f"p{place}", "total_time_ms": 86_400_000} for place in range(participants)]
     return CreateSession.parse({"sync_mode": "per_participant", "increment_ms": 1000, "participants": people} | fields)
 

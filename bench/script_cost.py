@@ -1,14 +1,14 @@
-"""What each command costs the server, at 2, 10, 100 and 1,000 participants, in every mode.
+"""The server time of each command, at 2, 10, 100 and 1,000 participants, in every mode.
 
     .venv/bin/python -m bench.script_cost [mode ...]
 
 Starts a private Valkey. A number is the lower quartile of the time in µs that the server spent in one call of
-the script, as `INFO commandstats` has it: no network, no Python. The clock is set, so that a timeout can be had
-when it is wanted; one GET takes the place of TIME. Calls come from a process that knows the session, as they
-mostly do; `get, unknown` comes from one that does not, and is sent all of it.
+the script, from `INFO commandstats`: no network, no Python. The clock is set, so that timeouts happen when they
+are needed; one GET replaces TIME. Calls come from a process that has the session in its cache, as they
+mostly do; `get, unknown` comes from one that has not, and receives the whole session.
 
 `create` writes every participant. `complete`, `cancel` and the timeout that ends a session store the whole state
-with their event. A group's timeout marks its members. The rest is to be flat.
+with their event. A group's timeout marks its members. The others should not depend on the number of participants.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def body(mode: str, count: int) -> dict[str, Any]:
 
 
 class Bench:
-    """Sessions of a mode and size; `session` is the present one, `lasting` one that many commands are sent to."""
+    """Sessions of a mode and size; `session` is the current one, `lasting` one that receives many commands."""
 
     def __init__(self, client: redis_py.Redis, url: str, mode: str, count: int) -> None:
         self.client, self.url = client, url
@@ -68,7 +68,7 @@ class Bench:
         self.lasting = self.session
 
     def new_store(self) -> SessionStore:
-        """Return a store that knows no session."""
+        """Return a store with an empty cache."""
         settings = Settings(redis_url=self.url)
         return SessionStore(connect(settings), settings, partials=CLOCK)
 
@@ -78,30 +78,30 @@ class Bench:
         self.client.set("bench:now_ms", self.now_ms)
 
     def create(self, **more: Any) -> None:
-        """Make another session."""
+        """Create another session."""
         self.session = self.store.create(CreateSession.parse(self.body | more)).found.session_id
 
     def run(self, **more: Any) -> None:
-        """Make another session, and start it."""
+        """Create another session and start it."""
         self.create(**more)
         self.store.start(self.session)
 
     def rest(self) -> None:
-        """Make another session, start it, and pause it."""
+        """Create another session, start it and pause it."""
         self.run()
         self.store.pause(self.session)
 
     def due(self, after_ms: int = 60_000, **more: Any) -> None:
-        """Make another session, and let so much time pass after its start."""
+        """Create and start another session, and let so much time pass."""
         self.run(**more)
         if self.body["sync_mode"] == "per_group":  # a group's budget is the sum of its members'
             after_ms = self.store.get(self.session).found.groups[0].time_remaining_ms - 60_000 + after_ms
         self.pass_ms(after_ms)
 
     def spent_us(self, made: Callable[[], object] | None, call: Callable[[], object]) -> list[int]:
-        """Return the server's time for each of some calls, in µs: each on a session of its own, if `made` makes one.
+        """Return the server's time for each of some calls, in µs: each on its own session if `made` makes one.
 
-        What makes the sessions does not count, nor does taking its garbage away.
+        Creating the sessions does not count, nor does collecting the garbage of it.
         """
         sessions, start_ms = [], self.now_ms
         for _ in range(CALLS if made else 0):
@@ -121,7 +121,7 @@ class Bench:
         return spent
 
     def steps(self) -> dict[str, tuple[Callable[[], object] | None, Callable[[], object]]]:
-        """Return what makes a session for each command, or None for the lasting one, and the command."""
+        """Return, for each command, what makes its session (None for the lasting one), and the command."""
         store, last = self.store, self.body["participants"][-1]["participant_id"]
 
         def times_out(action: str) -> Callable[[], None]:
@@ -169,7 +169,7 @@ def main() -> None:
                     print(f"\n{mode:22}" + "".join(f"{count:8,}" for count in COUNTS))
                     for name in benches[0].steps():
                         spent: list[list[int]] = [[] for _ in COUNTS]
-                        for _ in range(ROUNDS):  # in turn, so that other load of the machine meets all alike
+                        for _ in range(ROUNDS):  # in turns, so that other load of the machine affects all equally
                             for bench, found in zip(benches, spent, strict=True):
                                 found.extend(bench.spent_us(*bench.steps()[name]))
                         costs = [statistics.quantiles(found)[0] for found in spent]

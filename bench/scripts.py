@@ -1,4 +1,4 @@
-"""What scripts cost the server: its own time for each, its rate when saturated, and memory."""
+"""What scripts cost the server: its time for each, its rate when saturated, and memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(rig: Rig) -> Part:
 
 
 class Calls:
-    """Packed calls of scripts on one session, the way the store makes them."""
+    """Packed calls of scripts on one session, as the store makes them."""
 
     def __init__(self, rig: Rig, participants: int) -> None:
         self._rig = rig
@@ -61,7 +61,7 @@ class Calls:
         self._number = 0
 
     def packed(self, name: str, *args: str, key: bool = False) -> bytes:
-        """Return a call's bytes; key: with a new idempotency key."""
+        """Return the bytes of a call; key: with a new idempotency key."""
         keys, fingerprint = list(self.keys), ""
         if key:
             self._number += 1
@@ -71,7 +71,7 @@ class Calls:
         return packed("EVALSHA", self._hashes[f"{name}_session"], len(keys), *keys, *head, *args)
 
     def learn(self, reply: list[Any]) -> None:
-        """Name from now on what a reply has told, as the store does."""
+        """Remember what a reply contained and name it in later calls, as the store does."""
         tags = reply[2][3]
         if tags:
             self._known = (self._known[0], tags.decode())
@@ -97,7 +97,7 @@ def server_times(rig: Rig, participants: int) -> dict[str, Rounds]:
         },
         ROUNDS,
     )
-    # By itself: its record is the whole state, and whoever comes next would pay for the garbage.
+    # By itself: otherwise the next subject would pay for its garbage.
     found |= interleave({"switch, idempotency key": time_of(lambda: calls.packed("switch", "", "", key=True))}, ROUNDS)
     raw.close()
     rig.forget_outbox()
@@ -105,7 +105,7 @@ def server_times(rig: Rig, participants: int) -> dict[str, Rounds]:
 
 
 def saturated(rig: Rig) -> list[Figure]:
-    """Return how many scripts a second the server runs when it never waits for anybody."""
+    """Return how many scripts a second the server runs when it never waits for a client."""
     calls = [Calls(rig, 2) for _ in range(100)]
     bare = packed("EVALSHA", rig.redis.script_load(BARE), 1, "k", "x")
     raw = Raw(rig.settings.redis_url)
@@ -162,7 +162,7 @@ def memory(rig: Rig, count: int = 500) -> list[Figure]:
 
 
 def _server_time(rig: Rig, raw: Raw, call: Callable[[], bytes], learn: Callable[[list[Any]], None]) -> float:
-    """Return the mean server time of a block of calls, in µs; learn is told each reply."""
+    """Return the mean server time of a block of calls, in µs; `learn` receives each reply."""
     rig.redis.config_resetstat()
     for _ in range(CALLS):
         learn(raw.call(call()))

@@ -1,4 +1,4 @@
-"""Commands over WebSockets: latency and rate, against REST on one process."""
+"""Commands over WebSockets: latency and rate, compared with REST on one process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECONDS = 1.5
 
 
 def run(rig: Rig) -> Part:
-    """Measure switches over sockets and over REST by turns, each client on a session of its own."""
+    """Measure switches over sockets and over REST in turns, each client on its own session."""
     title = "Commands over WebSockets"
     figures = []
     with rig.web(1, WS_MESSAGES_PER_S="100000", WS_MESSAGES_BURST="100000") as web, Generator() as generator:

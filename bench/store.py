@@ -1,4 +1,4 @@
-"""Store operations, against a bare EVALSHA through redis-py and over a raw socket."""
+"""Store operations, compared with a bare EVALSHA through redis-py and over a raw socket."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _context = multiprocessing.get_context("spawn")
 
 
 def run(rig: Rig) -> Part:
-    """Measure each operation's round trip, and the way from a commit to a subscriber."""
+    """Measure each operation's round trip, and the time from a commit to a subscriber."""
     sessions = [rig.session() for _ in range(1000)]  # not an empty server
     mine = sessions[0]
     store, client = rig.store, rig.redis
@@ -67,7 +67,7 @@ def run(rig: Rig) -> Part:
 
 
 def publish_to_receive(rig: Rig, session_id: str) -> tuple[Rounds, Rounds]:
-    """Return the ways from the call of PUBLISH, and of a switch, to another process that is subscribed."""
+    """Return the times from the call of PUBLISH, and of a switch, to a subscriber in another process."""
     channel = rig.keys.channel(session_id)
     message = b"x" * 600
     published: Rounds = []
@@ -80,7 +80,7 @@ def publish_to_receive(rig: Rig, session_id: str) -> tuple[Rounds, Rounds]:
 
 
 class Subscriber:
-    """A process that notes when messages arrive; a context manager."""
+    """A process that records when messages arrive; a context manager."""
 
     def __init__(self, url: str, channel: str) -> None:
         self._pipe, theirs = _context.Pipe()
@@ -97,7 +97,7 @@ class Subscriber:
         self._process.kill()
 
     def measure(self, publish: Any, count: int) -> list[float]:
-        """Publish a number of times, one at a time; return the ways in µs."""
+        """Publish a number of times, one at a time; return the times in µs."""
         sent: list[int] = []
         self._pipe.send(count)
         for _ in range(count):

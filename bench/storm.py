@@ -12,7 +12,7 @@ ROUNDS = 4
 
 
 def run(rig: Rig) -> Part:
-    """Measure until each has its state, what Redis was asked, and GETs of as many clients beside it."""
+    """Measure the time until each has its state, the calls to Redis, and GETs of as many clients for comparison."""
     states: Rounds = []
     gets: Rounds = []
     reads: Rounds = []

@@ -1,4 +1,4 @@
-"""What the figures are to be: a table that the runner and the reports compare them with."""
+"""Targets: a table of bounds that the runner and the reports compare figures with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.figures import Figure, Part
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound on one property of a figure; `least` tells that it is a lower one."""
+    """A bound on one property of a figure; `least` marks a lower bound."""
 
     part: str
     figure: str
@@ -24,7 +24,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A target beside what was measured; measured is None when that could not be."""
+    """A target and the measured value; measured is None if it could not be measured."""
 
     target: Target
     measured: float | None
@@ -96,7 +96,7 @@ TARGETS = (
 
 
 def verdicts(parts: Mapping[str, Part]) -> list[Verdict]:
-    """Return every target of the parts that were run, beside what was measured."""
+    """Return every target of the parts that were run, with the measured value."""
     return [
         Verdict(target, _measured(parts[target.part].figures, target)) for target in TARGETS if target.part in parts
     ]
