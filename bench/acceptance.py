@@ -28,8 +28,11 @@ ROWS = (
     Row("1.1 ESLint and Prettier configured", "ruff checks and formats", measured="lint"),
     Row(
         "1.1 Project structure created",
-        "layers and imports that a test enforces",
-        ("test_architecture.py::test_imports_point_down", "test_architecture.py::test_frameworks_stay_at_the_edges"),
+        "packages, and a table of imports between them that a test enforces",
+        (
+            "test_architecture.py::test_imports_go_in_the_direction_of_the_table",
+            "test_architecture.py::test_frameworks_stay_where_they_belong",
+        ),
     ),
     Row(
         "1.1 `.env.example` with all config variables",
