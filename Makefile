@@ -68,7 +68,7 @@ bench: $(INSTALLED) ## Measure everything, 8 minutes, into bench/results/ (ONLY=
 	|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@$(BIN)/python -m bench $(ONLY)
 
-validate: $(INSTALLED) ## Write docs/validation.md: newest results, a run of two processes, coverage, tests
+validate: $(INSTALLED) ## Write docs/evidence/validation.md: newest results, a run of two processes, coverage, tests
 	@$(BIN)/python -m bench.validation
 
 chaos: $(INSTALLED) ## Kill everything at random under 20,000 commits, about 10 minutes, and compare (ARGS="--seed 7")

@@ -315,7 +315,7 @@ def test_the_procfile_names_every_process_type() -> None:
 
 
 def test_every_requirement_is_pinned() -> None:
-    for name in ("requirements.txt", "requirements-runner.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt"):
         for line in (ROOT / name).read_text().splitlines():
             assert re.fullmatch(r"#.*|-r requirements\.txt|[\w.-]+(\[\w+\])?==[\w.]+(; .+)?|", line), line
 
