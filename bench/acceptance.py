@@ -44,9 +44,9 @@ ROWS = (
         "`SessionStore`: create, get, seven commands, update, delete",
         (
             "store/test_sessions.py::test_a_new_session_is_pending_at_version_1_and_its_epoch_is_its_instant",
-            "store/test_sessions.py::test_metadata_takes_merge_patches_in_any_status",
+            "store/test_metadata.py::test_metadata_takes_merge_patches_in_any_status",
             "store/test_sessions.py::test_delete_is_final_and_a_new_session_of_this_id_has_a_later_epoch",
-            "api/test_api.py::test_a_game_from_start_to_finish",
+            "api/test_sessions.py::test_a_game_from_start_to_finish",
         ),
     ),
     Row(
@@ -71,8 +71,8 @@ ROWS = (
         "1.3 Migrations run successfully",
         "plain SQL files, in order, once, under a lock",
         (
-            "postgres/test_database.py::test_upgrade_applies_every_file_in_order_and_then_nothing",
-            "postgres/test_database.py::test_two_upgrades_at_once_apply_each_file_once",
+            "postgres/test_migrations.py::test_upgrade_applies_every_file_in_order_and_then_nothing",
+            "postgres/test_migrations.py::test_two_upgrades_at_once_apply_each_file_once",
         ),
     ),
     Row(
@@ -90,15 +90,15 @@ ROWS = (
     ),
     Row(
         "1.3 Integration tests created (14)",
-        "every test of `postgres/test_database.py` and `audit/test_log.py` on a real PostgreSQL",
-        ("postgres/test_database.py",),
+        "every test of `tests/postgres` and `tests/audit/test_log.py` on a real PostgreSQL",
+        ("postgres",),
     ),
     Row(
         "1.4 BullMQ queue processing jobs",
         "outbox streams, drained by Huey tasks",
         (
-            "test_tasks.py::test_when_all_is_well_an_event_is_stored_without_waiting_for_a_sweep",
-            "test_tasks.py::test_a_drain_moves_everything_in_batches_and_leaves_an_empty_stream",
+            "system/test_workers.py::test_when_all_is_well_an_event_is_stored_without_waiting_for_a_sweep",
+            "audit/test_drain.py::test_a_drain_moves_everything_in_batches_and_leaves_an_empty_stream",
         ),
     ),
     Row(
@@ -107,7 +107,7 @@ ROWS = (
         (
             "test_tasks.py::test_while_a_retry_waits_nudges_leave_its_bucket_alone",
             "test_tasks.py::test_the_last_retry_is_told_at_critical_and_the_sweep_begins_anew",
-            "test_tasks.py::test_events_of_an_outage_of_postgresql_all_arrive_after_it",
+            "system/test_workers.py::test_events_of_an_outage_of_postgresql_all_arrive_after_it",
         ),
     ),
     Row(

@@ -107,7 +107,11 @@ def run_tests(rows: Iterable[Row]) -> dict[str, bool]:
 def _passed(name: str, cases: Sequence[tuple[str, str, bool]]) -> bool:
     path, _, test = name.partition("::")
     module = "tests." + path.removesuffix(".py").replace("/", ".")
-    mine = [ok for where, called, ok in cases if where == module and (not test or called.split("[")[0] == test)]
+    mine = [
+        ok
+        for where, called, ok in cases
+        if f"{where}.".startswith(f"{module}.") and (not test or called.split("[")[0] == test)
+    ]
     return bool(mine) and all(mine)
 
 

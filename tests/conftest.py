@@ -6,26 +6,36 @@ A server that cannot start fails the tests that need it: none is skipped for tha
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
-import re
-import secrets
 import shutil
+import sys
 import tempfile
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlencode
 
 import psycopg2
 import pytest
 import redis as redis_py
+from flask import Flask
+from flask.testing import FlaskClient
+from websockets.sync.client import connect
 
-from syncapp.dev.processes import Process, end_leftovers, free_port
-from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
+from syncapp import create_app
+from syncapp.audit.log import AuditLog
+from syncapp.dev.processes import end_leftovers
 from syncapp.dev.servers import Postgres, Servers, Valkey
-
-Redis = redis_py.Redis
+from syncapp.postgres.database import Database, upgrade
+from syncapp.store.sessions import SessionStore
+from tests.support.cluster import FAST_POSTGRES, Cluster, MakeCluster, _borrowed_redis, scratch_database
+from tests.support.store import PARTIALS, SetClock, make_store, settings
+from tests.support.types import Db, Redis
+from tests.support.web_clients import Api, Client, OpenWebSocket, errors_in
 
 LONGEST = {
     "dev/test_make_run",
@@ -37,10 +47,6 @@ LONGEST = {
     "store/test_full_store",
     "test_connection_limits",
 }
-
-# Killing the server still loses nothing: only a crash of the machine would. A vacuum of the catalogue deletes a file
-# that the next connection has to write again, and it can't while a test keeps the disk full.
-FAST_POSTGRES = ("fsync=off", "full_page_writes=off", "autovacuum=off")
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +104,6 @@ def redis_url(servers: Servers) -> str:
 @pytest.fixture(scope="session")
 def database_url(servers: Servers) -> str:
     """Where the run's PostgreSQL is, with every migration applied."""
-    from syncapp.postgres.database import upgrade
 
     upgrade(servers.database_url)
     return servers.database_url
@@ -126,57 +131,6 @@ def db(database_url: str) -> Iterator[psycopg2.extensions.connection]:
             if tables := (cursor.fetchone() or (None,))[0]:
                 cursor.execute(f"TRUNCATE {tables} CASCADE")
         yield connection
-
-
-class Cluster:
-    """Web processes on ports of their own and a worker, with the Procfile's commands and the run's stores.
-
-    Each of `web` and `worker` is a `Process`: kill, pause, unpause, stop, start, restart, output.
-    """
-
-    def __init__(self, servers: Servers, directory: Path, *, web: int, worker: bool, env: Mapping[str, str]) -> None:
-        def environment(port: int) -> dict[str, str]:
-            # A killed web process leaves its temporary files: they go with the directory.
-            own = {"HOST": "127.0.0.1", "PORT": str(port), "WEB_CONCURRENCY": "1", "TMPDIR": str(directory)}
-            return app_env(os.environ, servers, **{**NO_LIMITS, **own, **env})
-
-        self.web = [
-            Web(environment(free_port()), directory=directory, output=directory / f"web-{number}.log")
-            for number in range(web)
-        ]
-        for process in self.web:
-            process.name = f"web on port {process.port}"
-        self.worker = App("worker", environment(free_port()), directory=directory, output=directory / "worker.log")
-        self.processes: list[Process] = [*self.web, *([self.worker] if worker else [])]
-
-    @property
-    def urls(self) -> list[str]:
-        """Base URL of each web process."""
-        return [process.url for process in self.web]
-
-    def __enter__(self) -> Cluster:
-        try:
-            for process in self.processes:
-                process.spawn()
-            for process in self.processes:
-                process.wait_ready()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for process in self.processes:
-            process.unpause()
-            process.ask_to_stop()
-        for process in self.processes:
-            process.stop()
-
-
-class MakeCluster(Protocol):
-    """Starts a cluster that ends with the test module; `env` adds to the environment of all its processes."""
-
-    def __call__(self, *, web: int = 2, worker: bool = True, **env: str) -> Cluster: ...
 
 
 @pytest.fixture(scope="module")
@@ -229,26 +183,81 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@contextmanager
-def _borrowed_redis(url: str) -> Iterator[None]:
-    """Refuse a Redis that holds anything; leave it empty."""
-    with Redis.from_url(url) as client:
-        if keys := client.dbsize():
-            pytest.exit(f"REDIS_URL holds {keys} keys, and tests would flush it: give an empty database", returncode=4)
-        try:
-            yield
-        finally:
-            client.flushdb()
+@pytest.fixture
+def audit(db: Db, database_url: str) -> Iterator[AuditLog]:
+    database = Database(database_url)
+    yield AuditLog(database)
+    database.close()
 
 
-@contextmanager
-def scratch_database(url: str) -> Iterator[str]:
-    """Make a database beside the given one; drop it at the end."""
-    name = f"syncapp_test_{secrets.token_hex(4)}"
-    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute(f"CREATE DATABASE {name}")
-        try:
-            yield re.sub(r"^(\w+://[^/?]*)(/[^?]*)?", rf"\1/{name}", url)
-        finally:
-            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+@pytest.fixture
+def app(redis_url: str, database_url: str, clock: SetClock) -> Flask:
+    return create_app(settings(redis_url, database_url=database_url), partials=PARTIALS)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture(scope="module")
+def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
+    """Two web processes with the settings that they have by default."""
+    with Redis.from_url(redis_url) as client:
+        client.flushdb()
+    return make_cluster(worker=False)
+
+
+@pytest.fixture(scope="module")
+def apis(pair: Cluster) -> list[Api]:
+    return [Api(url) for url in pair.urls]
+
+
+@pytest.fixture
+def tasks(
+    redis: redis_py.Redis, redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ModuleType]:
+    """The module of tasks as a process imports it that is told the run's servers."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.delitem(sys.modules, "syncapp.tasks", raising=False)
+    module = importlib.import_module("syncapp.tasks")
+    monkeypatch.setitem(sys.modules, "syncapp.tasks", module)  # the old one comes back at the end
+    yield module
+    for nudges in (module.worker._nudger, module.worker._own):
+        nudges._act = lambda bucket: None  # what it still waits for is not for the next test
+    module.worker.database.close()
+
+
+@pytest.fixture
+def clock(redis: Redis) -> SetClock:
+    """The store's clock; it moves only when the test moves it."""
+    return SetClock(redis)
+
+
+@pytest.fixture
+def store(redis_url: str, clock: SetClock) -> SessionStore:
+    """A store whose clock the test sets."""
+    return make_store(redis_url)
+
+
+@pytest.fixture
+def open_websocket() -> Iterator[OpenWebSocket]:
+    """Opens WebSockets that end with the test: `open_websocket(url, session_id, name=value, ...)`."""
+    with ExitStack() as stack:
+
+        def open_connection(url: str, session_id: str = "", **query: Any) -> Client:
+            parameters = urlencode({"sessionId": session_id, **query} if session_id else query)
+            address = f"{url.replace('http', 'ws', 1)}/ws?{parameters}"
+            return Client(stack.enter_context(connect(address, max_size=None, max_queue=None)))
+
+        yield open_connection
+
+
+@pytest.fixture
+def no_errors_logged(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test whose web processes have logged an error."""
+    yield
+    for value in request.node.funcargs.values():
+        if isinstance(value, Cluster):
+            assert not errors_in(value)

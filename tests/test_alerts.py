@@ -18,8 +18,9 @@ from syncapp.audit.queue_stats import QueueCounts, QueueStats
 from syncapp.dev.processes import free_port
 from syncapp.errors import AuditBacklog
 from tests.support.captured_logs import logged
+from tests.support.outboxes import KEYS, play
 from tests.support.store import chess, make_store, settings
-from tests.test_tasks import KEYS, Db, play, tasks  # noqa: F401 `tasks` is a fixture
+from tests.support.types import Db
 
 
 class Receiver(ThreadingHTTPServer):
@@ -141,7 +142,7 @@ def test_sentry_gets_an_alert_as_a_fatal_message_with_its_context(receiver: Rece
     }
 
 
-def test_a_sweep_tells_of_events_that_wait_for_too_long(tasks: Any, redis: redis_py.Redis) -> None:  # noqa: F811
+def test_a_sweep_tells_of_events_that_wait_for_too_long(tasks: Any, redis: redis_py.Redis) -> None:
     now_s, _ = redis.time()
     redis.xadd(KEYS.outbox(3), {"message": "1"}, id=f"{(now_s - 290) * 1000}-0")
     with logged() as logs:
@@ -159,7 +160,7 @@ def test_a_sweep_tells_of_events_that_wait_for_too_long(tasks: Any, redis: redis
 
 
 def test_the_queue_tells_what_waits_what_was_stored_and_what_could_not_be(
-    tasks: Any,  # noqa: F811
+    tasks: Any,
     db: Db,
     redis: redis_py.Redis,
     redis_url: str,

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 from syncapp import connection_limits
 from syncapp.config import Settings
 from syncapp.dev.servers import Valkey
-from tests.conftest import MakeCluster
+from tests.support.cluster import MakeCluster
 from tests.support.paths import ROOT
 from tests.support.web_clients import Api, eventually
 

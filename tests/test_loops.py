@@ -10,8 +10,8 @@ import redis as redis_py
 import requests
 
 from syncapp.loops import STUCK_S, Loops
-from tests.conftest import Cluster, MakeCluster
 from tests.support.captured_logs import logged
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.web_clients import Api, eventually, metric
 
 

@@ -6,7 +6,7 @@ import re
 
 import requests
 
-from tests.conftest import MakeCluster
+from tests.support.cluster import MakeCluster
 
 
 def requests_counted(url: str) -> int:

@@ -11,9 +11,10 @@ import requests
 
 from syncapp import create_app
 from syncapp.config import Settings, SettingsError
-from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.nginx import nginx
 from tests.support.store import settings
+from tests.support.types import Redis
 from tests.support.web_clients import Api
 
 PLAY, ADMIN, EVIL = "https://play.example", "https://admin.example:8443", "https://evil.example"

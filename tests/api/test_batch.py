@@ -8,7 +8,6 @@ import uuid
 from typing import Any
 
 import pytest
-import redis as redis_py
 import requests
 from flask.testing import FlaskClient
 
@@ -19,11 +18,10 @@ from syncapp.dev.servers import Valkey
 from syncapp.domain.results import Result
 from syncapp.errors import StoreUnavailable, SyncError
 from syncapp.store.keys import Keyspace
-from tests.api.test_api import CHESS, UNKNOWN, error, faults
-from tests.conftest import MakeCluster
+from tests.support.cluster import MakeCluster
+from tests.support.rest import CHESS, UNKNOWN, error, faults
 from tests.support.store import dump, make_store, settings
-
-Redis = redis_py.Redis
+from tests.support.types import Redis
 
 
 @pytest.fixture

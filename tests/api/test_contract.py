@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from syncapp.dev.servers import Valkey
-from tests.conftest import Cluster, MakeCluster
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_websocket import Raw
 from tests.support.web_clients import eventually
 

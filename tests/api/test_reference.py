@@ -20,7 +20,7 @@ from syncapp.api.reference.messages import RECEIVED, SENT
 from syncapp.api.reference.schemas import DOCUMENTED, ERROR_CODES, ErrorAnswer
 from syncapp.errors import SyncError
 from syncapp.realtime.protocol import Incoming, Outgoing
-from tests.conftest import Cluster, MakeCluster
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.store import settings
 
 USUAL = {

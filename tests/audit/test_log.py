@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha1, sha256
 from typing import Any
@@ -22,30 +21,13 @@ from syncapp.audit.log import AuditLog, Stored
 from syncapp.domain.instants import iso
 from syncapp.domain.results import Claim
 from syncapp.postgres.database import Database
-from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
+from tests.support.audit_log import entries_of, rows
 from tests.support.captured_logs import logged
 from tests.support.store import SetClock, chess, crowd, make_store
+from tests.support.types import Db
 
-Db = psycopg2.extensions.connection
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
-KEYS = Keyspace(16)
-
-
-def rows(db: Db, query: str, *arguments: Any) -> list[Any]:
-    with db.cursor() as cursor:
-        cursor.execute(query, arguments)
-        return cursor.fetchall()
-
-
-def entries_of(client: redis_py.Redis) -> list[OutboxEntry]:
-    """Every entry of every stream, in the order of the stream."""
-    found: list[tuple[int, Any]] = [(bucket, client.xrange(KEYS.outbox(bucket))) for bucket in range(16)]
-    return [
-        OutboxEntry(bucket, stream_id.decode(), fields[b"message"])
-        for bucket, entries in found
-        for stream_id, fields in entries
-    ]
 
 
 def changed(entry: OutboxEntry, stream_id: str = "9-9", **changes: Any) -> OutboxEntry:
@@ -59,23 +41,6 @@ def changed(entry: OutboxEntry, stream_id: str = "9-9", **changes: Any) -> Outbo
 def counted(counter: Any) -> float:
     value: float = counter._value.get()
     return value
-
-
-@pytest.fixture
-def clock(redis: redis_py.Redis) -> SetClock:
-    return SetClock(redis)
-
-
-@pytest.fixture
-def store(clock: SetClock, redis_url: str) -> SessionStore:
-    return make_store(redis_url)
-
-
-@pytest.fixture
-def audit(db: Db, database_url: str) -> Iterator[AuditLog]:
-    database = Database(database_url)
-    yield AuditLog(database)
-    database.close()
 
 
 @pytest.fixture

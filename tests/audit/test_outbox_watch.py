@@ -19,7 +19,6 @@ from syncapp.loops import Loops
 from tests.support.captured_logs import logged
 from tests.support.store import settings
 from tests.support.web_clients import eventually
-from tests.test_tasks import tasks  # noqa: F401 `tasks` is a fixture
 
 
 class Buckets:
@@ -185,7 +184,7 @@ def test_what_waits_for_a_server_is_released_when_it_is_back_and_counted_on(cloc
 
 
 def test_what_a_worker_tries_between_retries_of_huey_begins_no_further_row_of_them(
-    tasks: Any,  # noqa: F811
+    tasks: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -204,7 +203,7 @@ def test_what_a_worker_tries_between_retries_of_huey_begins_no_further_row_of_th
 
 
 def test_the_last_failure_is_an_alert_though_redis_does_not_answer(
-    tasks: Any,  # noqa: F811
+    tasks: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:

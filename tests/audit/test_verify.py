@@ -8,7 +8,6 @@ from hashlib import sha1, sha256
 from typing import Any
 
 import orjson
-import psycopg2
 import pytest
 import redis as redis_py
 from flask import Flask
@@ -21,23 +20,14 @@ from syncapp.audit.outbox import Outbox
 from syncapp.domain.schemas import CreateSession
 from syncapp.postgres.database import Database
 from syncapp.store.sessions import SessionStore
-from tests.audit.test_log import KEYS, entries_of, rows
-from tests.support.store import SetClock, chess, make_store, settings
+from tests.support.audit_log import entries_of, rows
+from tests.support.outboxes import KEYS
+from tests.support.store import SetClock, chess, settings
+from tests.support.types import Db
 
-Db = psycopg2.extensions.connection
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
 OTHERS = ("00000000-0000-4000-8000-000000000000", "ffffffff-ffff-4fff-8fff-ffffffffffff")
 Verify = Callable[..., tuple[int, list[str]]]
-
-
-@pytest.fixture
-def clock(redis: redis_py.Redis) -> SetClock:
-    return SetClock(redis)
-
-
-@pytest.fixture
-def store(clock: SetClock, redis_url: str) -> SessionStore:
-    return make_store(redis_url)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 import requests
 from playwright.sync_api import Page
 
-from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.cluster import Cluster, MakeCluster
+from tests.support.types import Redis
 from tests.support.web_clients import Api, eventually, metric
 
 STREAM = """(path) => new Promise((done) => {

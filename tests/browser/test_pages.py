@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.browser.conftest import Site
-from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.cluster import Cluster, MakeCluster
+from tests.support.types import Redis
 from tests.support.web_clients import Api
 
 ASK = """async ([method, url, headers, body]) => {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Cluster, MakeCluster
+from tests.support.cluster import Cluster, MakeCluster
 
 HERE = Path(__file__).parent
 TOOLS = HERE.parent / "api-lint"

@@ -12,7 +12,7 @@ import pytest
 import redis as redis_py
 
 from syncapp.dev.servers import Valkey
-from tests.conftest import Cluster, MakeCluster
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.web_clients import eventually
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "healthcheck.py"

@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 from syncapp.api.requests import MAX_WAIT_MS
 from syncapp.config import Settings
 from syncapp.dev.processes import Process, free_port
-from tests.conftest import MakeCluster
+from tests.support.cluster import MakeCluster
 from tests.support.nginx import NGINX
 from tests.support.web_clients import CHESS
 

@@ -29,7 +29,7 @@ from packaging.utils import canonicalize_name
 from syncapp.dev.processes import Process, free_port
 from syncapp.dev.runner import ROOT, App, Web, app_env
 from syncapp.dev.servers import Servers
-from tests.conftest import scratch_database
+from tests.support.cluster import scratch_database
 
 DEVELOPMENT = {"dev", "processes", "servers"}
 """Modules that only `make run` and the tests use."""

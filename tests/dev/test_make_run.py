@@ -27,8 +27,8 @@ from syncapp.dev import runner
 from syncapp.dev.processes import MARK, Process, StartError, end_leftovers, free_port, port_is_free, runs
 from syncapp.dev.runner import ROOT, Web, app_env, procfile
 from syncapp.dev.servers import Postgres, Servers, Valkey
-from tests.conftest import MakeCluster
-from tests.server.test_listen_address import has_ipv6
+from tests.support.cluster import MakeCluster
+from tests.support.network import has_ipv6
 
 SESSION = {
     "session_id": str(uuid.uuid4()),

@@ -13,7 +13,7 @@ import requests
 
 from syncapp.dev.runner import ROOT
 from syncapp.dev.servers import Postgres, Valkey
-from tests.conftest import Cluster, MakeCluster
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_websocket import Raw
 from tests.support.web_clients import eventually
 

@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from syncapp import metrics
-from tests.conftest import MakeCluster
+from tests.support.cluster import MakeCluster
 
 ROOT = next(each for each in Path(__file__).parents if (each / "pyproject.toml").exists())
 MONITORING = (ROOT / "docs/monitoring.md").read_text()

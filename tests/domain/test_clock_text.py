@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import redis as redis_py
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
 from syncapp import create_app
 from syncapp.domain.clock_text import FORMATS, written
-from tests.api.test_api import CHESS, UNKNOWN, error, faults
+from tests.support.rest import CHESS, UNKNOWN, error, faults
 from tests.support.store import PARTIALS, SetClock, settings
 
 TEAMS = {
@@ -20,11 +19,6 @@ TEAMS = {
     "participants": [{"participant_id": name, "group_id": name.upper(), "total_time_ms": 60_000} for name in "ab"],
 }
 NOTIFY = {"action_on_timeout": {"type": "notify"}}
-
-
-@pytest.fixture
-def clock(redis: redis_py.Redis) -> SetClock:
-    return SetClock(redis)
 
 
 @pytest.fixture

@@ -13,15 +13,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-import psycopg2.extensions
 import pytest
 import requests
 
 from syncapp.dev.servers import Postgres
-from tests.conftest import Cluster, MakeCluster
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.nginx import nginx
+from tests.support.types import Db
 
-Db = psycopg2.extensions.connection
 EVENTS = 5003
 CLOSINGS = {"json": b'"count":5003}}\n', "ndjson": b'"count":5003}\n', "csv": b"# 5003 events" + b"," * 16 + b"\r\n"}
 LARGE = "Größe " * 500

@@ -17,10 +17,9 @@ from syncapp.dev.servers import Postgres
 from syncapp.errors import AuditUnavailable
 from syncapp.history.read_pool import ReadPool
 from syncapp.postgres.database import Cursor, Database, upgrade
-from tests.conftest import MakeCluster
+from tests.support.cluster import MakeCluster
 from tests.support.postgres_roles import ask, guest_of, held, role_of
-from tests.support.web_clients import eventually
-from tests.system.test_race import CHESS
+from tests.support.web_clients import CHESS, eventually
 
 
 @pytest.fixture

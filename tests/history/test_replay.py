@@ -6,11 +6,9 @@ REPLAY_EXAMPLES is how many sequences are run in each mode (default 6).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
-import psycopg2
 import pytest
 import redis as redis_py
 from hypothesis import HealthCheck, note
@@ -18,48 +16,19 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
-from syncapp.audit.event import OutboxEntry
-from syncapp.audit.log import AuditLog
-from syncapp.audit.outbox import Outbox
 from syncapp.audit.verify import VerifyResult, verify
 from syncapp.domain.instants import iso
 from syncapp.domain.session import Session
-from syncapp.history.queries import HistoryQueries
 from syncapp.history.query_params import AtQuery
-from syncapp.history.read_pool import ReadPool
-from syncapp.history.recovery import Outcome, Recovery
-from syncapp.postgres.database import Database
+from syncapp.history.recovery import Outcome
 from syncapp.store.sessions import SessionStore
-from tests.audit.test_log import KEYS
-from tests.lua.test_model import MODES, MOST_UNATTENDED, ClockMachine, document, moves
-from tests.support.store import make_store, settings
+from tests.support.audit_log import Log
+from tests.support.clock_machine import MODES, MOST_UNATTENDED, ClockMachine, document, moves
+from tests.support.outboxes import KEYS
+from tests.support.store import make_store
 
 EXAMPLES = int(os.environ.get("REPLAY_EXAMPLES", "6"))
 STEPS = 40
-Db = psycopg2.extensions.connection
-
-
-class Log:
-    """The audit log, and who asks it."""
-
-    def __init__(self, database_url: str, client: redis_py.Redis, redis_url: str) -> None:
-        self.url = database_url
-        self.database, self.pool = Database(database_url), ReadPool(database_url, timeout_s=30)
-        self.audit, self.client = AuditLog(self.database), client
-        self.history = HistoryQueries(self.pool, lambda: 2**45)
-        store, outbox = make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED), Outbox(client, KEYS)
-        self.recoveries = {
-            clock: Recovery(store, self.history, outbox, settings(redis_url), clock)
-            for clock in ("run", "freeze", "credit")
-        }
-
-    def store(self) -> None:
-        """Move what is in the outboxes into the log."""
-        for bucket in range(16):
-            entries: Any = self.client.xrange(KEYS.outbox(bucket))
-            if entries:
-                self.audit.store([OutboxEntry(bucket, at.decode(), fields[b"message"]) for at, fields in entries])
-                self.client.xdel(KEYS.outbox(bucket), *(at for at, _ in entries))
 
 
 class ReplayMachine(ClockMachine):
@@ -136,14 +105,6 @@ class ReplayMachine(ClockMachine):
         ]
         assert found.whole.cycles == last.cycle_count
         assert list(verify(self.log.url, VerifyResult(), self.session_id)) == []
-
-
-@pytest.fixture
-def log(database_url: str, db: Db, redis: redis_py.Redis, redis_url: str) -> Iterator[Log]:
-    made = Log(database_url, redis, redis_url)
-    yield made
-    made.database.close()
-    made.pool.close()
 
 
 @pytest.mark.timeout(300 + 6 * EXAMPLES)

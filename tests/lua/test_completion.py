@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-import psycopg2
 import pytest
 import redis as redis_py
 from flask.testing import FlaskClient
@@ -25,25 +24,14 @@ from syncapp.realtime.topic import Topic
 from syncapp.store.keys import Keyspace
 from syncapp.store.script_runner import _fingerprint
 from syncapp.store.sessions import SessionStore
-from tests.api.test_api import CHESS, error, faults
-from tests.audit.test_log import rows
-from tests.history.test_replay import Log
+from tests.support.audit_log import Log, rows
+from tests.support.rest import CHESS, error, faults
 from tests.support.store import NOON_MS, PARTIALS, SetClock, chess, crowd, dump, make_store, messages, settings
+from tests.support.types import Db
 
-Db = psycopg2.extensions.connection
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
 RESULT = {"winner": "white king", "score": [1, 0.5], "note": 'completion=" ü  %1\\ idling=1 unattended=7 '}
 GIVEN = {"reason": "checkmate, at last", "result": RESULT}
-
-
-@pytest.fixture
-def clock(redis: redis_py.Redis) -> SetClock:
-    return SetClock(redis)
-
-
-@pytest.fixture
-def store(redis_url: str, clock: SetClock) -> SessionStore:
-    return make_store(redis_url)
 
 
 @pytest.fixture

@@ -24,16 +24,6 @@ LONG_REASON = 'é\\"\n' * 125  # 500 characters, 1,000 bytes as JSON
 
 
 @pytest.fixture
-def clock(redis: redis_py.Redis) -> SetClock:
-    return SetClock(redis)
-
-
-@pytest.fixture
-def store(redis_url: str, clock: SetClock) -> SessionStore:
-    return make_store(redis_url)
-
-
-@pytest.fixture
 def running(store: SessionStore) -> str:
     session_id = store.create(chess()).found.session_id
     store.start(session_id)

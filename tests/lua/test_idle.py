@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 import pytest
-import redis as redis_py
 from msgspec.structs import replace
 from redis.exceptions import ResponseError
 
@@ -21,22 +20,12 @@ from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.topic import Topic
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
-from tests.lua.test_clock import END, NOTIFY, SKIP, body, now, pending, running, state
 from tests.support.patches import fold
 from tests.support.store import NOON_MS, SetClock, dump, make_store, messages
+from tests.support.store_sessions import END, NOTIFY, SKIP, body, now, pending, running, state
+from tests.support.types import Redis
 
-Redis = redis_py.Redis
 DAY_MS = 86_400_000
-
-
-@pytest.fixture
-def clock(redis: Redis) -> SetClock:
-    return SetClock(redis)
-
-
-@pytest.fixture
-def store(redis_url: str, clock: SetClock) -> SessionStore:
-    return make_store(redis_url)
 
 
 def idle_at(store: SessionStore, session_id: str) -> int | None:

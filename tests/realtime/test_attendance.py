@@ -18,12 +18,12 @@ from syncapp.domain.session import Session
 from syncapp.errors import StoreUnavailable
 from syncapp.realtime.attendance import BATCH, RETRY_S, Attendance
 from syncapp.realtime.hub import Hub
-from tests.conftest import MakeCluster
-from tests.realtime.test_hub import Recorder
+from tests.support.cluster import MakeCluster
 from tests.support.store import chess, make_store, settings
+from tests.support.types import Redis
+from tests.support.watchers import Recorder
 from tests.support.web_clients import Api, Client, eventually
 
-Redis = redis_py.Redis
 DAY_S = 86_400
 
 

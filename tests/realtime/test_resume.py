@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from websockets.sync.client import connect
 
 from syncapp.domain.schemas import CreateSession
 from syncapp.errors import SessionNotFound, StoreUnavailable
@@ -17,51 +14,21 @@ from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.send_queue import MOST_FRAMES, SendQueue
 from syncapp.realtime.topic import SessionUpdate, Topic
 from syncapp.store.sessions import SessionStore
-from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.cluster import Cluster
 from tests.support.patches import fold
 from tests.support.raw_websocket import Raw
 from tests.support.store import SetClock, chess, make_store, messages
-from tests.support.web_clients import Api, Client, errors_in
+from tests.support.types import Redis
+from tests.support.web_clients import Api, OpenWebSocket
 
-Open = Callable[..., Client]
-
-
-@pytest.fixture(scope="module")
-def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-    return make_cluster(worker=False)
+pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
 
-@pytest.fixture(scope="module")
-def apis(pair: Cluster) -> list[Api]:
-    return [Api(url) for url in pair.urls]
-
-
-@pytest.fixture
-def client() -> Iterator[Open]:
-    with ExitStack() as stack:
-
-        def open_connection(url: str, session_id: str, **query: Any) -> Client:
-            more = "".join(f"&{name}={value}" for name, value in query.items())
-            address = f"{url.replace('http', 'ws', 1)}/ws?sessionId={session_id}{more}"
-            return Client(stack.enter_context(connect(address, max_size=None, max_queue=None)))
-
-        yield open_connection
-
-
-@pytest.fixture(autouse=True)
-def nothing_goes_wrong(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    if "pair" in request.fixturenames:
-        assert not errors_in(request.getfixturevalue("pair"))
-
-
-def test_who_comes_back_current_is_told_so_and_nothing_more(apis: list[Api], client: Open) -> None:
+def test_who_comes_back_current_is_told_so_and_nothing_more(apis: list[Api], open_websocket: OpenWebSocket) -> None:
     session_id = apis[0].running()
     epoch = apis[0].state(session_id)["epoch"]
     for api in apis:
-        one = client(api.url, session_id, epoch=epoch, version=2)
+        one = open_websocket(api.url, session_id, epoch=epoch, version=2)
         connected = one.next()
         assert (connected["type"], connected["epoch"], connected["version"]) == ("CONNECTED", epoch, 2)
         assert one.silent(0.2)
@@ -70,10 +37,12 @@ def test_who_comes_back_current_is_told_so_and_nothing_more(apis: list[Api], cli
 
 
 @pytest.mark.parametrize("claim", [(0, 1), (0, 99), (-1, 2), (-1, 99), (1, 2)])
-def test_who_knows_anything_else_is_told_the_state(apis: list[Api], client: Open, claim: tuple[int, int]) -> None:
+def test_who_knows_anything_else_is_told_the_state(
+    apis: list[Api], open_websocket: OpenWebSocket, claim: tuple[int, int]
+) -> None:
     session_id = apis[0].running()
     epoch = apis[0].state(session_id)["epoch"]
-    one = client(apis[1].url, session_id, epoch=epoch + claim[0], version=claim[1])
+    one = open_websocket(apis[1].url, session_id, epoch=epoch + claim[0], version=claim[1])
     assert one.next()["type"] == "CONNECTED"
     sync = one.next()
     assert (sync["type"], sync["state"]["epoch"], sync["state"]["version"]) == ("STATE_SYNC", epoch, 2)
@@ -89,7 +58,7 @@ def test_a_claim_that_is_none_is_refused_before_the_upgrade(apis: list[Api], que
 
 
 def test_versions_rise_for_a_client_that_comes_back_over_and_over_to_any_process(
-    pair: Cluster, apis: list[Api], client: Open
+    pair: Cluster, apis: list[Api], open_websocket: OpenWebSocket
 ) -> None:
     session_id = apis[0].running()
     seed = random.randrange(1 << 32)
@@ -121,9 +90,9 @@ def test_versions_rise_for_a_client_that_comes_back_over_and_over_to_any_process
     assert seen > 30
 
 
-def test_folded_patches_are_the_states_that_others_are_sent(apis: list[Api], client: Open) -> None:
+def test_folded_patches_are_the_states_that_others_are_sent(apis: list[Api], open_websocket: OpenWebSocket) -> None:
     session_id = apis[0].running(metadata={"a": {"b": 1}})
-    whole, patched = client(apis[0].url, session_id), client(apis[1].url, session_id, format="patch")
+    whole, patched = open_websocket(apis[0].url, session_id), open_websocket(apis[1].url, session_id, format="patch")
     whole.next("STATE_SYNC")
     state = patched.next("STATE_SYNC")["state"]
     steps: list[tuple[str, dict[str, Any]]] = [
@@ -144,9 +113,11 @@ def test_folded_patches_are_the_states_that_others_are_sent(apis: list[Api], cli
     assert patched.next()["type"] == "SESSION_DELETED"
 
 
-def test_who_waits_for_a_session_with_patches_is_sent_the_state_it_is_made_with(apis: list[Api], client: Open) -> None:
+def test_who_waits_for_a_session_with_patches_is_sent_the_state_it_is_made_with(
+    apis: list[Api], open_websocket: OpenWebSocket
+) -> None:
     session_id = str(uuid.uuid4())
-    one = client(apis[0].url, session_id, format="patch")
+    one = open_websocket(apis[0].url, session_id, format="patch")
     assert one.next()["version"] is None
     apis[1].create(session_id=session_id)
     made = one.next()

@@ -15,17 +15,8 @@ import requests
 from syncapp.config import Settings, SettingsError
 from syncapp.dev.runner import ROOT
 from syncapp.server.listen_address import ListenAddress
-from tests.conftest import MakeCluster
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
+from tests.support.cluster import MakeCluster
+from tests.support.network import has_ipv6
 
 IPV6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback address")
 HOSTS = [

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,32 +22,16 @@ from syncapp.errors import SessionNotFound, StoreUnavailable
 from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.send_queue import THE_END, QueuedAnswer, SendQueue
 from syncapp.realtime.topic import SessionUpdate
-from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.cluster import Cluster
 from tests.support.patches import fold
 from tests.support.raw_websocket import CLOSE, TEXT, Ended, Raw, frame
 from tests.support.store import chess, make_store
-from tests.support.web_clients import CHESS, Api, errors_in
+from tests.support.types import Redis
+from tests.support.web_clients import CHESS, Api
+
+pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
 SOCKETS = 300
-
-
-@pytest.fixture(scope="module")
-def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-    return make_cluster(worker=False)
-
-
-@pytest.fixture(scope="module")
-def apis(pair: Cluster) -> list[Api]:
-    return [Api(url) for url in pair.urls]
-
-
-@pytest.fixture(autouse=True)
-def nothing_goes_wrong(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    if "pair" in request.fixturenames:
-        assert not errors_in(request.getfixturevalue("pair"))
 
 
 class Eager(Raw):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import requests
 
-from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.nginx import nginx
+from tests.support.types import Redis
 from tests.support.web_clients import Api
 
 

@@ -24,7 +24,7 @@ from syncapp.domain.results import Claim
 from syncapp.domain.schemas import CreateSession
 from syncapp.store.keys import Keyspace
 from syncapp.token_bucket import MAX_ADDRESSES, TokenBuckets
-from tests.conftest import MakeCluster
+from tests.support.cluster import MakeCluster
 from tests.support.store import chess, crowd, dump, make_store, settings
 from tests.support.web_clients import CHESS, Api, Client, eventually, metric
 

@@ -20,7 +20,7 @@ from syncapp.dev.servers import Valkey
 from syncapp.errors import ServerStopping
 from syncapp.realtime.protocol import Close
 from syncapp.server.shutdown import Shutdown
-from tests.conftest import Cluster, MakeCluster
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_websocket import CLOSE, PING, Ended, Raw
 from tests.support.web_clients import Api, eventually, metric
 

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from syncapp.realtime.send_queue import MOST_BYTES
-from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_websocket import CLOSE, TEXT, Ended, Frame, Raw
 from tests.support.web_clients import eventually
 
@@ -23,13 +23,6 @@ LARGE: dict[str, Any] = {
     "participants": [{"participant_id": f"participant-{i:03d}", "total_time_ms": 3_600_000} for i in range(240)],
     "metadata": {"text": "x" * 16_000},
 }
-
-
-@pytest.fixture(scope="module")
-def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-    return make_cluster(worker=False)
 
 
 @pytest.fixture(scope="module")

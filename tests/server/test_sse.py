@@ -9,7 +9,6 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +17,12 @@ import pytest
 import requests
 
 from syncapp.server.transport import Watchdog
-from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.nginx import nginx
-from tests.support.web_clients import Api, errors_in, eventually, metric
+from tests.support.types import Redis
+from tests.support.web_clients import Api, eventually, metric
+
+pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +36,6 @@ def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
 def lively(make_cluster: MakeCluster) -> Cluster:
     """A web process with frequent heartbeats."""
     return make_cluster(web=1, worker=False, STREAM_HEARTBEAT_S="0.3")
-
-
-@pytest.fixture(scope="module")
-def apis(pair: Cluster) -> list[Api]:
-    return [Api(url) for url in pair.urls]
-
-
-@pytest.fixture(autouse=True)
-def nothing_goes_wrong(pair: Cluster) -> Iterator[None]:
-    yield
-    assert not errors_in(pair)
 
 
 class Events:

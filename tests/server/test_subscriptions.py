@@ -7,26 +7,25 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import psutil
 import pytest
-from websockets.sync.client import connect
 
 from syncapp.domain.order import NEVER
 from syncapp.realtime.protocol import Close, Outgoing
 from syncapp.realtime.round_robin import LEAST_ROOM_BYTES, RoundRobin
 from syncapp.realtime.send_queue import MOST_BYTES, SendQueue
 from syncapp.realtime.topic import SessionUpdate
-from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.patches import fold
 from tests.support.raw_websocket import TEXT, Raw
 from tests.support.store import chess, make_store
-from tests.support.web_clients import CHESS, Api, Client, errors_in, eventually, metric
+from tests.support.types import Redis
+from tests.support.web_clients import CHESS, Api, Client, OpenWebSocket, eventually, metric
 
-Open = Callable[..., Client]
+pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
 
 @pytest.fixture(scope="module")
@@ -51,34 +50,9 @@ def strict(make_cluster: MakeCluster) -> Cluster:
     )
 
 
-@pytest.fixture(scope="module")
-def apis(pair: Cluster) -> list[Api]:
-    return [Api(url) for url in pair.urls]
-
-
-@pytest.fixture
-def client() -> Iterator[Open]:
-    """Opens connections that end with the test; they have begun."""
-    with ExitStack() as stack:
-
-        def open_connection(url: str, query: str = "") -> Client:
-            address = f"{url.replace('http', 'ws', 1)}/ws{query}"
-            return Client(stack.enter_context(connect(address, max_size=None, max_queue=None)))
-
-        yield open_connection
-
-
-@pytest.fixture(autouse=True)
-def nothing_goes_wrong(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    for name in ("pair", "patient", "strict"):
-        if name in request.fixturenames:
-            assert not errors_in(request.getfixturevalue(name))
-
-
-def bare(client: Open, api: Api, query: str = "") -> Client:
+def bare(open_websocket: OpenWebSocket, api: Api) -> Client:
     """Return a connection without a session of its own."""
-    one = client(api.url, query)
+    one = open_websocket(api.url)
     connected = one.next()
     assert (connected["type"], connected["sessionId"]) == ("CONNECTED", None)
     assert (connected["epoch"], connected["version"]) == (None, None)
@@ -93,8 +67,10 @@ def subscribed(one: Client, session_id: str, **more: Any) -> list[dict[str, Any]
     return told
 
 
-def test_each_session_begins_and_goes_on_as_on_a_connection_of_its_own(apis: list[Api], client: Open) -> None:
-    one = bare(client, apis[0])
+def test_each_session_begins_and_goes_on_as_on_a_connection_of_its_own(
+    apis: list[Api], open_websocket: OpenWebSocket
+) -> None:
+    one = bare(open_websocket, apis[0])
     sessions = [apis[i % 2].running(metadata={"hall": i}) for i in range(5)]
     for i, session_id in enumerate(sessions):
         answer, connected = subscribed(one, session_id.upper() if i == 1 else session_id, id=f"s{i}")
@@ -110,10 +86,12 @@ def test_each_session_begins_and_goes_on_as_on_a_connection_of_its_own(apis: lis
     assert one.silent(0.1)
 
 
-def test_a_connection_of_a_session_may_watch_others_and_knows_what_it_had(apis: list[Api], client: Open) -> None:
+def test_a_connection_of_a_session_may_watch_others_and_knows_what_it_had(
+    apis: list[Api], open_websocket: OpenWebSocket
+) -> None:
     own, other = apis[0].running(), apis[0].running()
     epoch = apis[0].state(other)["epoch"]
-    one = client(apis[0].url, f"?sessionId={own}&format=patch")
+    one = open_websocket(apis[0].url, own, format="patch")
     one.next("STATE_SYNC")
     _, connected = subscribed(one, other, epoch=epoch, version=2)
     assert (connected["epoch"], connected["version"]) == (epoch, 2)
@@ -125,9 +103,11 @@ def test_a_connection_of_a_session_may_watch_others_and_knows_what_it_had(apis: 
     assert (patch["type"], patch["sessionId"]) == ("STATE_PATCH", other)
 
 
-def test_commands_and_questions_name_their_session_or_mean_that_of_the_url(apis: list[Api], client: Open) -> None:
+def test_commands_and_questions_name_their_session_or_mean_that_of_the_url(
+    apis: list[Api], open_websocket: OpenWebSocket
+) -> None:
     own, other, unknown = apis[0].running(), apis[0].running(), str(uuid.uuid4())
-    one = client(apis[0].url, f"?sessionId={own}")
+    one = open_websocket(apis[0].url, own)
     one.next("STATE_SYNC")
     subscribed(one, other)
     one.next("STATE_SYNC")
@@ -149,8 +129,10 @@ def test_commands_and_questions_name_their_session_or_mean_that_of_the_url(apis:
     assert error["details"][0]["field"] == "session_id"
 
 
-def test_without_a_session_of_its_own_a_connection_has_to_name_one(apis: list[Api], client: Open) -> None:
-    one = bare(client, apis[0])
+def test_without_a_session_of_its_own_a_connection_has_to_name_one(
+    apis: list[Api], open_websocket: OpenWebSocket
+) -> None:
+    one = bare(open_websocket, apis[0])
     for asked in ({"type": "COMMAND", "id": 1, "command": "switch"}, {"type": "RECONNECT"}):
         error = one.ask(**asked)
         assert (error["code"], error["sessionId"]) == ("VALIDATION_ERROR", None)
@@ -174,17 +156,19 @@ def test_without_a_session_of_its_own_a_connection_has_to_name_one(apis: list[Ap
         ({"type": "COMMAND", "id": 1, "command": "start", "session_id": "x"}, "session_id"),
     ],
 )
-def test_what_does_not_fit_is_named(apis: list[Api], client: Open, message: dict[str, Any], field: str) -> None:
-    one = bare(client, apis[0])
+def test_what_does_not_fit_is_named(
+    apis: list[Api], open_websocket: OpenWebSocket, message: dict[str, Any], field: str
+) -> None:
+    one = bare(open_websocket, apis[0])
     error = one.ask(**message)
     assert (error["type"], error["code"]) == ("ERROR", "VALIDATION_ERROR")
     assert field in {detail["field"] for detail in error["details"]}
     assert one.ask(type="PING")["type"] == "PONG"
 
 
-def test_nothing_of_a_session_follows_its_unsubscribing(apis: list[Api], client: Open) -> None:
+def test_nothing_of_a_session_follows_its_unsubscribing(apis: list[Api], open_websocket: OpenWebSocket) -> None:
     sessions = [apis[0].running() for _ in range(3)]
-    one = bare(client, apis[0])
+    one = bare(open_websocket, apis[0])
     for session_id in sessions:
         subscribed(one, session_id)
     stop = threading.Event()
@@ -277,10 +261,10 @@ def followed(heard: list[dict[str, Any]]) -> set[str]:
 
 
 def test_a_deleted_session_ends_its_subscription_and_only_the_last_one_the_connection(
-    apis: list[Api], client: Open
+    apis: list[Api], open_websocket: OpenWebSocket
 ) -> None:
     own, other, third = (apis[0].running() for _ in range(3))
-    one = client(apis[0].url, f"?sessionId={own}")
+    one = open_websocket(apis[0].url, own)
     for session_id in (other, third):
         subscribed(one, session_id)
         one.next("STATE_SYNC")
@@ -303,12 +287,12 @@ def test_a_deleted_session_ends_its_subscription_and_only_the_last_one_the_conne
     assert one.close_code() == Close.DONE
 
 
-def test_limits_refuse_a_subscription_and_the_connection_stays(strict: Cluster, client: Open) -> None:
+def test_limits_refuse_a_subscription_and_the_connection_stays(strict: Cluster, open_websocket: OpenWebSocket) -> None:
     api = Api(strict.urls[0])
     crowded = api.running()
-    one = client(api.url, f"?sessionId={api.running()}")
+    one = open_websocket(api.url, api.running())
     one.next("STATE_SYNC")
-    others = [client(api.url, f"?sessionId={crowded}") for _ in range(2)]
+    others = [open_websocket(api.url, crowded) for _ in range(2)]
     for other in others:
         other.next("STATE_SYNC")
     error = one.ask(type="SUBSCRIBE", session_id=crowded, id=1)
@@ -326,7 +310,7 @@ def test_limits_refuse_a_subscription_and_the_connection_stays(strict: Cluster, 
     one.send(type="UNSUBSCRIBE", session_id=crowded)
     one.next("UNSUBSCRIBED")
     assert subscribed(one, crowded)
-    others.append(client(api.url, f"?sessionId={api.running()}"))
+    others.append(open_websocket(api.url, api.running()))
     one.connection.close()
     eventually(lambda: metric(api.url, "syncapp_ws_subscriptions") == 0)
     with Raw(api.url, crowded) as welcome:
@@ -337,11 +321,11 @@ def test_limits_refuse_a_subscription_and_the_connection_stays(strict: Cluster, 
     assert re.search(rf"websocket subscribed .*connection=\w+ session_id={crowded}", strict.web[0].output())
 
 
-def test_a_hundred_sessions_on_one_socket_are_told_and_let_go(patient: Cluster, client: Open) -> None:
+def test_a_hundred_sessions_on_one_socket_are_told_and_let_go(patient: Cluster, open_websocket: OpenWebSocket) -> None:
     api = Api(patient.urls[0])
     sessions = [api.running() for _ in range(100)]
     watched = metric(api.url, "syncapp_hub_sessions")
-    one = bare(client, api)
+    one = bare(open_websocket, api)
     for session_id in sessions:
         one.send(type="SUBSCRIBE", session_id=session_id)
     synced = {one.next("STATE_SYNC")["sessionId"] for _ in sessions}
@@ -355,9 +339,9 @@ def test_a_hundred_sessions_on_one_socket_are_told_and_let_go(patient: Cluster, 
     eventually(lambda: metric(api.url, "syncapp_hub_sessions") == watched)
 
 
-def test_a_subscription_keeps_a_session_from_being_idle(apis: list[Api], client: Open) -> None:
+def test_a_subscription_keeps_a_session_from_being_idle(apis: list[Api], open_websocket: OpenWebSocket) -> None:
     session_id = apis[0].create(idle_timeout_s=2)
-    one = bare(client, apis[0])
+    one = bare(open_websocket, apis[0])
     subscribed(one, session_id)
     one.next("STATE_SYNC")
     time.sleep(4)
@@ -367,10 +351,10 @@ def test_a_subscription_keeps_a_session_from_being_idle(apis: list[Api], client:
 
 
 def test_everybody_is_told_again_after_the_hub_has_lost_its_connection(
-    apis: list[Api], client: Open, redis_url: str
+    apis: list[Api], open_websocket: OpenWebSocket, redis_url: str
 ) -> None:
     sessions = [apis[0].running() for _ in range(10)]
-    one = bare(client, apis[0])
+    one = bare(open_websocket, apis[0])
     for session_id in sessions:
         subscribed(one, session_id)
         one.next("STATE_SYNC")
@@ -422,11 +406,11 @@ def test_a_client_that_does_not_read_costs_a_bounded_amount_of_memory_and_a_live
 
 
 def test_a_process_that_ends_closes_a_connection_of_many_sessions_after_answering(
-    make_cluster: MakeCluster, client: Open
+    make_cluster: MakeCluster, open_websocket: OpenWebSocket
 ) -> None:
     cluster = make_cluster(web=1, worker=False, WS_DRAIN_S="0")
     api = Api(cluster.urls[0])
-    one = bare(client, api)
+    one = bare(open_websocket, api)
     sessions = [api.running() for _ in range(5)]
     for session_id in sessions:
         subscribed(one, session_id)

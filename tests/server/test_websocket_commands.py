@@ -6,25 +6,23 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import requests
-from websockets.sync.client import connect
 
 from syncapp.dev.servers import Valkey
 from syncapp.domain.commands import COMMANDS, CREATE, START
 from syncapp.errors import StoreUnavailable, SyncError
 from syncapp.realtime.protocol import Close, Command, parse
 from syncapp.server.command_queue import MOST_IN_FLIGHT, CommandPool, CommandQueue
-from tests.conftest import Cluster, MakeCluster, Redis
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_websocket import TEXT, Raw, frame
 from tests.support.store import make_store
-from tests.support.web_clients import CHESS, Api, Client, errors_in, eventually, metric
+from tests.support.types import Redis
+from tests.support.web_clients import CHESS, Api, Client, OpenWebSocket, eventually, metric
 
-Open = Callable[..., Client]
+pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
 
 @pytest.fixture(scope="module")
@@ -32,28 +30,6 @@ def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
     with Redis.from_url(redis_url) as client:
         client.flushdb()
     return make_cluster(worker=False, WS_MESSAGES_PER_S="1000", WS_MESSAGES_BURST="2000", REDIS_TIMEOUT_S="1")
-
-
-@pytest.fixture(scope="module")
-def apis(pair: Cluster) -> list[Api]:
-    return [Api(url) for url in pair.urls]
-
-
-@pytest.fixture
-def client() -> Iterator[Open]:
-    with ExitStack() as stack:
-
-        def open_connection(url: str, session_id: str, query: str = "") -> Client:
-            address = f"{url.replace('http', 'ws', 1)}/ws?sessionId={session_id}{query}"
-            return Client(stack.enter_context(connect(address, max_size=None, max_queue=None)))
-
-        yield open_connection
-
-
-@pytest.fixture(autouse=True)
-def nothing_goes_wrong(pair: Cluster) -> Iterator[None]:
-    yield
-    assert not errors_in(pair)
 
 
 def command(one: Client, name: str, *, id: str | int = "c", **more: Any) -> dict[str, Any]:  # noqa: A002 - the field's name
@@ -66,9 +42,9 @@ def command(one: Client, name: str, *, id: str | int = "c", **more: Any) -> dict
             return message
 
 
-def test_every_command_does_what_it_does_over_rest(apis: list[Api], client: Open) -> None:
+def test_every_command_does_what_it_does_over_rest(apis: list[Api], open_websocket: OpenWebSocket) -> None:
     session_id = str(uuid.uuid4())
-    one = client(apis[0].url, session_id)
+    one = open_websocket(apis[0].url, session_id)
     assert one.next()["version"] is None
     steps: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
         ("create", CHESS | {"metadata": {"round": 1}}, "pending", {}),
@@ -96,7 +72,7 @@ def test_every_command_does_what_it_does_over_rest(apis: list[Api], client: Open
     assert ack.keys() == {"type", "sessionId", "timestamp", "id"}
     assert one.close_code() == Close.DONE
     assert {name for name, *_ in steps} | {"delete", "cancel"} == COMMANDS.keys()
-    other = client(apis[0].url, apis[0].running())
+    other = open_websocket(apis[0].url, apis[0].running())
     assert command(other, "cancel", args={"reason": "rain"})["version"] == 3
 
 
@@ -118,13 +94,13 @@ def test_every_command_does_what_it_does_over_rest(apis: list[Api], client: Open
     ],
 )
 def test_a_refusal_has_the_code_and_the_details_of_rest(
-    apis: list[Api], client: Open, name: str, body: dict[str, Any]
+    apis: list[Api], open_websocket: OpenWebSocket, name: str, body: dict[str, Any]
 ) -> None:
     session_id = apis[0].running()
     answer = requests.post(f"{apis[1].url}/v1/sessions/{session_id}/{name}", json=body, timeout=60)
     assert answer.status_code in (400, 409)
     expected = answer.json()["error"]
-    one = client(apis[0].url, session_id)
+    one = open_websocket(apis[0].url, session_id)
     claims = {each: body[each] for each in ("expected_version", "expected_epoch") if each in body}
     args = {each: value for each, value in body.items() if each not in claims}
     found = command(one, name, args=args, **claims)
@@ -140,27 +116,27 @@ def timeless(details: Any) -> Any:
     return details
 
 
-def test_a_switch_that_finds_the_mover_out_of_time_says_who(apis: list[Api], client: Open) -> None:
+def test_a_switch_that_finds_the_mover_out_of_time_says_who(apis: list[Api], open_websocket: OpenWebSocket) -> None:
     budgets = {"white": 1000, "black": 60_000, "red": 60_000}
     people = [{"participant_id": name, "total_time_ms": ms} for name, ms in budgets.items()]
     session_id = apis[0].create(participants=people, action_on_timeout={"type": "skip_cycle"})
-    one = client(apis[0].url, session_id)
+    one = open_websocket(apis[0].url, session_id)
     command(one, "start")
     time.sleep(1.1)
     ack = command(one, "switch")
     # Either the sweeper or the switch has found it.
     assert ack.get("expired_participant_id", "white") == "white"
     ended = apis[0].running(participants=people[:2])
-    two = client(apis[0].url, ended)
+    two = open_websocket(apis[0].url, ended)
     time.sleep(1.1)
     error = command(two, "switch")
     assert error["code"] == "INVALID_STATE_TRANSITION"
     assert error["details"]["current"]["status"] == "expired"
 
 
-def test_a_key_brings_the_first_result_back_over_rest_too(apis: list[Api], client: Open) -> None:
+def test_a_key_brings_the_first_result_back_over_rest_too(apis: list[Api], open_websocket: OpenWebSocket) -> None:
     session_id = apis[0].running()
-    one, two = client(apis[0].url, session_id), client(apis[1].url, session_id)
+    one, two = open_websocket(apis[0].url, session_id), open_websocket(apis[1].url, session_id)
     first = command(one, "switch", id=1, idempotency_key="k")
     again = command(two, "switch", id=2, idempotency_key="k")
     assert (first["version"], "replayed" in first) == (3, False)
@@ -174,9 +150,11 @@ def test_a_key_brings_the_first_result_back_over_rest_too(apis: list[Api], clien
     assert apis[0].state(session_id)["version"] == 3
 
 
-def test_several_in_flight_are_answered_by_id_in_their_order_and_seen_once(apis: list[Api], client: Open) -> None:
+def test_several_in_flight_are_answered_by_id_in_their_order_and_seen_once(
+    apis: list[Api], open_websocket: OpenWebSocket
+) -> None:
     session_id = apis[0].running()
-    one = client(apis[0].url, session_id)
+    one = open_websocket(apis[0].url, session_id)
     one.next("STATE_SYNC")
     count = 300
     for i in range(count):
@@ -196,9 +174,11 @@ def test_several_in_flight_are_answered_by_id_in_their_order_and_seen_once(apis:
     assert one.silent(0.1)
 
 
-def test_commands_of_many_connections_to_two_processes_all_count(apis: list[Api], client: Open) -> None:
+def test_commands_of_many_connections_to_two_processes_all_count(
+    apis: list[Api], open_websocket: OpenWebSocket
+) -> None:
     session_id = apis[0].running()
-    clients = [client(apis[i % 2].url, session_id) for i in range(8)]
+    clients = [open_websocket(apis[i % 2].url, session_id) for i in range(8)]
     acked: list[int] = []
 
     def play(one: Client) -> None:
@@ -215,8 +195,8 @@ def test_commands_of_many_connections_to_two_processes_all_count(apis: list[Api]
     assert metric(apis[0].url, 'syncapp_ws_commands_total{answer="ACK",command="switch"}') >= 100
 
 
-def test_a_command_is_one_call_of_the_store(apis: list[Api], client: Open, redis_url: str) -> None:
-    one = client(apis[0].url, apis[0].running())
+def test_a_command_is_one_call_of_the_store(apis: list[Api], open_websocket: OpenWebSocket, redis_url: str) -> None:
+    one = open_websocket(apis[0].url, apis[0].running())
     command(one, "switch")
     with Redis.from_url(redis_url) as redis:
         redis.config_resetstat()
@@ -226,9 +206,11 @@ def test_a_command_is_one_call_of_the_store(apis: list[Api], client: Open, redis
     assert stats["cmdstat_evalsha"]["calls"] - 50 < 10  # the sweeper's, if any
 
 
-def test_a_ping_is_answered_while_the_store_is_silent(apis: list[Api], client: Open, valkey: Valkey) -> None:
+def test_a_ping_is_answered_while_the_store_is_silent(
+    apis: list[Api], open_websocket: OpenWebSocket, valkey: Valkey
+) -> None:
     session_id = apis[0].running()
-    one = client(apis[0].url, session_id)
+    one = open_websocket(apis[0].url, session_id)
     one.next("STATE_SYNC")
     valkey.pause()
     try:

@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 import psycopg2
 import pytest
-import redis as redis_py
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -30,8 +29,8 @@ from syncapp.store.keys import Keyspace
 from syncapp.store.process_registry import ProcessRegistry
 from syncapp.store.sessions import SessionStore
 from tests.support.store import NOON_MS, SetClock, chess, make_store, settings
+from tests.support.types import Redis
 
-Redis = redis_py.Redis
 HOUR_MS = 3_600_000
 
 

@@ -23,7 +23,7 @@ from syncapp.store.deadline_rebuild import WALKED, DeadlineRebuild
 from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Sweeper
-from tests.conftest import MakeCluster
+from tests.support.cluster import MakeCluster
 from tests.support.store import PARTIALS, SetClock, chess, make_store, messages, settings
 from tests.support.web_clients import eventually
 
@@ -40,16 +40,6 @@ class FastClock:
     def __call__(self) -> float:
         self.now_s += 1.0
         return self.now_s
-
-
-@pytest.fixture
-def clock(redis: redis_py.Redis) -> SetClock:
-    return SetClock(redis)
-
-
-@pytest.fixture
-def store(clock: SetClock, redis_url: str) -> SessionStore:
-    return make_store(redis_url)
 
 
 @pytest.fixture

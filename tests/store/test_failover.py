@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import redis as redis_py
 import requests
 from redis import exceptions
 
@@ -21,12 +20,12 @@ from syncapp.store.client import connect
 from syncapp.store.failover import says_wrong_server
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Lease
-from tests.conftest import MakeCluster
+from tests.support.cluster import MakeCluster
 from tests.support.store import chess, settings
 from tests.support.tcp_proxy import Proxy
+from tests.support.types import Redis
 from tests.support.web_clients import Api, eventually
 
-Redis = redis_py.Redis
 AT_ONCE = ("--repl-diskless-sync-delay", "0")
 
 

@@ -24,12 +24,11 @@ from syncapp.store.client import connect
 from syncapp.store.health import StoreCheck, StoreHealth, reason_of
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
-from tests.conftest import MakeCluster
+from tests.support.cluster import MakeCluster
 from tests.support.paths import ROOT
 from tests.support.store import chess, dump, settings
+from tests.support.types import Redis
 from tests.support.web_clients import Api, eventually, metric
-
-Redis = redis_py.Redis
 
 
 @pytest.fixture

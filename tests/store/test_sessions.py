@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-import redis as redis_py
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from syncapp.config import Settings
 from syncapp.domain.results import Claim, Result
-from syncapp.domain.schemas import CreateSession, merge_patch
+from syncapp.domain.schemas import CreateSession
 from syncapp.domain.session import Session, patch_of
 from syncapp.errors import (
     Conflict,
@@ -24,32 +19,13 @@ from syncapp.errors import (
     NotActiveParticipant,
     SessionExists,
     SessionNotFound,
-    StoreUnavailable,
     SyncError,
     ValidationFailed,
 )
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
 from tests.support.store import NOON_MS, SetClock, chess, crowd, dump, make_store, messages
-
-Redis = redis_py.Redis
-
-
-@pytest.fixture
-def clock(redis: Redis) -> SetClock:
-    return SetClock(redis)
-
-
-@pytest.fixture
-def store(redis_url: str, clock: SetClock) -> SessionStore:
-    return make_store(redis_url)
-
-
-@pytest.fixture
-def running(store: SessionStore) -> str:
-    session_id = store.create(chess(increment_ms=3000)).found.session_id
-    store.start(session_id)
-    return session_id
+from tests.support.types import Redis
 
 
 def remaining(session: Session) -> list[int]:
@@ -250,36 +226,6 @@ def test_an_existing_session_is_not_made_again(store: SessionStore) -> None:
         store.create(new)
 
 
-def test_metadata_takes_merge_patches_in_any_status(store: SessionStore, clock: SetClock) -> None:
-    session_id = store.create(chess(metadata={"a": {"b": 1, "c": [1, {}]}, "big": 12345678901234567})).found.session_id
-    store.cancel(session_id)
-    result = store.update(session_id, {"a": {"b": None, "d": {}}, "e": 1e14})
-    assert result.found.metadata == {"a": {"c": [1, {}], "d": {}}, "big": 12345678901234567, "e": 1e14}
-    assert result.found.status == "cancelled"
-
-
-def test_metadata_may_not_grow_past_its_limit_patch_by_patch(store: SessionStore, redis: Redis) -> None:
-    session_id = store.create(chess(metadata={"a": "x" * 10_000})).found.session_id
-    before = dump(redis, session_id)
-    with pytest.raises(ValidationFailed, match="more than 16384"):
-        store.update(session_id, {"b": "x" * 10_000})
-    assert dump(redis, session_id) == before
-
-
-def test_concurrent_merge_patches_all_take_effect(redis_url: str, redis: Redis) -> None:
-    store = make_store(redis_url, set_clock=False)
-    session_id = store.create(chess()).found.session_id
-    threads = [
-        threading.Thread(target=lambda i=i: [store.update(session_id, {f"{i}-{j}": j}) for j in range(10)])
-        for i in range(5)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(store.get(session_id).found.metadata) == 50
-
-
 @pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 1000])
 def test_any_number_of_participants_rotates_in_order(
     store: SessionStore, clock: SetClock, redis_url: str, count: int
@@ -406,73 +352,6 @@ def test_time_used_plus_remaining_is_what_was_granted(
             assert found.active_participant_id is None
 
 
-def test_scripts_that_the_server_forgot_are_sent_again(store: SessionStore, redis: Redis, running: str) -> None:
-    redis.script_flush()
-    assert store.switch(running).found.version == 3
-
-
-def test_a_server_may_be_reached_by_a_socket(redis: Redis, tmp_path: Path) -> None:
-    from redis.exceptions import ConnectionError as RedisConnectionError
-
-    from syncapp.store.client import connect, connect_pubsub
-
-    for make in (connect, connect_pubsub):
-        with pytest.raises(RedisConnectionError):  # there is no server: what it was given is accepted
-            make(Settings(redis_url=f"unix://{tmp_path}/none")).ping()
-
-
-def test_a_server_that_is_away_is_an_error_with_a_reason(redis_url: str) -> None:
-    store = make_store("redis://127.0.0.1:1/0", redis_timeout_s=0.2)
-    with pytest.raises(StoreUnavailable) as refused:
-        store.get(str(uuid.uuid4()))
-    assert refused.value.details["retry_after_s"] == 1
-    with pytest.raises(StoreUnavailable):
-        store.time_ms()
-
-
-@pytest.mark.parametrize("config", [("maxmemory", 1, 0), ("min-replicas-to-write", 1, 0)], ids=lambda each: each[0])
-def test_a_server_that_takes_no_writes_refuses_every_command_before_anything_is_written(
-    store: SessionStore, redis: Redis, running: str, config: tuple[str, int, int]
-) -> None:
-    deleted = store.create(chess()).found.session_id
-    store.delete(deleted)
-    commands: list[Callable[[], Result]] = [
-        lambda: store.create(chess()),
-        lambda: store.create(chess(session_id=deleted)),
-        lambda: store.switch(running),
-        lambda: store.pause(running, Claim(idempotency_key="k")),
-        lambda: store.update(running, {"a": 1}),
-        lambda: store.adjust(running, op="add", ms=1),
-    ]
-    if config[0] != "maxmemory":  # a full server still takes what frees memory: tests/store/test_full_store.py
-        commands += [lambda: store.cancel(running), lambda: store.complete(running), lambda: store.delete(running)]
-    before = dump(redis, running), dump(redis, deleted), redis.dbsize()
-    redis.config_set(config[0], config[1])
-    try:
-        for command in commands:
-            with pytest.raises(StoreUnavailable, match="nothing was changed"):
-                command()
-    finally:
-        redis.config_set(config[0], config[2])
-    assert (dump(redis, running), dump(redis, deleted), redis.dbsize()) == before
-
-
-def test_a_server_that_lets_nobody_publish_is_unavailable_and_a_retry_is_the_first_that_counts(
-    redis: Redis, redis_url: str, store: SessionStore, running: str
-) -> None:
-    redis.acl_setuser("mute", enabled=True, nopass=True, keys=["*"], commands=["+@all"], reset_channels=True)
-    mute = make_store(redis_url.replace("redis://", "redis://mute:x@"))
-    claim = Claim(idempotency_key="k")
-    try:
-        with pytest.raises(StoreUnavailable):
-            mute.switch(running, claim)
-    finally:
-        redis.acl_deluser("mute")
-    assert store.get(running).found.version == 2
-    again = store.switch(running, claim)
-    assert (again.replayed, again.found.version) == (False, 3)
-
-
 @pytest.mark.parametrize("command", ["complete", "cancel", "delete"])
 def test_a_command_that_found_nothing_to_do_keeps_its_key(store: SessionStore, running: str, command: str) -> None:
     claim = Claim(idempotency_key="k")
@@ -483,94 +362,9 @@ def test_a_command_that_found_nothing_to_do_keeps_its_key(store: SessionStore, r
     assert getattr(store, command)(running, claim).replayed
 
 
-def test_a_commit_asks_for_a_drain_at_most_once_a_second_and_bucket(redis_url: str, clock: SetClock) -> None:
-    nudged: list[int] = []
-    store = make_store(redis_url)
-    store._calls._on_nudge = nudged.append
-    session_id = store.create(chess()).found.session_id
-    store.start(session_id)
-    for _ in range(20):
-        store.switch(session_id)
-    assert nudged == [Keyspace().bucket(session_id)]
-
-
-def test_what_is_applied_in_many_calls_is_drained_too(redis_url: str, clock: SetClock) -> None:
-    nudged: list[int] = []
-    store = make_store(redis_url, on_nudge=nudged.append)
-    session_id = store.create(
-        CreateSession.parse({"sync_mode": "per_cycle", "time_per_cycle_ms": 1000})
-    ).found.session_id
-    store.start(session_id)
-    nudged.clear()
-    clock.pass_ms(100_000)
-    Redis.from_url(redis_url).delete(Keyspace().nudge(Keyspace().bucket(session_id)))
-    store.get(session_id)
-    assert nudged == [Keyspace().bucket(session_id)]
-
-
-def test_what_a_process_remembers_is_bounded_by_participants(redis_url: str, clock: SetClock) -> None:
-    store = make_store(redis_url)
-    for _ in range(60):
-        store.create(crowd(1000))
-    cache = store._calls._cache
-    assert cache._participants == sum(cached.size for cached in cache._sessions.values()) == 50_000
-
-
-documents = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3) | st.lists(inner, max_size=2),
-    max_leaves=8,
-)
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    target=st.dictionaries(st.sampled_from("abc"), documents, max_size=3),
-    patch=st.dictionaries(st.sampled_from("abc"), documents, max_size=3),
-)
-def test_a_merge_patch_follows_rfc_7396(target: dict[str, Any], patch: dict[str, Any]) -> None:
-    merged = merge_patch(target, patch)
-    for name, value in patch.items():
-        if value is None:
-            assert name not in merged
-        elif not isinstance(value, dict):
-            assert merged[name] == value
-    assert all(merged[name] == value for name, value in target.items() if name not in patch)
-
-
 def test_participants_may_be_given_their_places(store: SessionStore) -> None:
     people = [
         {"participant_id": name, "total_time_ms": 1000, "participant_index": i} for name, i in (("b", 1), ("a", 0))
     ]
     new = CreateSession.parse({"sync_mode": "per_participant", "participants": people})
     assert store.create(new).found.definition.participant_ids == ("a", "b")
-
-
-def test_a_session_written_by_a_release_that_knew_fewer_scalars_is_read_and_goes_on(
-    redis: redis_py.Redis, redis_url: str
-) -> None:
-    store = make_store(redis_url, set_clock=False)
-    session_id = store.create(chess()).found.session_id
-    store.start(session_id)
-    key = store._calls._keys.session(session_id)
-    scalars = redis.hget(key, "scalars")
-    assert isinstance(scalars, bytes)
-    redis.hset(key, "scalars", scalars.rsplit(b" ", 1)[0])
-    assert make_store(redis_url, set_clock=False).get(session_id).found.version == 2
-    assert store.switch(session_id).found.version == 3
-
-
-def test_a_reply_that_says_the_same_again_is_not_read_again_and_one_that_differs_is(
-    redis: redis_py.Redis, redis_url: str
-) -> None:
-    store, other = make_store(redis_url), make_store(redis_url)
-    clock = SetClock(redis)
-    session_id = store.create(chess()).found.session_id
-    store.get(session_id)
-    first = store.get(session_id)
-    clock.pass_ms(5)
-    again = store.get(session_id)
-    assert again.found is first.found
-    assert again.now_ms == first.now_ms + 5
-    other.start(session_id)
-    assert store.get(session_id).found == other.get(session_id).found != first.found

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from syncapp.domain.session import TERMINAL, Session
-from tests.support.clock_model import SHARED, body_groups, body_people
+from tests.support.clock_records import SHARED, body_groups, body_people
 
 ENDS_A_CYCLE = ("cycle_switched", "participant_expired", "group_expired", "cycle_timed_out")
 

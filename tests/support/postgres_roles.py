@@ -6,9 +6,13 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg2
+import pytest
+
+from syncapp.postgres import migrations
 
 
 def ask(url: str, query: str, *arguments: Any) -> list[Any]:
@@ -74,3 +78,10 @@ def held(url: str, role: str = "") -> int:
     )
     ((count,),) = ask(server_of(url), query, name_of(url), role, role)
     return int(count)
+
+
+def add_migration(directory: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    for path in migrations.MIGRATIONS.glob("*.sql"):
+        (directory / path.name).write_text(path.read_text())
+    (directory / "900_more.sql").write_text(text)
+    monkeypatch.setattr(migrations, "MIGRATIONS", directory)

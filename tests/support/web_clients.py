@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection
 
 from syncapp.api.reference.messages import SENT
 from syncapp.realtime.protocol import Outgoing
-from tests.conftest import Cluster
+from tests.support.cluster import Cluster
 
 CHESS: dict[str, Any] = {
     "sync_mode": "per_participant",
@@ -91,6 +91,9 @@ class Client:
             while True:
                 self.connection.recv(timeout=60)
         return self.connection.close_code
+
+
+OpenWebSocket = Callable[..., Client]
 
 
 def metric(url: str, name: str) -> float:

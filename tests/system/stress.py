@@ -26,10 +26,11 @@ import psutil
 import requests
 
 from syncapp.dev.servers import Valkey
-from tests.conftest import Cluster, Redis
+from tests.support.cluster import Cluster
 from tests.support.patches import fold
 from tests.support.raw_websocket import CLOSE, TEXT, Ended, Raw
 from tests.support.store import messages
+from tests.support.types import Redis
 from tests.support.web_clients import CHESS, Api, eventually, metric
 
 SESSIONS = 8

@@ -24,7 +24,7 @@ import requests
 from syncapp.domain.schemas import CreateSession
 from syncapp.errors import InvalidTransition
 from syncapp.store.keys import Keyspace
-from tests.conftest import Cluster, MakeCluster
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.store import make_store
 from tests.support.web_clients import eventually
 

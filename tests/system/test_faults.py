@@ -13,10 +13,11 @@ import redis as redis_py
 import requests
 
 from syncapp.dev.servers import Postgres, Valkey
-from tests.conftest import Cluster
+from tests.support.client_threads import Clients
+from tests.support.cluster import Cluster
+from tests.support.postgres_roles import ask
 from tests.support.store import crowd, make_store
-from tests.support.web_clients import eventually
-from tests.system.test_race import CHESS, Clients, rows
+from tests.support.web_clients import CHESS, eventually
 
 
 class Load:
@@ -108,7 +109,7 @@ def test_an_outage_of_postgresql_is_not_seen_by_clients_and_loses_nothing(
         " WHERE session_id = ANY(%s::uuid[]) GROUP BY 1"
     )
     expected = {(session, n := load.acknowledged[session] + 2, n, n) for session in sessions}
-    eventually(lambda: set(rows(database_url, query, sessions)) == expected, within_s=120)
+    eventually(lambda: set(ask(database_url, query, sessions)) == expected, within_s=120)
 
 
 def test_a_killed_worker_neither_loses_nor_doubles_an_event(
@@ -123,12 +124,12 @@ def test_a_killed_worker_neither_loses_nor_doubles_an_event(
             store.switch(session)
     cluster.worker.start()
     query = "SELECT count(*) FROM sync_events WHERE session_id = ANY(%s::uuid[])"
-    eventually(lambda: bool(rows(database_url, query, sessions)[0][0] > 500), within_s=120)
+    eventually(lambda: bool(ask(database_url, query, sessions)[0][0] > 500), within_s=120)
     cluster.worker.kill()
     cluster.worker.start()
-    eventually(lambda: bool(rows(database_url, query, sessions)[0][0] >= 5000), within_s=120)
+    eventually(lambda: bool(ask(database_url, query, sessions)[0][0] >= 5000), within_s=120)
     each = "SELECT count(*), count(DISTINCT version), max(version) FROM sync_events WHERE session_id = %s"
-    assert {rows(database_url, each, session)[0] for session in sessions} == {(500, 500, 500)}
+    assert {ask(database_url, each, session)[0] for session in sessions} == {(500, 500, 500)}
 
 
 def test_a_switch_costs_the_server_about_the_same_at_any_number_of_participants(
@@ -161,4 +162,4 @@ def test_a_worker_that_stops_hands_over_what_it_had_begun(
     finally:
         cluster.worker.unpause()
     query = "SELECT count(*) FROM sync_events WHERE session_id = %s"
-    eventually(lambda: bool(rows(database_url, query, session)[0][0] == 22), within_s=120)
+    eventually(lambda: bool(ask(database_url, query, session)[0][0] == 22), within_s=120)

@@ -26,11 +26,19 @@ from syncapp.postgres import failures
 from syncapp.postgres.database import UpgradeFailed, check, upgrade
 from syncapp.postgres.failures import Failure
 from syncapp.store.keys import Keyspace
-from tests.postgres.test_database import add_migration
-from tests.support.postgres_roles import ask, end_connections, guest_of, role_of, scratch, server_of, set_read_only
+from tests.support.outboxes import left
+from tests.support.postgres_roles import (
+    add_migration,
+    ask,
+    end_connections,
+    guest_of,
+    role_of,
+    scratch,
+    server_of,
+    set_read_only,
+)
 from tests.support.store import make_store, settings
 from tests.support.web_clients import eventually
-from tests.test_tasks import left
 
 RIGHTS = "SELECT, INSERT, UPDATE"
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import psycopg2
 import pytest
 import redis as redis_py
 import requests
@@ -16,53 +12,16 @@ from syncapp.audit.outbox import Outbox
 from syncapp.config import Settings
 from syncapp.dev.processes import Process
 from syncapp.store.keys import AUDIT_GROUP, Keyspace
-from tests.conftest import Cluster
+from tests.support.client_threads import Clients
+from tests.support.cluster import Cluster
+from tests.support.postgres_roles import ask
 from tests.support.store import dump
-from tests.support.web_clients import eventually
-
-CHESS: dict[str, Any] = {
-    "sync_mode": "per_participant",
-    "participants": [{"participant_id": name, "total_time_ms": 3_600_000} for name in ("white", "black")],
-}
-
-
-class Clients:
-    """A pool of threads, each with connections of its own to every web process."""
-
-    def __init__(self, cluster: Cluster, threads: int) -> None:
-        self.urls = [f"{url}/v1/sessions" for url in cluster.urls]
-        self.pool = ThreadPoolExecutor(threads)
-        adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=threads)
-        self.http = requests.Session()
-        self.http.mount("http://", adapter)
-
-    def post(self, process: int, path: str = "", json: Any = None, **headers: str) -> requests.Response:
-        return self.http.post(self.urls[process % len(self.urls)] + path, json=json, headers=headers, timeout=60)
-
-    def at_once(self, calls: list[Callable[[], requests.Response]]) -> list[requests.Response]:
-        return [future.result() for future in [self.pool.submit(call) for call in calls]]
-
-    def running(self, **more: Any) -> str:
-        made = self.post(0, json=CHESS | more)
-        assert made.status_code == 201, made.text
-        session_id: str = made.json()["data"]["session_id"]
-        assert self.post(1, f"/{session_id}/start").status_code == 200
-        return session_id
+from tests.support.web_clients import CHESS, eventually
 
 
 @pytest.fixture(scope="module")
 def clients(cluster: Cluster) -> Clients:
     return Clients(cluster, 50)
-
-
-def rows(database_url: str, query: str, *arguments: Any) -> list[Any]:
-    connection = psycopg2.connect(database_url)
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(query, arguments)
-            return cursor.fetchall()
-    finally:
-        connection.close()
 
 
 def where_events_wait(client: redis_py.Redis, database_url: str) -> str:
@@ -72,7 +31,7 @@ def where_events_wait(client: redis_py.Redis, database_url: str) -> str:
     readers = {bucket: client.xinfo_consumers(outbox.keyspace.outbox(bucket), AUDIT_GROUP) for bucket in held}
     queue = {key: client.type(key) for key in client.scan_iter("huey*")}
     tasks = {key: client.lrange(key, 0, -1) for key, kind in queue.items() if kind == b"list"}
-    activity = rows(
+    activity = ask(
         database_url,
         "SELECT pid, state, wait_event_type, wait_event, pg_blocking_pids(pid), now() - xact_start, left(query, 200)"
         " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
@@ -99,7 +58,7 @@ def test_acknowledged_switches_are_versions_cycles_and_rows(
         assert sum(person["cycle_count"] for person in state["participants"]) == 50
     query = "SELECT count(*) FROM sync_events WHERE event_type = 'cycle_switched' AND session_id = ANY(%s::uuid[])"
     try:
-        eventually(lambda: bool(rows(database_url, query, sessions)[0][0] == 1000))
+        eventually(lambda: bool(ask(database_url, query, sessions)[0][0] == 1000))
     except AssertionError:
         with redis_py.Redis.from_url(redis_url) as client:
             print(where_events_wait(client, database_url))

@@ -8,7 +8,8 @@ import random
 import pytest
 
 from syncapp.dev.servers import Valkey
-from tests.conftest import MakeCluster, Redis
+from tests.support.cluster import MakeCluster
+from tests.support.types import Redis
 from tests.support.web_clients import errors_in
 from tests.system.stress import Stress, probe
 

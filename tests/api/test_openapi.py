@@ -1,0 +1,73 @@
+"""The OpenAPI document lists every route, body and limit."""
+
+from __future__ import annotations
+
+import re
+
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.support.rest import MODES
+
+
+def test_the_openapi_document_lists_every_route_and_the_page_asks_no_other_host(
+    app: Flask, client: FlaskClient
+) -> None:
+    document = client.get("/api-docs.json").get_json()
+    listed = {(path, method) for path, methods in document["paths"].items() for method in methods}
+    undocumented = {
+        "/metrics",
+        "/api-docs.json",
+        "/api-docs",
+        "/api-docs/",
+        "/api-docs/<path:path>",
+        "/ws",
+        "/asyncapi.json",
+    }
+    routes = {
+        (rule.rule.replace("<session>", "{session_id}"), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.rule not in undocumented
+    }
+    assert listed == routes
+    page = client.get("/api-docs").get_data(as_text=True)
+    assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", page)
+    for asset in re.findall(r"(?:src|href)=\"([^\"]+)\"", page):
+        with client.get(asset) as answer:
+            assert answer.status_code == 200
+
+
+def test_the_openapi_document_says_which_bodies_may_be_absent(client: FlaskClient) -> None:
+    paths = client.get("/api-docs.json").get_json()["paths"]
+    required = {
+        operation["operationId"]: operation["requestBody"]["required"]
+        for operations in paths.values()
+        for operation in operations.values()
+        if "requestBody" in operation
+    }
+    assert {name for name, needed in required.items() if needed} == {"create", "adjust", "update", "batch"}
+    assert set(required) == {
+        "create",
+        "batch",
+        "adjust",
+        "update",
+        "start",
+        "switch",
+        "pause",
+        "resume",
+        "complete",
+        "cancel",
+    } | {"delete"}
+
+
+def test_the_openapi_document_states_the_limits_that_are_enforced(client: FlaskClient) -> None:
+    schemas = client.get("/api-docs.json").get_json()["components"]["schemas"]
+    assert schemas["CreateSession"]["properties"]["increment_ms"]["maximum"] == 60_000
+    assert schemas["CreateSession"]["properties"]["participants"]["maxItems"] == 1000
+    assert schemas["NewParticipant"]["properties"]["total_time_ms"]["anyOf"][0]["maximum"] == 86_400_000
+    assert schemas["CreateSession"]["additionalProperties"] is False
+    assert schemas["CreateSession"]["properties"]["sync_mode"]["enum"] == list(MODES)
+    assert {"groups", "warn_at_ms", "max_cycles"} <= set(schemas["CreateSession"]["properties"])
+    assert schemas["Adjust"]["properties"]["op"]["enum"] == ["add", "set", "at_least"]
+    assert {"participant_id", "group_id", "not_after_ms", "reason"} <= set(schemas["Adjust"]["properties"])

@@ -1,0 +1,100 @@
+"""A drain moves a bucket's events into the log: each once, in batches, by one thread."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg2
+import pytest
+import redis as redis_py
+
+from syncapp.audit.drain import Drain, Drained
+from syncapp.audit.event import OutboxEntry
+from syncapp.audit.log import AuditLog, Stored
+from syncapp.audit.outbox import Outbox
+from syncapp.dev.processes import free_port
+from syncapp.postgres.database import Database
+from syncapp.store.client import connect
+from tests.support.outboxes import KEYS, count, left, play
+from tests.support.store import settings
+from tests.support.types import Db
+
+# Drains
+
+
+def test_a_drain_moves_everything_in_batches_and_leaves_an_empty_stream(
+    db: Db, audit: AuditLog, outbox: Outbox, redis: redis_py.Redis, redis_url: str
+) -> None:
+    commits = play(redis_url, 3, 50)
+    drain = Drain(outbox, audit, batch=20)
+    assert sum(drain.run(bucket).moved for bucket in outbox.buckets) == commits == count(db)
+    assert left(redis) == 0
+    assert all(drain.run(bucket) == Drained(0, more=False) for bucket in outbox.buckets)
+
+
+def test_what_could_not_be_stored_is_not_acknowledged_and_comes_again(
+    db: Db, audit: AuditLog, outbox: Outbox, redis: redis_py.Redis, redis_url: str
+) -> None:
+    commits = play(redis_url, 1, 20)
+    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    away = Drain(outbox, AuditLog(Database(f"postgresql://127.0.0.1:{free_port()}/none")), batch=10)
+    for _ in range(3):
+        with pytest.raises(psycopg2.OperationalError):
+            away.run(bucket)
+    assert left(redis) == commits
+    assert Drain(outbox, audit, batch=10).run(bucket).moved == commits == count(db)
+
+
+def test_an_event_that_was_stored_but_not_acknowledged_is_stored_once(
+    db: Db, audit: AuditLog, outbox: Outbox, redis_url: str, redis: redis_py.Redis
+) -> None:
+    commits = play(redis_url, 1, 20)
+    for bucket in outbox.buckets:
+        audit.store(outbox.read_new(bucket, 10))  # and then the reader dies
+    survivor = Outbox(connect(settings(redis_url), decode=False), KEYS, reader="survivor")
+    assert sum(Drain(survivor, audit, batch=10).run(bucket).moved for bucket in range(16)) == commits
+    assert count(db) == commits
+    assert left(redis) == 0
+
+
+def test_a_drain_ends_when_its_time_is_up(
+    audit: AuditLog, outbox: Outbox, redis_url: str, redis: redis_py.Redis
+) -> None:
+    play(redis_url, 1, 20)
+    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    drain = Drain(outbox, audit, batch=5)
+    assert drain.run(bucket, at_most_s=0) == Drained(5, more=True)
+    assert drain.run(bucket) == Drained(17, more=False)
+
+
+class SlowLog:
+    """Stands where the audit log does, and stores nothing before it is told to."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+        self.seen: list[bytes | None] = []
+
+    def store(self, entries: list[OutboxEntry]) -> Stored:
+        self.entered.set()
+        assert self.go_on.wait(10)
+        self.seen += [entry.raw for entry in entries]
+        return Stored(len(entries))
+
+
+def test_a_bucket_is_drained_by_one_thread_which_looks_again_when_another_came(
+    outbox: Outbox, redis: redis_py.Redis
+) -> None:
+    log = SlowLog()
+    drain = Drain(outbox, log, batch=10)  # type: ignore[arg-type]  # of an AuditLog it uses `store`
+    redis.xadd(KEYS.outbox(3), {"message": "1"})
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(drain.run, 3)
+        assert log.entered.wait(10)
+        assert drain.run(3) == Drained(0, more=False)
+        assert drain.run(4) == Drained(0, more=False)
+        redis.xadd(KEYS.outbox(3), {"message": "2"})
+        log.go_on.set()
+        assert running.result(10) == Drained(2, more=False)
+    assert log.seen == [b"1", b"2"]

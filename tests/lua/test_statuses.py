@@ -1,0 +1,46 @@
+"""Which commands each status allows."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncapp.errors import InvalidTransition
+from syncapp.store.sessions import SessionStore
+from tests.support.store import SetClock, dump
+from tests.support.store_sessions import pending
+from tests.support.types import Redis
+
+FROM = {
+    "start": {"pending"},
+    "switch": {"running"},
+    "pause": {"running"},
+    "resume": {"paused"},
+    "adjust": {"pending", "running", "paused"},
+    "complete": {"pending", "running", "paused", "completed"},
+    "cancel": {"pending", "running", "paused", "cancelled"},
+}
+
+
+@pytest.mark.parametrize("status", ["pending", "running", "paused", "completed", "expired", "cancelled"])
+@pytest.mark.parametrize("command", FROM)
+def test_a_command_out_of_place_is_refused_and_changes_nothing(
+    store: SessionStore, clock: SetClock, redis: Redis, command: str, status: str
+) -> None:
+    session_id = pending(store)
+    for step in {"pending": [], "running": ["start"], "paused": ["start", "pause"]}.get(status, ["start"]):
+        getattr(store, step)(session_id)
+    if status in ("completed", "cancelled"):
+        getattr(store, {"completed": "complete", "cancelled": "cancel"}[status])(session_id)
+    if status == "expired":
+        clock.pass_ms(10_000)
+    assert store.get(session_id).found.status == status
+    before = dump(redis, session_id)
+    args = {"op": "add", "ms": 1} if command == "adjust" else {}
+    if status in FROM[command]:
+        getattr(store, command)(session_id, **args)
+        assert (dump(redis, session_id) == before) == (status in ("completed", "cancelled"))
+        return
+    with pytest.raises(InvalidTransition, match=f"cannot {command} a session that is {status}") as refused:
+        getattr(store, command)(session_id, **args)
+    assert refused.value.details["status"] == status
+    assert dump(redis, session_id) == before

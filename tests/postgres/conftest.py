@@ -1,0 +1,25 @@
+"""An empty database, and a role with few rights on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from syncapp.postgres.database import upgrade
+from tests.support.postgres_roles import guest_of, scratch
+
+
+@pytest.fixture
+def empty_url(database_url: str) -> Iterator[str]:
+    """Where a database without any table is."""
+    with scratch(database_url) as url:
+        yield url
+
+
+@pytest.fixture
+def guest(empty_url: str) -> Iterator[str]:
+    """Where a role that has no rights yet meets the database of `empty_url`, which is migrated."""
+    upgrade(empty_url)
+    with guest_of(empty_url) as url:
+        yield url

@@ -1,0 +1,92 @@
+"""Send queues: slow clients skip to the newest state, in bounded memory."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from syncapp.domain.order import NEVER, Order
+from syncapp.errors import StoreUnavailable
+from syncapp.realtime.protocol import Outgoing
+from syncapp.realtime.send_queue import MOST_BYTES, MOST_FRAMES, QueuedItem, SendQueue
+from syncapp.realtime.topic import SessionUpdate
+from syncapp.store.sessions import SessionStore
+from tests.support.store import chess
+
+
+@pytest.fixture
+def many(store: SessionStore) -> list[SessionUpdate]:
+    """The updates of a session's first 150 versions."""
+    session_id = store.create(chess()).found.session_id
+    results = [store.start(session_id), *[store.switch(session_id) for _ in range(148)]]
+    return [SessionUpdate(session_id, 0, session=result.found, event=result.event) for result in results]
+
+
+@given(data=st.data())
+@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_however_slow_a_client_is_versions_rise_gaps_are_whole_states_and_the_newest_arrives(
+    many: list[SessionUpdate], data: st.DataObject
+) -> None:
+    steps = data.draw(st.lists(st.sampled_from(["put", "pass", "burst", "skip", "take", "expect", "expect current"])))
+    told, newest = played(many, steps, burst=data.draw(st.integers(1, 100)))
+    assert told[-1].update.order == newest
+    known = NEVER
+    for kind, update in told:
+        if kind is Outgoing.CONNECTED:
+            known = NEVER  # it asked where it stands
+            continue
+        if kind is Outgoing.STATE_UPDATE:
+            assert known in (NEVER, (update.order[0], update.order[1] - 1))
+        assert update.order > known
+        known = update.order
+
+
+def played(many: list[SessionUpdate], steps: list[str], burst: int) -> tuple[list[QueuedItem], Order]:
+    """Return what a client is told, and the newest order it was to be told of."""
+    backlog, updates, told = SendQueue(), iter(many), []
+    latest = many[0]
+    for step in steps:
+        for update in islice(updates, {"put": 1, "pass": 1, "burst": burst, "skip": 1}.get(step, 0)):
+            latest = update
+            if step == "pass" and (kind := backlog.passes(update)):
+                told.append(QueuedItem(kind, update))
+                backlog.passed(update)
+            elif step != "skip":
+                backlog.put(update)
+        if step == "take" and (item := backlog.take()):
+            told.append(item)
+        if step.startswith("expect"):
+            backlog.expect(latest.order if step == "expect current" else NEVER)
+        assert len(backlog) <= MOST_FRAMES
+    backlog.put(latest)
+    return [*told, *iter(backlog.take, None)], latest.order
+
+
+def test_states_that_wait_are_bounded_in_bytes_and_give_way_to_the_newest(store: SessionStore) -> None:
+    session_id = store.create(chess(metadata={"text": "x" * 16_000})).found.session_id
+    results = [store.start(session_id), *[store.switch(session_id) for _ in range(40)]]
+    backlog = SendQueue()
+    for result in results:
+        backlog.put(SessionUpdate(session_id, 0, session=result.found, event=result.event))
+        waiting = [QueuedItem(*item) for item in backlog._items]
+        assert sum(len(item.frame) for item in waiting) <= MOST_BYTES
+    assert waiting[-1].update.order == results[-1].found.order
+    assert backlog.skipped > 10
+
+
+def test_an_error_is_told_once_for_each_outage_and_a_delete_is_the_last_word(many: list[SessionUpdate]) -> None:
+    session_id = many[0].session_id
+    away = SessionUpdate(session_id, 0, error=StoreUnavailable("away"))
+    deleted = SessionUpdate(
+        session_id, 0, order=(many[2].order[0], many[2].order[1] + 1), event={"type": "session_deleted"}
+    )
+    backlog = SendQueue()
+    for update in (away, away, many[0], many[0], many[1], many[2], deleted, many[3]):
+        backlog.put(update)
+    kinds = [item.kind for item in iter(backlog.take, None)]
+    assert kinds == ["ERROR", "CONNECTED", "STATE_SYNC", "STATE_UPDATE", "STATE_UPDATE", "SESSION_DELETED"]
+    assert backlog.is_ended

@@ -1,0 +1,270 @@
+"""The list is kept complete, also beside processes of earlier releases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import requests
+from redis.lock import Lock
+
+from syncapp.errors import StoreUnavailable
+from syncapp.store.client import connect
+from syncapp.store.deadline_rebuild import LOOK_S, WALKED
+from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
+from syncapp.store.list_query import SessionsQuery
+from syncapp.store.list_upkeep import CLEAN_S, ListUpkeep
+from syncapp.store.session_list import SessionList
+from syncapp.store.sessions import SessionStore
+from syncapp.store.sweeper import Lease
+from tests.support.cluster import MakeCluster
+from tests.support.listed_sessions import LISTS, Minutes, finish, ids, listed, made
+from tests.support.store import NOON_MS, SetClock, chess, make_store, settings
+from tests.support.types import Redis
+from tests.support.web_clients import eventually
+
+KEYS = Keyspace()
+
+
+def test_sessions_of_an_earlier_release_come_into_the_list(
+    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, redis: Redis
+) -> None:
+    expected = made(store, clock, 200)
+    store.complete(expected[0])
+    store.delete(expected[1])
+    redis.delete(*LISTS)
+    assert ids(live) == []
+    finish(upkeep)
+    assert ids(live) == [expected[0], *expected[2:]]
+    assert {redis.zscore(key, SENTINEL) for key in LISTS} == {float(COMPLETE)}
+
+
+def test_a_page_says_whether_sessions_may_be_missing(
+    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    def answers() -> set[bool]:
+        """What the pages say, with and without a cursor, a filter, and anything found."""
+        first = live.page(SessionsQuery(limit=5))
+        second = live.page(SessionsQuery.from_args({"limit": ["5"], "cursor": [first.next_cursor or ""]}))
+        filtered = live.page(SessionsQuery(status=["running"]))
+        return {first.complete, second.complete, filtered.complete}
+
+    made(store, clock, 30)
+    assert answers() == {False}
+    finish(upkeep)
+    assert answers() == {True}
+    redis.zadd(LISTS[3], {SENTINEL: float(WALKED)})  # as during a walk
+    assert answers() == {False}
+    redis.delete(LISTS[3])
+    assert answers() == {False}
+    minutes.now_s += LOOK_S
+    finish(upkeep)
+    assert answers() == {True}
+
+
+def left_out(client: Redis, session_ids: list[str]) -> None:
+    """Make sessions as if an earlier release had created them, which does not know the lists."""
+    for each in session_ids:
+        client.zrem(KEYS.listed(KEYS.bucket(each)), each)
+
+
+def test_sessions_that_an_earlier_release_makes_later_come_into_the_list_soon(
+    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    finish(upkeep)
+    expected = made(store, clock, 60)
+    for each in expected[:20]:
+        store.start(each)
+    scores = {each: redis.zscore(KEYS.listed(KEYS.bucket(each)), each) for each in expected}
+    left_out(redis, expected[:40])
+    finish(upkeep)
+    assert ids(live) == expected[40:]
+    minutes.now_s += LOOK_S
+    finish(upkeep)
+    assert ids(live) == expected
+    assert scores == {each: redis.zscore(KEYS.listed(KEYS.bucket(each)), each) for each in expected}
+
+
+def test_a_session_that_is_gone_or_fails_is_not_listed_and_holds_up_no_other(
+    store: SessionStore, clock: SetClock, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    finish(upkeep)
+    expected = made(store, clock, 40)
+    gone, deleted, broken, *rest = expected
+    left_out(redis, expected)
+    redis.delete(KEYS.session(gone))
+    store.delete(deleted)
+    for each in (deleted, SENTINEL):
+        redis.zadd(KEYS.deadlines(KEYS.bucket(each)), {each: NOON_MS * 2})
+    redis.hset(KEYS.session(broken), "scalars", "nonsense")
+    minutes.now_s += LOOK_S
+    finish(upkeep)
+    assert listed(redis) == set(rest)
+
+
+def test_a_session_that_is_deleted_or_made_again_while_it_is_added_is_not_listed_as_it_was(
+    store: SessionStore,
+    clock: SetClock,
+    live: SessionList,
+    upkeep: ListUpkeep,
+    minutes: Minutes,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finish(upkeep)
+    again, deleted, *rest = made(store, clock, 10)
+    left_out(redis, [again, deleted, *rest])
+    call = upkeep._pool.call
+
+    def overtaken(commands: bytes, count: int = 1) -> Any:
+        """Let another client come between the look and the write."""
+        if b"NX" in commands and redis.exists(KEYS.session(deleted)) and deleted.encode() in commands:
+            store.delete(deleted)
+        if b"NX" in commands and again.encode() in commands:
+            store.delete(again)
+            store.create(chess(session_id=again))
+        return call(commands, count)
+
+    clock.pass_ms(1000)
+    monkeypatch.setattr(upkeep._pool, "call", overtaken)
+    minutes.now_s += LOOK_S
+    finish(upkeep)
+    assert listed(redis) == {again, *rest}
+    assert redis.zscore(KEYS.listed(KEYS.bucket(again)), again) == clock.now_ms
+    assert ids(live) == [again, *rest]
+
+
+def test_many_sessions_are_compared_and_listed_in_short_steps(
+    redis_url: str, clock: SetClock, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, one = make_store(redis_url, sync_buckets=1), Keyspace(1)
+    expected = set(made(store, clock, 1200))
+    redis.zremrangebyrank(one.listed(0), 0, -1)
+    redis.zadd(one.listed(0), {SENTINEL: float(COMPLETE)})
+    seconds = iter(range(10_000))
+    upkeep = ListUpkeep(connect(settings(redis_url)), store, one, lambda: 0.01 * next(seconds))
+    sizes: list[int] = []
+    add = upkeep._add
+
+    def counted(some: Sequence[str]) -> int:
+        sizes.append(len(some))
+        return add(some)
+
+    monkeypatch.setattr(upkeep, "_add", counted)
+    steps = 0
+    while redis.zcard(one.listed(0)) <= len(expected):
+        upkeep.step(held=True)
+        steps += 1
+        assert steps < 100
+    assert set(redis.zrange(one.listed(0), 0, -1)) - {SENTINEL.encode()} == {each.encode() for each in expected}
+    assert steps > 2
+    assert sum(sizes) == 1200
+    assert max(sizes) < 1000
+
+
+def test_a_list_that_is_deleted_is_filled_again_soon(
+    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    expected = made(store, clock, 50)
+    finish(upkeep)
+    redis.delete(LISTS[3], LISTS[4])
+    finish(upkeep)
+    assert len(ids(live)) < 50
+    minutes.now_s += LOOK_S
+    finish(upkeep)
+    assert ids(live) == expected
+
+
+def test_a_new_status_lists_a_session_that_was_not(
+    store: SessionStore, clock: SetClock, live: SessionList, redis: Redis
+) -> None:
+    (session_id,) = made(store, clock, 1)
+    redis.delete(*LISTS)
+    store.start(session_id)
+    assert ids(live) == [session_id]
+
+
+def test_what_has_expired_is_taken_off_the_list_within_a_minute(
+    store: SessionStore, clock: SetClock, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    found = made(store, clock, 60)
+    finish(upkeep)
+    redis.delete(*map(KEYS.session, found[:40]))
+    finish(upkeep)
+    assert listed(redis) == set(found)
+    minutes.now_s += CLEAN_S
+    finish(upkeep)
+    assert listed(redis) == set(found[40:])
+
+
+def test_without_the_lease_nothing_is_done(redis_url: str, upkeep: ListUpkeep, minutes: Minutes, redis: Redis) -> None:
+    finish(upkeep, held=False)
+    assert Lease(connect(settings(redis_url)), KEYS.sweeper()).hold()
+    minutes.now_s += LOOK_S
+    finish(upkeep, held=False)
+    assert not any(map(redis.exists, LISTS))
+
+
+def test_where_an_earlier_release_sweeps_another_process_keeps_the_lists(
+    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
+) -> None:
+    assert Lock(redis, KEYS.sweeper(), timeout=60, thread_local=False).acquire(blocking=False)  # as it took it
+    first = made(store, clock, 20)
+    redis.delete(*LISTS)
+    finish(upkeep, held=False)
+    assert ids(live) == first
+    assert live.page(SessionsQuery()).complete
+    later = made(store, clock, 20)
+    left_out(redis, later)
+    minutes.now_s += LOOK_S
+    finish(upkeep, held=False)
+    assert ids(live) == [*later, *first]
+
+
+def test_a_store_that_is_away_does_not_end_the_upkeep(
+    store: SessionStore, upkeep: ListUpkeep, minutes: Minutes, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upkeep._pool, "call", fail)
+        upkeep.step(held=True)
+    minutes.now_s += LOOK_S
+    finish(upkeep)
+    assert all(redis.zscore(key, SENTINEL) for key in LISTS)
+
+
+def test_an_upgraded_service_lists_everything_over_http(
+    make_cluster: MakeCluster, redis: Redis, redis_url: str
+) -> None:
+    old = make_store(redis_url, set_clock=False)
+    expected = {old.create(chess()).found.session_id for _ in range(30)}
+    redis.delete(*LISTS)
+    api = make_cluster(web=1, worker=False).urls[0]
+
+    def found() -> set[str]:
+        data = requests.get(f"{api}/v1/sessions?limit=100", timeout=10).json()["data"]
+        assert not data["complete"] or len(data["sessions"]) == 30
+        return {each["session_id"] for each in data["sessions"]}
+
+    eventually(lambda: found() == expected)
+    eventually(lambda: requests.get(f"{api}/v1/sessions", timeout=10).json()["data"]["complete"] is True)
+
+
+def test_after_a_rollback_and_an_upgrade_everything_that_runs_is_listed_over_http(
+    make_cluster: MakeCluster, redis: Redis, redis_url: str
+) -> None:
+    for key in LISTS:
+        redis.zadd(key, {SENTINEL: float(COMPLETE)})
+    old = make_store(redis_url, set_clock=False)
+    expected = [old.create(chess()).found.session_id for _ in range(30)]
+    left_out(redis, expected)
+    api = make_cluster(web=1, worker=False).urls[0]
+
+    def found() -> set[str]:
+        data = requests.get(f"{api}/v1/sessions?limit=100", timeout=10).json()["data"]
+        return {each["session_id"] for each in data["sessions"]}
+
+    eventually(lambda: found() == set(expected))

@@ -1,0 +1,58 @@
+"""The audit log: its rows, and the services that read it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis as redis_py
+
+from syncapp.audit.event import OutboxEntry
+from syncapp.audit.log import AuditLog
+from syncapp.audit.outbox import Outbox
+from syncapp.history.queries import HistoryQueries
+from syncapp.history.read_pool import ReadPool
+from syncapp.history.recovery import Recovery
+from syncapp.postgres.database import Database
+from tests.support.clock_machine import MOST_UNATTENDED
+from tests.support.outboxes import KEYS
+from tests.support.store import make_store, settings
+from tests.support.types import Db
+
+
+class Log:
+    """The audit log, and who asks it."""
+
+    def __init__(self, database_url: str, client: redis_py.Redis, redis_url: str) -> None:
+        self.url = database_url
+        self.database, self.pool = Database(database_url), ReadPool(database_url, timeout_s=30)
+        self.audit, self.client = AuditLog(self.database), client
+        self.history = HistoryQueries(self.pool, lambda: 2**45)
+        store, outbox = make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED), Outbox(client, KEYS)
+        self.recoveries = {
+            clock: Recovery(store, self.history, outbox, settings(redis_url), clock)
+            for clock in ("run", "freeze", "credit")
+        }
+
+    def store(self) -> None:
+        """Move what is in the outboxes into the log."""
+        for bucket in range(16):
+            entries: Any = self.client.xrange(KEYS.outbox(bucket))
+            if entries:
+                self.audit.store([OutboxEntry(bucket, at.decode(), fields[b"message"]) for at, fields in entries])
+                self.client.xdel(KEYS.outbox(bucket), *(at for at, _ in entries))
+
+
+def rows(db: Db, query: str, *arguments: Any) -> list[Any]:
+    with db.cursor() as cursor:
+        cursor.execute(query, arguments)
+        return cursor.fetchall()
+
+
+def entries_of(client: redis_py.Redis) -> list[OutboxEntry]:
+    """Every entry of every stream, in the order of the stream."""
+    found: list[tuple[int, Any]] = [(bucket, client.xrange(KEYS.outbox(bucket))) for bucket in range(16)]
+    return [
+        OutboxEntry(bucket, stream_id.decode(), fields[b"message"])
+        for bucket, entries in found
+        for stream_id, fields in entries
+    ]
