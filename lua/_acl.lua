@@ -32,8 +32,8 @@ local function check_all_permissions(keys)
   require_permission('ZREM', keys.deadlines, '')
 end
 
--- Check the permissions that this call's commits need, once per call. All of them are needed if this commit changes the
--- status, or if something is due right after it, because that may end the session.
+-- Check the permissions that this call's commits need, once per call. A client's commit needs only the common ones if
+-- the status stays the same and nothing is due right after it. Any other commit may finish the session and needs all.
 local function check_permissions(session, keys, call, now, actor)
   if call.permissions_checked then return end
   local is_plain = actor == 'client' and not session.changed.status and session.look_ms and session.look_ms > now

@@ -1,7 +1,7 @@
 -- Which budget an adjustment changes, and to what (docs/clock.md).
 -- @include _budgets
 
--- A record has room for 12 characters; these limits keep some of it free for what is charged later.
+-- A record has 12 characters for time_remaining_ms. These limits leave one of them free for what is charged later.
 local MIN_REMAINING_MS, MAX_REMAINING_MS = -9999999999, 99999999999
 
 local OPERATIONS = {
@@ -48,8 +48,8 @@ local function shown_remaining(session, kind, index, now)
   return is_running(session, kind, index) and remaining - (now - session.cycle_started_ms) or remaining
 end
 
--- What a budget is to show: target, but not so much that the deadline moves past not_after_ms, and not below 0 (or
--- further below than it is) unless it is a running clock in overtime.
+-- The target within its limits (ms). The deadline is not moved past not_after_ms. The budget is not taken below 0, or
+-- further below 0 than it is, unless it runs and the action on timeout is `notify`.
 local function limited_target(session, kind, index, now, target, not_after_ms)
   local shown = shown_remaining(session, kind, index, now)
   if not_after_ms and now + target > not_after_ms then
@@ -59,7 +59,7 @@ local function limited_target(session, kind, index, now, target, not_after_ms)
   return math.max(target, math.min(0, shown))
 end
 
--- After the current budget was raised above thresholds, let their warnings fire again.
+-- Let the warnings fire again whose thresholds are below the new remaining time of the current budget.
 local function rearm_warnings(session, remaining_ms)
   local warned = session.warned
   for i, threshold in ipairs(session.warn_at or {}) do

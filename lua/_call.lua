@@ -6,7 +6,8 @@
 -- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''
 --       4 fingerprint of the command, or '' if the call has no idempotency key
 --       5 request id  6 epoch that the caller has cached, or ''  7 block tags that the caller has cached, or ''
---       8 lifetime of a finished session (ms)  9 lifetime of an idempotency record (ms)  10 maximum unattended cycles
+--       8 lifetime of a finished or deleted session (ms)  9 lifetime of an idempotency record (ms)
+--       10 maximum unattended cycles
 local keys = {
   session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
   listed = KEYS[6], idempotency = KEYS[7],

@@ -10,7 +10,7 @@ local NUDGE_MS = 500
 local POSITIONAL = 25  -- scalars with a fixed position in a snapshot; later ones are written as name=text
 local MAX_HSET_ARGUMENTS = 1000  -- unpack() is limited by Lua's stack
 
--- Write the changed records into their blocks. Returns the new blocks' parts by name.
+-- Write the changed records into their blocks. Returns a table whose keys are the names of the changed blocks.
 local function update_blocks(session)
   local updated = {}
   for kind, touched in pairs(session.touched) do
@@ -33,7 +33,7 @@ local function update_blocks(session)
 end
 
 -- Write the scalars and the other changed fields. session.static has the fields that only a new session writes. HSET is
--- the first write: a server without memory refuses it, and no later one.
+-- a commit's first write: a full server refuses that one, but no later write of the same call.
 local function write_fields(session)
   local fields = session.static or {}
   local function field(name, value)
@@ -97,8 +97,8 @@ local function remove_deadline(keys, call)
   redis.call('ZREM', keys.deadlines, call.session_id)
 end
 
--- Add a new session to the list, and again at each change of status: so a lost list fills up again. Remove a session
--- that is deleted or does not exist (nil).
+-- Add a session to the list when it is new and at each change of its status, so that a lost list fills up again. Remove
+-- a session that is deleted or does not exist (nil).
 local function update_list(session, keys, call)
   if not session or session.status == 'deleted' then
     redis.call('ZREM', keys.listed, call.session_id)
@@ -107,7 +107,8 @@ local function update_list(session, keys, call)
   end
 end
 
--- Write when a live session is due next. A session that has just finished leaves the deadlines and gets a lifetime.
+-- Write the next instant at which a live session is due. Remove a session that has just finished from the deadlines,
+-- and let its hash expire.
 local function write_deadline(session, keys, call, now)
   if session.look_ms then
     redis.call('ZADD', keys.deadlines, int(session.look_ms), call.session_id)
@@ -166,7 +167,7 @@ local function commit(session, keys, call, now, at, event_type, details, actor, 
   local message = message_of(session, call, actor, elapsed, event, patch, idle_member .. completion_member, snapshot)
   redis.call('HSET', session.key, 'chain', update_chain(session, message))
   redis.call('XADD', keys.outbox, '*', 'message', message)
-  -- At most one nudge per bucket and NUDGE_MS: the reply then asks for a drain.
+  -- The reply asks for a drain, at most once per bucket within NUDGE_MS.
   if redis.call('SET', keys.nudge, '1', 'NX', 'PX', NUDGE_MS) then call.nudge = 1 end
   call.messages = call.messages or {}
   table.insert(call.messages, message)
@@ -174,8 +175,8 @@ local function commit(session, keys, call, now, at, event_type, details, actor, 
   return event, full_patch
 end
 
--- Answer a command, write its idempotency record, and publish. Without a session, it is deleted; without an event,
--- nothing had to change.
+-- Answer a command: write its idempotency record, publish, and return the reply. `session` is nil if there is none;
+-- event and patch are nil if nothing was committed.
 local function answer(session, keys, call, now, event, patch)
   if session and session.status == 'deleted' then session = nil end
   if keys.idempotency then

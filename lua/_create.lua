@@ -1,4 +1,4 @@
--- A session that is not written yet.
+-- Builds a new session, which _commit writes.
 -- @include _session
 
 -- A new session. Its `static` has the fields that _commit writes once: ids, groups and first records, in rotation

@@ -59,7 +59,7 @@ local function next_in_groups(session, from, even_expired)
   return nil
 end
 
--- The next participant, the active one last; nil if all have expired.
+-- The next participant, the active one last; nil if all have expired and even_expired is false.
 local function next_in_order(session, even_expired)
   if MODES[session.sync_mode].budget == 'g' then
     return next_in_groups(session, group_of(session, session.turn), even_expired)
@@ -71,7 +71,7 @@ local function next_in_order(session, even_expired)
   return nil
 end
 
--- The same, but if all have expired, `notify` ignores expiry.
+-- The next participant who has not expired; with `notify`, the next one at all if every participant has expired.
 local function next_in_rotation(session)
   return next_in_order(session, false) or (session.on_timeout == 'notify' and next_in_order(session, true)) or nil
 end

@@ -9,9 +9,9 @@ local function counts_idle(session, timeout)
     or MODES[session.sync_mode].refills and session.on_timeout == 'skip_cycle' and not session.max_cycles
 end
 
--- Set look_ms, the next instant (ms) at which something is due: nil in a finished session. Idle time restarts at `at`
--- after a client's command, and when it begins to count. While it does not count, idle_ms has the value that earlier
--- releases expect.
+-- Set look_ms, the next instant (ms) at which something is due, or nil in a finished session. Idle time restarts at
+-- `at` after a client's command, and when it begins to count. While it does not count, idle_ms has the value that
+-- earlier releases expect.
 --   by_client  whether a client sent a command; nil leaves idle_ms as it is
 local function set_next_due(session, at, by_client)
   local live, timeout, due = LIVE[session.status], timeout_at(session), nil

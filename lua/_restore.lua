@@ -1,4 +1,4 @@
--- A session that is restored from the audit log (docs/audit.md).
+-- Rebuilds a session from what the audit log has (docs/audit.md).
 -- @include _cycles
 -- @include _settle
 

@@ -108,14 +108,14 @@ local function member_of(session, group, place)
   return tonumber(redis.call('HGET', session.key, 'member:' .. int(group) .. ':' .. int(place)))
 end
 
--- The values of several fields: one prefix with each of a list of indexes.
+-- The values of the fields that a prefix and each of the indexes name.
 local function fields_of(session, prefix, indexes)
   local names = {}
   for i, index in ipairs(indexes) do names[i] = prefix .. int(index) end
   return redis.call('HMGET', session.key, unpack(names))
 end
 
--- The field of a block. Most sessions have only block 0, so that name is not formatted.
+-- The name of a block's field. Most sessions have only block 0, whose name needs no formatting.
 local function block_name(kind, number)
   if number == 0 then return kind == 'p' and 'p:0' or 'g:0' end
   return kind .. ':' .. int(number)
