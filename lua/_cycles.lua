@@ -1,6 +1,6 @@
--- What starts, charges, ends and passes on a cycle (docs/clock.md). A script that uses these functions includes this
--- partial before _command or _settle: those define it only within a function, when something is due.
--- @include _budgets
+-- Cycles: whose turn is next, and what ends a cycle and starts the next one (docs/clock.md). A script that uses these
+-- functions includes this partial before _command or _settle, which define it only within a function.
+-- @include _run
 
 -- At the start of a cycle, mark the thresholds at or above the remaining time as fired.
 local function reset_warnings(session)
@@ -13,32 +13,6 @@ local function reset_warnings(session)
     end
   end
   set(session, 'warned', warned)
-end
-
-local function start_clock(session, at)
-  set(session, 'status', 'running')
-  set(session, 'cycle_started_ms', at)
-end
-
--- Stop the clock without ending the cycle.
-local function stop_clock(session, status)
-  set(session, 'status', status)
-  set(session, 'cycle_started_ms', nil)
-end
-
--- Charge the time elapsed up to `at`. Returns the elapsed ms, or nil if the clock does not run.
-local function charge(session, at)
-  if session.status ~= 'running' then return nil end
-  local elapsed = at - session.cycle_started_ms
-  local kind, index = current_budget(session)
-  if kind then set_remaining(session, kind, index, budget_holder(session, kind, index).time_remaining_ms - elapsed) end
-  if MODES[session.sync_mode].budget == 's' then set(session, 'time_used_ms', session.time_used_ms + elapsed) end
-  local group = group_of(session, session.turn)
-  for charged_kind, charged_index in pairs({p = session.turn, g = group}) do
-    local record = touch(session, charged_kind, charged_index)
-    record.time_used_ms = record.time_used_ms + elapsed
-  end
-  return elapsed
 end
 
 -- Whether a participant or group has run out of time. Reads the flag from the block if the record is not parsed yet:
@@ -79,13 +53,6 @@ end
 -- Whether a participant may not be given the turn because it has expired.
 local function is_out_of_time(session, index)
   return session.on_timeout ~= 'notify' and is_expired(session, 'p', index)
-end
-
--- Finish the session at `at`: the clock stops, and no participant is active.
-local function finish(session, status, at)
-  if session.turn then touch(session, 'p', session.turn) end
-  stop_clock(session, status)
-  set(session, 'session_completed_ms', at)
 end
 
 -- Make a participant active; nil in a session without participants.

@@ -1,5 +1,5 @@
 -- Rebuilds a session from what the audit log has (docs/audit.md).
--- @include _cycles
+-- @include _run
 -- @include _settle
 
 -- Copy what the audit log has into a new session.

@@ -5,7 +5,7 @@
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · store_full
 --          invalid_transition
 -- Event  session_cancelled
--- @include _cycles
+-- @include _run
 -- @include _memory
 -- @include _command
 -- @include _call

@@ -2,7 +2,7 @@
 --
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 -- Event  session_resumed, then what is due because of it
--- @include _cycles
+-- @include _run
 -- @include _command
 -- @include _call
 
