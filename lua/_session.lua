@@ -1,7 +1,7 @@
 -- A session in memory: loaded from its hash and changed here; only _commit writes it.
 -- @include _json
 
--- The names of the values in the field `scalars`, in order (docs/keys.md). syncapp/domain/session_layout.py has the same order.
+-- The names of the values in the field `scalars`, in order (docs/keys.md). A test compares them with Python's list.
 --   look_ms     the next instant at which something is due; the session's score among the deadlines
 --   warned      a set of bits, one for each threshold of warn_at that has fired
 --   crossed     1 if the session's own budget has crossed zero
