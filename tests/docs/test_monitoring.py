@@ -157,6 +157,15 @@ def test_every_kind_of_alert_is_documented_and_the_example_has_its_text() -> Non
     assert example["message"] == told[example["kind"]]
 
 
+def test_every_line_of_the_log_is_documented_and_no_other_is() -> None:
+    source = "\n".join(path.read_text() for path in (ROOT / "syncapp").rglob("*.py"))
+    logged = set(re.findall(r'log\.(?:debug|info|warning|error|critical|exception)\(\s*"([^"]+)"', source))
+    rows = re.findall(r"^\| (`[^|]*) \| (?:debug|info|warning|error)\b", MONITORING, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert logged <= named
+    assert not [name for name in named if name not in source and not name.startswith("Error reading")]  # those: Huey's
+
+
 @pytest.mark.parametrize("page", ["monitoring.md", "troubleshooting.md", "security.md", "libraries.md"])
 def test_links_of_a_page_lead_somewhere(page: str) -> None:
     path = ROOT / "docs" / page
