@@ -132,7 +132,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         buckets=settings.sync_buckets,
         loops=loops,
     )
-    hub = Hub(settings, read=store.read, attend=bare.attend, seen=store.known, client=client, loops=loops)
+    hub = Hub(settings, read=store.read, attend=bare.attend, cached=store.known, client=client, loops=loops)
     guards, limits = Guards(settings, loops), RateLimits(settings, store.known)
     keys = Keyspace(settings.sync_buckets)
     presence = ProcessRegistry(client, keys, kind="web", loops=loops)

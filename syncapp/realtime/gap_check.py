@@ -1,4 +1,4 @@
-"""Comparing what this process knows of watched sessions with the store: a lost message may have no successor."""
+"""The gap check: compares watched sessions with the store, because no message follows the last one if it is lost."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from syncapp.realtime.topic import Topic
 from syncapp.store.keys import Keyspace
 
 ROUND_S = 2.0
-"""Each session is looked at once in this time."""
+"""Each session is compared once in this time."""
 
 
-class _Look(NamedTuple):
+class _Comparison(NamedTuple):
     topic: Topic
     before: Order
     found: Order | None
 
 
 class GapCheck:
-    """Looks at a few sessions in each step, all in one round trip; believes what it sees when it sees it twice.
+    """Compares a few sessions in each step, in one round trip. A session counts as behind if it is so in two steps.
 
-    For a moment after a commit its message is on the way: that is no contradiction a step later.
+    Right after a commit its message may still be on the way; one step later it has arrived.
     """
 
     def __init__(self, client: redis.Redis, keys: Keyspace, *, step_s: float) -> None:
@@ -34,21 +34,21 @@ class GapCheck:
         self._keys = keys
         self._steps = math.ceil(ROUND_S / step_s)
         self._step = 0
-        self._left: list[Topic] = []
-        self._size = 1
-        self._suspects: list[_Look] = []
+        self._remaining: list[Topic] = []
+        self._batch_size = 1
+        self._suspects: list[_Comparison] = []
 
     def choose(self, topics: Iterable[Topic]) -> list[tuple[Topic, Order]]:
-        """Return whom to look at in this step, and the order that is known now."""
+        """Return the sessions to compare in this step, each with the order that is known now."""
         if self._step == 0:
-            self._left = list(topics)
-            self._size = math.ceil(len(self._left) / self._steps) or 1
+            self._remaining = list(topics)
+            self._batch_size = math.ceil(len(self._remaining) / self._steps) or 1
         self._step = (self._step + 1) % self._steps
-        chosen, self._left = self._left[: self._size], self._left[self._size :]
+        chosen, self._remaining = self._remaining[: self._batch_size], self._remaining[self._batch_size :]
         return [(topic, topic.order) for topic in chosen if topic.current]
 
-    def look(self, chosen: list[tuple[Topic, Order]]) -> list[_Look]:
-        """Ask the store; raises `RedisError`."""
+    def compare(self, chosen: list[tuple[Topic, Order]]) -> list[_Comparison]:
+        """Read the order of each session from the store; raises `RedisError`."""
         if not chosen:
             return []
         with self._client.pipeline(transaction=False) as pipe:
@@ -56,12 +56,12 @@ class GapCheck:
                 pipe.hget(self._keys.session(topic.session_id), "scalars")
             replies: list[Any] = pipe.execute()
         return [
-            _Look(topic, before, order_of(scalars) if scalars else None)
+            _Comparison(topic, before, order_of(scalars) if scalars else None)
             for (topic, before), scalars in zip(chosen, replies, strict=True)
         ]
 
-    def missed(self, looks: list[_Look]) -> list[Topic]:
-        """Return the sessions of which something was missed: seen in the last step, and still so."""
+    def missed(self, compared: list[_Comparison]) -> list[Topic]:
+        """Return the sessions that have missed a message: the previous step found it, and it is still so."""
         missed = [each.topic for each in self._suspects if each.topic.contradicts(each.before, each.found)]
-        self._suspects = [each for each in looks if each.topic.contradicts(each.before, each.found)]
+        self._suspects = [each for each in compared if each.topic.contradicts(each.before, each.found)]
         return missed

@@ -1,4 +1,4 @@
-"""What goes over a WebSocket: message types, close codes, frames. `docs/protocol.md` describes it to clients."""
+"""The WebSocket protocol: message types, close codes and frames. `docs/protocol.md` describes it to clients."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from pydantic_core import PydanticCustomError
 
 from syncapp.domain.commands import COMMANDS, CREATE
 from syncapp.domain.field_types import IDEMPOTENCY_KEY_PATTERN, SessionId
+from syncapp.domain.order import NEVER, Order
 from syncapp.domain.results import Claim, Result
 from syncapp.domain.schemas import CommandBody
 from syncapp.domain.strict_json import decode
 from syncapp.domain.validation import Request
 from syncapp.errors import SyncError, ValidationFailed
 
-_MOST_DETAILS = 20
-_LONGEST_ECHO = 128
+_MAX_DETAILS = 20
+_MAX_ECHO = 128
 
 
 class Outgoing(StrEnum):
-    """What the server sends."""
+    """Types of messages that the server sends."""
 
     CONNECTED = "CONNECTED"
     STATE_SYNC = "STATE_SYNC"
@@ -39,7 +40,7 @@ class Outgoing(StrEnum):
 
 
 class Incoming(StrEnum):
-    """What a client may send."""
+    """Types of messages that a client may send."""
 
     PING = "PING"
     RECONNECT = "RECONNECT"
@@ -49,7 +50,7 @@ class Incoming(StrEnum):
 
 
 class Close(IntEnum):
-    """Why the server closes a connection."""
+    """Close codes that the server uses."""
 
     DONE = 1000
     PROTOCOL_ERROR = 1002
@@ -71,8 +72,8 @@ def _number(value: Any) -> int | float:
 
 
 def _id(value: Any) -> str | int:
-    if not (type(value) is int or (isinstance(value, str) and 1 <= len(value) <= _LONGEST_ECHO)):
-        raise PydanticCustomError("id", f"must be a whole number, or 1 to {_LONGEST_ECHO} characters")
+    if not (type(value) is int or (isinstance(value, str) and 1 <= len(value) <= _MAX_ECHO)):
+        raise PydanticCustomError("id", f"must be a whole number, or 1 to {_MAX_ECHO} characters")
     found: str | int = value
     return found
 
@@ -87,80 +88,103 @@ Number = Annotated[Any, AfterValidator(_number), WithJsonSchema({"type": "number
 Echo = Annotated[
     Any,
     AfterValidator(_id),
-    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "minLength": 1, "maxLength": _LONGEST_ECHO}]}),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "minLength": 1, "maxLength": _MAX_ECHO}]}),
 ]
 Ordinal = Annotated[int, Field(ge=0, le=2**53)]
 CommandName = Annotated[str, AfterValidator(_command), Field(json_schema_extra={"enum": list(COMMANDS)})]
 
 
-class Ping(Request):
-    """Heartbeat, and measure of the clock's offset; `t0` is the client's own time and comes back as it was.
+def known_order(epoch: int | None, version: int | None) -> Order | None:
+    """Return the order that a client says it has: `epoch` and `version` are given both or not at all.
 
-    `timestamp` is the same for clients that stamp every message; it comes back as `client_timestamp`.
+    Raises `ValidationFailed` if only one of them is given.
+    """
+    if epoch is not None and version is not None:
+        return (epoch, version)
+    if epoch is None and version is None:
+        return None
+    missing = "epoch" if epoch is None else "version"
+    raise ValidationFailed.of(missing, "is required: give both epoch and version, or neither", "missing")
+
+
+class Ping(Request):
+    """Checks the connection and measures the offset of the client's clock.
+
+    `t0` is the client's own time and is returned unchanged. `timestamp` is for clients that put their time into every
+    message; it is returned as `client_timestamp`.
     """
 
-    type: Literal[Incoming.PING] = Field(description="What kind of message this is.")
-    t0: Number = Field(default=None, description="The client's own time, in ms of any clock.")
-    timestamp: Number = Field(default=None, description="The client's own time, in ms of any clock.")
+    type: Literal[Incoming.PING] = Field(description="The type of the message.")
+    t0: Number = Field(default=None, description="The client's time, in ms of any clock.")
+    timestamp: Number = Field(default=None, description="The client's time, in ms of any clock.")
 
 
 class Reconnect(Request):
-    """Ask for the state, unless it is the one that the client names; `session_id` is the connection's unless given."""
+    """Asks for the current state, which is not sent if the client already has it.
 
-    type: Literal[Incoming.RECONNECT] = Field(description="What kind of message this is.")
-    session_id: SessionId | None = Field(default=None, description="The session; the connection's own unless given.")
-    epoch: Ordinal | None = Field(default=None, description="The epoch that the client knows, with `version`.")
-    version: Ordinal | None = Field(default=None, description="The version that the client knows, with `epoch`.")
+    `session_id` defaults to the session that the connection was opened for.
+    """
 
-    def known(self) -> tuple[int, int]:
-        """Return the order that the client says it knows. Raises `ValidationFailed` for half of one."""
-        if (self.epoch is None) != (self.version is None):
-            name = "epoch" if self.epoch is None else "version"
-            raise ValidationFailed.of(name, "is required: give both epoch and version, or neither", "missing")
-        return (self.epoch or 0, self.version or 0)
+    type: Literal[Incoming.RECONNECT] = Field(description="The type of the message.")
+    session_id: SessionId | None = Field(
+        default=None, description="The session, a UUID; by default the one that the connection was opened for."
+    )
+    epoch: Ordinal | None = Field(default=None, description="The epoch that the client has; requires `version`.")
+    version: Ordinal | None = Field(default=None, description="The version that the client has; requires `epoch`.")
+
+    def known(self) -> Order:
+        """Return the order that the client says it has. Raises `ValidationFailed` if only half of it is given."""
+        return known_order(self.epoch, self.version) or NEVER
 
 
 class Subscribe(Reconnect):
-    """Watch another session on this connection; `id` comes back with the answer."""
+    """Watches another session on this connection; the answer returns `id`."""
 
-    type: Literal[Incoming.SUBSCRIBE] = Field(  # type: ignore[assignment]  # another one
-        description="What kind of message this is."
+    type: Literal[Incoming.SUBSCRIBE] = Field(  # type: ignore[assignment]  # not the parent's type
+        description="The type of the message."
     )
     session_id: SessionId = Field(description="The session, a UUID.")
-    id: Echo = Field(default=None, description="Comes back with the answer; a whole number or 1 to 128 characters.")
+    id: Echo = Field(default=None, description="Returned with the answer; a whole number or 1 to 128 characters.")
 
 
 class Unsubscribe(Request):
-    """Watch a session no more; `id` comes back with the answer."""
+    """Stops watching a session; the answer returns `id`."""
 
-    type: Literal[Incoming.UNSUBSCRIBE] = Field(description="What kind of message this is.")
+    type: Literal[Incoming.UNSUBSCRIBE] = Field(description="The type of the message.")
     session_id: SessionId = Field(description="The session, a UUID.")
-    id: Echo = Field(default=None, description="Comes back with the answer; a whole number or 1 to 128 characters.")
+    id: Echo = Field(default=None, description="Returned with the answer; a whole number or 1 to 128 characters.")
 
 
 class Command(Request):
-    """Act on a session, as over REST; `id` comes back with the answer. `session_id` is the connection's unless given.
+    """Runs a command on a session, by the same rules as REST; the answer returns `id`.
 
-    `args` is what REST takes as the body, without what the caller expects: that stands beside it.
+    `args` is the body that REST takes, without `expected_version` and `expected_epoch`: they are members of the
+    message. `session_id` defaults to the session that the connection was opened for.
     """
 
-    type: Literal[Incoming.COMMAND] = Field(description="What kind of message this is.")
-    id: Echo = Field(description="Comes back with the answer; a whole number or 1 to 128 characters.")
-    command: CommandName = Field(description="What to do.")
-    session_id: SessionId | None = Field(default=None, description="The session; the connection's own unless given.")
-    args: dict[str, Any] = Field(default_factory=dict, description="What REST takes as the body of the command.")
+    type: Literal[Incoming.COMMAND] = Field(description="The type of the message.")
+    id: Echo = Field(description="Returned with the answer; a whole number or 1 to 128 characters.")
+    command: CommandName = Field(description="The command to run.")
+    session_id: SessionId | None = Field(
+        default=None, description="The session, a UUID; by default the one that the connection was opened for."
+    )
+    args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The command's body as REST takes it, without `expected_version` and `expected_epoch`.",
+    )
     expected_version: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
-        default=None, description="Version that the session must have; with another one nothing is changed."
+        default=None, description="The version that the session must have; if it has another one, nothing changes."
     )
     expected_epoch: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
-        default=None, description="Epoch that the session must have; with another one nothing is changed."
+        default=None, description="The epoch that the session must have; if it has another one, nothing changes."
     )
     idempotency_key: Annotated[str, Field(pattern=IDEMPOTENCY_KEY_PATTERN)] | None = Field(
-        default=None, description="1 to 128 visible ASCII characters; the same key again changes nothing."
+        default=None,
+        description="1 to 128 visible ASCII characters. A repeated command with the same key changes nothing.",
     )
 
     def body(self, session_id: str) -> Request:
-        """Return the command's arguments by its own model. Raises `ValidationFailed` as REST does."""
+        """Return the command's body as its own model. Raises `ValidationFailed` as REST does."""
         if misplaced := self.args.keys() & CommandBody.model_fields.keys():
             raise ValidationFailed.of(f"args.{min(misplaced)}", "stands beside args, not in it", "misplaced")
         if self.command == "create":
@@ -171,7 +195,7 @@ class Command(Request):
         return body
 
     def claim(self, request_id: str) -> Claim:
-        """Return what the caller claims."""
+        """Return the expected version and epoch, the idempotency key and the request id."""
         return Claim(self.expected_epoch, self.expected_version, self.idempotency_key, request_id)
 
 
@@ -198,7 +222,7 @@ def parse(text: str) -> Message:
 
 
 def echo_of(text: str) -> str | int | None:
-    """Return the `id` of a message that could not be taken, if it has one."""
+    """Return the `id` of a message that was refused, if it has a valid one."""
     try:
         raw = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -207,13 +231,13 @@ def echo_of(text: str) -> str | int | None:
 
 
 def message(kind: Outgoing, session_id: str | None, timestamp: int, fields: Mapping[str, Any]) -> bytes:
-    """Return a server's message as JSON; timestamp: server time in ms."""
+    """Return a message of the server as JSON; timestamp: the server's time in ms."""
     head: dict[str, Any] = {"type": kind, "sessionId": session_id, "timestamp": timestamp}
     return orjson.dumps({**head, **fields})
 
 
 def ack(session_id: str, timestamp: int, echo: str | int, result: Result) -> bytes:
-    """Return the `ACK` of a command, with the version after it; that of a delete has none."""
+    """Return the `ACK` of a command, with the epoch and version after it; a delete has neither."""
     fields: dict[str, Any] = {"id": echo}
     if result.order:
         fields["epoch"], fields["version"] = result.order
@@ -225,11 +249,11 @@ def ack(session_id: str, timestamp: int, echo: str | int, result: Result) -> byt
 
 
 def error(session_id: str | None, timestamp: int, fault: SyncError, echo: str | int | None = None) -> bytes:
-    """Return an `ERROR`; of very many details only the first ones."""
+    """Return an `ERROR`, with at most 20 of a list of details."""
     fields: dict[str, Any] = {} if echo is None else {"id": echo}
     fields |= {"code": fault.code, "message": fault.message[:1000]}
     if fault.details is not None:
-        fields["details"] = fault.details[:_MOST_DETAILS] if isinstance(fault.details, list) else fault.details
+        fields["details"] = fault.details[:_MAX_DETAILS] if isinstance(fault.details, list) else fault.details
     return message(Outgoing.ERROR, session_id, timestamp, fields)
 
 
@@ -237,7 +261,7 @@ PING_FRAME = b"\x89\x00"
 
 
 def text_frame(payload: bytes) -> bytes:
-    """Return an unmasked, final text frame: the same bytes for every client (RFC 6455, 5.2)."""
+    """Return an unmasked, final text frame, the same bytes for every client (RFC 6455, section 5.2)."""
     size = len(payload)
     if size < 126:
         return bytes((0x81, size)) + payload
@@ -247,13 +271,13 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """Return a close frame; the reason is cut to what fits into one."""
+    """Return a close frame; the reason is cut to the 123 bytes that a close frame can hold."""
     payload = code.to_bytes(2) + reason.encode()[:123].decode(errors="ignore").encode()
     return bytes((0x88, len(payload))) + payload
 
 
 def _echo(raw: dict[str, Any]) -> str | int | None:
     value = raw.get("id")
-    if isinstance(value, str) and 1 <= len(value) <= _LONGEST_ECHO:
+    if isinstance(value, str) and 1 <= len(value) <= _MAX_ECHO:
         return value
     return value if type(value) is int else None

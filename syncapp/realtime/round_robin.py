@@ -1,4 +1,4 @@
-"""What one client is still to be told of several sessions: of each in order, and of all of them in turns."""
+"""The send queues of a connection that watches several sessions: each keeps its order, and the sessions take turns."""
 
 from __future__ import annotations
 
@@ -7,162 +7,162 @@ from itertools import chain
 
 from syncapp.domain.order import Order
 from syncapp.realtime.protocol import Outgoing
-from syncapp.realtime.send_queue import MOST_BYTES, QueuedAnswer, QueuedItem, SendQueue
+from syncapp.realtime.send_queue import MAX_BYTES, QueuedAnswer, QueuedItem, SendQueue
 from syncapp.realtime.topic import SessionUpdate
 
-LEAST_ROOM_BYTES = 8192
-"""What may wait of one session, however many there are."""
+MIN_SHARE_BYTES = 8192
+"""What may wait of each session, however many there are."""
 
 
 class RoundRobin:
-    """A backlog for each session, in the place of the only one of most connections. Not locked.
+    """Takes the place of the single `SendQueue` that most connections have. Not locked.
 
-    own: the session of the connection itself, whose end is its end when there is no other.
+    own: the session that the connection was opened for. If it is deleted and there is no other, the connection ends.
     """
 
-    def __init__(self, backlogs: Mapping[str, SendQueue], own: str, *, patches: bool) -> None:
-        self._of = dict(backlogs)
+    def __init__(self, queues: Mapping[str, SendQueue], own: str, *, patches: bool) -> None:
+        self._queues = dict(queues)
         self._own = own
         self._patches = patches
-        # Sessions of which a message waits; the first one's turn is next.
-        self._turns: dict[str, None] = {each: None for each, backlog in self._of.items() if len(backlog)}
+        # Sessions with queued messages; the first one is next.
+        self._turns: dict[str, None] = {each: None for each, queue in self._queues.items() if len(queue)}
         self._skipped = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._of.values()))
+        return sum(map(len, self._queues.values()))
 
     @property
     def sessions(self) -> list[str]:
-        """The sessions, of the earliest first."""
-        return list(self._of)
+        """The sessions, in the order in which they were added."""
+        return list(self._queues)
 
-    def add(self, session_id: str, claim: Order) -> None:
-        """Begin to tell of a session; all share what may wait of a single one."""
-        self._of[session_id] = SendQueue(claim, patches=self._patches, session_id=session_id)
+    def add(self, session_id: str, known: Order) -> None:
+        """Add a session; all sessions share the bytes that may wait of a single one."""
+        self._queues[session_id] = SendQueue(known, patches=self._patches, session_id=session_id)
         self._share()
 
     def remove(self, session_id: str) -> list[tuple[Outgoing, bytes]]:
-        """Tell no more of a session; returns the answers that are owed."""
-        backlog = self._of.pop(session_id)
+        """Remove a session; return the answers that still have to be sent."""
+        queue = self._queues.pop(session_id)
         self._turns.pop(session_id, None)
-        self._skipped += backlog.skipped
+        self._skipped += queue.skipped
         self._share()
-        return backlog.answers
+        return queue.answers
 
-    def of(self, session_id: str) -> SendQueue | None:
-        """Return the backlog of a session; None when the client is not told of it."""
-        return self._of.get(session_id)
+    def queue_of(self, session_id: str) -> SendQueue | None:
+        """Return a session's queue; None if the connection does not watch it."""
+        return self._queues.get(session_id)
 
-    def over(self) -> list[str]:
-        """Return the sessions that were deleted, when everything is told of them and they are not all there is."""
+    def finished(self) -> list[str]:
+        """Return deleted sessions of which everything was sent, unless the connection has to end with them."""
         if self.is_ended:
             return []
-        return [each for each, backlog in self._of.items() if backlog.is_ended and not len(backlog)]
+        return [each for each, queue in self._queues.items() if queue.is_ended and not len(queue)]
 
-    # As of one backlog.
+    # The same as `SendQueue` has.
 
     @property
     def is_ended(self) -> bool:
-        """Whether the connection's own session was deleted, and there is no other."""
-        return len(self._of) == 1 and self._own in self._of and self._of[self._own].is_ended
+        """Whether the connection's own session was deleted, and it watches no other."""
+        return len(self._queues) == 1 and self._own in self._queues and self._queues[self._own].is_ended
 
     @property
     def has_ended(self) -> bool:
-        """Whether a session was deleted that `over` may return."""
-        return any(backlog.is_ended for backlog in self._of.values())
+        """Whether any session was deleted."""
+        return any(queue.is_ended for queue in self._queues.values())
 
     @property
     def skipped(self) -> int:
-        """How many versions were left out."""
-        return self._skipped + sum(backlog.skipped for backlog in self._of.values())
+        """Number of versions that were left out."""
+        return self._skipped + sum(queue.skipped for queue in self._queues.values())
 
     @property
-    def doubts(self) -> bool:
-        """Whether the hub is to be asked anew."""
-        return any(backlog.doubts for backlog in self._of.values())
+    def needs_resync(self) -> bool:
+        """Whether the hub has to be asked for the current state of any session."""
+        return any(queue.needs_resync for queue in self._queues.values())
 
-    def doubted(self) -> list[tuple[str, Order]]:
-        """Return for which sessions, and what it has to know at least; and doubt no more."""
-        return [each for backlog in self._of.values() if backlog.doubts for each in backlog.doubted()]
+    def take_resyncs(self) -> list[tuple[str, Order]]:
+        """Return the sessions to ask for, with the order that the hub's state must have at least; clears the flags."""
+        return [each for queue in self._queues.values() if queue.needs_resync for each in queue.take_resyncs()]
 
     def put(self, update: SessionUpdate) -> None:
-        """Add what the client is to be told of an update."""
-        backlog = self._of.get(update.session_id)
-        if backlog is not None:  # an empty one is false
-            backlog.put(update)
-            self._note(update.session_id, backlog)
+        """Queue the messages for an update."""
+        queue = self._queues.get(update.session_id)
+        if queue is not None:  # an empty queue is false
+            queue.put(update)
+            self._update_turn(update.session_id, queue)
 
-    def passes(self, update: SessionUpdate) -> Outgoing | None:
-        """Return as what an update may be sent without waiting in here."""
-        backlog = self._of.get(update.session_id)
-        return backlog.passes(update) if backlog is not None and not self._turns else None
+    def direct_kind(self, update: SessionUpdate) -> Outgoing | None:
+        """Return the type of message for an update that may be sent at once; None if the update has to be `put`."""
+        queue = self._queues.get(update.session_id)
+        return queue.direct_kind(update) if queue is not None and not self._turns else None
 
-    def passed(self, update: SessionUpdate) -> None:
-        """Note that an update was sent without waiting in here."""
-        self._of[update.session_id].passed(update)
+    def mark_sent(self, update: SessionUpdate) -> None:
+        """Note that an update was sent at once."""
+        self._queues[update.session_id].mark_sent(update)
 
     def answer(self, session_id: str, kind: Outgoing, answer: QueuedAnswer) -> bool:
-        """Add an answer; False when the client is not told of its session."""
-        backlog = self._of.get(session_id)
-        if backlog is None:
+        """Queue an answer; return False if the connection does not watch its session."""
+        queue = self._queues.get(session_id)
+        if queue is None:
             return False
-        backlog.answer(session_id, kind, answer)
-        self._note(session_id, backlog)
+        queue.answer(session_id, kind, answer)
+        self._update_turn(session_id, queue)
         return True
 
     @property
     def due_s(self) -> float | None:
-        """When the next of the answers that wait for news is sent without."""
-        return min((due_s for backlog in self._of.values() if (due_s := backlog.due_s) is not None), default=None)
+        """When the next answer is sent without the update that it waits for; None if no answer waits."""
+        return min((due_s for queue in self._queues.values() if (due_s := queue.due_s) is not None), default=None)
 
-    def settle(self, now_s: float) -> None:
-        """Send answers whose time is up."""
-        for session_id, backlog in self._of.items():
-            if backlog.due_s is not None:
-                backlog.settle(now_s)
-                self._note(session_id, backlog)
+    def release_due(self, now_s: float) -> None:
+        """Queue the answers that have waited long enough."""
+        for session_id, queue in self._queues.items():
+            if queue.due_s is not None:
+                queue.release_due(now_s)
+                self._update_turn(session_id, queue)
 
     @property
-    def owes_answers(self) -> bool:
-        """Whether there is an answer in here."""
-        return any(backlog.owes_answers for backlog in self._of.values())
+    def has_answers(self) -> bool:
+        """Whether an answer is queued or waits for its update."""
+        return any(queue.has_answers for queue in self._queues.values())
 
     @property
     def answers(self) -> list[tuple[Outgoing, bytes]]:
-        """The answers in here."""
-        return list(chain.from_iterable(backlog.answers for backlog in self._of.values()))
+        """All answers, queued or waiting, as frames."""
+        return list(chain.from_iterable(queue.answers for queue in self._queues.values()))
 
     @property
     def first(self) -> QueuedItem | None:
-        """The next message."""
+        """The next message; None if nothing is queued."""
         return next(self.waiting, None)
 
     @property
     def waiting(self) -> Iterator[QueuedItem]:
-        """Yield all messages, as `take` would return them."""
-        turns = [self._of[each].waiting for each in self._turns]
+        """Yield all queued messages, in the order in which `take` would return them."""
+        turns = [self._queues[each].waiting for each in self._turns]
         for i in range(max(map(len, turns), default=0)):
             for items in turns:
                 if i < len(items):
                     yield items[i]
 
     def take(self) -> QueuedItem | None:
-        """Take the next message of the session whose turn it is."""
+        """Remove and return the next message of the session whose turn it is; None if nothing is queued."""
         session_id = next(iter(self._turns), None)
         if session_id is None:
             return None
         del self._turns[session_id]
-        item = self._of[session_id].take()
-        self._note(session_id, self._of[session_id])
+        item = self._queues[session_id].take()
+        self._update_turn(session_id, self._queues[session_id])
         return item
 
-    def _note(self, session_id: str, backlog: SendQueue) -> None:
-        if len(backlog):
+    def _update_turn(self, session_id: str, queue: SendQueue) -> None:
+        if len(queue):
             self._turns.setdefault(session_id)
         else:
             self._turns.pop(session_id, None)
 
     def _share(self) -> None:
-        room = max(LEAST_ROOM_BYTES, MOST_BYTES // max(1, len(self._of)))
-        for backlog in self._of.values():
-            backlog.room_bytes = room
+        share_bytes = max(MIN_SHARE_BYTES, MAX_BYTES // max(1, len(self._queues)))
+        for queue in self._queues.values():
+            queue.max_bytes = share_bytes

@@ -1,4 +1,4 @@
-"""The server's clock as seen from here: an offset to the local monotonic clock, kept fresh by samples."""
+"""The server's clock, kept as an offset to the local monotonic clock and corrected by samples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 _SAMPLES = 8
 _ROUNDING_MS = 1.0
+"""Added to the error of each sample, in ms."""
 
 
 class _OffsetSample(NamedTuple):
@@ -16,10 +17,10 @@ class _OffsetSample(NamedTuple):
 
 
 class ServerClock:
-    """Tells the server's time without asking for it; local time until the first sample.
+    """Knows the server's time without a round trip; it is this machine's time until the first sample.
 
-    The sample with the shortest way there and back is believed. One that contradicts it means that the
-    server's clock was set: then the newest is believed and the others are forgotten.
+    The sample with the shortest round trip determines the offset. If a new sample contradicts an older one, the
+    server's clock was set: then the older samples are dropped.
     """
 
     def __init__(self) -> None:
@@ -33,11 +34,11 @@ class ServerClock:
 
     @property
     def is_settled(self) -> bool:
-        """Whether there have been enough samples for a good one among them."""
+        """Whether there are enough samples to expect a good one among them."""
         return len(self._samples) == _SAMPLES
 
     def observe(self, sent_s: float, received_s: float, server_ms: float) -> None:
-        """Take a sample: asked and answered at these monotonic instants (s), the server said `server_ms`."""
+        """Add a sample: the server's time in ms, asked for and received at these monotonic instants (s)."""
         half_s = (received_s - sent_s) / 2
         sample = _OffsetSample(server_ms - (sent_s + half_s) * 1000, half_s * 1000 + _ROUNDING_MS)
         if any(abs(sample.offset_ms - old.offset_ms) > sample.error_ms + old.error_ms for old in self._samples):

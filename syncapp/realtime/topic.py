@@ -1,12 +1,12 @@
-"""A watched session as this process knows it: a copy that messages are folded into, and what watchers are told.
+"""A watched session as this process knows it: a copy that messages are applied to, and the updates for its watchers.
 
-Nothing in here waits, reads a clock or locks; the hub does. An order is (epoch, version).
+Nothing in this module waits, reads a clock or takes a lock; the hub does. An order is (epoch, version).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import orjson
@@ -20,16 +20,17 @@ from syncapp.realtime.protocol import Outgoing
 
 log = structlog.get_logger(__name__)
 
-_FRESH_MS = 50
-_EARLY = 128
+_SHARED_MS = 50
+"""How long the same bytes of a state, with its clock as of one instant, are sent to everybody who asks."""
+_MAX_EARLY_MESSAGES = 128
 
 
 class SessionUpdate:
-    """What a watcher is told: a state, with the event that led to it; a session's end; or why there is no state.
+    """An update for watchers: a state, with the event that led to it; a delete; or the reason why there is no state.
 
-    order: (epoch, version) it is about. patch: what its commit changed, as published. went_back: it is older than
-    what was known, or said to be, and yet true: the store has lost commits. payload, frame: a message about it as
-    JSON and as a WebSocket frame, encoded once for all watchers.
+    order: the (epoch, version) of the state or the delete. patch: what its commit changed, as published. went_back:
+    this current state is older than the one that was known or claimed, because the store has lost commits. payload and
+    frame: a message about the update as JSON and as a WebSocket frame, encoded once for all watchers.
     """
 
     __slots__ = (
@@ -63,7 +64,7 @@ class SessionUpdate:
 
     @property
     def kind(self) -> Outgoing:
-        """The message that tells it best to someone who was told of everything before."""
+        """The type of message for a client that has received all earlier updates."""
         if self.error:
             return Outgoing.ERROR
         if self.session is None:
@@ -71,14 +72,14 @@ class SessionUpdate:
         return Outgoing.STATE_UPDATE if self.event else Outgoing.STATE_SYNC
 
     def frame(self, kind: Outgoing) -> bytes:
-        """Return the message of a kind as a frame."""
+        """Return the message of this type as a frame."""
         found = self._frames.get(kind)
         if found is None:
             found = self._frames[kind] = protocol.text_frame(self.payload(kind))
         return found
 
     def payload(self, kind: Outgoing) -> bytes:
-        """Return the message of a kind as JSON."""
+        """Return the message of this type as JSON."""
         found = self._payloads.get(kind)
         if found is None:
             found = self._payloads[kind] = self._encode(kind)
@@ -103,30 +104,42 @@ class SessionUpdate:
 
 
 def patch_between(patch: Mapping[str, Any], before: Session | None, after: Session) -> Mapping[str, Any]:
-    """Return a commit's patch as it is sent to watchers: with the idle end, if there is or was one."""
+    """Return a commit's patch as it is sent to clients: with `idle_ms` if the state has one now or had one before."""
     if before and before.idle_ms is None and after.idle_ms is None:
         return patch
     return {**patch, "idle_ms": after.idle_ms}
 
 
 class Watcher(Protocol):
-    """Who is told."""
+    """Receives the updates of sessions."""
 
     def offer(self, update: SessionUpdate) -> None:
-        """Take note of an update: at once, without waiting for anything, and without calling the hub."""
+        """Take an update. Must not wait for anything or call the hub: the hub's lock is held."""
 
 
 class Topic:
     """A watched session.
 
-    order: the newest known, of a session that was deleted too. current: what is held, or that there is no
-    session, is so in Redis too, but for messages on their way. waiting: who has asked and was not answered,
-    with the order it says it knows. generation counts subscriptions and their losses.
+    order: the newest known one; it stays when the session is deleted. current: the copy, or the fact that there is no
+    session, matches the store, except for messages that have not arrived yet. waiting: watchers that are owed an
+    answer, with the order that they say they know. generation: counts confirmed and lost subscriptions. reading: a read
+    is requested or running. failures: reads that have failed in a row.
     """
 
     __slots__ = (
-        "_early", "_held", "_shown", "channel", "current", "failures", "generation", "order", "reading",
-        "session_id", "subscribed", "waiting", "watchers",
+        "_early_messages",
+        "_session",
+        "_shared",
+        "channel",
+        "current",
+        "failures",
+        "generation",
+        "order",
+        "reading",
+        "session_id",
+        "subscribed",
+        "waiting",
+        "watchers",
     )  # fmt: skip
 
     def __init__(self, session_id: str, channel: str) -> None:
@@ -137,70 +150,78 @@ class Topic:
         self.order = NEVER
         self.subscribed = self.current = self.reading = False
         self.generation = self.failures = 0
-        self._held: Session | None = None
-        self._shown: SessionUpdate | None = None
-        self._early: deque[Mapping[str, Any]] = deque(maxlen=_EARLY)
+        self._session: Session | None = None
+        self._shared: SessionUpdate | None = None
+        self._early_messages: deque[Mapping[str, Any]] = deque(maxlen=_MAX_EARLY_MESSAGES)
 
     @property
     def session(self) -> Session | None:
-        """The cached session; None if there is none, or it has not been read yet."""
-        return self._held
+        """The copy of the session; None if the session does not exist or has not been read yet."""
+        return self._session
 
-    def lost(self) -> None:
-        """Note that messages may be missed from now on."""
+    def offer(self, watchers: Iterable[Watcher], update: SessionUpdate) -> None:
+        """Offer an update to watchers; if one of them fails, the others still get it."""
+        for watcher in watchers:
+            try:
+                watcher.offer(update)
+            except Exception:
+                log.exception("a watcher failed", session_id=self.session_id)
+
+    def mark_lost(self) -> None:
+        """Note that the subscription was lost: messages may be missed from now on."""
         self.subscribed = self.current = False
         self.generation += 1
 
-    def confirmed(self) -> None:
-        """Note that messages arrive from now on; what is held may be old."""
+    def mark_subscribed(self) -> None:
+        """Note that the subscription is confirmed: messages arrive from now on, but the copy may be old."""
         self.subscribed, self.current = True, False
         self.generation += 1
 
-    def is_due(self, now_ms: int, kept_ms: int) -> bool:
-        """Tell whether something has happened by itself that nobody has told of: a read shows what.
+    def is_due(self, now_ms: int, ttl_ms: int) -> bool:
+        """Tell whether the session must have changed without a message, so that it has to be read.
 
-        A deadline has passed; or the session ended so long ago, `kept_ms`, that Redis has dropped it.
+        Its deadline has passed, or it ended more than `ttl_ms` ago and the store has deleted it.
         """
-        if not self._held:
+        if not self._session:
             return False
-        if self._held.status in TERMINAL:
-            return now_ms > self._held.updated_ms + kept_ms
-        deadline_ms: int | None = self._held.clock(now_ms)["deadline_ms"]
+        if self._session.status in TERMINAL:
+            return now_ms > self._session.updated_ms + ttl_ms
+        deadline_ms: int | None = self._session.clock(now_ms)["deadline_ms"]
         return deadline_ms is not None and now_ms >= deadline_ms
 
     def contradicts(self, before: Order, found: Order | None) -> bool:
-        """Tell whether the store's order, None for no session, shows that something was missed.
+        """Tell whether the order found in the store, None for no session, shows that a message was missed.
 
-        before: the order known when the store was asked.
+        before: the order that was known when the store was asked.
         """
         if not self.current:
             return False
         if found is None:
-            return self._held is not None and self.order == before
+            return self._session is not None and self.order == before
         return found > self.order or found < before == self.order
 
-    def shown(self, now_ms: int) -> SessionUpdate:
-        """Return what is now; those who come within moments of each other are shown the same bytes."""
-        if self._held is None:
-            return self.failure(now_ms, SessionNotFound("there is no such session; if one is made, its state follows"))
-        if self._shown is None or self._shown.order != self.order or now_ms - self._shown.at_ms > _FRESH_MS:
-            self._shown = SessionUpdate(self.session_id, now_ms, session=self._held)
-        return self._shown
+    def current_state(self, now_ms: int) -> SessionUpdate:
+        """Return the current state, or that there is no session; within 50 ms everybody gets the same bytes."""
+        if self._session is None:
+            return self.error_update(now_ms, SessionNotFound("no such session; if it is created, its state follows"))
+        if self._shared is None or self._shared.order != self.order or now_ms - self._shared.at_ms > _SHARED_MS:
+            self._shared = SessionUpdate(self.session_id, now_ms, session=self._session)
+        return self._shared
 
-    def shown_to_doubters(self, now_ms: int) -> SessionUpdate:
-        """Return what is now for those who say that they know of something later, when the store does not."""
-        if self._held is None:
-            return self.shown(now_ms)
-        return SessionUpdate(self.session_id, now_ms, session=self._held, went_back=True)
+    def corrected_state(self, now_ms: int) -> SessionUpdate:
+        """Return the current state for watchers that claim a later version, which the store does not have."""
+        if self._session is None:
+            return self.current_state(now_ms)
+        return SessionUpdate(self.session_id, now_ms, session=self._session, went_back=True)
 
-    def failure(self, now_ms: int, error: SyncError) -> SessionUpdate:
-        """Return the update that tells of an error."""
+    def error_update(self, now_ms: int, error: SyncError) -> SessionUpdate:
+        """Return an update that reports an error."""
         return SessionUpdate(self.session_id, now_ms, error=error)
 
-    def take(self, message: Mapping[str, Any], now_ms: int) -> SessionUpdate | None:
-        """Take the message of a commit; returns what to tell all watchers.
+    def apply(self, message: Mapping[str, Any], now_ms: int) -> SessionUpdate | None:
+        """Apply the message of a commit; return the update for all watchers, None if there is none (yet).
 
-        A message that does not follow on what is held makes the topic not current: it is kept until a read.
+        A message that cannot be applied to the copy makes the topic not current, and is kept until the next read.
         """
         order = (message["epoch"], message["version"])
         if order <= self.order:
@@ -208,49 +229,50 @@ class Topic:
         if self.current:
             event = message["event"]
             if message["status"] == "deleted":
-                self._hold(None, order)
+                self._replace(None, order)
                 return SessionUpdate(self.session_id, now_ms, order=order, event=event)
-            session = self._after(message, order)
+            session = self._session_after(message, order)
             if session:
-                patch = patch_between(patch_of(message)[0], self._held, session)
-                self._hold(session, order)
+                patch = patch_between(patch_of(message)[0], self._session, session)
+                self._replace(session, order)
                 return SessionUpdate(self.session_id, now_ms, session=session, event=event, patch=patch)
             self.current = False
-        self._early.append(message)
+        self._early_messages.append(message)
         return None
 
-    def found(self, session: Session | None, before: Order, now_ms: int) -> SessionUpdate | None:
-        """Take what a read found, None for nothing; returns what to tell all watchers.
+    def apply_read(self, session: Session | None, before: Order, now_ms: int) -> SessionUpdate | None:
+        """Apply what a read found, None for no session; return the update for all watchers, None if nothing changed.
 
-        before: the order known when the read began. What was learned since is newer than a read that differs.
+        before: the order that was known when the read began. If it has changed since, the messages are newer than the
+        read.
         """
         if session and session.order > self.order:
-            self._hold(session, session.order)
+            self._replace(session, session.order)
             return SessionUpdate(self.session_id, now_ms, session=session)
         if session and session.order < self.order == before:
             log.warning("the store went back", session_id=self.session_id, known=before, found=session.order)
-            self._hold(session, session.order)
+            self._replace(session, session.order)
             return SessionUpdate(self.session_id, now_ms, session=session, went_back=True)
-        if session is None and self.order == before and self._held:
-            self._hold(None, self.order)
-            return self.shown(now_ms)
+        if session is None and self.order == before and self._session:
+            self._replace(None, self.order)
+            return self.current_state(now_ms)
         return None
 
-    def take_early(self, now_ms: int) -> list[SessionUpdate]:
-        """Take the messages that came during a read."""
-        early, self._early = self._early, deque(maxlen=_EARLY)
-        return [update for message in early if (update := self.take(message, now_ms))]
+    def apply_early(self, now_ms: int) -> list[SessionUpdate]:
+        """Apply the messages that arrived while the topic was not current."""
+        early, self._early_messages = self._early_messages, deque(maxlen=_MAX_EARLY_MESSAGES)
+        return [update for message in early if (update := self.apply(message, now_ms))]
 
-    def _hold(self, session: Session | None, order: Order) -> None:
-        self._held, self.order, self._shown = session, order, None
+    def _replace(self, session: Session | None, order: Order) -> None:
+        self._session, self.order, self._shared = session, order, None
 
-    def _after(self, message: Mapping[str, Any], order: Order) -> Session | None:
-        """Return the session after a message, or None when the message alone does not tell."""
+    def _session_after(self, message: Mapping[str, Any], order: Order) -> Session | None:
+        """Return the session after a message, or None if it cannot be computed from the copy and the message."""
         try:
-            if self._held and order == (self._held.epoch, self._held.version + 1):
-                return self._held.fold(*patch_of(message))
+            if self._session and order == (self._session.epoch, self._session.version + 1):
+                return self._session.fold(*patch_of(message))
             if "snapshot" in message:
                 return Session.from_snapshot(self.session_id, message["snapshot"])
-        except Exception:  # a later release may send what this one can't fold: it is read instead
+        except Exception:  # a later release may send messages that this one cannot apply: the session is read instead
             log.exception("a message does not fit", session_id=self.session_id, order=order)
         return None

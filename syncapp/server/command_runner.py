@@ -18,7 +18,7 @@ from syncapp.metrics import WS_COMMANDS
 from syncapp.realtime import protocol
 from syncapp.realtime.hub import Hub
 from syncapp.realtime.protocol import Command, Outgoing
-from syncapp.realtime.send_queue import HELD_S, THE_END, QueuedAnswer
+from syncapp.realtime.send_queue import AFTER_DELETE, MAX_HOLD_S, QueuedAnswer
 from syncapp.server.admission import ConnectionQuotas
 from syncapp.server.command_queue import CommandPool
 from syncapp.server.writer import Writer
@@ -96,7 +96,7 @@ class CommandRunner:
         self._wake()
 
     def _answer(self, session_id: str, kind: Outgoing, text: bytes, order: Order, result: Result | None = None) -> None:
-        answer = QueuedAnswer(protocol.text_frame(text), order, time.monotonic() + HELD_S, result)
+        answer = QueuedAnswer(protocol.text_frame(text), order, time.monotonic() + MAX_HOLD_S, result)
         self._outlet.answer(session_id, kind, answer)
 
     def _now_ms(self) -> int:
@@ -107,4 +107,4 @@ def _order_of(result: Result) -> Order:
     """Return what the client is told of before the answer: the command's version, or the session's end."""
     if result.order:
         return result.order
-    return THE_END if result.event_json and not result.replayed else NEVER
+    return AFTER_DELETE if result.event_json and not result.replayed else NEVER

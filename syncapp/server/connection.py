@@ -165,7 +165,7 @@ class Connection:
         outlet = self._outlet
         if outlet.doubts:
             for session_id, known in outlet.doubted():
-                self._backend.hub.ask(session_id, self, known)
+                self._backend.hub.resend(session_id, self, known)
         for session_id in outlet.over():
             self._watched().remove(session_id)
         due_s = outlet.due_s
@@ -239,7 +239,7 @@ class Connection:
         known = self._outlet.expect(session_id, asked.known())
         if isinstance(asked, Subscribe):
             self._tell(Outgoing.SUBSCRIBED, session_id, {"id": asked.id})
-        self._backend.hub.ask(session_id, self, known or NEVER)
+        self._backend.hub.resend(session_id, self, known or NEVER)
 
     def _watched(self) -> Subscriptions:
         if self._subscriptions is None:

@@ -53,7 +53,7 @@ class Writer:
     @property
     def owes_answers(self) -> bool:
         """Whether an answer waits."""
-        return bool(self._urgent or self._backlog.owes_answers)
+        return bool(self._urgent or self._backlog.has_answers)
 
     @property
     def is_done(self) -> bool:
@@ -80,17 +80,17 @@ class Writer:
         if isinstance(self._backlog, SendQueue) or not self._backlog.has_ended:
             return []
         with self._lock:
-            return self._backlog.over()
+            return self._backlog.finished()
 
     @property
     def doubts(self) -> bool:
         """Whether the hub is to be asked anew, for what `doubted` returns."""
-        return self._backlog.doubts
+        return self._backlog.needs_resync
 
     def doubted(self) -> list[tuple[str, Order]]:
         """Return sessions, and what the hub has to know of each at least."""
         with self._lock:
-            return self._backlog.doubted()
+            return self._backlog.take_resyncs()
 
     def expect(self, session_id: str, claim: Order) -> Order | None:
         """Tell the client where it stands, with the next update; returns what the hub has to know at least.
@@ -98,23 +98,23 @@ class Writer:
         None: it is not told of this session.
         """
         with self._lock:
-            backlog = self._backlog.of(session_id)
-            return None if backlog is None else backlog.expect(claim)
+            backlog = self._backlog.queue_of(session_id)
+            return None if backlog is None else backlog.restart(claim)
 
     def offer(self, update: SessionUpdate) -> None:
         """Tell the client of an update."""
         with self._lock:
             # What nearly always is so, and has to be quick: there may be thousands of clients.
-            kind = None if self._writing or self._urgent else self._backlog.passes(update)
+            kind = None if self._writing or self._urgent else self._backlog.direct_kind(update)
             if kind and self._wire.try_write(update.frame(kind)):
-                self._backlog.passed(update)
+                self._backlog.mark_sent(update)
                 self.sent += 1
                 SENT.add(kind)
                 return
             was_full, had_begun = self._backlog.due_s is not None and self.is_full, self.sent > 0
             self._backlog.put(update)
             self._write_through()
-            if was_full or not had_begun or self._backlog.doubts:
+            if was_full or not had_begun or self._backlog.needs_resync:
                 self._wire.wake()  # the handler may take messages now, or has to ask the hub
 
     def urge(self, kind: Outgoing, frame: bytes, *, first: bool = False) -> None:
@@ -130,7 +130,7 @@ class Writer:
         """
         with self._lock:
             if not self._backlog.answer(session_id, kind, answer):
-                self._urgent.append((kind, answer.text))
+                self._urgent.append((kind, answer.encoded))
 
     @property
     def due_s(self) -> float | None:
@@ -140,7 +140,7 @@ class Writer:
     def settle(self, now_s: float) -> None:
         """Send the answers that have waited for long enough."""
         with self._lock:
-            self._backlog.settle(now_s)
+            self._backlog.release_due(now_s)
 
     def write_next(self) -> bool:
         """Write what waits, however long it takes; False when there is nothing. Raises what `Transport.write` does."""

@@ -213,14 +213,14 @@ FORGET = "UPDATE sync_events SET snapshot = snapshot - 'completion', record = re
 def test_the_completion_stands_beside_the_patch_of_its_message(store: SessionStore, redis: redis_py.Redis) -> None:
     store.create(chess(session_id=ID))
     topic = Topic(ID, "")
-    topic.confirmed()
-    topic.found(store.get(ID).found, topic.order, NOON_MS)
+    topic.mark_subscribed()
+    topic.apply_read(store.get(ID).found, topic.order, NOON_MS)
     topic.current = True
     answer = store.complete(ID, **KEPT)
     (*_, message) = messages(redis, ID)
     assert "completion" not in message["patch"]  # an earlier release could not fold it
     assert message["completion"] == KEPT
-    told = topic.take(message, NOON_MS)
+    told = topic.apply(message, NOON_MS)
     assert told
     assert told.patch
     assert answer.patch

@@ -147,10 +147,10 @@ def test_a_game_that_runs_is_cancelled_by_nobody_and_ends_by_its_own_deadline(
 def test_patches_tell_when_a_session_will_be_idle(store: SessionStore, clock: SetClock, redis: Redis) -> None:
     session_id = pending(store, idle_timeout_s=60, warn_at_ms=[9000], action_on_timeout=NOTIFY)
     topic = Topic(session_id, "")
-    topic.confirmed()
+    topic.mark_subscribed()
     topic.current = True
     client = now(store, session_id)
-    topic.found(store.get(session_id).found, topic.order, clock.now_ms)
+    topic.apply_read(store.get(session_id).found, topic.order, clock.now_ms)
     steps: list[Callable[[], Any]] = [
         lambda: store.start(session_id),
         lambda: store.get(session_id),
@@ -168,7 +168,7 @@ def test_patches_tell_when_a_session_will_be_idle(store: SessionStore, clock: Se
         step()
         for message in messages(redis, session_id)[told:]:
             assert "idle_ms" not in message["patch"]  # an earlier release could not fold it
-            update = topic.take(message, clock.now_ms)
+            update = topic.apply(message, clock.now_ms)
             assert update
             assert update.session
             client = fold(client, orjson.loads(update.payload(Outgoing.STATE_PATCH)))

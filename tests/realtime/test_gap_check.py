@@ -78,8 +78,8 @@ def test_who_comes_after_an_answer_of_this_process_is_never_shown_an_older_versi
     unheard: Callable[[], Session],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with closing_hub(Hub(settings(redis_url), read, seen=store.known)) as hub:
-        monkeypatch.setattr(hub._inspection, "missed", lambda _: [])
+    with closing_hub(Hub(settings(redis_url), read, cached=store.known)) as hub:
+        monkeypatch.setattr(hub._gap_check, "missed", lambda _: [])
         first, second = Recorder(), Recorder()
         hub.watch(running.session_id, first)
         first.wait_for_order(running.order)

@@ -11,8 +11,9 @@ import orjson
 
 from syncapp.domain.session import Session
 from syncapp.errors import SessionNotFound, StoreUnavailable
-from syncapp.realtime.hub import READERS, Hub
+from syncapp.realtime.hub import Hub
 from syncapp.realtime.protocol import Outgoing
+from syncapp.realtime.session_reader import READERS
 from syncapp.realtime.topic import SessionUpdate
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
@@ -192,12 +193,12 @@ def test_asking_with_a_later_version_than_the_hub_holds_reads_anew(hub: Hub, rea
     watcher = Recorder()
     hub.watch(running.session_id, watcher)
     watcher.wait_for_order(running.order)
-    hub.ask(running.session_id, watcher, running.order)
+    hub.resend(running.session_id, watcher, running.order)
     assert (len(watcher.updates), read.count) == (2, 1)
-    hub.ask(running.session_id, watcher, (running.epoch, running.version + 1))
+    hub.resend(running.session_id, watcher, (running.epoch, running.version + 1))
     watcher.wait(lambda: len(watcher.updates) == 3)
     assert read.count == 2
-    hub.ask(str(uuid.uuid4()), watcher, running.order)
+    hub.resend(str(uuid.uuid4()), watcher, running.order)
 
 
 def test_who_comes_after_the_deadline_is_told_that_the_time_is_up(hub: Hub, store: SessionStore) -> None:

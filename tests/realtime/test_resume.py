@@ -11,7 +11,7 @@ import pytest
 from syncapp.domain.schemas import CreateSession
 from syncapp.errors import SessionNotFound, StoreUnavailable
 from syncapp.realtime.protocol import Outgoing
-from syncapp.realtime.send_queue import MOST_FRAMES, SendQueue
+from syncapp.realtime.send_queue import MAX_FRAMES, SendQueue
 from syncapp.realtime.topic import SessionUpdate, Topic
 from syncapp.store.sessions import SessionStore
 from tests.support.cluster import Cluster
@@ -183,13 +183,13 @@ def test_folding_gives_exactly_the_state_after_every_kind_of_event(redis: Redis,
             store.complete(session_id)
         store.delete(session_id)
         topic = Topic(session_id, "channel")
-        topic.confirmed()
+        topic.mark_subscribed()
         topic.current = True
         state: dict[str, Any] = {}
         known = 0
         for message in messages(redis, session_id):
             seen.add(message["event"]["type"])
-            update = topic.take(message, clock.now_ms)
+            update = topic.apply(message, clock.now_ms)
             assert update
             if update.session is None:
                 continue
@@ -233,7 +233,7 @@ def test_a_patch_client_that_missed_one_is_sent_the_state_and_then_patches(many:
     backlog.put(many[4])
     backlog.put(many[5])
     assert kinds(backlog) == ["CONNECTED", "STATE_SYNC", "STATE_PATCH", "STATE_PATCH", "STATE_SYNC", "STATE_PATCH"]
-    for update in many[6 : 8 + MOST_FRAMES]:
+    for update in many[6 : 8 + MAX_FRAMES]:
         backlog.put(update)
     assert backlog.skipped > 0
     assert kinds(backlog)[0] == "STATE_SYNC"

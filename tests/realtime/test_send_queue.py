@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from syncapp.domain.order import NEVER, Order
 from syncapp.errors import StoreUnavailable
 from syncapp.realtime.protocol import Outgoing
-from syncapp.realtime.send_queue import MOST_BYTES, MOST_FRAMES, QueuedItem, SendQueue
+from syncapp.realtime.send_queue import MAX_BYTES, MAX_FRAMES, QueuedItem, SendQueue
 from syncapp.realtime.topic import SessionUpdate
 from syncapp.store.sessions import SessionStore
 from tests.support.store import chess
@@ -52,16 +52,16 @@ def played(many: list[SessionUpdate], steps: list[str], burst: int) -> tuple[lis
     for step in steps:
         for update in islice(updates, {"put": 1, "pass": 1, "burst": burst, "skip": 1}.get(step, 0)):
             latest = update
-            if step == "pass" and (kind := backlog.passes(update)):
+            if step == "pass" and (kind := backlog.direct_kind(update)):
                 told.append(QueuedItem(kind, update))
-                backlog.passed(update)
+                backlog.mark_sent(update)
             elif step != "skip":
                 backlog.put(update)
         if step == "take" and (item := backlog.take()):
             told.append(item)
         if step.startswith("expect"):
-            backlog.expect(latest.order if step == "expect current" else NEVER)
-        assert len(backlog) <= MOST_FRAMES
+            backlog.restart(latest.order if step == "expect current" else NEVER)
+        assert len(backlog) <= MAX_FRAMES
     backlog.put(latest)
     return [*told, *iter(backlog.take, None)], latest.order
 
@@ -73,7 +73,7 @@ def test_states_that_wait_are_bounded_in_bytes_and_give_way_to_the_newest(store:
     for result in results:
         backlog.put(SessionUpdate(session_id, 0, session=result.found, event=result.event))
         waiting = [QueuedItem(*item) for item in backlog._items]
-        assert sum(len(item.frame) for item in waiting) <= MOST_BYTES
+        assert sum(len(item.frame) for item in waiting) <= MAX_BYTES
     assert waiting[-1].update.order == results[-1].found.order
     assert backlog.skipped > 10
 

@@ -45,15 +45,15 @@ def test_whatever_is_lost_repeated_or_late_orders_rise_and_the_end_is_the_newest
     topic = Topic(history.session_id, "channel")
     told: list[SessionUpdate | None] = []
     done = data.draw(st.integers(0, len(history.found) - 1), "commits before the subscription")
-    topic.confirmed()
+    topic.mark_subscribed()
     for step in data.draw(st.lists(st.sampled_from(["commit", "lost", "again", "lose link", "read"])), "steps"):
         if step in ("commit", "lost"):
             done = min(done + 1, len(history.found) - 1)
         if step in ("commit", "again"):
-            told.append(topic.take(history.messages[done], 0))
+            told.append(topic.apply(history.messages[done], 0))
         if step == "lose link":
-            topic.lost()
-            topic.confirmed()
+            topic.mark_lost()
+            topic.mark_subscribed()
         if step == "read":
             told += read_and_take(topic, history, data.draw(st.integers(max(0, done - 2), done), "found"), done)
     told += read_and_take(topic, history, done, done)
@@ -62,7 +62,7 @@ def test_whatever_is_lost_repeated_or_late_orders_rise_and_the_end_is_the_newest
     for update in updates:
         index = next(i for i, each in enumerate(history.messages) if (each["epoch"], each["version"]) == update.order)
         assert update.session == history.found[index]
-    shown = topic.shown(0)
+    shown = topic.current_state(0)
     assert shown.session == history.found[done]
 
 
@@ -71,7 +71,7 @@ def read_and_take(topic: Topic, history: History, at: int, done: int) -> list[Se
     before = topic.order
     if (history.messages[at]["epoch"], history.messages[at]["version"]) < before:
         at = done  # a store does not go back by itself
-    told: list[SessionUpdate | None] = [topic.take(message, 0) for message in history.messages[at + 1 : done + 1]]
+    told: list[SessionUpdate | None] = [topic.apply(message, 0) for message in history.messages[at + 1 : done + 1]]
     topic.current = True
-    told.append(topic.found(history.found[at], before, 0))
-    return [*told, *topic.take_early(0)]
+    told.append(topic.apply_read(history.found[at], before, 0))
+    return [*told, *topic.apply_early(0)]

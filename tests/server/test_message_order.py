@@ -20,7 +20,7 @@ from syncapp.domain.order import NEVER, Order
 from syncapp.domain.results import Claim, Result
 from syncapp.errors import SessionNotFound, StoreUnavailable
 from syncapp.realtime.protocol import Outgoing
-from syncapp.realtime.send_queue import THE_END, QueuedAnswer, SendQueue
+from syncapp.realtime.send_queue import AFTER_DELETE, QueuedAnswer, SendQueue
 from syncapp.realtime.topic import SessionUpdate
 from tests.support.cluster import Cluster
 from tests.support.patches import fold
@@ -291,7 +291,7 @@ def test_an_answer_waits_for_its_news_and_goes_at_once_when_they_are_known(resul
     backlog.answer("", Outgoing.ACK, ack_of(results[2]))
     assert not taken(backlog)
     assert backlog.due_s == 10
-    assert backlog.passes(update_of(results[1])) is None
+    assert backlog.direct_kind(update_of(results[1])) is None
     backlog.put(update_of(results[1]))
     backlog.put(update_of(results[2]))
     assert taken(backlog) == ["STATE_UPDATE", "STATE_UPDATE", "ACK"]
@@ -318,9 +318,9 @@ def test_an_answer_whose_news_are_lost_brings_the_state_itself_and_the_news_that
     backlog.put(update_of(results[0]))
     taken(backlog)
     backlog.answer("", Outgoing.ACK, ack_of(results[3], 5.0))
-    backlog.settle(4.9)
+    backlog.release_due(4.9)
     assert not taken(backlog)
-    backlog.settle(5.0)
+    backlog.release_due(5.0)
     assert taken(backlog) == ["STATE_SYNC", "ACK"]
     for late in results[1:4]:
         backlog.put(update_of(late))
@@ -340,8 +340,8 @@ def test_a_read_that_is_older_than_an_answer_is_not_told_until_the_store_was_ask
         assert taken(backlog) == ["ACK"]
         backlog.put(update_of(results[2], went_back=True))  # read before the command
         assert not taken(backlog)
-        assert backlog.doubts
-        assert backlog.doubted() == [("", results[3].found.order)]
+        assert backlog.needs_resync
+        assert backlog.take_resyncs() == [("", results[3].found.order)]
         backlog.put(update_of(results[2]))
         assert not taken(backlog)
         if truth is results[1]:
@@ -359,7 +359,7 @@ def test_an_older_position_than_an_answer_is_never_told(results: list[Result]) -
     backlog.put(update_of(results[1]))
     backlog.answer("", Outgoing.ACK, ack_of(results[1]))
     taken(backlog)
-    assert backlog.expect(NEVER) == results[1].found.order
+    assert backlog.restart(NEVER) == results[1].found.order
     backlog.put(SessionUpdate(results[0].found.session_id, 0, session=results[0].found))
     assert not taken(backlog)
     backlog.put(SessionUpdate(results[0].found.session_id, 0, session=results[1].found))
@@ -379,7 +379,7 @@ def test_a_replay_is_answered_at_once_where_its_version_is_known(redis: Redis, r
     backlog.answer("", Outgoing.ACK, ack_of(later))
     backlog.answer("", Outgoing.ACK, QueuedAnswer(b"again", again.order or NEVER, 10, again))
     assert taken(backlog) == ["CONNECTED", "STATE_SYNC", "ACK", "ACK"]
-    assert backlog.expect(NEVER) == later.found.order
+    assert backlog.restart(NEVER) == later.found.order
 
 
 def test_the_answer_to_a_delete_comes_after_the_end_and_lets_all_others_go(results: list[Result]) -> None:
@@ -387,7 +387,7 @@ def test_the_answer_to_a_delete_comes_after_the_end_and_lets_all_others_go(resul
     backlog = SendQueue()
     backlog.put(update_of(results[0]))
     taken(backlog)
-    backlog.answer("", Outgoing.ACK, QueuedAnswer(b"deleted", THE_END, 10))
+    backlog.answer("", Outgoing.ACK, QueuedAnswer(b"deleted", AFTER_DELETE, 10))
     backlog.answer("", Outgoing.ACK, QueuedAnswer(b"made anew", (1 << 50, 1), 10))
     assert not taken(backlog)
     backlog.put(SessionUpdate(session_id, 0, order=(results[0].found.epoch, 3), event={"type": "session_deleted"}))

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import requests
 
-from syncapp.realtime.send_queue import MOST_BYTES
+from syncapp.realtime.send_queue import MAX_BYTES
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_websocket import CLOSE, TEXT, Ended, Frame, Raw
 from tests.support.web_clients import eventually
@@ -139,7 +139,7 @@ def test_a_client_that_never_reads_is_closed_and_costs_a_bounded_amount_of_memor
         for _ in range(30):
             newest = session.switch()
         # The same bytes wait for all of them.
-        assert worker.memory_info().rss - before < 20 * MOST_BYTES
+        assert worker.memory_info().rss - before < 20 * MAX_BYTES
         eventually(lambda: metric(url, "syncapp_ws_connections") == 1, SLOW_CLOSE_S + 60)
         assert metric(url, 'syncapp_ws_closed_total{code="1013"}') >= count
         eventually(lambda: newest in fast.seen_s)

@@ -15,8 +15,8 @@ import pytest
 
 from syncapp.domain.order import NEVER
 from syncapp.realtime.protocol import Close, Outgoing
-from syncapp.realtime.round_robin import LEAST_ROOM_BYTES, RoundRobin
-from syncapp.realtime.send_queue import MOST_BYTES, SendQueue
+from syncapp.realtime.round_robin import MIN_SHARE_BYTES, RoundRobin
+from syncapp.realtime.send_queue import MAX_BYTES, SendQueue
 from syncapp.realtime.topic import SessionUpdate
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.patches import fold
@@ -453,7 +453,7 @@ def test_sessions_take_turns_and_share_the_room(redis: Redis, redis_url: str) ->
     for _ in range(200):
         result = store.switch(ids[0])
         backlogs.put(SessionUpdate(ids[0], 0, session=result.found, event=result.event))
-    assert sum(len(item.frame) for item in backlogs.waiting) <= max(LEAST_ROOM_BYTES, MOST_BYTES // 3)
+    assert sum(len(item.frame) for item in backlogs.waiting) <= max(MIN_SHARE_BYTES, MAX_BYTES // 3)
     assert backlogs.skipped > 0
     first = backlogs.first
     assert first
