@@ -33,7 +33,7 @@ import psutil
 from syncapp.dev.processes import end_leftovers, free_port
 from syncapp.dev.runner import NO_LIMITS, Web, app_env
 from syncapp.dev.servers import Servers
-from syncapp.postgres.database import upgrade
+from syncapp.postgres.schema import upgrade
 
 CHESS = {
     "sync_mode": "per_participant",

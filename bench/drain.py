@@ -34,7 +34,8 @@ from syncapp.config import Settings
 from syncapp.dev.servers import Servers
 from syncapp.domain.results import NO_CLAIM
 from syncapp.domain.schemas import CreateSession
-from syncapp.postgres.database import Database, upgrade
+from syncapp.postgres.database import Database
+from syncapp.postgres.schema import upgrade
 from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore

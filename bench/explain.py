@@ -22,7 +22,8 @@ import psycopg2
 from syncapp.dev.processes import end_leftovers
 from syncapp.dev.servers import Postgres
 from syncapp.history import sql
-from syncapp.postgres.database import Cursor, upgrade
+from syncapp.postgres.database import Cursor
+from syncapp.postgres.schema import upgrade
 
 MONTHS = 6
 EVENTS = 100

@@ -18,7 +18,7 @@ from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
 from syncapp.dev.servers import Servers
 from syncapp.domain.results import Result
 from syncapp.domain.schemas import CreateSession
-from syncapp.postgres.database import upgrade
+from syncapp.postgres.schema import upgrade
 from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore

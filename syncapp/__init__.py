@@ -91,7 +91,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.history.read_pool import ReadPool
     from syncapp.history.recovery import Recovery
     from syncapp.loops import Loops
-    from syncapp.postgres.database import check
+    from syncapp.postgres.check import check
     from syncapp.realtime.hub import Hub
     from syncapp.server import websocket
     from syncapp.server.admission import Guards

@@ -30,7 +30,8 @@ from syncapp import create_app
 from syncapp.audit.log import AuditLog
 from syncapp.dev.processes import end_leftovers
 from syncapp.dev.servers import Postgres, Servers, Valkey
-from syncapp.postgres.database import Database, upgrade
+from syncapp.postgres.database import Database
+from syncapp.postgres.schema import upgrade
 from syncapp.store.sessions import SessionStore
 from tests.support.cluster import FAST_POSTGRES, Cluster, MakeCluster, _borrowed_redis, scratch_database
 from tests.support.store import PARTIALS, SetClock, make_store, settings
@@ -224,7 +225,7 @@ def tasks(
     module = importlib.import_module("syncapp.tasks")
     monkeypatch.setitem(sys.modules, "syncapp.tasks", module)  # the old one comes back at the end
     yield module
-    for nudges in (module.worker._nudger, module.worker._own):
+    for nudges in (module.worker._drain_requests, module.worker._local_drains):
         nudges._act = lambda bucket: None  # what it still waits for is not for the next test
     module.worker.database.close()
 

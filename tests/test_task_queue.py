@@ -82,7 +82,7 @@ def test_importing_the_tasks_connects_to_nothing_and_nudges_do_not_wait_for_a_re
         module.enqueue_drain(1)
     with logged() as logs:
         began = time.monotonic()
-        nudges = module.Nudger(module.enqueue_drain)
+        nudges = module.DrainRequests(module.enqueue_drain)
         for _ in range(1000):
             nudges.nudge(1)
         assert time.monotonic() - began < 5

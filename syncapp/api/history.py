@@ -62,7 +62,7 @@ def at(session: str) -> Response:
 
     Give either `time` or `version`. Deleted and expired sessions are included.
     """
-    return responses.data(history().at(session_id(session), question(AtQuery)).document())
+    return responses.data(history().state_at(session_id(session), question(AtQuery)).document())
 
 
 @blueprint.get("/history")

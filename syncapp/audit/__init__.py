@@ -1,1 +1,1 @@
-"""The audit trail: from the outbox into PostgreSQL, each event once."""
+"""The audit trail: moves events from the outbox to PostgreSQL, each exactly once."""

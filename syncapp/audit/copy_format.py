@@ -1,6 +1,6 @@
-"""Rows of `sync_events` as binary COPY takes them: nothing to escape, and nothing for PostgreSQL to parse.
+"""Rows of `sync_events` in binary COPY format, which needs no escaping and no parsing by PostgreSQL.
 
-Each value stands behind its length, null is a length of -1; instants are µs since 2000
+Each value follows its length; a length of -1 is null. Instants are µs since 2000-01-01 UTC
 (https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format").
 """
 
@@ -18,11 +18,11 @@ COLUMNS = (
     *("next_participant_id", "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id"),
     *("previous_hash", "content_hash", "metadata", "patch", "snapshot", "record", "message"),
 )
-"""What a row of `sync_events` is written with, in this order; the last five are JSON."""
+"""The columns of `sync_events` that a row sets, in this order; the last five are JSON."""
 COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_END = b"\xff\xff"
 _NULL = b"\xff\xff\xff\xff"
-_JSONB = b"\x01"  # the version of its format
+_JSONB = b"\x01"  # the version of the jsonb format
 _EPOCH_MS = 946_684_800_000
 _key = struct.Struct(">hi16siqiq").pack
 _number = struct.Struct(">iq").pack
@@ -30,13 +30,13 @@ _length = struct.Struct(">i").pack
 
 
 def copied_row(values: tuple[Any, ...], documents: tuple[Any, Any, Any], patch: bytes, raw: bytes) -> bytes:
-    """Return a row as a tuple of binary COPY.
+    """Return a row in binary COPY format.
 
-    values: of the columns that are no JSON, the instant in ms. documents: metadata, snapshot, record. patch, raw: the
-    patch and the whole message as text.
+    values: the columns that are not JSON, the instant in ms. documents: metadata, snapshot, record. patch, raw: the
+    patch and the whole message as JSON text.
     """
-    (session_id, epoch, version, event_type, at_ms, mode, status, cycle_count, *concerned) = values
-    participant_id, next_id, group_id, remaining_ms, elapsed_ms, actor, request_id, previous, content_hash = concerned
+    (session_id, epoch, version, event_type, at_ms, mode, status, cycle_count, *others) = values
+    participant_id, next_id, group_id, remaining_ms, elapsed_ms, actor, request_id, previous, content_hash = others
     metadata, snapshot, record = [
         _NULL if document is None else _sized(_JSONB + orjson.dumps(document)) for document in documents
     ]

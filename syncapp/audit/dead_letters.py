@@ -1,4 +1,4 @@
-"""Dead letters: messages that could not be stored, counted and driven again on the path of all events."""
+"""Dead letters: counts messages that could not be stored, and tries again to store them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DONE = "UPDATE sync_dead_letters SET redriven_at = now() WHERE id = %s"
 
 
 class DeadLetters:
-    """The dead letters that nobody has driven through yet. Its methods raise what psycopg2 raises."""
+    """The dead letters that have not been redriven. Its methods raise what psycopg2 raises."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -28,16 +28,17 @@ class DeadLetters:
             return int((cursor.fetchone() or (0,))[0])
 
     def redrive(self, audit: AuditLog) -> tuple[int, int]:
-        """Store each once more; return how many went through and how many did not.
+        """Try to store each one again; return how many were stored and how many were not.
 
-        A letter stays where it is, byte for byte, and is marked when it went through. Killed in between, the
-        same again finds it stored already. One of a month that retention has dropped stays a letter.
+        A dead letter stays in its table unchanged, and is marked once it is stored. If the process is killed between
+        the two, the next redrive finds the event stored already. An event of a month that retention has dropped stays
+        a dead letter.
         """
-        last, done, left = 0, 0, 0
-        while letters := self._after(last):
-            for last, bucket, stream_id, raw, is_dropped in letters:
+        last, done, failed = 0, 0, 0
+        while rows := self._after(last):
+            for last, bucket, stream_id, raw, is_dropped in rows:
                 if is_dropped:
-                    left += 1
+                    failed += 1
                     continue
                 stored = audit.store([OutboxEntry(bucket, stream_id, bytes(raw))])
                 if stored.new + stored.repeated:
@@ -45,8 +46,8 @@ class DeadLetters:
                         cursor.execute(_DONE, [last])
                     done += 1
                 else:
-                    left += 1
-        return done, left
+                    failed += 1
+        return done, failed
 
     def _after(self, last: int) -> list[tuple[int, int, str, memoryview, bool]]:
         with self._database.transaction() as cursor:

@@ -1,4 +1,4 @@
-"""Drains: move a bucket's events from its outbox into the audit log."""
+"""Drains: move the events of a bucket from its outbox to the audit log."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from syncapp.errors import one_line
 
 
 def collect_rarely() -> None:
-    """Have Python look for cycles of garbage rarely, in a process that does nothing but drain.
+    """Make Python's cyclic garbage collector run rarely, in a process that only drains.
 
-    A batch is many objects that live until it is stored, and no cycle.
+    A batch is many objects that live until it is stored, and has no reference cycles.
     """
     gc.collect()
     gc.freeze()
@@ -31,17 +31,17 @@ def collect_rarely() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What a drain did: how many entries it moved; whether it left because its time was up."""
+    """The result of a drain: how many entries it moved, and whether its time was up before the bucket was empty."""
 
     moved: int
     more: bool
 
 
 class Drain:
-    """Drains buckets, each by one thread at a time; any number of processes may do so at once.
+    """Drains buckets, each by one thread at a time. Any number of processes may drain at once.
 
-    count(completed, failed) is told, of each batch, how many events are in the log and how many are new dead letters.
-    It must not raise: the batch is done by then.
+    count(completed, failed) is called after each batch: how many of its events are in the log, and how many are new
+    dead letters. It must not raise, because the batch is done by then.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class Drain:
         self._moved = 0
 
     def run(self, bucket: int, *, at_most_s: float = float("inf")) -> Drained:
-        """Move batches until nothing is left, or for `at_most_s`.
+        """Move batches until the bucket is empty, or for `at_most_s`.
 
-        Leaves it to another thread that is at it already, and moves nothing then. Raises what redis and
-        psycopg2 raise; entries that were not acknowledged by then are read again.
+        Moves nothing if another thread is draining the bucket; that thread then looks again. Raises what redis and
+        psycopg2 raise; entries that have not been acknowledged are read again.
         """
         moved, more, end = 0, False, self._clock() + at_most_s
         while not more and self._enter(bucket):
@@ -85,7 +85,8 @@ class Drain:
     def run_all(self) -> tuple[int, dict[str, list[int]]]:
         """Drain every bucket; return how many entries were moved, and the failed buckets by reason.
 
-        A failed bucket does not stop the others, unless Redis is away. Entries that were not moved stay in the outbox.
+        A failed bucket does not stop the others, unless Redis cannot be reached. Entries that were not moved stay in
+        the outbox.
         """
         before, failures = self._moved, dict[str, list[int]]()
         for bucket in self._outbox.buckets:
@@ -98,27 +99,27 @@ class Drain:
         return self._moved - before, failures
 
     def _enter(self, bucket: int) -> bool:
-        """Tell whether this thread may drain; if not, the one that does will look again before it ends."""
+        """Return whether this thread may drain; if not, the thread that drains looks again before it ends."""
         with self._lock:
             free = bucket not in self._busy
             (self._busy if free else self._again).add(bucket)
             return free
 
     def _leave(self, bucket: int) -> bool:
-        """End this thread's turn; tell whether another one came meanwhile, who may know of newer entries."""
+        """End this thread's drain; return whether another thread asked meanwhile, because of newer entries."""
         with self._lock:
-            came = bucket in self._again
+            was_asked = bucket in self._again
             self._again.discard(bucket)
             self._busy.discard(bucket)
-            return came
+            return was_asked
 
     def _move(self, bucket: int, read: Callable[[int, int], list[OutboxEntry]]) -> int:
-        """Move one batch: read, store, and only then acknowledge; return its size."""
+        """Move one batch: read it, store it, and only then acknowledge it; return its size."""
         entries = read(bucket, self._batch)
         if entries:
             stored = self._audit.store(entries)
             self._outbox.acknowledge(bucket, entries)
             with self._lock:
                 self._moved += len(entries)
-            self._count(stored.new + stored.repeated, len(stored.letters))
+            self._count(stored.new + stored.repeated, len(stored.dead_letters))
         return len(entries)

@@ -1,4 +1,4 @@
-"""Nudges: requests to drain a bucket, now or later, without waiting for it."""
+"""Drain requests (nudges): ask for a bucket to be drained, now or later, without waiting for the drain."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from syncapp.loops import Loops
 
 log = structlog.get_logger(__name__)
 
-_BEAT_S = 5.0
-_AGAIN_S = 1.0  # after a nudge that failed
+_MAX_WAIT_S = 5.0
+_RETRY_S = 1.0
 
 
 class DrainRequests:
-    """Asks for drains without making the caller wait: its own thread calls `act(bucket)`.
+    """Requests drains without blocking the caller: a thread of its own calls `act(bucket)`.
 
-    A nudge that fails is tried again each second: after a restart of Redis every old connection fails once.
-    No exception ends the thread.
+    A request that fails is repeated every second, because after a restart of Redis every old connection fails once. No
+    exception ends the thread.
     """
 
     def __init__(self, act: Callable[[int], None], *, name: str = "nudger", loops: Loops | None = None) -> None:
@@ -37,22 +37,22 @@ class DrainRequests:
         self._is_failing = False
 
     def nudge(self, bucket: int, delay_s: float = 0.0) -> None:
-        """Have a bucket drained, after a delay; never blocks, never raises."""
+        """Request a drain of a bucket after a delay; never blocks and never raises."""
         due = time.monotonic() + delay_s
         with self._changed:
             self._due[bucket] = min(due, self._due.get(bucket, due))
             self._changed.notify()
-            # Started by the first nudge, in the process that has forked.
+            # The first request starts the thread, because a thread does not survive the fork of a process.
             if self._thread is None or not self._thread.is_alive():
-                with contextlib.suppress(RuntimeError):  # no thread to be had: the next nudge tries again
+                with contextlib.suppress(RuntimeError):  # no thread could be started; the next request tries again
                     self._thread = self._loops.start(self._name, self.run_once, self._stopped)
 
     def run_once(self) -> None:
-        """Wait until a nudge is due, or for a while, and act on those that are due."""
+        """Wait until a request is due, for at most 5 s, and act on those that are due."""
         with self._changed:
             wait_s = min(self._due.values(), default=float("inf")) - time.monotonic()
             if wait_s > 0:
-                self._changed.wait(min(wait_s, _BEAT_S))
+                self._changed.wait(min(wait_s, _MAX_WAIT_S))
             now = time.monotonic()
             due = [bucket for bucket, instant in self._due.items() if instant <= now]
             for bucket in due:
@@ -61,16 +61,16 @@ class DrainRequests:
             self._loops.beat(self._name)
             try:
                 self._act(bucket)
-            except Exception as error:  # noqa: BLE001 the bucket is tried again, whatever the error
-                self.nudge(bucket, _AGAIN_S)
+            except Exception as error:  # noqa: BLE001 the request is repeated, whatever the error
+                self.nudge(bucket, _RETRY_S)
                 with contextlib.suppress(Exception):  # a log that cannot be written must not end the thread
-                    self._tell(bucket, error)
+                    self._log_failure(bucket, error)
                 self._is_failing = True
             else:
                 self._is_failing = False
 
-    def _tell(self, bucket: int, error: Exception) -> None:
-        """Log a failure: refusals by Redis every time, anything else once per row of failures."""
+    def _log_failure(self, bucket: int, error: Exception) -> None:
+        """Log a failure: errors of Redis every time at DEBUG, any other error once until a request succeeds."""
         if isinstance(error, RedisError):
             log.debug("nudge_failed", bucket=bucket, error=one_line(error))
         elif not self._is_failing:

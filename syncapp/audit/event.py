@@ -1,7 +1,7 @@
-"""An audit event as a value: read from the message that a commit left in its outbox.
+"""An audit event as a value, parsed from the message that a commit left in its outbox.
 
-The message is JSON text made by lua/_message.lua; `docs/protocol.md` is its dictionary. A drain reads a hundred
-thousand of them in a few seconds: what is made for each is made once, and flat, and its patch is passed on as text.
+lua/_message.lua writes the message as JSON text; `docs/protocol.md` lists its members. A drain parses 100,000 messages
+in a few seconds, so each value is made once and kept flat, and the patch is passed on as text.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
-from operator import itemgetter
 from typing import Annotated, Any, NamedTuple, Self
 from uuid import UUID
 
@@ -20,29 +19,32 @@ from msgspec.structs import astuple
 
 from syncapp.audit.copy_format import COLUMNS, copied_row
 from syncapp.domain.instants import iso
+from syncapp.domain.modes import MODES
 from syncapp.domain.session import Session
 from syncapp.domain.session_layout import BLOCKS, DEFINITION, SCALARS, TAGS, parted, values_of_snapshot
 
 Row = dict[str, Any]
 """Column values by name, as JSON; instants are ISO 8601 text, exact to the millisecond."""
 NEWEST = ("sync_mode", "status", "cycle_count")
-SETTLED = ("time_used_ms", "time_remaining_ms", "cycle_count", "has_expired")
-GRANTED = ("participant_index", "total_time_ms")
-Settled = tuple[int, int | None, int, bool, bool]
-"""Values of SETTLED, and whether the participant is active."""
-Granted = tuple[int, int | None]
-_settled = itemgetter(*SETTLED, "is_active")
-_granted = itemgetter(*GRANTED)
+"""Columns of `sync_sessions` that every commit sets."""
+USAGE = ("time_used_ms", "time_remaining_ms", "cycle_count", "has_expired")
+GRANT = ("participant_index", "total_time_ms")
+Usage = tuple[int, int | None, int, bool, bool]
+"""A participant's values of USAGE, and whether the participant is active."""
+Grant = tuple[int, int | None]
+"""A participant's values of GRANT, which only a snapshot has."""
+ParticipantTotals = tuple[str, Usage, Grant | None]
+"""A participant's id and values; GRANT is None if the message does not have it."""
 
-_LATEST_MS = 253_402_300_800_000  # the year 10,000
+_MAX_INSTANT_MS = 253_402_300_800_000  # the year 10,000
 _AT = COLUMNS.index("at")
 
-_Instant = Annotated[int, Meta(ge=0, lt=_LATEST_MS)]
+_Instant = Annotated[int, Meta(ge=0, lt=_MAX_INSTANT_MS)]
 _Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
-class _Happened(Struct, gc=False):
-    """The members of a message's `event` that have columns."""
+class _Event(Struct, gc=False):
+    """The members of a message's `event` that have columns of their own."""
 
     type: str
     at_ms: _Instant
@@ -53,7 +55,7 @@ class _Happened(Struct, gc=False):
 
 
 class _Message(Struct, gc=False):
-    """A message, its patch as text."""
+    """A message; its patch stays text."""
 
     session_id: str
     epoch: _Number
@@ -65,13 +67,13 @@ class _Message(Struct, gc=False):
     actor: str
     request_id: str
     previous: str
-    event: _Happened
+    event: _Event
     patch: Raw
     snapshot: list[str] | UnsetType = UNSET
 
 
-class _Person(Struct, gc=False):
-    """What a patch tells of a participant, in the order of Settled."""
+class _Participant(Struct, gc=False):
+    """A participant in a patch; its members are in the order of Usage."""
 
     time_used_ms: _Number
     time_remaining_ms: _Number | None
@@ -81,14 +83,14 @@ class _Person(Struct, gc=False):
 
 
 class _Patch(Struct, gc=False):
-    """The members of a patch that the totals are made of, and those that are shown as instants."""
+    """The members of a patch that totals need, and the instants, which are checked."""
 
     updated_ms: _Instant | None = None
     cycle_started_ms: _Instant | None = None
     session_started_ms: _Instant | None = None
     session_completed_ms: _Instant | None = None
     metadata: Raw | UnsetType = UNSET
-    participants: dict[str, _Person] = {}
+    participants: dict[str, _Participant] = {}
 
 
 _read_message = Decoder(_Message).decode
@@ -96,7 +98,7 @@ _read_patch = Decoder(_Patch).decode
 
 
 class OutboxEntry(NamedTuple):
-    """One entry of a bucket's outbox stream; raw is None when it was deleted while it was pending."""
+    """One entry of a bucket's outbox stream; `raw` is None if the entry was deleted while it was pending."""
 
     bucket: int
     stream_id: str
@@ -104,11 +106,11 @@ class OutboxEntry(NamedTuple):
 
 
 class AuditEvent(NamedTuple):
-    """What a message tells; one commit of one session.
+    """One commit of one session.
 
-    copied: its row of `sync_events` as a tuple of binary COPY. at_ms: when it took effect. newest: values of NEWEST.
-    told: what only some commits tell of their session. people: of each participant that it tells of, what is settled;
-    and what was granted, if it tells that.
+    copied: its row of `sync_events` in binary COPY format. at_ms: when the commit took effect. newest: its values of
+    NEWEST. session_columns: columns of `sync_sessions` that only some commits set. participants: the totals of each
+    participant that the commit changed; of all participants if the message has a snapshot.
     """
 
     entry: OutboxEntry
@@ -117,54 +119,58 @@ class AuditEvent(NamedTuple):
     copied: bytes
     at_ms: int
     newest: tuple[str, str, int]
-    told: Row
-    people: list[tuple[str, Settled, Granted | None]]
+    session_columns: Row
+    participants: list[ParticipantTotals]
 
     @classmethod
     def parse(cls, entry: OutboxEntry) -> Self:
-        """Read an entry's message. A message that is none raises whatever it trips over."""
+        """Parse an entry's message. An invalid message raises whatever exception its parsing raises."""
         raw = entry.raw or b""
         message = _read_message(raw)
         patch = _read_patch(message.patch)
-        whole, document, record = _whole_state(message)
+        session = _session_in(message)
         metadata = None if patch.metadata is UNSET else orjson.loads(bytes(patch.metadata))
         content_hash = sha256(raw).digest()
         values = _values(message, content_hash)
-        told = _told_by_patch(message, patch, metadata)
-        people: list[tuple[str, Settled, Granted | None]]
-        if whole and document:
-            told = _told_by_state(whole) | told
-            states = document["participants"]
-            people = [(person["participant_id"], _settled(person), _granted(person)) for person in states]
+        columns = _columns_from_patch(message, patch, metadata)
+        participants: list[ParticipantTotals]
+        if session:
+            columns = _columns_from_session(session) | columns
+            participants = _participants_from_session(session)
         else:
-            people = [(name, astuple(person), None) for name, person in patch.participants.items()]
-        copied = copied_row(values, (metadata, document, record), bytes(message.patch), raw)
+            participants = [(name, astuple(usage), None) for name, usage in patch.participants.items()]
+        copied = copied_row(values, (metadata, *_snapshot_columns(message, session)), bytes(message.patch), raw)
         newest = (message.sync_mode, message.status, message.cycle_count)
-        return cls(entry, values[:3], content_hash, copied, message.event.at_ms, newest, told, people)
+        return cls(entry, values[:3], content_hash, copied, message.event.at_ms, newest, columns, participants)
 
     @property
     def row(self) -> Row:
-        """Its row of `sync_events` by names, but for the message itself."""
+        """Its row of `sync_events` by column name, without the message itself."""
         message = _read_message(self.entry.raw or b"")
         patch = orjson.loads(bytes(message.patch))
         *values, previous, content_hash = _values(message, self.content_hash)
         values[_AT] = iso(self.at_ms)
         values += [previous and hex_of(previous), hex_of(content_hash)]
-        values += [patch.get("metadata"), patch, *_whole_state(message)[1:]]
+        values += [patch.get("metadata"), patch, *_snapshot_columns(message, _session_in(message))]
         return dict(zip(COLUMNS, values, strict=False))
 
 
-def _whole_state(message: _Message) -> tuple[Session | None, Row | None, Row | None]:
-    """Return what a message with a snapshot tells: the session, its document, and its record."""
+def _session_in(message: _Message) -> Session | None:
+    """Return the session in a message's snapshot; None without a snapshot."""
     snapshot = message.snapshot
-    if isinstance(snapshot, UnsetType):
-        return None, None, None
-    whole = Session.from_snapshot(message.session_id, snapshot)
-    return whole, whole.state(message.event.at_ms), _record(snapshot)
+    return None if isinstance(snapshot, UnsetType) else Session.from_snapshot(message.session_id, snapshot)
+
+
+def _snapshot_columns(message: _Message, session: Session | None) -> tuple[Row | None, Row | None]:
+    """Return the columns `snapshot` and `record` of a message whose snapshot holds this session."""
+    snapshot = message.snapshot
+    if session is None or isinstance(snapshot, UnsetType):
+        return None, None
+    return session.state(message.event.at_ms), _record(snapshot)
 
 
 def _values(message: _Message, content_hash: bytes) -> tuple[Any, ...]:
-    """Return the row of a message in the order of COLUMNS, as far as it is not JSON; the instant in ms."""
+    """Return the columns of a message that are not JSON, in the order of COLUMNS; the instant is in ms."""
     event = message.event
     return (
         _uuid(message.session_id),
@@ -187,36 +193,52 @@ def _values(message: _Message, content_hash: bytes) -> tuple[Any, ...]:
     )
 
 
-def _told_by_patch(message: _Message, patch: _Patch, metadata: Any) -> Row:
-    """Return what only some commits tell of their session."""
-    told: Row = {}
+def _columns_from_patch(message: _Message, patch: _Patch, metadata: Any) -> Row:
+    """Return the columns of `sync_sessions` that only some commits set, from a commit's patch."""
+    columns: Row = {}
     if message.status == "deleted":
-        told["deleted_at"] = iso(message.event.at_ms)
+        columns["deleted_at"] = iso(message.event.at_ms)
     if patch.session_started_ms is not None:
-        told["started_at"] = iso(patch.session_started_ms)
+        columns["started_at"] = iso(patch.session_started_ms)
     if patch.session_completed_ms is not None:
-        told["completed_at"] = iso(patch.session_completed_ms)
+        columns["completed_at"] = iso(patch.session_completed_ms)
     if patch.metadata is not UNSET:
-        told |= {"metadata": metadata, "metadata_version": message.version}
-    return told
+        columns |= {"metadata": metadata, "metadata_version": message.version}
+    return columns
 
 
-def _told_by_state(whole: Session) -> Row:
-    """Return what a whole state tells of its session."""
-    told = {
-        "participant_count": len(whole.participants),
-        "total_time_ms": whole.definition.total_time_ms,
-        "created_at": iso(whole.created_ms),
-        "started_at": iso(whole.session_started_ms),
-        "completed_at": iso(whole.session_completed_ms),
-        "metadata": whole.metadata,
-        "metadata_version": whole.metadata_version,
+def _columns_from_session(session: Session) -> Row:
+    """Return the columns of `sync_sessions` that only some commits set, from a snapshot's session."""
+    columns = {
+        "participant_count": len(session.participants),
+        "total_time_ms": session.definition.total_time_ms,
+        "created_at": iso(session.created_ms),
+        "started_at": iso(session.session_started_ms),
+        "completed_at": iso(session.session_completed_ms),
+        "metadata": session.metadata,
+        "metadata_version": session.metadata_version,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in columns.items() if value is not None}
+
+
+def _participants_from_session(session: Session) -> list[ParticipantTotals]:
+    """Return the totals of every participant of a session."""
+    active, definition = session.active_index, session.definition
+    has_budget = MODES[session.sync_mode].has_participant_budgets
+    return [
+        (
+            name,
+            (used_ms, remaining_ms if has_budget else None, cycles, has_expired, index == active),
+            (index, budget_ms),
+        )
+        for index, (name, budget_ms, (used_ms, remaining_ms, cycles, has_expired)) in enumerate(
+            zip(definition.participant_ids, definition.budgets_ms, map(astuple, session.participants), strict=True)
+        )
+    ]
 
 
 def _record(snapshot: Sequence[str]) -> Row:
-    """Return a snapshot by names."""
+    """Return a snapshot with its parts by name: the column `record`."""
     values = values_of_snapshot(snapshot)
     completion = parted(values[TAGS])[1]
     return (
@@ -236,5 +258,5 @@ def _uuid(text: str) -> str:
 
 
 def hex_of(value: bytes) -> str:
-    """Return bytes as PostgreSQL shows them."""
+    """Return bytes in the text format of PostgreSQL's `bytea`."""
     return rf"\x{value.hex()}"

@@ -1,4 +1,4 @@
-"""Why the last failed drain failed, kept in Redis: a PostgreSQL whose disk is full still answers reads.
+"""The reason of the last failed drain, kept in Redis, because a PostgreSQL whose disk is full still answers reads.
 
 Web processes show it in `/ready`. This is best effort: it never delays or fails a drain.
 """
@@ -15,12 +15,12 @@ from syncapp.postgres.failures import CATEGORIES, Failure, failure_of
 from syncapp.store.keys import Keyspace
 
 _FIELD = "trouble"
-_KEPT_S = 600.0  # drains that keep failing report more often than this
+_KEPT_S = 600.0  # drains that keep failing record it more often
 _CLEARED_EVERY_S = 10.0
 
 
 class LastFailure:
-    """Records and returns how the last drains went."""
+    """Records and returns why the last drain failed."""
 
     def __init__(self, client: redis.Redis, keyspace: Keyspace) -> None:
         self._client = client
@@ -28,15 +28,15 @@ class LastFailure:
         self._cleared_s = float("-inf")
 
     def failed(self, error: BaseException) -> None:
-        """Record that a drain failed, if the error is about PostgreSQL."""
-        trouble = failure_of(error)
-        if trouble:
+        """Record that a drain failed, if PostgreSQL is the reason."""
+        failure = failure_of(error)
+        if failure:
             self._cleared_s = float("-inf")
             with contextlib.suppress(redis.RedisError):
-                self._client.hset(self._key, _FIELD, f"{trouble.category} {time.time():.0f}")
+                self._client.hset(self._key, _FIELD, f"{failure.category} {time.time():.0f}")
 
-    def went_through(self) -> None:
-        """Record that a drain stored something; writes to Redis only now and then."""
+    def succeeded(self) -> None:
+        """Record that a drain stored something; writes to Redis at most once in 10 s."""
         now_s = time.monotonic()
         if now_s >= self._cleared_s + _CLEARED_EVERY_S:
             with contextlib.suppress(redis.RedisError):
@@ -44,12 +44,12 @@ class LastFailure:
                 self._cleared_s = now_s
 
     def read(self) -> Failure | None:
-        """Return what the last drain found, if it failed recently; None if Redis does not have it."""
+        """Return why the last drain failed, if that was within 10 minutes; None also if Redis cannot be read."""
         try:
-            noted: Any = self._client.hget(self._key, _FIELD)
+            value: Any = self._client.hget(self._key, _FIELD)
         except redis.RedisError:
             return None
-        category, _, at_s = (noted.decode() if isinstance(noted, bytes) else noted or "").partition(" ")
+        category, _, at_s = (value.decode() if isinstance(value, bytes) else value or "").partition(" ")
         if category not in CATEGORIES or not at_s.isdigit() or time.time() > int(at_s) + _KEPT_S:
             return None
         return Failure.of(category, ", as the last drain found")

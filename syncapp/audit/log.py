@@ -1,4 +1,4 @@
-"""The audit log: writes events to PostgreSQL, each exactly once, whatever order they come in."""
+"""The audit log: writes events to PostgreSQL, each exactly once, in whatever order they arrive."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from syncapp.postgres.database import Cursor, Database
 
 log = structlog.get_logger(__name__)
 
-_CONFLICTS = frozenset({"40001", "40P01"})  # serialization failure, deadlock: the next attempt goes through
+_CONFLICTS = frozenset({"40001", "40P01"})  # serialization failure, deadlock: another attempt succeeds
 _CONFLICT_ATTEMPTS = 5
-_REFUSALS = ("22", "23", "54")  # classes of SQLSTATE that blame the data: values, constraints, limits
+_REFUSALS = ("22", "23", "54")  # SQLSTATE classes of errors in the data: values, constraints, limits
 _key = itemgetter(AuditEvent._fields.index("key"))
-_MOST_NAMED = 10
-_MOST_SHOWN = 2000
+_MAX_IDS_IN_ALERT = 10
+_MAX_TEXT = 2000  # characters or bytes of an error or message
 _T = TypeVar("_T")
 
-_COPY_BYTES = 4_194_304  # a usual batch at once; libpq keeps a buffer of this size for the connection
+_COPY_BYTES = 4_194_304  # a usual batch in one piece; libpq keeps a buffer of this size for the connection
 _COPY = f"COPY {{}} ({', '.join(COLUMNS)}) FROM STDIN WITH (FORMAT binary)"
-# Beside the log first, for events of which some are there already.
+# If some events of a batch are in the log already, the batch is first copied into this table.
 _MAKE_INCOMING = "CREATE TEMPORARY TABLE incoming (LIKE sync_events INCLUDING DEFAULTS) ON COMMIT DROP"
 _INSERT_INCOMING = f"""
 INSERT INTO sync_events ({", ".join(COLUMNS)}) SELECT {", ".join(COLUMNS)} FROM incoming
@@ -43,7 +43,7 @@ _SELECT_HASHES = """
 SELECT session_id::text, epoch, version, stored.content_hash
 FROM json_populate_recordset(NULL::sync_events, %s) JOIN sync_events AS stored USING (session_id, epoch, version)
 """
-_INSERT_LETTER = """
+_INSERT_DEAD_LETTER = """
 INSERT INTO sync_dead_letters (bucket, stream_id, kind, error, raw) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT DO NOTHING
 """
@@ -60,20 +60,21 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What became of entries: how many were new, how many were known already, and new dead letters."""
+    """The result of storing entries: how many were new, how many were in the log already, and new dead letters."""
 
     new: int = 0
     repeated: int = 0
-    letters: tuple[DeadLetter, ...] = ()
+    dead_letters: tuple[DeadLetter, ...] = ()
 
     def __add__(self, other: Stored) -> Stored:
-        return Stored(self.new + other.new, self.repeated + other.repeated, self.letters + other.letters)
+        dead_letters = self.dead_letters + other.dead_letters
+        return Stored(self.new + other.new, self.repeated + other.repeated, dead_letters)
 
 
 class AuditLog:
-    """Stores entries of outboxes; any number of threads and processes may do so at once.
+    """Stores entries of outboxes. Any number of threads and processes may do so at once.
 
-    alert(kind, **context) is told of dead letters and divergences, once a batch; without it, the log is.
+    alert(kind, **context) is called once a batch for dead letters and for divergences. Without it, they are logged.
     """
 
     def __init__(self, database: Database, alert: Callable[..., None] | None = None) -> None:
@@ -81,11 +82,11 @@ class AuditLog:
         self._alert = alert or log.critical
 
     def store(self, entries: Iterable[OutboxEntry]) -> Stored:
-        """Store entries in one transaction; afterwards each is in the log or among the dead letters.
+        """Store entries in one transaction; afterwards each is in the log or a dead letter.
 
-        Empty entries are passed over. When PostgreSQL refuses an event for what it is, the others are
-        stored without it. Raises what psycopg2 raises when PostgreSQL is away: then the same entries may
-        be given again, and what was stored of them already is not stored twice.
+        Empty entries are skipped. If PostgreSQL rejects an event because of its data, the others are stored without it.
+        Raises what psycopg2 raises if PostgreSQL fails. The same entries may then be stored again: those that are in
+        the log already are not stored twice.
         """
         events, refused = [], []
         for entry in entries:
@@ -93,23 +94,23 @@ class AuditLog:
                 continue
             try:
                 events.append(AuditEvent.parse(entry))
-            except Exception as error:  # noqa: BLE001 whatever is wrong with a message, the others are stored
+            except Exception as error:  # noqa: BLE001 whatever is wrong with one message, the others are stored
                 refused.append(DeadLetter(entry, "refused", f"{type(error).__name__}: {one_line(error)}"))
-        # One order for all transactions: two that meet in the same rows wait for each other, and do not deadlock.
+        # All transactions lock rows in the same order, so that concurrent ones wait for each other and do not deadlock.
         events.sort(key=_key)
         done: list[Stored] = []
         try:
             self._store(events, done)
             self._keep(refused, done)
         finally:
-            # What was committed before PostgreSQL went away is told now: it will not be new again.
+            # What was committed before a failure is reported now, because it will not be new next time.
             stored = sum(done, Stored())
             metrics.DRAINED.inc(stored.new)
-            self._report(stored.letters)
+            self._report(stored.dead_letters)
         return stored
 
     def _store(self, events: Sequence[AuditEvent], done: list[Stored]) -> None:
-        """Store events in one transaction, or in halves until the one to blame is alone; add what was done."""
+        """Store events in one transaction; if one is rejected, in halves until it is alone. Adds results to `done`."""
         if not events:
             return
         try:
@@ -117,7 +118,7 @@ class AuditLog:
                 done.append(self._write(lambda cursor: _append(cursor, events)))
             except psycopg2.errors.UniqueViolation:
                 done.append(self._write(lambda cursor: _merge(cursor, events)))
-        except (psycopg2.Error, TypeError, ValueError) as error:  # the last two: no JSON can say what it tells
+        except (psycopg2.Error, TypeError, ValueError) as error:  # the last two: a value that JSON cannot represent
             code = error.pgcode if isinstance(error, psycopg2.Error) else type(error).__name__
             if isinstance(error, psycopg2.Error) and not (code or "").startswith(_REFUSALS):
                 raise
@@ -128,27 +129,28 @@ class AuditLog:
             self._store(events[:middle], done)
             self._store(events[middle:], done)
 
-    def _keep(self, letters: Sequence[DeadLetter], done: list[Stored]) -> None:
-        if letters:
-            done.append(Stored(letters=self._write(lambda cursor: _bury(cursor, letters))))
+    def _keep(self, dead_letters: Sequence[DeadLetter], done: list[Stored]) -> None:
+        if dead_letters:
+            done.append(Stored(dead_letters=self._write(lambda cursor: _insert(cursor, dead_letters))))
 
-    def _report(self, letters: Sequence[DeadLetter]) -> None:
-        """Count dead letters, and alert once for all of a kind."""
+    def _report(self, dead_letters: Sequence[DeadLetter]) -> None:
+        """Count dead letters, and send one alert for each kind."""
         for kind, counter in (("refused", metrics.DEAD_LETTERS), ("divergent", metrics.DIVERGENCES)):
-            some = [letter for letter in letters if letter.kind == kind]
-            if some:
-                counter.inc(len(some))
+            of_kind = [each for each in dead_letters if each.kind == kind]
+            if of_kind:
+                first = of_kind[0]
+                counter.inc(len(of_kind))
                 self._alert(
                     "dead_letters" if kind == "refused" else "divergences",
-                    count=len(some),
-                    bucket=some[0].entry.bucket,
-                    stream_ids=[letter.entry.stream_id for letter in some[:_MOST_NAMED]],
-                    error=some[0].error,
-                    message=(some[0].entry.raw or b"")[:_MOST_SHOWN].decode(errors="replace"),
+                    count=len(of_kind),
+                    bucket=first.entry.bucket,
+                    stream_ids=[each.entry.stream_id for each in of_kind[:_MAX_IDS_IN_ALERT]],
+                    error=first.error,
+                    message=(first.entry.raw or b"")[:_MAX_TEXT].decode(errors="replace"),
                 )
 
     def _write(self, write: Callable[[Cursor], _T]) -> _T:
-        """Write in one transaction, again when it conflicts with another one."""
+        """Write in one transaction; try again if it conflicts with another one."""
         for attempt in range(_CONFLICT_ATTEMPTS):
             try:
                 with self._database.transaction() as cursor:
@@ -161,7 +163,7 @@ class AuditLog:
 
 
 def _append(cursor: Cursor, events: Sequence[AuditEvent]) -> Stored:
-    """Append events to the log and to the totals. Raises `UniqueViolation` when one of them is there."""
+    """Append events to the log and to the totals. Raises `UniqueViolation` if one of them is in the log already."""
     _copy(cursor, "sync_events", events)
     Totals(events).write(cursor)
     return Stored(len(events))
@@ -173,7 +175,7 @@ def _copy(cursor: Cursor, table: str, events: Sequence[AuditEvent]) -> None:
 
 
 def _merge(cursor: Cursor, events: Sequence[AuditEvent]) -> Stored:
-    """Append to the log those events that are not there, and these to the totals; tell repeats from divergences."""
+    """Append the events that are not in the log yet, to the log and the totals; count repeats, keep divergences."""
     cursor.execute(_MAKE_INCOMING)
     _copy(cursor, "incoming", events)
     cursor.execute(_INSERT_INCOMING)
@@ -181,18 +183,18 @@ def _merge(cursor: Cursor, events: Sequence[AuditEvent]) -> Stored:
     new, known = [], []
     for event in events:
         if event.key in inserted:
-            inserted.discard(event.key)  # the same key may stand twice in a batch; the first was taken
+            inserted.discard(event.key)  # a key may occur twice in a batch; the first one was inserted
             new.append(event)
         else:
             known.append(event)
     if new:
         Totals(new).write(cursor)
     divergent = _divergent(cursor, known) if known else []
-    return Stored(len(new), len(known) - len(divergent), _bury(cursor, divergent))
+    return Stored(len(new), len(known) - len(divergent), _insert(cursor, divergent))
 
 
 def _divergent(cursor: Cursor, known: Sequence[AuditEvent]) -> list[DeadLetter]:
-    """Return, of events whose keys are in the log, those that say something else than the log does."""
+    """Return those events whose keys are in the log with different content."""
     keys = [dict(zip(("session_id", "epoch", "version"), event.key, strict=True)) for event in known]
     cursor.execute(_SELECT_HASHES, [orjson.dumps(keys).decode()])
     hashes = {tuple(key): bytes(content_hash) for *key, content_hash in cursor.fetchall()}
@@ -205,13 +207,13 @@ def _divergent(cursor: Cursor, known: Sequence[AuditEvent]) -> list[DeadLetter]:
     ]
 
 
-def _bury(cursor: Cursor, letters: Iterable[DeadLetter]) -> tuple[DeadLetter, ...]:
-    """Keep dead letters; return those that were not kept before."""
-    kept = []
-    for letter in letters:
-        entry, error = letter.entry, letter.error.replace("\0", "")[:2000]
+def _insert(cursor: Cursor, dead_letters: Iterable[DeadLetter]) -> tuple[DeadLetter, ...]:
+    """Insert dead letters; return those that were not in their table before."""
+    inserted = []
+    for dead_letter in dead_letters:
+        entry, error = dead_letter.entry, dead_letter.error.replace("\0", "")[:_MAX_TEXT]
         raw = psycopg2.Binary(entry.raw or b"")
-        cursor.execute(_INSERT_LETTER, [entry.bucket, entry.stream_id, letter.kind, error, raw])
+        cursor.execute(_INSERT_DEAD_LETTER, [entry.bucket, entry.stream_id, dead_letter.kind, error, raw])
         if cursor.rowcount:
-            kept.append(letter)
-    return tuple(kept)
+            inserted.append(dead_letter)
+    return tuple(inserted)

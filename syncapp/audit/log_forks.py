@@ -1,8 +1,8 @@
 """Forks of a session's log: messages that follow dead letters instead of rows.
 
 After a failover that lost writes, the same (session, epoch, version) is committed again with different content. The
-first of the two to arrive is the row, the other one a dead letter of kind `divergent`. Later rows may follow
-either. Messages are read one by one, so that memory is bounded.
+first of the two to arrive becomes the row, the other a dead letter of kind `divergent`. Later rows may follow either.
+Messages are read one by one, so that memory is bounded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from syncapp.audit.findings import BadRow
 from syncapp.domain.session import Session, patch_of
 from syncapp.postgres.database import Connection, Cursor
 
-_AT_ONCE = 100
+_FETCHED_AT_ONCE = 100
 _ROW = """
 SELECT message::text, content_hash FROM sync_events WHERE session_id = %s AND epoch = %s AND version = %s
 """
@@ -31,7 +31,6 @@ SELECT letter.epoch, letter.version, letter.raw, stored.message::text
 FROM sync_dead_letters AS letter LEFT JOIN sync_events AS stored USING (session_id, epoch, version)
 WHERE session_id = %s AND letter.epoch < %s AND kind = 'divergent' ORDER BY letter.epoch DESC, letter.version DESC
 """
-
 _LAST_BEFORE = """
 SELECT epoch, message::text FROM sync_events WHERE session_id = %s AND epoch < %s
 ORDER BY epoch DESC, version DESC LIMIT 1
@@ -39,11 +38,11 @@ ORDER BY epoch DESC, version DESC LIMIT 1
 
 
 @dataclass(frozen=True, slots=True)
-class ForkPath:
-    """How dead letters connect a message to the log.
+class ForkBranch:
+    """The dead letters that connect a message to the log.
 
-    epoch: of the letters. first, last: their versions. root: the hash that version 1 names, if that is a letter, too;
-    else None. state: after the last of them; None if the log does not have it.
+    epoch: of the dead letters. first, last: their versions. root: the previous hash of version 1, if that is a dead
+    letter too; else None. state: after the last of them; None if the log does not have a snapshot to start from.
     """
 
     epoch: int
@@ -54,50 +53,50 @@ class ForkPath:
 
 
 class Forks:
-    """Finds the other branch of one session, by the hashes that messages name."""
+    """Finds the branches of one session that dead letters hold, by the hashes of messages."""
 
     def __init__(self, connection: Connection, session_id: str) -> None:
         self._connection = connection
         self._session_id = session_id
 
-    def way(self, epoch: int, version: int, named: bytes) -> ForkPath | None:
-        """Return how dead letters connect a message that names `named`, of this epoch and version, to a row.
+    def find_branch(self, epoch: int, version: int, message_hash: bytes) -> ForkBranch | None:
+        """Return the dead letters that end with the message of this epoch, version and hash, and follow a row.
 
-        None if dead letters do not close the gap. Raises `BadRow` for another row than a letter of its key found.
+        None if dead letters do not close the gap. Raises `BadRow` if a dead letter shows that another row was stored.
         """
-        first, parts, is_row = version + 1, _Parts(), False
+        first, messages, is_row = version + 1, _SinceSnapshot(), False
         with self._connection.cursor() as cursor:
-            at, wanted = version, named
+            at, wanted = version, message_hash
             while at and not is_row:
                 message, is_row = self._message(cursor, epoch, at, wanted)
                 if message is None:
                     return None
-                parts.add(message)
+                messages.add(message)
                 first = first if is_row else at
                 at, wanted = at - 1, bytes.fromhex(message["previous"])
             if first > version:
                 return None
             root = None if is_row else wanted
-            while at and not parts.is_whole:
+            while at and not messages.is_complete:
                 message, _ = self._message(cursor, epoch, at, wanted)
                 if message is None:
                     break
-                parts.add(message)
+                messages.add(message)
                 at, wanted = at - 1, bytes.fromhex(message["previous"])
-        return ForkPath(epoch, first, version, root, parts.state(self._session_id))
+        return ForkBranch(epoch, first, version, root, messages.state(self._session_id))
 
-    def earlier(self, epoch: int, named: bytes) -> tuple[int, int, bool] | None:
-        """Return the epoch and version, in an earlier epoch, of the message with this hash, and whether it is a row.
+    def find_earlier(self, epoch: int, message_hash: bytes) -> tuple[int, int, bool] | None:
+        """Return epoch and version of the message with this hash in an earlier epoch, and whether it is a row.
 
-        Searches the letters, and the rows with their keys: no row follows the last message of a branch.
+        Searches the dead letters, and the rows with the same keys: no row follows the last message of a branch.
         """
         with self._connection.cursor("earlier") as cursor:
-            cursor.itersize = _AT_ONCE
+            cursor.itersize = _FETCHED_AT_ONCE
             cursor.execute(_EARLIER, [self._session_id, epoch])
             for its_epoch, version, raw, text in cursor:
-                if text is not None and _hash(text.encode()) == named:
+                if text is not None and _hash(text.encode()) == message_hash:
                     return its_epoch, version, True
-                if _hash(bytes(raw)) == named:
+                if _hash(bytes(raw)) == message_hash:
                     return its_epoch, version, False
         return None
 
@@ -111,7 +110,7 @@ class Forks:
     def _message(
         self, cursor: Cursor, epoch: int, version: int, wanted: bytes
     ) -> tuple[Mapping[str, Any] | None, bool]:
-        """Return the message with this hash, and whether it is a row; None if no row or letter has it."""
+        """Return the message with this hash and whether it is a row; None if neither a row nor a dead letter has it."""
         key = [self._session_id, epoch, version]
         cursor.execute(_ROW, key)
         text, row_hash = cursor.fetchone() or (None, None)
@@ -130,20 +129,20 @@ class Forks:
         return None, False
 
 
-class _Parts:
-    """Messages after a whole state, found from the last to the first: never more than between two snapshots."""
+class _SinceSnapshot:
+    """Messages from the last one back to the nearest snapshot."""
 
     def __init__(self) -> None:
-        self.is_whole = False
+        self.is_complete = False
         self._found: list[Mapping[str, Any]] = []
 
     def add(self, message: Mapping[str, Any]) -> None:
-        if not self.is_whole:
+        if not self.is_complete:
             self._found.append(message)
-            self.is_whole = "snapshot" in message
+            self.is_complete = "snapshot" in message
 
     def state(self, session_id: str) -> Session | None:
-        if not self.is_whole:
+        if not self.is_complete:
             return None
         state = Session.from_snapshot(session_id, self._found[-1]["snapshot"])
         for message in reversed(self._found[:-1]):

@@ -1,6 +1,6 @@
-"""The outbox: streams of audit events that are not in PostgreSQL yet, one a bucket.
+"""The outbox: one stream for each bucket, with the audit events that are not in PostgreSQL yet.
 
-An entry stays in its stream until it is acknowledged, whatever happens to those who read it.
+An entry stays in its stream until it is acknowledged, whatever happens to its reader.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from syncapp.store.keys import AUDIT_GROUP, Keyspace
 _READ_AT_ONCE = 100
 _READ_BYTES = 4_194_304
 _SCANNED_AT_ONCE = 500
-_MOST_SCANNED = 20_000
-# A full server refuses XGROUP CREATE, and without the group nothing could be drained to make room.
+_MAX_SCANNED = 20_000
+# allow-oom: a full server refuses XGROUP CREATE, and without the group no drain could free memory.
 _MAKE_GROUP = """#!lua flags=allow-oom
 return redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
 """
-# A script, because a full Redis 7.0 accepts no command in a transaction. Entries are deleted first: if only that is
-# done, they are read again as empty. Entries only acknowledged would stay forever. Lua unpacks 8,000 at most.
+# A script, because a full Redis 7.0 accepts no command in a transaction. Entries are deleted before they are
+# acknowledged: an entry that is only deleted is read again as empty, but one that is only acknowledged would stay
+# forever. Lua's unpack takes at most 8,000 values.
 _REMOVE = """
 for first = 2, #ARGV, 1000 do
   local last = math.min(first + 999, #ARGV)
@@ -39,9 +40,9 @@ end
 
 @dataclass(frozen=True, slots=True)
 class OutboxBacklog:
-    """What is in a bucket's stream: entries nobody has read, entries read but not acknowledged.
+    """The entries in a bucket's stream. waiting: not read yet. active: read and not acknowledged.
 
-    oldest_age_ms: since the oldest of them was committed, by the server's clock; None when there is none.
+    oldest_age_ms: the time since the oldest of them was committed, by the server's clock; None if there is none.
     """
 
     waiting: int
@@ -50,11 +51,11 @@ class OutboxBacklog:
 
 
 class Outbox:
-    """Reads the streams as one reader of their consumer group; a bucket may be read by one thread at a time.
+    """Reads the streams as one reader of their consumer group. Only one thread at a time may read a bucket.
 
-    claim_idle_s: how long another reader may leave an entry unacknowledged before it is taken over. At the
-    first reading of a bucket everything is taken over: it may be this reader's own, from before it was
-    killed. If it is another's who is at work on it, both store the same entries, which does no harm.
+    claim_idle_s: an entry that another reader has not acknowledged for this long is taken over. The first read of a
+    bucket takes over all entries, because they may be this reader's own, from before it was killed. If another reader
+    still works on them, both store the same entries, which does no harm.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Outbox:
 
     @property
     def keyspace(self) -> Keyspace:
-        """Where the streams are."""
+        """The keys of the streams."""
         return self._keys
 
     @property
@@ -78,9 +79,9 @@ class Outbox:
         return range(self._keys.buckets)
 
     def read_pending(self, bucket: int, count: int) -> list[OutboxEntry]:
-        """Return entries read before and not acknowledged, by this reader or by one they are taken over from.
+        """Return entries that were read and not acknowledged, by this reader or by one whose entries it takes over.
 
-        At most `count`, or 100. To get further ones, acknowledge these first. Raises what redis raises.
+        At most `count`, and at most 100. Acknowledge them to get more. Raises what redis raises.
         """
         key, count = self._keys.outbox(bucket), min(count, _READ_AT_ONCE)
         idle_ms = self._claim_idle_ms if bucket in self._taken_over else 0
@@ -94,7 +95,7 @@ class Outbox:
         return entries
 
     def read_new(self, bucket: int, count: int) -> list[OutboxEntry]:
-        """Return entries nobody has read, oldest first: at most `count`, and not much more than 4 MiB.
+        """Return entries that were not read yet, oldest first: at most `count`, and not much more than 4 MiB.
 
         Raises what redis raises.
         """
@@ -110,13 +111,13 @@ class Outbox:
         return entries
 
     def acknowledge(self, bucket: int, entries: Sequence[OutboxEntry]) -> None:
-        """Remove entries that are safe in PostgreSQL. Raises what redis raises."""
+        """Remove entries that are stored in PostgreSQL. Raises what redis raises."""
         key, ids = self._keys.outbox(bucket), [entry.stream_id for entry in entries]
         if ids:
             self._remove(keys=[key], args=[AUDIT_GROUP, *ids])
 
     def backlogs(self) -> dict[int, OutboxBacklog]:
-        """Return what is in each stream, by bucket. Raises what redis raises."""
+        """Return the backlog of each bucket. Raises what redis raises."""
         with self._client.pipeline(transaction=False) as pipe:
             for bucket in self.buckets:
                 key = self._keys.outbox(bucket)
@@ -131,12 +132,12 @@ class Outbox:
         return {bucket: _backlog(now_ms, *answers[3 * bucket : 3 * bucket + 3]) for bucket in self.buckets}
 
     def holds(self, session_id: str) -> bool:
-        """Tell whether any event of a session is still on its way, or may be among too many others to look through.
+        """Tell whether an event of a session is not in the log yet, or may not be: it scans at most 20,000 entries.
 
         Raises what redis raises.
         """
         key, start, text = self._keys.outbox(self._keys.bucket(session_id)), "-", session_id.encode()
-        for _ in range(_MOST_SCANNED // _SCANNED_AT_ONCE):
+        for _ in range(_MAX_SCANNED // _SCANNED_AT_ONCE):
             found: Any = self._client.xrange(key, min=start, count=_SCANNED_AT_ONCE)
             if any(text in (_entry(0, stream_id, fields).raw or b"") for stream_id, fields in found):
                 return True
@@ -147,7 +148,7 @@ class Outbox:
         return True
 
     def awaits(self, session_id: str) -> bool:
-        """Tell what `holds` tells. Raises `StoreUnavailable`."""
+        """Return what `holds` returns. Raises `StoreUnavailable`."""
         with TRANSLATION:
             return self.holds(session_id)
 
@@ -158,18 +159,18 @@ class Outbox:
         )
         return [_entry(bucket, stream_id, fields) for _, entries in found or () for stream_id, fields in entries]
 
-    def _with_group(self, bucket: int, ask: Callable[[], Any]) -> Any:
-        """Ask; make the consumer group if there is none, from the start of the stream: a flush took it."""
+    def _with_group(self, bucket: int, command: Callable[[], Any]) -> Any:
+        """Run a command; if the consumer group is missing, as after a flush, create it at the start of the stream."""
         try:
-            return ask()
+            return command()
         except ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
         self._make_group(bucket)
-        return ask()
+        return command()
 
     def make_groups(self) -> None:
-        """Create the missing consumer groups, from the start of their streams. Raises what redis raises."""
+        """Create the missing consumer groups, at the start of their streams. Raises what redis raises."""
         for bucket in self.buckets:
             self._make_group(bucket)
 
@@ -177,12 +178,12 @@ class Outbox:
         try:
             self._client.eval(_MAKE_GROUP, 1, self._keys.outbox(bucket), AUDIT_GROUP)
         except ResponseError as error:
-            if "BUSYGROUP" not in str(error):  # another reader was first
+            if "BUSYGROUP" not in str(error):  # the group exists
                 raise
 
 
 def _entry(bucket: int, stream_id: bytes | str, fields: dict[Any, Any] | None) -> OutboxEntry:
-    """Return an entry of one field; it has none when it was deleted while it was pending."""
+    """Return an entry, which has one field; it has none if it was deleted while it was pending."""
     raw = next(iter((fields or {}).values()), None)
     return OutboxEntry(
         bucket,
@@ -192,10 +193,10 @@ def _entry(bucket: int, stream_id: bytes | str, fields: dict[Any, Any] | None) -
 
 
 def _backlog(now_ms: int, length: Any, pending: Any, oldest: Any) -> OutboxBacklog:
-    for answer in (length, oldest, pending):
-        if isinstance(answer, Exception) and not str(answer).startswith("NOGROUP"):
-            raise answer
-    active = 0 if isinstance(pending, Exception) else int(pending["pending"])  # no group yet: nobody has read
+    for reply in (length, oldest, pending):
+        if isinstance(reply, Exception) and not str(reply).startswith("NOGROUP"):
+            raise reply
+    active = 0 if isinstance(pending, Exception) else int(pending["pending"])  # without a group, nothing was read
     if not oldest:
         return OutboxBacklog(0, active, None)
     stream_id = oldest[0][0]

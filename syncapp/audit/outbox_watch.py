@@ -1,4 +1,4 @@
-"""The watch: checks all buckets every few seconds, independent of nudges, tasks and retries."""
+"""The watch: checks all buckets every 5 s, independently of drain requests, tasks and retries."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _INTERVAL_S = 5.0
 
 
 class OutboxWatch:
-    """Has buckets with events drained, and alerts if events wait too long or the buckets cannot be read.
+    """Requests drains of buckets with events, and alerts if events wait too long or the buckets cannot be read.
 
-    ask(bucket) has a bucket drained; alert(kind, **context) alerts people. Neither raises.
-    before() is called before each check, after() when Redis has answered one.
-    lag_alert_s: the age of an event that raises an alert.
+    ask(bucket) requests a drain, alert(kind, **context) sends an alert; neither raises. before() is called before each
+    check, after() when Redis has answered one. lag_alert_s: events older than this cause an alert.
     """
 
     def __init__(
@@ -49,8 +48,8 @@ class OutboxWatch:
         self._is_new = True
 
     def turn(self) -> float:
-        """Check once, except at the first turn; return how long to wait (s). May raise: the next check tries again."""
-        if self._is_new:  # a worker that starts has every bucket drained anyway
+        """Check once, except at the first turn; return how long to wait (s). May raise; the next turn tries again."""
+        if self._is_new:  # a worker that starts drains every bucket anyway
             self._is_new = False
         else:
             self.run_once()
@@ -64,14 +63,14 @@ class OutboxWatch:
             self.sweep()
 
     def sweep(self) -> None:
-        """Check every bucket: first alert, then ask for drains."""
+        """Check every bucket: first alert, then request drains."""
         try:
             backlogs = self._outbox.backlogs()
-        except Exception as error:  # noqa: BLE001 any reply of Redis: an alert comes if it lasts
-            self._alert_unseen(error)
-            self._tell(error)
+        except Exception as error:  # noqa: BLE001 whatever Redis replies, an alert follows if it lasts
+            self._alert_unreadable(error)
+            self._log_failure(error)
             if not isinstance(error, RedisConnectionError | RedisTimeoutError):
-                for bucket in self._outbox.buckets:  # one of them cannot be read: the others may be drained
+                for bucket in self._outbox.buckets:  # perhaps only one cannot be read, and the others can be drained
                     self._ask(bucket)
             return
         self._seen_s = self._clock()
@@ -90,14 +89,14 @@ class OutboxWatch:
             waiting = sum(backlog.waiting + backlog.active for backlog in backlogs.values())
             self._alert("audit_lag", oldest_age_ms=self._oldest_ms, buckets=late, events=waiting)
 
-    def _alert_unseen(self, error: Exception) -> None:
-        """Alert if the oldest event seen, or one that came right after, may have been waiting for too long."""
+    def _alert_unreadable(self, error: Exception) -> None:
+        """Alert if the oldest event of the last check, or one right after it, may have been waiting for too long."""
         unseen_s = self._clock() - self._seen_s
         if self._oldest_ms + unseen_s * 1000 > self._lag_alert_ms:
             self._alert("audit_lag", not_seen_for_s=round(unseen_s), error=one_line(error))
 
-    def _tell(self, error: Exception) -> None:
-        """Log the first failure in a row."""
+    def _log_failure(self, error: Exception) -> None:
+        """Log the first of consecutive failures."""
         if not self._is_failing:
             self._is_failing = True
             log.warning("sweep_failed", error=one_line(error) or type(error).__name__)

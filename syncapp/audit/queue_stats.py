@@ -1,6 +1,6 @@
-"""The tally of the audit queue: what is on its way into PostgreSQL, what arrived, and what did not.
+"""Statistics of the audit queue: events that wait, that were stored, and that became dead letters.
 
-Web processes show it without asking PostgreSQL: whoever drains keeps the counts in Redis.
+Each process that drains keeps the counts in Redis, so that web processes can show them without PostgreSQL.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ _SLOTS = 6
 class QueueStats:
     """The audit queue at an instant.
 
-    waiting: events nobody has read; active: read and not acknowledged; completed: stored since the store was made;
-    failed: dead letters that were not re-driven; delayed: retries of drains that are scheduled. oldest_age_ms: of
-    the oldest event that is waiting or active, None when there is none. rate_per_s: stored a second, last minute.
+    waiting: events not read yet. active: events read and not acknowledged. completed: events stored since the store
+    was last empty. failed: dead letters that were not redriven. delayed: scheduled retries of drains. oldest_age_ms:
+    the age of the oldest event that is waiting or active; None if there is none. rate_per_s: events stored per second
+    over the last minute.
     """
 
     waiting: int
@@ -44,7 +45,7 @@ class QueueStats:
 
 
 class QueueCounts:
-    """Counts, and reads the counts; delayed() tells how many retries are scheduled."""
+    """Writes and reads the counts. delayed() returns how many retries are scheduled."""
 
     def __init__(self, client: redis.Redis, keyspace: Keyspace, delayed: Callable[[], int] = lambda: 0) -> None:
         self._client = client
@@ -56,10 +57,10 @@ class QueueCounts:
         self._is_failing = False
 
     def add(self, completed: int, failed: int) -> None:
-        """Count events that were stored and dead letters that were kept; never raises.
+        """Count stored events and new dead letters; never raises.
 
-        A count that a full Redis refuses is added with a later batch. A count that was being sent when a
-        connection broke may be missing.
+        A count that a full Redis refuses is added with a later batch. A count that was being sent when a connection
+        broke may be lost.
         """
         with self._lock:
             counts = {
@@ -69,7 +70,7 @@ class QueueCounts:
             self._uncounted = dict.fromkeys(counts, 0)
             try:
                 refused = self._count(counts)
-            except Exception as error:  # noqa: BLE001 the events are stored: counting them must not fail the drain
+            except Exception as error:  # noqa: BLE001 the events are stored, so a failed count must not fail the drain
                 refused = error
             if refused and not self._is_failing:
                 with contextlib.suppress(Exception):
@@ -77,7 +78,7 @@ class QueueCounts:
             self._is_failing = refused is not None
 
     def _count(self, counts: dict[str, int]) -> Exception | None:
-        """Add to the counts in Redis; keep refused counts for the next time, and return the reason."""
+        """Add to the counts in Redis; keep refused counts for the next call, and return the reason."""
         slot = self._keys.drained(self._now_slot())
         names = [name for name, count in counts.items() if count]
         with self._client.pipeline(transaction=False) as pipe:
@@ -92,11 +93,11 @@ class QueueCounts:
         return next((reply for reply in replies if isinstance(reply, Exception)), None)
 
     def set_failed(self, failed: int) -> None:
-        """Set how many dead letters there are, as PostgreSQL counts them. Raises what redis raises."""
+        """Set the count of dead letters to that of PostgreSQL. Raises what redis raises."""
         self._client.hset(self._keys.tally(), "failed", str(failed))
 
     def read(self) -> QueueStats:
-        """Return the queue now. Raises what redis raises."""
+        """Return the current statistics. Raises what redis raises."""
         backlogs = self._outbox.backlogs().values()
         slot = self._now_slot()
         completed, failed = self._client.hmget(self._keys.tally(), ["completed", "failed"])

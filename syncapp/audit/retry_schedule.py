@@ -1,6 +1,6 @@
-"""Retries: which buckets a worker leaves alone after a failed drain, and until when.
+"""The retry schedule: which buckets a worker holds back after a failed drain, and until when.
 
-Huey keeps a retry in Redis, and loses it if the worker that took it from the schedule dies, or if Redis refuses it.
+Huey keeps a retry in Redis, and loses it if the worker that took it from its schedule dies, or if Redis refuses it.
 So each worker process also remembers which buckets failed, how often, and when to try again.
 """
 
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 POSTGRESQL, REDIS = "postgresql", "redis"
 """The servers that a drain needs."""
 
-_SLACK_S = 5.0  # Huey's retry should come first: it waits for the scheduler and a free thread
-_FORGET_S = 60.0  # a failure this long after the last one begins a new row
+_SLACK_S = 5.0  # so that Huey's retry, which waits for the scheduler and a free thread, comes first
+_FORGET_S = 60.0  # a failure this long after the end of the hold starts a new count
 
 
 @dataclass(frozen=True, slots=True)
 class DrainFailure:
     """A bucket's latest failed drain.
 
-    count: how many in a row so far. retry_in_s: until Huey's retry; held_s: how long other drains leave the bucket
-    alone. of: the server that was away; None for any other cause.
+    count: consecutive failures so far. retry_in_s: the time until Huey's retry. held_s: how long other drains leave the
+    bucket alone. of: the server that failed; None for any other cause.
     """
 
     count: int
@@ -52,13 +52,13 @@ class RetrySchedule:
             return max(0.0, until_s - self._clock())
 
     def count(self, bucket: int) -> int:
-        """Return how many drains of a bucket have failed in a row."""
+        """Return how many drains of a bucket have failed consecutively."""
         with self._lock:
             found = self._failures.get(bucket)
             return found[0].count if found else 0
 
     def failed(self, bucket: int, of: str | None) -> DrainFailure:
-        """Record a failed drain and hold the bucket for the retry; after the last retry the count begins anew."""
+        """Record a failed drain and hold the bucket for the retry; after the last retry the count starts again."""
         with self._lock:
             now_s = self._clock()
             before, until_s = self._failures.get(bucket, (None, 0.0))
@@ -72,18 +72,18 @@ class RetrySchedule:
             return failure
 
     def forget(self, bucket: int) -> None:
-        """Record that a drain moved something."""
+        """Record that a drain of a bucket succeeded."""
         with self._lock:
             self._failures.pop(bucket, None)
 
     def holds(self, of: str) -> list[int]:
-        """Return the buckets that are held because a server was away."""
+        """Return the buckets that are held because this server failed."""
         with self._lock:
             now_s = self._clock()
             return [each for each, (failure, until_s) in self._failures.items() if failure.of == of and until_s > now_s]
 
     def release(self, of: str) -> list[int]:
-        """Release and return the buckets that are held because a server was away; their counts stay."""
+        """Release and return the buckets that are held because this server failed; their counts stay."""
         released = self.holds(of)
         with self._lock:
             for each in released:

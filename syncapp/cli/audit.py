@@ -23,7 +23,8 @@ from syncapp.audit.verify import VerifyResult, verify
 from syncapp.config import Settings
 from syncapp.errors import one_line
 from syncapp.history.consistency import Consistency
-from syncapp.postgres.database import Database, drop_partitions
+from syncapp.postgres.database import Database
+from syncapp.postgres.schema import drop_partitions
 from syncapp.store.client import connect as connect_store
 from syncapp.store.keys import Keyspace
 

@@ -1,11 +1,12 @@
-"""`flask db`: PostgreSQL's schema."""
+"""`flask db`: the schema of PostgreSQL."""
 
 from __future__ import annotations
 
 import click
 
 from syncapp.config import Settings
-from syncapp.postgres import database
+from syncapp.postgres import schema
+from syncapp.postgres.migrations import UpgradeFailed
 
 
 def commands(settings: Settings) -> click.Group:
@@ -13,18 +14,18 @@ def commands(settings: Settings) -> click.Group:
 
     @click.group("db")
     def group() -> None:
-        """PostgreSQL's schema."""
+        """Manage PostgreSQL's schema."""
 
     @group.command()
     def upgrade() -> None:
-        """Apply the missing migrations; with nothing to apply, a role that can only read is enough."""
+        """Apply the missing migrations; if none is missing, a read-only role is enough."""
         try:
-            applied = database.upgrade(
+            applied = schema.upgrade(
                 settings.database_url,
                 partition_months=settings.audit_partition_months,
                 warn=lambda text: click.echo(f"Warning: {text}", err=True),
             )
-        except database.UpgradeFailed as error:
+        except UpgradeFailed as error:
             raise click.ClickException(f"the database was not upgraded: {error}") from error
         click.echo(f"Applied {', '.join(applied)}." if applied else "The database is up to date.")
 

@@ -136,7 +136,7 @@ def _recovered(settings: Settings, named: Iterable[str] | None, clock: str | Non
             click.echo(f"events of buckets {', '.join(map(str, buckets))} are still on their way: {reason}", err=True)
         history = HistoryQueries(pool, store.time_ms)
         recovery, forks = Recovery(store, history, outbox, settings, clock), history.forks()
-        for each in recovery.everything() if named is None else named:
+        for each in recovery.all_session_ids() if named is None else named:
             try:
                 outcome: str = recovery.recover(each, _CLAIM, forks=forks)
             except StoreUnavailable as error:

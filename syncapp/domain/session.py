@@ -7,7 +7,7 @@ turn them into ISO 8601 (fields ending in `_at`). Nothing in here reads a clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import chain, starmap
 from typing import Any
 
 import orjson
@@ -18,7 +18,15 @@ from syncapp.domain.definition import Definition
 from syncapp.domain.instants import iso
 from syncapp.domain.modes import MODES
 from syncapp.domain.running_clock import clock_of
-from syncapp.domain.session_layout import BLOCKS, DEFINITION, RECORD_WIDTH, SCALARS, TAGS, parted, values_of_snapshot
+from syncapp.domain.session_layout import (
+    BLOCKS,
+    DEFINITION,
+    SCALARS,
+    TAGS,
+    parted,
+    read_records,
+    values_of_snapshot,
+)
 
 LIVE = frozenset({"pending", "running", "paused"})
 TERMINAL = frozenset({"completed", "expired", "cancelled"})
@@ -58,11 +66,6 @@ class Participant(Struct, frozen=True):
     cycle_count: int
     has_expired: bool
 
-    @classmethod
-    def from_record(cls, record: str) -> Participant:
-        """Read a fixed-width record of lua/_session.lua."""
-        return cls(int(record[:12]), int(record[12:24]), int(record[24:33]), record[33] == "1")
-
 
 class Group(Struct, frozen=True):
     """A group's totals, settled like a participant's."""
@@ -74,7 +77,7 @@ class Group(Struct, frozen=True):
 
 def participants_of(block: str) -> tuple[Participant, ...]:
     """Read a block of records."""
-    return tuple(Participant.from_record(block[at : at + RECORD_WIDTH]) for at in range(0, len(block), RECORD_WIDTH))
+    return tuple(starmap(Participant, read_records(block)))
 
 
 class Session(Struct, frozen=True):
@@ -164,9 +167,13 @@ class Session(Struct, frozen=True):
     @property
     def active_participant_id(self) -> str | None:
         """The id of the active participant; None in pending and terminal sessions."""
-        if self.turn is None or self.status not in ("running", "paused"):
-            return None
-        return self.definition.participant_ids[self.turn]
+        index = self.active_index
+        return None if index is None else self.definition.participant_ids[index]
+
+    @property
+    def active_index(self) -> int | None:
+        """The index of the active participant; None in pending and terminal sessions."""
+        return self.turn if self.status in ("running", "paused") else None
 
     def fold(self, patch: Mapping[str, Any], idle_ms: int | None) -> Session:
         """Return the session after the commit that carried this patch, as a fresh read would (`patch_of`)."""
@@ -252,7 +259,7 @@ class Session(Struct, frozen=True):
         return shown
 
     def _participants(self) -> list[dict[str, Any]]:
-        active = self.turn if self.status in ("running", "paused") else None
+        active = self.active_index
         definition = self.definition
         own_budget = MODES[self.sync_mode].has_participant_budgets
         people = []

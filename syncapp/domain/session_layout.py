@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+Record = tuple[int, int, int, bool]
+"""The record of a participant or group: time used (ms), time remaining (ms), a number, and whether it has expired.
+
+A participant's number is its cycle count. A group's is the position, within the group, of the member whose turn was
+last.
+"""
 
 # The order of lua/_session.lua's SCALARS; a contract test compares the two.
 SCALARS = (
@@ -42,6 +49,7 @@ DEFINITION = len(SCALARS) + 1
 TAGS = DEFINITION + 1
 BLOCKS = TAGS + 1
 RECORD_WIDTH = 34
+_RECORD = "%12d%12d%9d%1d"  # the same as in lua/_session.lua
 _COMPLETION = "completion="
 
 
@@ -59,6 +67,19 @@ def values_of_snapshot(snapshot: Sequence[str]) -> list[str]:
     """
     named = dict(word.split("=", 1) for word in snapshot[PLACED + 2].split(" ") if "=" in word)
     return [*snapshot[:PLACED], *(named.get(name, "") for name in SCALARS[PLACED:]), *snapshot[PLACED:]]
+
+
+def write_records(records: Iterable[Record]) -> str:
+    """Return records as the scripts store them: a text of RECORD_WIDTH characters each."""
+    return "".join([_RECORD % record for record in records])
+
+
+def read_records(text: str) -> list[Record]:
+    """Return the records in a text of the scripts."""
+    return [
+        (int(text[at : at + 12]), int(text[at + 12 : at + 24]), int(text[at + 24 : at + 33]), text[at + 33] == "1")
+        for at in range(0, len(text), RECORD_WIDTH)
+    ]
 
 
 def with_completion(tags: str, completion: str) -> str:

@@ -1,1 +1,1 @@
-"""Answers from the audit log, and recovery of lost sessions."""
+"""Queries of the audit log, and recovery of sessions that Redis has lost."""

@@ -1,6 +1,6 @@
-"""Exports: a session's events as JSON, as lines of JSON or as CSV, a piece at a time (docs/audit.md).
+"""Exports: streams a session's events as JSON, newline-delimited JSON or CSV (docs/audit.md).
 
-Each form ends with the number of events, so that a file that was cut off does not look whole.
+Each format ends with the number of events, so that a truncated file can be recognized.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ CSV_COLUMNS = (
     "epoch", "version", "type", "at", "at_ms", "status", "cycle_count", "participant_id", "next_participant_id",
     "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "reason", "event", "patch",
 )  # fmt: skip
-_MARK = "\ufeff"
-"""By which spreadsheets know UTF-8."""
+_BYTE_ORDER_MARK = "\ufeff"
+"""Spreadsheets recognize UTF-8 by it."""
 _ESCAPED = ("=", "+", "-", "@", "'", "\t", "\r", "\n")
 
 
@@ -48,21 +48,21 @@ def ndjson(session_id: str, pages: Iterable[list[dict[str, Any]]]) -> Iterator[b
 
 
 def csv_lines(session_id: str, pages: Iterable[list[dict[str, Any]]]) -> Iterator[bytes]:
-    """Yield a table with a heading, whose last row has `# … events` in its first cell; event and patch are JSON."""
+    """Yield a table with a header row; the last row has `# … events` in its first cell. Event and patch are JSON."""
     text = io.StringIO(newline="")
-    text.write(_MARK)
+    text.write(_BYTE_ORDER_MARK)
     writer = csv.writer(text)
     writer.writerow(CSV_COLUMNS)
     count = 0
     for page in pages:
         writer.writerows([_cell(event, name) for name in CSV_COLUMNS] for event in page)
-        yield _taken(text)
+        yield _take(text)
         count += len(page)
     writer.writerow([f"# {count} events", *[""] * (len(CSV_COLUMNS) - 1)])
-    yield _taken(text)
+    yield _take(text)
 
 
-def _taken(text: io.StringIO) -> bytes:
+def _take(text: io.StringIO) -> bytes:
     taken = text.getvalue().encode()
     text.seek(0)
     text.truncate()
@@ -72,8 +72,8 @@ def _taken(text: io.StringIO) -> bytes:
 def _cell(event: Mapping[str, Any], name: str) -> Any:
     """Return a cell's value.
 
-    A reason is free text: one that a spreadsheet would take for a formula, or that begins with an apostrophe, gets an
-    apostrophe in front. Ids stay as they are: without parentheses, quotes and `=` none of them can call anything.
+    A reason is free text. If a spreadsheet would read it as a formula, or if it begins with an apostrophe, it gets an
+    apostrophe in front. Ids stay unchanged: they have no parentheses, quotes or `=`, so they cannot call a function.
     """
     if name == "reason":
         reason = event["event"].get("reason")

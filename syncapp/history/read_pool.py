@@ -1,7 +1,7 @@
-"""PostgreSQL for web processes: questions are asked in native threads, over a bounded number of connections.
+"""Read-only queries for web processes: they run in native threads, over a bounded number of connections.
 
-psycopg2 stops the thread that waits for an answer, and under gevent with it every greenlet. Here only who
-asked waits, no longer than a limit; whatever is wrong with PostgreSQL, that is all that comes of it.
+psycopg2 blocks the thread that waits for a result, and under gevent every greenlet of that thread. Here only the caller
+waits, up to a time limit, whatever is wrong with PostgreSQL.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from syncapp.postgres.idle_connections import IDLE_S, IdleCloser
 from syncapp.postgres.native_probe import native_threads
 
 _CONNECT_TIMEOUT_S = 2
-_WAITING_PER_CONNECTION = 8
-_LOOK_S = 0.005
-_AWAY_S = 1.0  # after a connection was refused, nobody tries for so long
+_MAX_WAITING_PER_CONNECTION = 8
+_POLL_S = 0.005
+_PAUSE_S = 1.0  # no new connection is tried for this long after one failed
 _T = TypeVar("_T")
 
 
 class ReadPool:
-    """Runs read-only queries; each sees one state of the database.
+    """Runs read-only queries, each in one snapshot of the database.
 
-    Nothing connects before the first query, and a connection unused for 5 s is closed.
+    It does not connect before the first query. A connection unused for 5 s is closed.
     """
 
     def __init__(self, database_url: str, *, connections: int = 4, timeout_s: float = 5.0) -> None:
@@ -44,63 +44,63 @@ class ReadPool:
         self._timeout_s = timeout_s
         self._executor: Executor | None = None
         self._waiting = 0
-        # Native threads put in and take out, greenlets too: no locks here, for gevent's are no use to both.
+        # Native threads and greenlets both use these. Deques need no lock, and gevent's locks cannot serve both.
         self._permits: deque[None] = deque([None] * connections)
-        self._idle: deque[tuple[float, Connection]] = deque()  # the one used last is at the end, and is used next
-        self._away: tuple[float, Failure] | None = None
+        self._idle: deque[tuple[float, Connection]] = deque()  # the last used is at the end, and is used next
+        self._paused: tuple[float, Failure] | None = None  # until when, and why
         self._closer = IdleCloser(self.close_idle)
-        self._streak = FailureLog("history")
+        self._failures = FailureLog("history")
 
-    def ask(self, question: Callable[[Cursor], _T]) -> _T:
-        """Call `question` in a native thread with a cursor, and return what it returns.
+    def ask(self, query: Callable[[Cursor], _T]) -> _T:
+        """Call `query` with a cursor in a native thread, and return its result.
 
-        Raises `AuditUnavailable` when PostgreSQL is away, too slow, or asked by too many at once already; its reason is
-        in our words; the driver's text is in the log.
+        Raises `AuditUnavailable` if PostgreSQL cannot be reached, is too slow, or has too many queries waiting. Its
+        reason is our own text; the driver's text goes to the log.
         """
-        if (away := self._away) and time.monotonic() < away[0]:
-            raise _unavailable(away[1].sentence)
-        if self._waiting >= self._connections * _WAITING_PER_CONNECTION:
-            raise _unavailable("too many questions at once")
+        if (paused := self._paused) and time.monotonic() < paused[0]:
+            raise _unavailable(paused[1].sentence)
+        if self._waiting >= self._connections * _MAX_WAITING_PER_CONNECTION:
+            raise _unavailable("too many queries are waiting")
         end_s = time.monotonic() + self._timeout_s
         self._waiting += 1
         try:
-            # Here, because gevent's executor lets who submits wait for a thread, for ever if need be.
+            # Done here, because submitting to gevent's executor may block without a limit until a thread is free.
             self._wait_for_permit(end_s)
         finally:
             self._waiting -= 1
         self._executor = self._executor or native_threads(self._connections)
         self._closer.start()
         try:
-            future = self._executor.submit(self._answer, question)
+            future = self._executor.submit(self._run, query)
         except BaseException:
             self._permits.append(None)
             raise
         try:
-            answer = future.result(max(0.0, end_s - time.monotonic()))()
+            result = future.result(max(0.0, end_s - time.monotonic()))()
         except (FutureTimeoutError, psycopg2.errors.QueryCanceled):
             raise _unavailable(f"no answer within {self._timeout_s:g} s") from None
         except psycopg2.errors.ReadOnlySqlTransaction:
             raise  # the query is wrong, not the server
         except psycopg2.Error as error:
-            trouble = failure_of(error)
-            if trouble is None:
+            failure = failure_of(error)
+            if failure is None:
                 raise
-            self._streak.note(trouble, one_line(error))
-            raise _unavailable(trouble.sentence) from error
-        self._streak.note(None)
-        return answer
+            self._failures.note(failure, one_line(error))
+            raise _unavailable(failure.sentence) from error
+        self._failures.note(None)
+        return result
 
     def close(self) -> None:
-        """Close the connections that nobody uses now."""
+        """Close the connections that are not in use."""
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop()[1].close()
 
     def close_idle(self, idle_s: float = IDLE_S) -> None:
-        """Close the connections that have been idle for too long."""
+        """Close the connections that have been idle for longer than `idle_s`."""
         latest = time.monotonic() - idle_s
         while True:
-            # Holds a permit meanwhile, so that a caller who finds no idle connection does not exceed the limit.
+            # It holds a permit meanwhile, so that a query that finds no idle connection does not exceed the limit.
             try:
                 self._permits.pop()
             except IndexError:
@@ -117,44 +117,44 @@ class ReadPool:
                 self._permits.append(None)
 
     def _wait_for_permit(self, end_s: float) -> None:
-        """Take a permit, looking for one now and then: a native thread that gives one back can wake no greenlet."""
+        """Take a permit. Polls every 5 ms, because a native thread that returns a permit cannot wake a greenlet."""
         while True:
             with contextlib.suppress(IndexError):
                 return self._permits.pop()
             if time.monotonic() >= end_s:
                 raise _unavailable(f"no connection was free within {self._timeout_s:g} s")
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
-    # In a native thread.
+    # The following methods run in a native thread.
 
-    def _answer(self, question: Callable[[Cursor], _T]) -> Callable[[], _T]:
-        """Return what returns the answer, or raises: gevent would print an exception that leaves its thread."""
+    def _run(self, query: Callable[[Cursor], _T]) -> Callable[[], _T]:
+        """Return a function that returns the result or raises; gevent prints exceptions that leave its threads."""
         try:
-            found = self._found(question)
-        except Exception as error:  # noqa: BLE001  # whoever asked gets it
+            result = self._with_connection(query)
+        except Exception as error:  # noqa: BLE001  # the caller gets it
             return partial(_raise, error)
         else:
-            return lambda: found
+            return lambda: result
         finally:
             self._permits.append(None)
 
-    def _found(self, question: Callable[[Cursor], _T]) -> _T:
+    def _with_connection(self, query: Callable[[Cursor], _T]) -> _T:
         with contextlib.suppress(IndexError):
             _, connection = self._idle.pop()
             try:
-                return self._put(connection, question)
+                return self._execute(connection, query)
             except psycopg2.errors.QueryCanceled:
                 raise
-            except AWAY:  # it broke while nobody used it; nothing was changed, so the question is asked again
+            except AWAY:  # the connection broke while it was idle; a query changes nothing, so it is repeated
                 self.close()
-        return self._put(self._connect(), question)
+        return self._execute(self._connect(), query)
 
-    def _put(self, connection: Connection, question: Callable[[Cursor], _T]) -> _T:
+    def _execute(self, connection: Connection, query: Callable[[Cursor], _T]) -> _T:
         try:
             with connection.cursor() as cursor:
-                # Set here, because a pooler may refuse it at the start.
+                # Set here, because a pooler may refuse it at connection.
                 cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{self._timeout_s}s"])
-                return question(cursor)
+                return query(cursor)
         finally:
             try:
                 connection.rollback()
@@ -166,7 +166,7 @@ class ReadPool:
         try:
             connection = connect(self._url, connect_timeout_s=_CONNECT_TIMEOUT_S)
         except psycopg2.Error as error:
-            self._away = (time.monotonic() + _AWAY_S, failure_of(error) or Failure.of("failing"))
+            self._paused = (time.monotonic() + _PAUSE_S, failure_of(error) or Failure.of("failing"))
             raise
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
         for register in (extras.register_default_json, extras.register_default_jsonb):

@@ -1,7 +1,7 @@
-"""Recovery: brings back from the log what Redis has lost, and settles which of two pasts goes on.
+"""Recovery: restores sessions that Redis has lost from the log, and decides which branch of a fork continues.
 
-A restore is a script that finds no session, or exactly the stale one that was compared; so of two recoverers
-one wins, and the other finds that it is done. What each outcome means is in docs/audit.md.
+A restore is a script that requires that the session is missing, or is exactly the stale one that was compared. If two
+processes recover a session at once, one succeeds and the other finds it done. docs/audit.md explains each outcome.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from syncapp.token_bucket import TokenBucket
 
 log = structlog.get_logger(__name__)
 
-_MOST_MISSES = 10_000
+_MAX_MISSES = 10_000
 _MISS_KEPT_S = 10.0
 _MISSES_PER_S = 20.0
-_LATER = {"retry_after_s": 1}
+_RETRY_LATER = {"retry_after_s": 1}
 
 
 class Outcome(StrEnum):
-    """What became of a session."""
+    """The result of recovering a session."""
 
     RESTORED = "restored"  # Redis had lost it
     REPLACED = "replaced"  # Redis had an older state
-    RENEWED = "renewed"  # Redis had gone another way than the log; it goes on from what Redis has
-    DELETED = "deleted"  # Redis still had what the log knows to be deleted
-    CURRENT = "current"  # nothing was to be done
-    AHEAD = "ahead"  # Redis has more than the log, though nothing is on its way: the log has lost rows
-    ENDED = "ended"  # it ended, and was kept for its time
+    RENEWED = "renewed"  # Redis had another branch than the log; the session continues with that of Redis
+    DELETED = "deleted"  # Redis still had it, and the log says that it was deleted
+    CURRENT = "current"  # nothing to do
+    AHEAD = "ahead"  # Redis has commits that are neither in the log nor in the outbox: the log has lost rows
+    ENDED = "ended"  # it ended, and its time to live is over
     GONE = "gone"  # it was deleted
-    UNKNOWN = "unknown"  # neither knows it
+    UNKNOWN = "unknown"  # neither Redis nor the log has it
 
 
 class Recovery:
-    """Compares sessions in Redis with what the log knows last of them, and puts right what differs.
+    """Compares sessions in Redis with their last known state in the log, and repairs the differences.
 
-    store: one that asks nobody about a miss. clock: what clocks did meanwhile, RECOVERY_CLOCK if not given.
+    store: does not recover sessions on a miss. clock: how clocks count the outage, by default RECOVERY_CLOCK.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class Recovery:
         self._misses = MissLimiter()
 
     def on_miss(self, session_id: str) -> bool:
-        """Tell whether a session that was not found is there now.
+        """Return whether a session that was not found exists now.
 
-        Asks the log about an id once in 10 s, and about 20 new ones in a second. Raises `AuditUnavailable` when it
-        cannot be told: over that limit, or with PostgreSQL away.
+        Queries the log at most once in 10 s for an id that it does not have, and for at most 20 new ids per second.
+        Raises `AuditUnavailable` above that limit, or if PostgreSQL does not answer.
         """
         if not self._misses.admit(session_id, time.monotonic()):
             return False
@@ -79,96 +79,93 @@ class Recovery:
     def recover(
         self, session_id: str, claim: Claim = NO_CLAIM, *, forks: set[tuple[str, int]] | None = None
     ) -> Outcome:
-        """Put a session right, if anything is wrong with it.
+        """Repair a session if Redis and the log differ.
 
-        forks: (session id, epoch) of which another event than the stored one is known; asked for, if not given.
-        Raises `AuditUnavailable`, `AuditIncomplete`, `StoreUnavailable`.
+        forks: each (session id, epoch) that has a dead letter whose event differs from the stored one; queried if not
+        given. Raises `AuditUnavailable`, `AuditIncomplete`, `StoreUnavailable`.
         """
-        there = self._store.peek(session_id)
-        if there is None and self._is_on_its_way(session_id):
-            there = self._store.peek(session_id)  # the event may be another process's restore
-            if there is None:
-                raise AuditIncomplete("events of this session are on their way into the log; try again", _LATER)
-        known = self._history.remains(session_id)
+        stored = self._store.peek(session_id)
+        if stored is None and self._outbox.awaits(session_id):
+            stored = self._store.peek(session_id)  # the event may be another process's restore
+            if stored is None:
+                raise AuditIncomplete("some events of this session are not in the log yet; try again", _RETRY_LATER)
+        logged = self._history.restore_point(session_id)
         try:
-            outcome = self._settle(session_id, there, known, claim, self._history.forks() if forks is None else forks)
+            outcome = self._repair(session_id, stored, logged, claim, self._history.forks() if forks is None else forks)
         except (Conflict, SessionExists, SessionNotFound):
-            outcome = Outcome.CURRENT  # somebody else was first, or it has gone on
+            outcome = Outcome.CURRENT  # another process was first, or a command changed it
         RECOVERIES.labels(outcome).inc()
         if outcome in (Outcome.RESTORED, Outcome.REPLACED, Outcome.RENEWED, Outcome.DELETED):
             log.warning("session_recovered", session_id=session_id, outcome=outcome, clock=self._clock)
         return outcome
 
-    def everything(self) -> Iterator[str]:
-        """Yield the id of every session that the log or Redis takes for live, or that ended a short while ago."""
+    def all_session_ids(self) -> Iterator[str]:
+        """Yield the id of every session that is live in the log or in Redis, or that ended within SESSION_TTL_S."""
         seen = set()
-        for session_id in self._history.ids_since(self._store.time_ms() - self._kept_ms):
+        for session_id in self._history.recent_ids(self._store.time_ms() - self._kept_ms):
             seen.add(session_id)
             yield session_id
         yield from (session_id for session_id in self._store.scheduled() if session_id not in seen)
 
-    def _settle(
+    def _repair(
         self,
         session_id: str,
-        there: SessionPosition | None,
-        known: RestorePoint | None,
+        stored: SessionPosition | None,
+        logged: RestorePoint | None,
         claim: Claim,
         forks: set[tuple[str, int]],
     ) -> Outcome:
-        if there is None:
-            return Outcome.UNKNOWN if known is None else self._bring_back(known, claim)
-        if known is None or there.order > known.order:
-            return self._ahead(session_id, there)
-        if there.order == known.order:
-            if there.chain == known.chain and (session_id, there.epoch) not in forks:
+        if stored is None:
+            return Outcome.UNKNOWN if logged is None else self._restore(logged, claim)
+        if logged is None or stored.order > logged.order:
+            return self._ahead(session_id, stored)
+        if stored.order == logged.order:
+            if stored.chain == logged.chain and (session_id, stored.epoch) not in forks:
                 return Outcome.CURRENT
-            self._store.renew(session_id, there.order, known.epoch, claim)
+            self._store.renew(session_id, stored.order, logged.epoch, claim)
             return Outcome.RENEWED
-        if known.status == "deleted":
-            renewed = self._store.renew(session_id, there.order, known.epoch, claim).found
+        if logged.status == "deleted":
+            renewed = self._store.renew(session_id, stored.order, logged.epoch, claim).found
             self._store.delete(session_id, Claim(renewed.epoch, renewed.version, request_id=claim.request_id))
             return Outcome.DELETED
-        self._store.restore(known, self._clock, claim, instead_of=there.order)
+        self._store.restore(logged, self._clock, claim, instead_of=stored.order)
         return Outcome.REPLACED
 
-    def _ahead(self, session_id: str, there: SessionPosition) -> Outcome:
-        """Tell whether the log does not know yet what Redis knows, or never will."""
-        if self._is_on_its_way(session_id):
+    def _ahead(self, session_id: str, stored: SessionPosition) -> Outcome:
+        """Return whether the log only lacks undrained events, or has lost rows."""
+        if self._outbox.awaits(session_id):
             return Outcome.CURRENT
-        known = self._history.remains(session_id)  # it may have come in since
-        return Outcome.CURRENT if known and known.order >= there.order else Outcome.AHEAD
+        logged = self._history.restore_point(session_id)  # the events may have reached the log since
+        return Outcome.CURRENT if logged and logged.order >= stored.order else Outcome.AHEAD
 
-    def _is_on_its_way(self, session_id: str) -> bool:
-        return self._outbox.awaits(session_id)
-
-    def _bring_back(self, known: RestorePoint, claim: Claim) -> Outcome:
-        if known.status == "deleted":
+    def _restore(self, logged: RestorePoint, claim: Claim) -> Outcome:
+        if logged.status == "deleted":
             return Outcome.GONE
-        ended_ms = known.session.session_completed_ms or 0
-        if known.status in TERMINAL and self._store.time_ms() >= ended_ms + self._kept_ms:
+        ended_ms = logged.session.session_completed_ms or 0
+        if logged.status in TERMINAL and self._store.time_ms() >= ended_ms + self._kept_ms:
             return Outcome.ENDED
-        self._store.restore(known, self._clock, claim)
+        self._store.restore(logged, self._clock, claim)
         return Outcome.RESTORED
 
 
 class MissLimiter:
-    """Which ids the log was asked about in vain a short while ago, and how many new ones it may be asked about."""
+    """Limits queries of the log for missing sessions: remembers ids that it did not have, and limits new ids."""
 
     def __init__(self) -> None:
         self._until_s: OrderedDict[str, float] = OrderedDict()
         self._bucket = TokenBucket(_MISSES_PER_S, _MISSES_PER_S, float("-inf"))
 
     def admit(self, session_id: str, now_s: float) -> bool:
-        """Tell whether to ask; raises `AuditUnavailable` when too many were asked about."""
+        """Return whether to query the log for an id. Raises `AuditUnavailable` above the limit."""
         if now_s < self._until_s.get(session_id, float("-inf")):
             return False
         if self._bucket.take(now_s):
-            raise AuditUnavailable("too many sessions are looked for in the log; try again", _LATER)
+            raise AuditUnavailable("too many missing sessions are queried in the log; try again", _RETRY_LATER)
         return True
 
     def note(self, session_id: str, now_s: float) -> None:
-        """Note that there was nothing to bring back."""
+        """Record that the log has no session to restore for this id."""
         self._until_s[session_id] = now_s + _MISS_KEPT_S
         self._until_s.move_to_end(session_id)
-        while len(self._until_s) > _MOST_MISSES:
+        while len(self._until_s) > _MAX_MISSES:
             self._until_s.popitem(last=False)

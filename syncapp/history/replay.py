@@ -1,4 +1,4 @@
-"""A session's past as values: rows of the log folded to the session they tell of, and what its clocks showed."""
+"""Replay: folds rows of the log to a session's earlier state, and shows its clocks at that time."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from syncapp.domain.session_layout import SCALARS, with_completion
 from syncapp.errors import AuditIncomplete
 
 SNAPSHOT_EVERY = 100
-"""A whole state comes with every so many versions: that of lua/_commit.lua."""
+"""A message has a snapshot at every 100th version; the same number as in lua/_commit.lua."""
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A row of the log, as far as the state after it is told by it.
+    """The parts of a row of the log that the state after it is made of.
 
-    patch, idle_ms, completion: as the store committed them. record: of the whole state, where there is a snapshot,
-    else None; without the completion, if an earlier release stored it.
+    patch, idle_ms, completion: as the store committed them. record: the column of that name, None without a snapshot;
+    it has no completion if an earlier release stored the row.
     """
 
     epoch: int
@@ -43,28 +43,28 @@ class Commit:
         """(epoch, version)."""
         return (self.epoch, self.version)
 
-    def whole(self, session_id: str) -> Session | None:
-        """Return the session after it, as its record tells; None if it has none."""
+    def snapshot_session(self, session_id: str) -> Session | None:
+        """Return the session after this commit from its record; None without a snapshot."""
         if self.record is None:
             return None
         session = session_of(session_id, self.record)
         return replace(session, completion=self.completion) if self.completion else session
 
     def after(self, session: Session) -> Session:
-        """Return the session after it, from the one before."""
+        """Return the session after this commit, given the one before it."""
         return session.fold(add_completion(self.patch, self.completion), self.idle_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class PastState:
-    """A session as it was after a commit, to be shown as of an instant (ms)."""
+    """A session as it was after a commit, shown as of an instant (ms)."""
 
     session: Session
     commit: Commit
     at_ms: int
 
     def document(self) -> dict[str, Any]:
-        """Return the state document of that instant, with the event before it and what every clock showed."""
+        """Return the state document at that instant, with the event before it and what every clock showed."""
         return self.session.state(self.at_ms) | {
             "event": self.commit.event,
             "clocks": clocks(self.session, self.at_ms),
@@ -72,7 +72,7 @@ class PastState:
 
 
 def session_of(session_id: str, record: Mapping[str, Any]) -> Session:
-    """Read the `record` of a row."""
+    """Return the session in the column `record` of a row."""
     values = [str(record.get(name, "")) for name in SCALARS]
     definition = Definition.from_json(record["definition"])
     values += [record["metadata"], record["definition"], with_completion("", record.get("completion", ""))]
@@ -82,12 +82,12 @@ def session_of(session_id: str, record: Mapping[str, Any]) -> Session:
 def fold(session_id: str, commits: Iterable[Commit]) -> Session:
     """Return the session after commits of one epoch, the first of which has a snapshot.
 
-    Raises `AuditIncomplete` when one is missing.
+    Raises `AuditIncomplete` if one is missing.
     """
     session: Session | None = None
     for commit in commits:
         if session is None:
-            session = commit.whole(session_id)
+            session = commit.snapshot_session(session_id)
             if session is None:
                 raise missing(commit.epoch, 1)
         elif commit.version != session.version + 1:
@@ -95,12 +95,12 @@ def fold(session_id: str, commits: Iterable[Commit]) -> Session:
         else:
             session = commit.after(session)
     if session is None:
-        raise LookupError("nothing was given to fold")
+        raise LookupError("there are no commits to fold")
     return session
 
 
 def missing(epoch: int, version: int) -> AuditIncomplete:
-    """Return the error of an event that is not in the log."""
+    """Return the error for an event that is not in the log."""
     return AuditIncomplete(
         f"event {version} of epoch {epoch} is not in the log, or not yet",
         {"epoch": epoch, "version": version, "retry_after_s": 1},

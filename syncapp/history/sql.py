@@ -1,4 +1,4 @@
-"""The statements of the history; bench/explain.py shows how PostgreSQL carries each out."""
+"""The SQL statements of the history; bench/explain.py prints PostgreSQL's plan for each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVENT = "message -> 'event'"
 IDLE_MS = "(message ->> 'idle_ms')::bigint"
 COMPLETION = "message -> 'completion'"
 EXPRESSIONS = {"at_ms": AT_MS, "event": EVENT, "idle_ms": IDLE_MS, "completion": COMPLETION}
-"""Of EVENT_COLUMNS, those that the table has under no such name."""
+"""The expressions for those of EVENT_COLUMNS that are not columns of the table."""
 _COMMIT = (
     f"epoch, version, {AT_MS}, status, cycle_count, actor, {EVENT}, message -> 'patch', {IDLE_MS}, {COMPLETION}, record"
 )
@@ -29,7 +29,7 @@ NEWEST = "SELECT epoch, version FROM sync_events WHERE session_id = %s ORDER BY 
 NEWEST_OF_EPOCH = (
     "SELECT epoch, version FROM sync_events WHERE session_id = %s AND epoch = %s ORDER BY version DESC LIMIT 1"
 )
-# Snapshots have an index of their own, a hundredth of the log.
+# Rows with snapshots, about 1 % of the log, have an index of their own.
 SNAPSHOT_AT = (
     "SELECT epoch, version FROM sync_events WHERE session_id = %s AND record IS NOT NULL AND epoch < %s AND at <= %s"
     " ORDER BY epoch DESC, version DESC LIMIT 1"
@@ -77,12 +77,11 @@ ROSTER = (
     " ORDER BY epoch DESC, version DESC LIMIT 1"
 )
 
-# For a recovery.
+# For recovery.
 LAST = (
     "SELECT epoch, version, message::text FROM sync_events WHERE session_id = %s"
     " ORDER BY epoch DESC, version DESC LIMIT 1"
 )
-NEWEST = "SELECT epoch, version FROM sync_events WHERE session_id = %s ORDER BY epoch DESC, version DESC LIMIT 1"
 FORKS = (
     "SELECT DISTINCT session_id::text, epoch FROM sync_dead_letters"
     " WHERE kind = 'divergent' AND redriven_at IS NULL AND session_id IS NOT NULL"

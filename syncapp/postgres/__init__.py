@@ -1,1 +1,1 @@
-"""PostgreSQL: connections, migrations, and what can be wrong with it."""
+"""PostgreSQL: connections, schema and its upgrades, checks, and failures."""

@@ -1,7 +1,7 @@
-"""What can be wrong with PostgreSQL, by category, in words of our own.
+"""Failures of PostgreSQL by category, each with our own sentence.
 
-A driver's text names hosts, ports, users and databases. It goes to the log and to whoever runs a command; clients
-and `/ready` get a `Failure`.
+The driver's text names hosts, ports, users and databases. It goes to the log and to the output of commands only;
+clients and `/ready` get a `Failure`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import psycopg2
 import structlog
 
 AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
-"""What psycopg2 raises when the server is away, or went away."""
+"""What psycopg2 raises when the server cannot be reached or the connection is lost."""
 _SENTENCES = {
     "unreachable": "cannot be reached",
     "slow": "does not answer in time",
@@ -30,7 +30,7 @@ _SENTENCES = {
     "lacks_rights": "does not allow what is needed",
     "failing": "fails; its log says why",
 }
-"""Sentence of each category, after the name PostgreSQL."""
+"""The sentence of each category, without its subject, PostgreSQL."""
 _BY_STATE = (
     ("57P01", "shutting_down"),
     ("57P02", "shutting_down"),
@@ -52,7 +52,7 @@ _BY_STATE = (
     ("58", "failing"),
     ("XX", "failing"),
 )
-"""Categories by prefix of SQLSTATE; the first match counts."""
+"""Categories by prefix of the SQLSTATE; the first match counts."""
 _BY_TEXT = (
     ("too many connections", "too_many_connections"),
     ("too many clients", "too_many_connections"),
@@ -66,24 +66,24 @@ _BY_TEXT = (
     ("administrator command", "shutting_down"),
     ("No space left", "disk_full"),
     ("read-only", "read_only"),
-    ("server login", "unreachable"),  # PgBouncer, whose server is away
+    ("server login", "unreachable"),  # PgBouncer, if its server is down
     ("cannot connect to server", "unreachable"),
     ("FATAL", "refuses_login"),
     ("no password supplied", "refuses_login"),
 )
-"""Categories by text of a connection error, for which libpq gives no SQLSTATE; the first match counts."""
+"""Categories by text of a connection error, which has no SQLSTATE from libpq; the first match counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What is wrong with PostgreSQL: a category, and a sentence about it that anybody may read."""
+    """What is wrong with PostgreSQL: a category, and a sentence that may be shown to clients."""
 
     category: str
     sentence: str
 
     @classmethod
     def of(cls, category: str, more: str = "") -> Failure:
-        """Return the trouble of a category; `more` is added to its sentence."""
+        """Return the failure of a category; `more` is appended to its sentence."""
         return cls(category, _SENTENCES[category] + more)
 
     def __str__(self) -> str:
@@ -104,21 +104,21 @@ def failure_of(error: BaseException) -> Failure | None:
 
 
 class FailureLog:
-    """Logs a trouble when it begins, with the driver's whole text, and when it ends."""
+    """Logs a failure when it begins, with the driver's whole text, and when it ends."""
 
-    def __init__(self, who: str) -> None:
-        self._log = structlog.get_logger(__name__).bind(by=who)
+    def __init__(self, source: str) -> None:
+        self._log = structlog.get_logger(__name__).bind(by=source)
         self._category: str | None = None
         self._lock = threading.Lock()
 
-    def note(self, trouble: Failure | None, text: str = "") -> None:
-        """Record the current state; logs changes only."""
-        category = trouble.category if trouble else None
+    def note(self, failure: Failure | None, text: str = "") -> None:
+        """Record the current failure, or None; logs changes only."""
+        category = failure.category if failure else None
         with self._lock:
             before, self._category = self._category, category
         if category == before:
             return
-        if trouble:
-            self._log.warning("postgresql_trouble", category=category, what=trouble.sentence, error=text)
+        if failure:
+            self._log.warning("postgresql_trouble", category=category, what=failure.sentence, error=text)
         else:
             self._log.info("postgresql_is_well", was=before)

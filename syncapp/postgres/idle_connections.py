@@ -1,4 +1,4 @@
-"""Closes idle connections: each owner has them checked every second."""
+"""Closes idle connections: a thread of each pool checks them every second."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = structlog.get_logger(__name__)
 
 IDLE_S = 5.0
 """How long an unused connection stays open."""
-_LOOK_S = 1.0
+_INTERVAL_S = 1.0
 
 
 class IdleCloser:
-    """Calls a method of its owner every second, in a thread that ends with the owner and never keeps a process alive.
+    """Calls a method every second, in a daemon thread that ends when the method's object is collected.
 
     Under gevent the thread is a greenlet: start it from a greenlet, not from a native thread.
     """
@@ -29,20 +29,20 @@ class IdleCloser:
         self._starting = threading.Lock()
 
     def start(self) -> None:
-        """Start the thread unless it runs; a thread does not survive a fork, so callers call this before each use."""
+        """Start the thread unless it runs. Call it before each use, because a thread does not survive a fork."""
         if self._thread is not None and self._thread.is_alive():
             return
         with self._starting:
             if self._thread is None or not self._thread.is_alive():
-                thread = threading.Thread(target=_look_for_ever, args=[self._method], name="idle", daemon=True)
-                with contextlib.suppress(RuntimeError):  # no thread could be started; the next use tries again
+                thread = threading.Thread(target=_run, args=[self._method], name="idle", daemon=True)
+                with contextlib.suppress(RuntimeError):  # the thread could not be started; the next use tries again
                     thread.start()
                     self._thread = thread
 
 
-def _look_for_ever(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+def _run(method: weakref.WeakMethod[Callable[[], None]]) -> None:
     while True:
-        time.sleep(_LOOK_S)
+        time.sleep(_INTERVAL_S)
         close_idle = method()
         if close_idle is None:
             return
@@ -50,4 +50,4 @@ def _look_for_ever(method: weakref.WeakMethod[Callable[[], None]]) -> None:
             close_idle()
         except Exception as error:  # noqa: BLE001 the next check must come, whatever the error
             log.warning("idle_close_failed", error=f"{type(error).__name__}: {error}")
-        del close_idle  # it would keep the owner alive
+        del close_idle  # a reference would keep its object alive

@@ -1,4 +1,4 @@
-"""Checks that run in native threads, so that a blocking driver does not block the greenlets."""
+"""Runs checks in native threads, so that a blocking driver does not block greenlets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 class NativeProbe(Generic[_T]):
-    """Runs one check, at most once in `keep_s` and one at a time, however many callers there are."""
+    """Runs one check for all callers: one at a time, and at most once every `keep_s` seconds."""
 
     def __init__(self, ask: Callable[[], _T], *, keep_s: float = 1.0) -> None:
         self._ask = ask
@@ -24,7 +24,10 @@ class NativeProbe(Generic[_T]):
         self._lock = threading.Lock()
 
     def answer(self, timeout_s: float) -> _T:
-        """Return the latest result; runs the check again if it is old. Raises `concurrent.futures.TimeoutError`."""
+        """Return the latest result, after running the check again if that is too old.
+
+        Raises `concurrent.futures.TimeoutError` after `timeout_s`.
+        """
         with self._lock:
             answer = self._answer
             if answer is None or (answer.done() and time.monotonic() > self._asked_at + self._keep_s):
@@ -35,7 +38,7 @@ class NativeProbe(Generic[_T]):
 
 
 def native_threads(count: int) -> Executor:
-    """Return an executor with native threads: gevent's if gevent has replaced the standard ones."""
+    """Return an executor with native threads: gevent's, if gevent has patched the standard threads."""
     monkey = sys.modules.get("gevent.monkey")
     kind: Callable[[int], Executor] = ThreadPoolExecutor
     if monkey is not None and monkey.is_module_patched("threading"):

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import orjson
 
 from syncapp.domain.session import Session
-
-_RECORD = "%12d%12d%9d%1d"
+from syncapp.domain.session_layout import write_records
 
 
 @dataclass(slots=True)
@@ -92,4 +91,4 @@ class RestorePoint:
             (each.time_used_ms, each.time_remaining_ms, place, each.has_expired)
             for each, place in zip(self.session.groups, self.hidden.last_members, strict=True)
         )
-        return "".join(_RECORD % record for record in (*people, *groups))
+        return write_records((*people, *groups))

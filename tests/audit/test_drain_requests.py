@@ -22,7 +22,7 @@ def test_a_nudge_waits_for_nobody_and_what_is_asked_for_twice_is_enqueued_once(t
         enqueued.append(bucket)
         blocked.wait(10)
 
-    nudger = tasks.Nudger(enqueue)
+    nudger = tasks.DrainRequests(enqueue)
     nudger.nudge(1)
     eventually(lambda: enqueued == [1])
     began = time.monotonic()
@@ -39,7 +39,7 @@ def test_a_nudge_waits_for_nobody_and_what_is_asked_for_twice_is_enqueued_once(t
 def test_a_delayed_nudge_comes_when_it_is_due_and_an_earlier_one_before_it(tasks: ModuleType) -> None:
     enqueued: list[tuple[int, float]] = []
     began = time.monotonic()
-    nudger = tasks.Nudger(lambda bucket: enqueued.append((bucket, time.monotonic() - began)))
+    nudger = tasks.DrainRequests(lambda bucket: enqueued.append((bucket, time.monotonic() - began)))
     nudger.nudge(1, 0.3)
     nudger.nudge(2, 0.1)
     nudger.nudge(1, 30)
@@ -58,7 +58,7 @@ def test_a_nudge_that_fails_is_tried_again_and_holds_up_no_other(tasks: ModuleTy
             raise RedisError("away")
         enqueued.append(bucket)
 
-    nudger = tasks.Nudger(enqueue)
+    nudger = tasks.DrainRequests(enqueue)
     nudger.nudge(1)
     nudger.nudge(2)
     eventually(lambda: enqueued == [2, 1])
@@ -68,7 +68,7 @@ def test_a_nudge_does_not_raise_when_there_is_no_thread_to_be_had(
     tasks: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueued: list[int] = []
-    nudger = tasks.Nudger(enqueued.append)
+    nudger = tasks.DrainRequests(enqueued.append)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("no thread")))
         nudger.nudge(1)

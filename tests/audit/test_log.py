@@ -237,7 +237,7 @@ def test_many_drains_of_the_same_events_at_once_neither_deadlock_nor_store_twice
     with ThreadPoolExecutor(6) as threads:
         stored = sum(threads.map(drain, range(6)), Stored())
     assert stored.new == len(entries)
-    assert stored.letters == ()
+    assert stored.dead_letters == ()
     assert rows(db, "SELECT count(*), sum(cycle_count) FROM sync_sessions") == [(30, 180)]
     assert rows(db, "SELECT count(*), sum(cycle_count) FROM sync_participants") == [(60, 180)]
     database.close()
@@ -261,7 +261,7 @@ def test_another_event_under_a_known_key_is_kept_and_told_and_stops_nothing(
         assert totals(db) == expected
         stored += audit.store([other, *rest, other])
     assert stored.new == len(rest)
-    assert [(letter.entry, letter.kind) for letter in stored.letters] == [(other, "divergent")]
+    assert [(letter.entry, letter.kind) for letter in stored.dead_letters] == [(other, "divergent")]
     assert [(line["log_level"], line["event"], line["count"]) for line in logs] == [("critical", "divergences", 1)]
     assert counted(metrics.DIVERGENCES) - before == 1
     ((bucket, stream_id, kind, error, raw),) = rows(
@@ -276,7 +276,7 @@ def test_two_events_of_one_key_in_one_batch_are_a_divergence_too(
 ) -> None:
     stored = audit.store([*played, changed(played[2], request_id="another")])
     assert stored.new == len(played)
-    assert [letter.kind for letter in stored.letters] == ["divergent"]
+    assert [letter.kind for letter in stored.dead_letters] == ["divergent"]
 
 
 HUGE = {
@@ -324,7 +324,7 @@ def test_an_event_that_cannot_be_stored_is_kept_raw_and_the_others_are_stored(
     with logged() as logs:
         stored = audit.store([*played[:7], bad, *played[7:]])
     assert stored.new == len(played)
-    assert [(letter.entry, letter.kind) for letter in stored.letters] == [(bad, "refused")]
+    assert [(letter.entry, letter.kind) for letter in stored.dead_letters] == [(bad, "refused")]
     ((raw, kind, error),) = rows(db, "SELECT raw, kind, error FROM sync_dead_letters")
     assert (bytes(raw), kind) == (bad.raw, "refused")
     assert error
@@ -340,7 +340,7 @@ def test_an_event_that_fits_the_log_and_not_the_totals_is_kept_raw_too(
     good, bad = played[-1], nested(played[-2], 253)  # alone it can be written, as a part of a row it cannot
     stored = audit.store([bad, good])
     assert stored.new == 1
-    assert [letter.entry for letter in stored.letters] == [bad]
+    assert [letter.entry for letter in stored.dead_letters] == [bad]
 
 
 def test_several_bad_events_are_found_each_among_many_good_ones(
@@ -352,7 +352,7 @@ def test_several_bad_events_are_found_each_among_many_good_ones(
     bad = [changed(entry, f"9-{number}", version=7, status="asleep") for number, entry in enumerate(good[::7])]
     with logged() as logs:
         stored = audit.store([*good, *bad])
-    assert (stored.new, len(stored.letters)) == (60, len(bad))
+    assert (stored.new, len(stored.dead_letters)) == (60, len(bad))
     assert [line["count"] for line in logs] == [len(bad)]
     assert rows(db, "SELECT count(*) FROM sync_events") == [(60,)]
 

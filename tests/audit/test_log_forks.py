@@ -91,7 +91,7 @@ def test_the_state_of_the_side_that_goes_on_is_held_against_its_snapshots(play: 
     code, printed = play.verify()
     assert code == 1
     assert FORK.fullmatch(printed[0])
-    assert "version 100: its snapshot is not what the patches up to it make" in printed[1]
+    assert "version 100: its snapshot differs from the state that the patches make" in printed[1]
 
 
 def test_a_fork_that_goes_on_without_a_recovery_is_told_too(play: Play) -> None:
@@ -255,7 +255,7 @@ def test_what_both_pasts_told_of_the_whole_is_that_of_the_first_and_nothing_else
         rows(play.db, f"UPDATE sync_sessions SET {change} RETURNING 1")
         code, printed = play.verify()
         assert code == 1, change
-        assert "is not what its rows say" in printed[1]
+        assert "differs from the session's rows" in printed[1]
         rows(play.db, "DELETE FROM sync_sessions; INSERT INTO sync_sessions TABLE kept RETURNING 1")
         rows(play.db, "DROP TABLE kept; SELECT 1")
     assert play.forks() == [(2, 4, 3, "version 5")]

@@ -227,7 +227,7 @@ def test_a_total_that_was_changed_is_named(played: int, db: Db, verify: Verify, 
     code, printed = verify()
     assert code == 1
     assert printed[0].startswith(f"session {ID}, ")
-    assert "is not what its rows say" in printed[0]
+    assert "differs from the session's rows" in printed[0]
 
 
 def test_a_commit_that_contradicts_the_ones_before_it_is_named(
@@ -252,7 +252,7 @@ def test_a_commit_that_contradicts_the_ones_before_it_is_named(
     database.close()
     code, printed = verify(ID)
     assert code == 1
-    assert "version 100: its snapshot is not what the patches up to it make" in printed[0]
+    assert "version 100: its snapshot differs from the state that the patches make" in printed[0]
 
 
 # The store
@@ -269,7 +269,7 @@ def test_events_on_their_way_are_no_fault_and_lost_ones_are(
     redis.delete(KEYS.outbox(KEYS.bucket(ID)))
     code, printed = verify()
     assert code == 1
-    assert "version 2: is in the store, but neither in the log nor on its way there" in printed[0]
+    assert "version 2: is in the store, but neither in the log nor in the outbox" in printed[0]
 
 
 def test_a_store_that_lost_a_session_or_was_set_back_is_found(

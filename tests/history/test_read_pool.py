@@ -16,7 +16,8 @@ import requests
 from syncapp.dev.servers import Postgres
 from syncapp.errors import AuditUnavailable
 from syncapp.history.read_pool import ReadPool
-from syncapp.postgres.database import Cursor, Database, upgrade
+from syncapp.postgres.database import Cursor, Database
+from syncapp.postgres.schema import upgrade
 from tests.support.cluster import MakeCluster
 from tests.support.postgres_roles import ask, guest_of, held, role_of
 from tests.support.web_clients import CHESS, eventually

@@ -98,7 +98,7 @@ def test_a_restore_of_a_session_that_is_there_changes_nothing(
 ) -> None:
     playing(store, clock)
     log.store()
-    known = log.history.remains(ID)
+    known = log.history.restore_point(ID)
     assert known
     before = dumped(redis)
     with pytest.raises(SessionExists):
@@ -163,7 +163,7 @@ def test_a_session_deleted_while_its_log_was_read_stays_deleted(
 ) -> None:
     playing(store, clock)
     log.store()
-    known = log.history.remains(ID)
+    known = log.history.restore_point(ID)
     assert known
     store.delete(ID)
     with pytest.raises(SessionNotFound):
@@ -222,9 +222,9 @@ def test_everything_is_what_the_log_or_redis_takes_for_live(
     lose(redis, ids[0])
     redis_only = store.create(chess()).found.session_id
     recovery._store.time_ms = lambda: clock.now_ms + 7_200_000  # type: ignore[method-assign]
-    assert sorted(recovery.everything()) == sorted([ids[0], ids[3], redis_only])
+    assert sorted(recovery.all_session_ids()) == sorted([ids[0], ids[3], redis_only])
     recovery._store.time_ms = lambda: clock.now_ms  # type: ignore[method-assign]
-    assert sorted(recovery.everything()) == sorted([*ids[:2], ids[3], redis_only])
+    assert sorted(recovery.all_session_ids()) == sorted([*ids[:2], ids[3], redis_only])
 
 
 # By command.

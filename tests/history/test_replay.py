@@ -89,12 +89,12 @@ class ReplayMachine(ClockMachine):
     def _replay(self) -> None:
         self.log.store()
         for at_ms, state in self.said.items():
-            moment = self.log.history.at(self.session_id, AtQuery(time=at_ms))
+            moment = self.log.history.state_at(self.session_id, AtQuery(time=at_ms))
             told = orjson.loads(orjson.dumps(moment.document()))
             assert (told.pop("event")["at_ms"], told.pop("clocks") is not None) == (moment.commit.at_ms, True)
             assert told == state, at_ms
         for (epoch, version), (session, event) in self.after.items():
-            moment = self.log.history.at(self.session_id, AtQuery(version=version, epoch=epoch))
+            moment = self.log.history.state_at(self.session_id, AtQuery(version=version, epoch=epoch))
             assert moment.session == session
             assert moment.commit.event == event
             assert moment.at_ms == event["at_ms"]

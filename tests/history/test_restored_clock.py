@@ -73,7 +73,7 @@ def test_what_was_due_meanwhile_happens_at_its_own_instant(
     log.store()
 
     def at(ms: int) -> Any:
-        return log.history.at(ID, AtQuery(time=NOON_MS + ms)).document()
+        return log.history.state_at(ID, AtQuery(time=NOON_MS + ms)).document()
 
     assert [at(ms)["status"] for ms in (16_999, 17_000, 64_999, 65_000, 1_017_000)] == [
         *["running"] * 3,

@@ -85,7 +85,7 @@ def test_a_fork_that_is_further_than_the_log_goes_on_as_it_stands(
     assert found.metadata_version == 1
     assert found.participants == here.participants
     log.store()
-    assert log.history.remains(ID).session == found  # type: ignore[union-attr]
+    assert log.history.restore_point(ID).session == found  # type: ignore[union-attr]
     assert recovery.recover(ID) is Outcome.CURRENT
 
 

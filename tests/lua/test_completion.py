@@ -180,7 +180,7 @@ def test_the_log_keeps_them_and_its_check_finds_no_fault(
     store.create(chess(session_id=ID))
     store.complete(ID, reason="over", result=RESULT)
     log.store()
-    found = log.history.at(ID, AtQuery(version=2)).document()
+    found = log.history.state_at(ID, AtQuery(version=2)).document()
     PastAnswer.model_validate({"data": found})
     assert found["completion"] == {"reason": "over", "result": RESULT}
     assert list(verify(database_url, VerifyResult())) == []
@@ -237,7 +237,7 @@ def test_a_row_that_an_earlier_release_stored_is_as_committed_and_read_with_its_
     assert exported[0][1]["snapshot"]["completion"] == exported[0][1]["patch"]["completion"] == KEPT
     rows(db, FORGET)
     assert list(verify(database_url, VerifyResult())) == []
-    assert log.history.at(ID, AtQuery(version=2)).document()["completion"] == KEPT
+    assert log.history.state_at(ID, AtQuery(version=2)).document()["completion"] == KEPT
     assert log.history.events(ID, EventsQuery()).rows[1]["patch"]["completion"] == KEPT
     assert list(log.history.export(ID)) == exported
 
@@ -282,7 +282,7 @@ def test_any_other_difference_in_such_a_row_is_found(
         rows(db, FORGET)
     assert rows(db, f"UPDATE sync_events SET {change} WHERE version = 2 RETURNING 1")
     (fault,) = verify(database_url, VerifyResult())
-    assert f"version 2: {name} is not what its message says" in str(fault)
+    assert f"version 2: column {name} differs from its message" in str(fault)
 
 
 @pytest.mark.parametrize("column", ["snapshot", "record"])

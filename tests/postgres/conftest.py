@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from syncapp.postgres.database import upgrade
+from syncapp.postgres.schema import upgrade
 from tests.support.postgres_roles import guest_of, scratch
 
 

@@ -12,7 +12,9 @@ import psycopg2
 import pytest
 
 from syncapp.dev.servers import Postgres
-from syncapp.postgres.database import Database, UpgradeFailed, upgrade
+from syncapp.postgres.database import Database
+from syncapp.postgres.migrations import UpgradeFailed
+from syncapp.postgres.schema import upgrade
 from tests.support.paths import ROOT
 from tests.support.postgres_roles import ask, held
 from tests.support.types import Db
@@ -131,7 +133,7 @@ def test_a_thread_that_stores_nothing_for_seconds_holds_no_connection(empty_url:
 
 
 def test_a_transaction_ends_when_its_server_hangs_and_the_next_goes_through(postgres: Postgres, empty_url: str) -> None:
-    ours = Database(empty_url, hang_s=1.0)
+    ours = Database(empty_url, max_transaction_s=1.0)
 
     def ask_while_it_hangs() -> None:
         with ours.transaction() as cursor:
@@ -143,7 +145,7 @@ def test_a_transaction_ends_when_its_server_hangs_and_the_next_goes_through(post
             ask_while_it_hangs()
     finally:
         postgres.unpause()
-    patient = Database(empty_url, hang_s=60.0)
+    patient = Database(empty_url, max_transaction_s=60.0)
     with patient.transaction() as cursor:
         cursor.execute("SELECT pg_sleep(2)")
         assert cursor.fetchone() == ("",)

@@ -15,10 +15,10 @@ import psycopg2
 import pytest
 
 from syncapp.dev.processes import free_port
-from syncapp.postgres import database
-from syncapp.postgres.database import upgrade
+from syncapp.postgres.check import check
 from syncapp.postgres.failures import failure_of
 from syncapp.postgres.native_probe import NativeProbe
+from syncapp.postgres.schema import upgrade
 from tests.support.captured_logs import logged
 from tests.support.paths import ROOT
 from tests.support.postgres_roles import ask, name_of, role_of, server_of
@@ -27,12 +27,12 @@ from tests.support.postgres_roles import ask, name_of, role_of, server_of
 def sentence(url: str) -> str | None:
     """What `check` says now: an answer is kept for a second."""
     time.sleep(1.1)
-    found = database.check(url, 10)
+    found = check(url, 10)
     return found.sentence if found else None
 
 
 def test_check_tells_what_is_wrong(empty_url: str, database_url: str) -> None:
-    assert database.check(database_url) is None
+    assert check(database_url) is None
     assert sentence(empty_url) == "is not migrated: run flask db upgrade"
     upgrade(empty_url)
     ask(empty_url, "DELETE FROM _yoyo_migration WHERE migration_id = '002_add_indexes'")
@@ -145,7 +145,7 @@ def test_check_never_holds_up_other_greenlets() -> None:
     code = f"""
 from gevent import monkey; monkey.patch_all()
 import gevent, time
-from syncapp.postgres.database import check
+from syncapp.postgres.check import check
 ticks = 0
 def tick():
     global ticks

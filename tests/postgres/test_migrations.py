@@ -15,7 +15,9 @@ import pytest
 
 from syncapp.dev.processes import free_port
 from syncapp.postgres import database, migrations
-from syncapp.postgres.database import Database, UpgradeFailed, upgrade
+from syncapp.postgres.database import Database
+from syncapp.postgres.migrations import UpgradeFailed
+from syncapp.postgres.schema import upgrade
 from tests.support.paths import ROOT
 from tests.support.postgres_roles import add_migration, ask, role_of, set_read_only
 
@@ -157,7 +159,9 @@ def test_an_upgrade_with_nothing_to_apply_needs_no_right_to_write(empty_url: str
     assert upgrade(empty_url, partition_months=4, warn=warned.append) == []
     assert upgrade(guest, partition_months=4, warn=warned.append) == []
     assert len(warned) == 2
-    assert all(re.match(r"sync_events_\d{4}_\d\d could not be made, the default partition", each) for each in warned)
+    assert all(
+        re.match(r"could not make sync_events_\d{4}_\d\d; rows go to the default partition", each) for each in warned
+    )
     set_read_only(empty_url, on=False)
     assert upgrade(empty_url, partition_months=4, warn=warned.append) == []
     assert len(warned) == 2
@@ -172,11 +176,11 @@ def test_an_upgrade_that_may_not_apply_what_is_missing_says_so_in_one_line(
     with pytest.raises(UpgradeFailed, match="permission denied"):  # it may not even read what is applied
         upgrade(guest)
     ask(empty_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
-    with pytest.raises(UpgradeFailed, match=r"^900_more must be applied, and this role may not: permission") as refused:
+    with pytest.raises(UpgradeFailed, match=r"^900_more must be applied, but this role may not: permission") as refused:
         upgrade(guest)
     assert "\n" not in str(refused.value)
     set_read_only(empty_url, on=True)
-    with pytest.raises(UpgradeFailed, match=r"^900_more must be applied, and the database is read-only$"):
+    with pytest.raises(UpgradeFailed, match=r"^900_more must be applied, but the database is read-only$"):
         upgrade(empty_url)
     set_read_only(empty_url, on=False)
     assert upgrade(empty_url) == ["900_more"]

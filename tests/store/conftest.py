@@ -15,7 +15,7 @@ from structlog.testing import LogCapture
 
 from syncapp import create_app
 from syncapp.dev.servers import Servers
-from syncapp.postgres.database import upgrade
+from syncapp.postgres.schema import upgrade
 from syncapp.store import sweeper as sweeper_module
 from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace

@@ -37,7 +37,7 @@ from syncapp.dev.processes import Process, free_port
 from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
 from syncapp.dev.servers import Servers
 from syncapp.history.consistency import Consistency
-from syncapp.postgres.database import upgrade
+from syncapp.postgres.schema import upgrade
 from syncapp.store.keys import Keyspace
 from tests.support.tcp_proxy import Proxy
 

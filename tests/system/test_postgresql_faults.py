@@ -23,8 +23,10 @@ from syncapp.dev.runner import App, app_env
 from syncapp.dev.servers import Postgres, Servers
 from syncapp.domain.schemas import CreateSession
 from syncapp.postgres import failures
-from syncapp.postgres.database import UpgradeFailed, check, upgrade
+from syncapp.postgres.check import check
 from syncapp.postgres.failures import Failure
+from syncapp.postgres.migrations import UpgradeFailed
+from syncapp.postgres.schema import upgrade
 from syncapp.store.keys import Keyspace
 from tests.support.outboxes import left
 from tests.support.postgres_roles import (
@@ -179,7 +181,7 @@ def test_a_standby_is_told_and_an_upgrade_with_nothing_to_apply_is_content_with_
         assert upgrade(server.url, partition_months=5, warn=warned.append) == []
         assert len(warned) == 1
         add_migration(tmp_path, monkeypatch, "CREATE TABLE more ();")
-        with pytest.raises(UpgradeFailed, match=r"^900_more must be applied, and the database is a standby$"):
+        with pytest.raises(UpgradeFailed, match=r"^900_more must be applied, but the database is a standby$"):
             upgrade(server.url)
         server.stop()
         signal.unlink()

@@ -18,7 +18,7 @@ import redis as redis_py
 
 from syncapp.dev.runner import App, app_env
 from syncapp.dev.servers import Postgres, Servers
-from syncapp.postgres.database import upgrade
+from syncapp.postgres.schema import upgrade
 from tests.support.outboxes import count, left, play
 from tests.support.store import chess, make_store
 from tests.support.types import Db
@@ -69,7 +69,7 @@ def test_when_all_is_well_an_event_is_stored_without_waiting_for_a_sweep(
     db: Db, workers: Callable[..., App], tasks: ModuleType, redis_url: str
 ) -> None:
     workers().spawn()
-    store = make_store(redis_url, set_clock=False, on_nudge=tasks.Nudger(tasks.enqueue_drain).nudge)
+    store = make_store(redis_url, set_clock=False, on_nudge=tasks.DrainRequests(tasks.enqueue_drain).nudge)
     session_id = store.create(chess(3_600_000)).found.session_id
     store.start(session_id)
     eventually(lambda: count(db) == 2)
@@ -121,9 +121,9 @@ def test_events_of_an_outage_of_postgresql_all_arrive_after_it(
         assert all(delay - 0.1 < wait < delay + 30 for wait, delay in zip(waited, (1, 2, 4), strict=True)), waited
         assert left(redis) == 102
         postgres.start()
-        make_store(redis_url, set_clock=False, sync_buckets=1, on_nudge=tasks.Nudger(tasks.enqueue_drain).nudge).switch(
-            session_id
-        )
+        make_store(
+            redis_url, set_clock=False, sync_buckets=1, on_nudge=tasks.DrainRequests(tasks.enqueue_drain).nudge
+        ).switch(session_id)
         eventually(lambda: left(redis) == 0)
         with closing(psycopg2.connect(postgres.url)) as connection:
             assert count(connection) == 103
