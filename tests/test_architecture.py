@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -57,6 +58,7 @@ FRAMEWORKS = {
     "huey": {"task_queue", "tasks"},
     "psycopg2": {"postgres", "audit", "history", "cli", "dev", "setting_checks", "tasks"},
 }
+MAX_LINES = 300
 
 
 def name_of(path: Path) -> str:
@@ -109,6 +111,21 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 def test_frameworks_stay_where_they_belong(path: Path) -> None:
     for name in imported(path):
         assert place(path) in FRAMEWORKS.get(name.split(".")[0], {place(path)}), name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_module_is_too_long(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_no_two_classes_have_one_name() -> None:
+    names = Counter(
+        node.name
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert not [name for name, count in names.items() if count > 1]
 
 
 @pytest.mark.parametrize(

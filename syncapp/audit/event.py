@@ -72,7 +72,7 @@ class _Message(Struct, gc=False):
     snapshot: list[str] | UnsetType = UNSET
 
 
-class _Participant(Struct, gc=False):
+class _ParticipantFields(Struct, gc=False):
     """A participant in a patch; its members are in the order of Usage."""
 
     time_used_ms: _Number
@@ -90,7 +90,7 @@ class _Patch(Struct, gc=False):
     session_started_ms: _Instant | None = None
     session_completed_ms: _Instant | None = None
     metadata: Raw | UnsetType = UNSET
-    participants: dict[str, _Participant] = {}
+    participants: dict[str, _ParticipantFields] = {}
 
 
 _read_message = Decoder(_Message).decode
