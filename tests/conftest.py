@@ -1,6 +1,6 @@
-"""Servers of the whole run, clean stores for each test, and a cluster of real processes.
+"""Fixtures of all tests: servers of the whole run, empty stores, real processes, clients.
 
-A server that cannot start fails the tests that need it: none is skipped for that.
+A server that cannot start fails the tests that need it; they are not skipped.
 """
 
 from __future__ import annotations
@@ -33,26 +33,28 @@ from syncapp.dev.servers import Postgres, Servers, Valkey
 from syncapp.postgres.database import Database
 from syncapp.postgres.schema import upgrade
 from syncapp.store.sessions import SessionStore
-from tests.support.cluster import FAST_POSTGRES, Cluster, MakeCluster, _borrowed_redis, scratch_database
-from tests.support.store import PARTIALS, SetClock, make_store, settings
+from tests.support.audit_log import AuditServices
+from tests.support.cluster import FAST_POSTGRES, Cluster, MakeCluster, borrowed_redis, scratch_database
+from tests.support.store import PARTIALS, ManualClock, make_settings, make_store
 from tests.support.types import Db, Redis
-from tests.support.web_clients import Api, Client, OpenWebSocket, errors_in
+from tests.support.web_clients import OpenWebSocket, RestClient, WebSocketClient, logged_errors
 
 LONGEST = {
     "dev/test_make_run",
     "history/test_read_pool",
     "postgres/test_database",
-    "realtime/test_hub",
-    "server/test_http_reader",
+    "postgres/test_fitness_check",
+    "realtime/test_hub_outages",
+    "server/test_http_timeouts",
     "server/test_listen_address",
-    "store/test_full_store",
+    "store/test_full_store_drains",
     "test_connection_limits",
 }
 
 
 @pytest.fixture(scope="session")
 def run_directory() -> Iterator[Path]:
-    """Directory of the servers' data and logs; not under pytest's own, which other users may not pass."""
+    """Directory of the servers' data and logs; not under pytest's own, which other users cannot enter."""
     directory = Path(tempfile.mkdtemp(prefix="syncapp-test-"))
     yield directory
     end_leftovers(directory)
@@ -63,13 +65,13 @@ def run_directory() -> Iterator[Path]:
 def servers(run_directory: Path) -> Iterator[Servers]:
     """Servers of the whole run: private ones, or those of REDIS_URL and DATABASE_URL.
 
-    A given Redis must be empty, because tests flush it. On a given PostgreSQL a database of a random name is
-    made, and dropped at the end.
+    A given Redis must be empty, because tests flush it. On a given PostgreSQL a database with a random
+    name is created, and dropped at the end.
     """
     with ExitStack() as stack:
         redis_url = os.environ.get("REDIS_URL", "")
         if redis_url:
-            stack.enter_context(_borrowed_redis(redis_url))
+            stack.enter_context(borrowed_redis(redis_url))
         database_url = os.environ.get("DATABASE_URL", "")
         if database_url:
             database_url = stack.enter_context(scratch_database(database_url))
@@ -86,25 +88,25 @@ def servers(run_directory: Path) -> Iterator[Servers]:
 
 @pytest.fixture(scope="session")
 def valkey(servers: Servers) -> Valkey:
-    """The run's private Valkey, to kill and to pause; a given server is not ours to do that to."""
+    """The run's private Valkey, which tests may kill and pause; they must not do that to a given server."""
     return servers.valkey or pytest.skip("REDIS_URL is given")
 
 
 @pytest.fixture(scope="session")
 def postgres(servers: Servers) -> Postgres:
-    """The run's private PostgreSQL, to kill and to pause; a given server is not ours to do that to."""
+    """The run's private PostgreSQL, which tests may kill and pause; they must not do that to a given server."""
     return servers.postgres or pytest.skip("DATABASE_URL is given")
 
 
 @pytest.fixture(scope="session")
 def redis_url(servers: Servers) -> str:
-    """Where the run's Redis is."""
+    """URL of the run's Redis."""
     return servers.redis_url
 
 
 @pytest.fixture(scope="session")
 def database_url(servers: Servers) -> str:
-    """Where the run's PostgreSQL is, with every migration applied."""
+    """URL of the run's PostgreSQL, with every migration applied."""
 
     upgrade(servers.database_url)
     return servers.database_url
@@ -120,11 +122,11 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 @pytest.fixture
 def db(database_url: str) -> Iterator[psycopg2.extensions.connection]:
-    """Connection to a database whose tables are empty; each statement is a transaction of its own."""
+    """Connection to a database whose tables are empty; each statement is its own transaction."""
     with closing(psycopg2.connect(database_url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute("SET syncapp.allow_changes = 'on'")  # tests may do what the log refuses
+            cursor.execute("SET syncapp.allow_changes = 'on'")  # the log is append-only otherwise
             cursor.execute(
                 r"SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables"
                 r" WHERE schemaname = current_schema AND tablename LIKE 'sync\_%'"
@@ -136,7 +138,7 @@ def db(database_url: str) -> Iterator[psycopg2.extensions.connection]:
 
 @pytest.fixture(scope="module")
 def make_cluster(servers: Servers, run_directory: Path, database_url: str) -> Iterator[MakeCluster]:
-    """What starts clusters with settings of their own; Redis is not flushed."""
+    """Starts clusters with their own settings; Redis is not flushed."""
     with ExitStack() as stack:
 
         def make(*, web: int = 2, worker: bool = True, **env: str) -> Cluster:
@@ -148,7 +150,7 @@ def make_cluster(servers: Servers, run_directory: Path, database_url: str) -> It
 
 @pytest.fixture(scope="module")
 def cluster(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    """Two web processes and a worker, on an empty Redis; what a test stops, it starts again."""
+    """Two web processes and a worker, on an empty Redis; a test that stops a process starts it again."""
     with Redis.from_url(redis_url) as client:
         client.flushdb()
     return make_cluster()
@@ -160,7 +162,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the longest files, so that all processes end at about the same time."""
+    """Start with the slowest files, so that all processes end at about the same time."""
     items.sort(key=lambda item: item.nodeid.partition(".py")[0].removeprefix("tests/") not in LONGEST)
 
 
@@ -175,7 +177,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add to a failure what the processes the test used have printed."""
+    """Add the output of the test's processes to a failure."""
     report = yield
     if report.failed:
         for value in getattr(item, "funcargs", {}).values():
@@ -192,8 +194,8 @@ def audit(db: Db, database_url: str) -> Iterator[AuditLog]:
 
 
 @pytest.fixture
-def app(redis_url: str, database_url: str, clock: SetClock) -> Flask:
-    return create_app(settings(redis_url, database_url=database_url), partials=PARTIALS)
+def app(redis_url: str, database_url: str, clock: ManualClock) -> Flask:
+    return create_app(make_settings(redis_url, database_url=database_url), partials=PARTIALS)
 
 
 @pytest.fixture
@@ -203,42 +205,42 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture(scope="module")
 def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    """Two web processes with the settings that they have by default."""
+    """Two web processes with default settings, without a worker, on an empty Redis."""
     with Redis.from_url(redis_url) as client:
         client.flushdb()
     return make_cluster(worker=False)
 
 
 @pytest.fixture(scope="module")
-def apis(pair: Cluster) -> list[Api]:
-    return [Api(url) for url in pair.urls]
+def apis(pair: Cluster) -> list[RestClient]:
+    return [RestClient(url) for url in pair.urls]
 
 
 @pytest.fixture
 def tasks(
     redis: redis_py.Redis, redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ModuleType]:
-    """The module of tasks as a process imports it that is told the run's servers."""
+    """The module of tasks, imported anew with the URLs of the run's servers."""
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.delitem(sys.modules, "syncapp.tasks", raising=False)
     module = importlib.import_module("syncapp.tasks")
-    monkeypatch.setitem(sys.modules, "syncapp.tasks", module)  # the old one comes back at the end
+    monkeypatch.setitem(sys.modules, "syncapp.tasks", module)  # monkeypatch puts the old module back
     yield module
     for nudges in (module.worker._drain_requests, module.worker._local_drains):
-        nudges._act = lambda bucket: None  # what it still waits for is not for the next test
+        nudges._act = lambda bucket: None  # pending requests must not reach the next test
     module.worker.database.close()
 
 
 @pytest.fixture
-def clock(redis: Redis) -> SetClock:
+def clock(redis: Redis) -> ManualClock:
     """The store's clock; it moves only when the test moves it."""
-    return SetClock(redis)
+    return ManualClock(redis)
 
 
 @pytest.fixture
-def store(redis_url: str, clock: SetClock) -> SessionStore:
-    """A store whose clock the test sets."""
+def store(redis_url: str, clock: ManualClock) -> SessionStore:
+    """A store whose clock the test sets; see `clock`."""
     return make_store(redis_url)
 
 
@@ -247,10 +249,10 @@ def open_websocket() -> Iterator[OpenWebSocket]:
     """Opens WebSockets that end with the test: `open_websocket(url, session_id, name=value, ...)`."""
     with ExitStack() as stack:
 
-        def open_connection(url: str, session_id: str = "", **query: Any) -> Client:
+        def open_connection(url: str, session_id: str = "", **query: Any) -> WebSocketClient:
             parameters = urlencode({"sessionId": session_id, **query} if session_id else query)
             address = f"{url.replace('http', 'ws', 1)}/ws?{parameters}"
-            return Client(stack.enter_context(connect(address, max_size=None, max_queue=None)))
+            return WebSocketClient(stack.enter_context(connect(address, max_size=None, max_queue=None)))
 
         yield open_connection
 
@@ -261,4 +263,12 @@ def no_errors_logged(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     for value in request.node.funcargs.values():
         if isinstance(value, Cluster):
-            assert not errors_in(value)
+            assert not logged_errors(value)
+
+
+@pytest.fixture
+def log(database_url: str, db: Db, redis: Redis, redis_url: str) -> Iterator[AuditServices]:
+    made = AuditServices(database_url, redis, redis_url)
+    yield made
+    made.database.close()
+    made.pool.close()

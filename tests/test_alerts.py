@@ -1,4 +1,4 @@
-"""Alerts reach people by every way that is set, once for a storm, and hold nobody up."""
+"""Alerts are sent on every configured channel, once per interval, and delay nothing else."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from syncapp.alerts import Alerts
 from syncapp.audit.queue_stats import QueueCounts, QueueStats
 from syncapp.dev.processes import free_port
 from syncapp.errors import AuditBacklog
-from tests.support.captured_logs import logged
-from tests.support.outboxes import KEYS, play
-from tests.support.store import chess, make_store, settings
+from tests.support.captured_logs import capture_own_logs
+from tests.support.outboxes import KEYS, commit_events
+from tests.support.store import chess_request, make_settings, make_store
 from tests.support.types import Db
 
 
@@ -63,8 +63,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_an_alert_is_posted_with_its_whole_context(receiver: Receiver) -> None:
-    alerts = Alerts(settings("", alert_webhook_url=f"http://{receiver.address}/hook"))
-    with logged() as logs:
+    alerts = Alerts(make_settings("", alert_webhook_url=f"http://{receiver.address}/hook"))
+    with capture_own_logs() as logs:
         alerts("drain_gave_up", bucket=7, error="refused", retries=5)
         alerts.close()
     (body,) = receiver.bodies
@@ -81,9 +81,9 @@ def test_an_alert_is_posted_with_its_whole_context(receiver: Receiver) -> None:
 def test_a_storm_is_one_alert_of_each_kind_and_then_one_that_counts(receiver: Receiver) -> None:
     now_s = 1000.0
     alerts = Alerts(
-        settings("", alert_webhook_url=f"http://{receiver.address}/", alert_interval_s=60), clock=lambda: now_s
+        make_settings("", alert_webhook_url=f"http://{receiver.address}/", alert_interval_s=60), clock=lambda: now_s
     )
-    with logged() as logs:
+    with capture_own_logs() as logs:
         for bucket in range(500):
             alerts("drain_gave_up", bucket=bucket)
         alerts("audit_lag", events=1)
@@ -103,7 +103,7 @@ def test_a_storm_is_one_alert_of_each_kind_and_then_one_that_counts(receiver: Re
 def test_a_webhook_that_does_not_answer_holds_nobody_up_and_one_that_fails_is_asked_again(receiver: Receiver) -> None:
     receiver.go_on.clear()
     receiver.statuses = [500, 200]
-    alerts = Alerts(settings("", alert_webhook_url=f"http://{receiver.address}/"))
+    alerts = Alerts(make_settings("", alert_webhook_url=f"http://{receiver.address}/"))
     began_s = time.monotonic()
     alerts("audit_lag", events=1)
     assert time.monotonic() - began_s < 4  # the webhook would have been waited for longer
@@ -113,8 +113,8 @@ def test_a_webhook_that_does_not_answer_holds_nobody_up_and_one_that_fails_is_as
 
 
 def test_an_alert_that_cannot_be_sent_is_told_in_the_log() -> None:
-    alerts = Alerts(settings("", alert_webhook_url=f"http://127.0.0.1:{free_port()}/"))
-    with logged() as logs:
+    alerts = Alerts(make_settings("", alert_webhook_url=f"http://127.0.0.1:{free_port()}/"))
+    with capture_own_logs() as logs:
         alerts("audit_lag", events=1)
         alerts.close()
     assert [(line["event"], line["log_level"]) for line in logs] == [
@@ -125,7 +125,7 @@ def test_an_alert_that_cannot_be_sent_is_told_in_the_log() -> None:
 
 @pytest.mark.filterwarnings("default")  # sentry's own
 def test_sentry_gets_an_alert_as_a_fatal_message_with_its_context(receiver: Receiver) -> None:
-    alerts = Alerts(settings("", sentry_dsn=f"http://public@{receiver.address}/1"))
+    alerts = Alerts(make_settings("", sentry_dsn=f"http://public@{receiver.address}/1"))
     alerts("dead_letters", count=3, error="22P02: asleep", bucket=7)
     alerts.close()
     import gzip
@@ -145,11 +145,11 @@ def test_sentry_gets_an_alert_as_a_fatal_message_with_its_context(receiver: Rece
 def test_a_sweep_tells_of_events_that_wait_for_too_long(tasks: Any, redis: redis_py.Redis) -> None:
     now_s, _ = redis.time()
     redis.xadd(KEYS.outbox(3), {"message": "1"}, id=f"{(now_s - 290) * 1000}-0")
-    with logged() as logs:
+    with capture_own_logs() as logs:
         tasks.worker.sweep()
     assert logs == []
     redis.xadd(KEYS.outbox(4), {"message": "1"}, id=f"{(now_s - 301) * 1000}-0")
-    with logged() as logs:
+    with capture_own_logs() as logs:
         tasks.worker.sweep()
     (line,) = logs
     assert (line["event"], line["log_level"], line["buckets"], line["events"]) == ("audit_lag", "critical", [4], 2)
@@ -167,7 +167,7 @@ def test_the_queue_tells_what_waits_what_was_stored_and_what_could_not_be(
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    client = create_app(settings(redis_url, database_url=database_url)).test_client()
+    client = create_app(make_settings(redis_url, database_url=database_url)).test_client()
 
     def queue() -> dict[str, Any]:
         answer = client.get("/v1/audit/queue")
@@ -180,7 +180,7 @@ def test_the_queue_tells_what_waits_what_was_stored_and_what_could_not_be(
         "oldest_age_ms": None,
         "rate_per_s": 0,
     }
-    commits = play(redis_url, 1, 10)
+    commits = commit_events(redis_url, 1, 10)
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     redis.xadd(KEYS.outbox(bucket), {"message": "nothing of ours"})
     found = queue()
@@ -212,7 +212,7 @@ def test_the_queue_tells_what_waits_what_was_stored_and_what_could_not_be(
 
 
 def test_without_redis_the_queue_is_unavailable_and_the_metrics_answer_all_the_same(database_url: str) -> None:
-    nowhere = settings(f"redis://127.0.0.1:{free_port()}/0", database_url=database_url)
+    nowhere = make_settings(f"redis://127.0.0.1:{free_port()}/0", database_url=database_url)
     client = create_app(nowhere).test_client()
     answer = client.get("/v1/audit/queue")
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "STORE_UNAVAILABLE")
@@ -230,24 +230,24 @@ def test_new_sessions_are_refused_while_the_outbox_is_full_and_running_ones_go_o
     redis: redis_py.Redis, redis_url: str, database_url: str, dump_all: Callable[[], Any]
 ) -> None:
     store = make_store(redis_url, set_clock=False, sync_buckets=1, audit_backlog_limit=4)
-    running = store.create(chess()).found.session_id
+    running = store.create(chess_request()).found.session_id
     store.start(running)
     store.switch(running)
-    store.create(chess())
+    store.create(chess_request())
     before = dump_all()
     with pytest.raises(AuditBacklog):
-        store.create(chess())
+        store.create(chess_request())
     assert dump_all() == before
     assert store.switch(running).found.cycle_count == 2
-    chosen = settings(redis_url, database_url=database_url, sync_buckets=1, audit_backlog_limit=4)
+    chosen = make_settings(redis_url, database_url=database_url, sync_buckets=1, audit_backlog_limit=4)
     body = {"sync_mode": "global", "total_time_ms": 60_000}
     answer = create_app(chosen).test_client().post("/v1/sessions", json=body)
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "AUDIT_BACKLOG")
     assert answer.headers["Retry-After"] == "30"
     redis.xtrim("sync:{b00}:outbox", maxlen=3, approximate=False)
-    store.create(chess())
+    store.create(chess_request())
     unlimited = make_store(redis_url, set_clock=False, sync_buckets=1, audit_backlog_limit=0)
-    unlimited.create(chess())
+    unlimited.create(chess_request())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The benchmark counts right, and its documents name what is there."""
+"""The benchmark calculates correctly, and its documents name existing tests."""
 
 from __future__ import annotations
 

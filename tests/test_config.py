@@ -1,4 +1,4 @@
-"""Settings: read once, every fault named, documented as they are."""
+"""Settings are read once, every fault is named, and the documents match."""
 
 from __future__ import annotations
 

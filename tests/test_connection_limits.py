@@ -1,4 +1,4 @@
-"""The numbers in app.json fit into the plans it names, twice: during a deployment two releases overlap."""
+"""The numbers in app.json fit twice into the plans it names, because two releases overlap during a deployment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from syncapp.config import Settings
 from syncapp.dev.servers import Valkey
 from tests.support.cluster import MakeCluster
 from tests.support.paths import ROOT
-from tests.support.web_clients import Api, eventually
+from tests.support.web_clients import RestClient, wait_until
 
 APP: dict[str, Any] = json.loads((ROOT / "app.json").read_text())
 ENV = {name: each["value"] for name, each in APP["env"].items()}
@@ -56,7 +56,7 @@ def test_processes_hold_no_more_connections_to_redis_than_that_under_load_and_fe
 
         cluster = make_cluster(web=2, **{name: ENV[name] for name in ("REDIS_MAX_CONNECTIONS", "WORKER_THREADS")})
         most = 2 * connection_limits.redis_of_web(SETTINGS) + connection_limits.redis_of_worker(SETTINGS)
-        apis = [Api(url) for url in cluster.urls]
+        apis = [RestClient(url) for url in cluster.urls]
         sessions = [apis[0].running() for _ in range(8)]
         seen: list[int] = []
         done = threading.Event()
@@ -86,4 +86,4 @@ def test_processes_hold_no_more_connections_to_redis_than_that_under_load_and_fe
         print(f"at most {max(seen)} of {most} connections")
         assert max(seen) <= most
         # What stays: pub/sub, the sweeper's or its watchers', and the worker's waits for tasks.
-        eventually(lambda: held() <= 2 * 3 + connection_limits.redis_of_worker(SETTINGS), within_s=60)
+        wait_until(lambda: held() <= 2 * 3 + connection_limits.redis_of_worker(SETTINGS), within_s=60)

@@ -1,4 +1,4 @@
-"""Loops go on whatever a turn raises; one that does not turn any more is named."""
+"""Loops survive any exception of a turn; a stuck loop is named."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import redis as redis_py
 import requests
 
 from syncapp.loops import STUCK_S, Loops
-from tests.support.captured_logs import logged
+from tests.support.captured_logs import capture_own_logs
 from tests.support.cluster import Cluster, MakeCluster
-from tests.support.web_clients import Api, eventually, metric
+from tests.support.web_clients import RestClient, metric_value, wait_until
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def test_no_exception_ends_a_loop_and_a_row_of_them_is_logged_once(error: Except
             raise error
         return 0.001
 
-    with logged() as logs:
+    with capture_own_logs() as logs:
         loops.start("it", turn, stopped)
-        eventually(lambda: len(turns) > 6)
+        wait_until(lambda: len(turns) > 6)
     assert [line["event"] for line in logs if line.get("loop") == "it"] == ["loop_failed", "loop_recovered"]
     assert loops.unwell() == []
 
@@ -91,7 +91,7 @@ def test_a_server_that_is_busy_for_seconds_ends_no_loop_of_web_or_worker(
     busy_cluster: Cluster, redis_url: str, redis: redis_py.Redis
 ) -> None:
     (url,) = busy_cluster.urls
-    api = Api(url)
+    api = RestClient(url)
     session_id = api.running()
     with redis_py.Redis.from_url(redis_url) as other:
         limit = other.config_get("busy-reply-threshold")["busy-reply-threshold"]
@@ -100,21 +100,21 @@ def test_a_server_that_is_busy_for_seconds_ends_no_loop_of_web_or_worker(
         loop.start()
         try:
             # Every loop has met BUSY, whatever it asks for.
-            eventually(lambda: requests.get(f"{url}/ready", timeout=30).status_code == 503, within_s=60)
+            wait_until(lambda: requests.get(f"{url}/ready", timeout=30).status_code == 503, within_s=60)
             assert "busy" in requests.get(f"{url}/ready", timeout=30).text
             assert requests.get(f"{url}/metrics", timeout=30).status_code == 200
             assert requests.get(f"{url}/v1/audit/queue", timeout=30).status_code == 503
             threading.Event().wait(6)  # the worker looks at its buckets each 5 s
         finally:
-            eventually(lambda: _killed(redis_url), within_s=60)
+            wait_until(lambda: _killed(redis_url), within_s=60)
             loop.join(60)
             other.config_set("busy-reply-threshold", int(limit))
-    eventually(lambda: requests.get(f"{url}/ready", timeout=30).status_code == 200, within_s=60)
+    wait_until(lambda: requests.get(f"{url}/ready", timeout=30).status_code == 200, within_s=60)
     api.command(session_id, "switch")
     # Nothing nudges for this one: only the worker's own look finds it.
     redis.delete(*[f"sync:{{b{bucket:02d}}}:nudge" for bucket in range(16)])
-    eventually(lambda: metric(url, 'syncapp_audit_queue{state="waiting"}') == 0, within_s=60)
-    eventually(lambda: _seconds_since(url, "sweeper") < 30, within_s=60)
+    wait_until(lambda: metric_value(url, 'syncapp_audit_queue{state="waiting"}') == 0, within_s=60)
+    wait_until(lambda: _seconds_since(url, "sweeper") < 30, within_s=60)
 
 
 def _block(client: redis_py.Redis) -> None:
@@ -134,4 +134,4 @@ def _killed(redis_url: str) -> bool:
 def _seconds_since(url: str, loop: str) -> float:
     import time
 
-    return time.time() - metric(url, f'syncapp_loop_turned_timestamp_seconds{{loop="{loop}"}}')
+    return time.time() - metric_value(url, f'syncapp_loop_turned_timestamp_seconds{{loop="{loop}"}}')

@@ -1,4 +1,4 @@
-"""Pages of other origins: what they may read and change, and what a browser is told of that, over real HTTP."""
+"""Pages of other origins: what they may read and change, and the CORS headers, over real HTTP."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from syncapp import create_app
 from syncapp.config import Settings, SettingsError
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.nginx import nginx
-from tests.support.store import settings
+from tests.support.store import make_settings
 from tests.support.types import Redis
-from tests.support.web_clients import Api
+from tests.support.web_clients import RestClient
 
 PLAY, ADMIN, EVIL = "https://play.example", "https://admin.example:8443", "https://evil.example"
 EXPOSED = {"etag", "retry-after", "idempotency-replayed", "x-request-id", "location", "preference-applied"}
@@ -26,7 +26,7 @@ SENT = {"content-type", "authorization", "if-match", "if-none-match", "idempoten
 
 
 @pytest.fixture(scope="module")
-def listed(make_cluster: MakeCluster, redis_url: str) -> Api:
+def listed(make_cluster: MakeCluster, redis_url: str) -> RestClient:
     """One web process that two origins may use."""
     with Redis.from_url(redis_url) as client:
         client.flushdb()
@@ -35,19 +35,19 @@ def listed(make_cluster: MakeCluster, redis_url: str) -> Api:
 
 
 @pytest.fixture(scope="module")
-def closed(make_cluster: MakeCluster) -> Api:
+def closed(make_cluster: MakeCluster) -> RestClient:
     """One with the settings that it has by default."""
     return api(make_cluster(web=1, worker=False))
 
 
 @pytest.fixture(scope="module")
-def opened(make_cluster: MakeCluster) -> Api:
+def opened(make_cluster: MakeCluster) -> RestClient:
     """One that all origins may use."""
     return api(make_cluster(web=1, worker=False, ALLOWED_ORIGINS="*"))
 
 
-def api(cluster: Cluster) -> Api:
-    return Api(cluster.urls[0])
+def api(cluster: Cluster) -> RestClient:
+    return RestClient(cluster.urls[0])
 
 
 def words(text: str) -> set[str]:
@@ -69,7 +69,7 @@ def ask(method: str, url: str, origin: str = PLAY, **more: object) -> requests.R
     return requests.request(method, url, headers=headers, timeout=60, **more)  # type: ignore[arg-type]
 
 
-def test_a_page_of_a_listed_origin_may_read_every_kind_of_answer(listed: Api) -> None:
+def test_a_page_of_a_listed_origin_may_read_every_kind_of_answer(listed: RestClient) -> None:
     session = f"{listed.url}/v1/sessions/{listed.running()}"
     tag = readable(ask("GET", session)).headers["ETag"]
     for path in ("/health", "/ready", "/v1/time", "/v1/audit/queue", "/api-docs.json", "/asyncapi.json", "/v1/history"):
@@ -90,7 +90,7 @@ def test_a_page_of_a_listed_origin_may_read_every_kind_of_answer(listed: Api) ->
     assert readable(ask("POST", f"{session}/switch", data="x" * 20_001)).status_code == 413
 
 
-def test_a_page_of_a_listed_origin_may_read_that_there_is_no_room_and_that_it_was_slow(listed: Api) -> None:
+def test_a_page_of_a_listed_origin_may_read_that_there_is_no_room_and_that_it_was_slow(listed: RestClient) -> None:
     session = f"{listed.url}/v1/sessions/{listed.running()}"
     with (
         closing(ask("GET", f"{session}/stream", stream=True)),
@@ -106,11 +106,11 @@ def test_a_page_of_a_listed_origin_may_read_faults_of_the_store_limits_and_our_o
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     headers = {"Origin": PLAY}
-    away = create_app(settings("redis://127.0.0.1:1/0", redis_timeout_s=0.2, allowed_origins=PLAY)).test_client()
+    away = create_app(make_settings("redis://127.0.0.1:1/0", redis_timeout_s=0.2, allowed_origins=PLAY)).test_client()
     answer = away.get("/v1/time", headers=headers)
     assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (503, PLAY)
 
-    limited = settings(redis_url, rate_limit_per_s=0.001, rate_limit_burst=1, allowed_origins=PLAY)
+    limited = make_settings(redis_url, rate_limit_per_s=0.001, rate_limit_burst=1, allowed_origins=PLAY)
     app = create_app(limited)
     client = app.test_client()
     answers = [client.get("/v1/time", headers=headers) for _ in range(2)]
@@ -119,20 +119,20 @@ def test_a_page_of_a_listed_origin_may_read_faults_of_the_store_limits_and_our_o
     asked = client.options("/v1/time", headers=headers | {"Access-Control-Request-Method": "GET"})
     assert asked.status_code == 204  # else a browser could not tell its page why
 
-    app = create_app(settings(redis_url, allowed_origins=PLAY))
+    app = create_app(make_settings(redis_url, allowed_origins=PLAY))
     monkeypatch.setattr(app.extensions["syncapp"].store, "time_ms", lambda: 1 / 0)
     answer = app.test_client().get("/v1/time", headers=headers)
     assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (500, PLAY)
 
 
 def test_pages_of_other_origins_are_counted_by_the_rate_limit(redis_url: str) -> None:
-    client = create_app(settings(redis_url, rate_limit_per_s=0.001, rate_limit_burst=1)).test_client()
+    client = create_app(make_settings(redis_url, rate_limit_per_s=0.001, rate_limit_burst=1)).test_client()
     path = f"/v1/sessions/{uuid.uuid4()}/start"
     answers = [client.post(path, headers={"Origin": EVIL}).status_code for _ in range(2)]
     assert answers == [403, 429]
 
 
-def test_a_page_of_another_site_is_refused_without_an_origin_too(closed: Api, opened: Api) -> None:
+def test_a_page_of_another_site_is_refused_without_an_origin_too(closed: RestClient, opened: RestClient) -> None:
     for each, expected in ((closed, 403), (opened, 200)):
         url = f"{each.url}/v1/sessions/{each.running()}/switch"
         assert requests.post(url, headers={"Sec-Fetch-Site": "cross-site"}, timeout=60).status_code == expected
@@ -140,7 +140,7 @@ def test_a_page_of_another_site_is_refused_without_an_origin_too(closed: Api, op
 
 
 @pytest.mark.parametrize("path", ["", "/{}", "/{}/switch", "/{}/stream", "/{}/nothing"])
-def test_a_browser_that_asks_first_is_told_what_pages_may_send(listed: Api, path: str) -> None:
+def test_a_browser_that_asks_first_is_told_what_pages_may_send(listed: RestClient, path: str) -> None:
     url = f"{listed.url}/v1/sessions" + path.format(uuid.uuid4())
     asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "idempotency-key,last-event-id"}
     told = readable(ask("OPTIONS", url, headers=asks))
@@ -152,7 +152,7 @@ def test_a_browser_that_asks_first_is_told_what_pages_may_send(listed: Api, path
     assert not any(name.lower().startswith("access-control") for name in refused.headers)
 
 
-def test_a_page_of_another_origin_changes_nothing(closed: Api, listed: Api) -> None:
+def test_a_page_of_another_origin_changes_nothing(closed: RestClient, listed: RestClient) -> None:
     for here in (closed, listed):
         session_id = here.running()
         url = f"{here.url}/v1/sessions/{session_id}"
@@ -175,7 +175,7 @@ def test_a_page_of_another_origin_changes_nothing(closed: Api, listed: Api) -> N
         assert here.state(session_id)["version"] == before
 
 
-def test_a_page_of_another_origin_may_neither_read_nor_watch(closed: Api, listed: Api) -> None:
+def test_a_page_of_another_origin_may_neither_read_nor_watch(closed: RestClient, listed: RestClient) -> None:
     for here in (closed, listed):
         session = f"{here.url}/v1/sessions/{here.running()}"
         read = ask("GET", session, EVIL)
@@ -185,7 +185,7 @@ def test_a_page_of_another_origin_may_neither_read_nor_watch(closed: Api, listed
     assert requests.get(f"{listed.url}/v1/time", timeout=60).headers["Vary"] == "Origin"
 
 
-def test_a_page_of_the_service_itself_needs_no_permission(closed: Api) -> None:
+def test_a_page_of_the_service_itself_needs_no_permission(closed: RestClient) -> None:
     session_id = closed.running()
     url = f"{closed.url}/v1/sessions/{session_id}/switch"
     host = urlsplit(closed.url).netloc
@@ -205,7 +205,7 @@ def test_a_page_of_the_service_itself_needs_no_permission(closed: Api) -> None:
         assert ask("POST", url, origin, headers=more).status_code == 403, origin
 
 
-def test_a_page_of_the_service_itself_is_known_behind_a_proxy_that_speaks_tls(listed: Api) -> None:
+def test_a_page_of_the_service_itself_is_known_behind_a_proxy_that_speaks_tls(listed: RestClient) -> None:
     session_id = listed.running()
     passed = "proxy_set_header Host clock.example; proxy_set_header X-Forwarded-Proto https;"
     with nginx(listed.url, location=passed) as proxy:
@@ -214,7 +214,7 @@ def test_a_page_of_the_service_itself_is_known_behind_a_proxy_that_speaks_tls(li
         assert ask("POST", url, "http://clock.example").status_code == 403
 
 
-def test_every_origin_may_do_everything_but_send_credentials_where_all_are_allowed(opened: Api) -> None:
+def test_every_origin_may_do_everything_but_send_credentials_where_all_are_allowed(opened: RestClient) -> None:
     session = f"{opened.url}/v1/sessions/{opened.running()}"
     for origin in (EVIL, "null", "capacitor://localhost"):
         assert readable(ask("POST", f"{session}/switch", origin), "*").status_code == 200
@@ -242,10 +242,10 @@ def test_the_earlier_name_of_the_setting_is_read_where_the_new_one_is_not_given(
 ) -> None:
     monkeypatch.setenv("WS_ALLOWED_ORIGINS", PLAY)
     assert Settings.from_env().allowed_origins == PLAY
-    create_app(settings(redis_url))
+    create_app(make_settings(redis_url))
     assert "setting renamed" in (told := capsys.readouterr().err)
     assert "use=ALLOWED_ORIGINS" in told
     monkeypatch.setenv("ALLOWED_ORIGINS", ADMIN)
     assert Settings.from_env().allowed_origins == ADMIN
-    create_app(settings(redis_url))
+    create_app(make_settings(redis_url))
     assert "setting renamed" not in capsys.readouterr().err

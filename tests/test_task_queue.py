@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 
 from syncapp import task_queue
 from syncapp.dev.processes import free_port
-from tests.support.captured_logs import logged
-from tests.support.web_clients import eventually
+from tests.support.captured_logs import capture_own_logs
+from tests.support.web_clients import wait_until
 
 # The queue
 
@@ -80,13 +80,13 @@ def test_importing_the_tasks_connects_to_nothing_and_nudges_do_not_wait_for_a_re
     assert set(threading.enumerate()) <= before
     with pytest.raises(RedisError):
         module.enqueue_drain(1)
-    with logged() as logs:
+    with capture_own_logs() as logs:
         began = time.monotonic()
         nudges = module.DrainRequests(module.enqueue_drain)
         for _ in range(1000):
             nudges.nudge(1)
         assert time.monotonic() - began < 5
-        eventually(lambda: logs)
+        wait_until(lambda: logs)
         time.sleep(0.1)
         nudges._act = lambda bucket: None  # it would try again each second, and tell the next tests so
     assert {(line["log_level"], line["event"]) for line in logs} == {("debug", "nudge_failed")}

@@ -21,11 +21,12 @@ from syncapp.audit.log import Stored
 from syncapp.audit.outbox import Outbox
 from syncapp.dev.processes import free_port
 from syncapp.store.client import connect
-from tests.support.captured_logs import logged
-from tests.support.outboxes import KEYS, count, play
-from tests.support.store import settings
+from tests.support.audit_log import event_partitions
+from tests.support.captured_logs import capture_own_logs
+from tests.support.outboxes import KEYS, commit_events, count_rows
+from tests.support.store import make_settings
 from tests.support.types import Db
-from tests.support.web_clients import eventually
+from tests.support.web_clients import wait_until
 
 # Tasks, run here
 
@@ -39,15 +40,15 @@ def run_next(tasks: ModuleType) -> Any:
 def test_a_drain_task_moves_its_bucket_and_asks_for_one_more_shortly_after(
     tasks: ModuleType, db: Db, redis: redis_py.Redis, redis_url: str
 ) -> None:
-    commits = play(redis_url, 1, 10)
+    commits = commit_events(redis_url, 1, 10)
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     tasks.worker.sweep()
     assert tasks.huey.pending_count() == 1
     began = time.monotonic()
     run_next(tasks)
-    assert count(db) == commits
+    assert count_rows(db) == commits
     assert tasks.huey.pending_count() == 0 or time.monotonic() - began > 0.4
-    eventually(lambda: tasks.huey.pending_count() == 1)
+    wait_until(lambda: tasks.huey.pending_count() == 1)
     assert tasks.huey.pending()[0].args == (bucket,)
     run_next(tasks)  # moves nothing
     time.sleep(1.2)
@@ -57,10 +58,10 @@ def test_a_drain_task_moves_its_bucket_and_asks_for_one_more_shortly_after(
 def test_while_a_retry_waits_nudges_leave_its_bucket_alone(
     tasks: ModuleType, db: Db, redis: redis_py.Redis, redis_url: str
 ) -> None:
-    commits = play(redis_url, 1, 10)
+    commits = commit_events(redis_url, 1, 10)
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     good, tasks.worker.database._url = tasks.worker.database._url, f"postgresql://127.0.0.1:{free_port()}/none"
-    with logged() as logs:
+    with capture_own_logs() as logs:
         tasks.enqueue_drain(bucket)
         run_next(tasks)
         for _ in range(5):
@@ -81,8 +82,8 @@ def test_while_a_retry_waits_nudges_leave_its_bucket_alone(
 
     tasks.worker.database._url = good
     tasks.huey.execute(retry, retry.eta)
-    assert count(db) == commits
-    commits += play(redis_url, 40, 0)
+    assert count_rows(db) == commits
+    commits += commit_events(redis_url, 40, 0)
     tasks.enqueue_drain(bucket)
     run_next(tasks)
     assert redis.xlen(KEYS.outbox(bucket)) == 0
@@ -95,7 +96,7 @@ class Batch(list[OutboxEntry]):
 def test_a_drain_that_failed_keeps_nothing_of_its_batch(
     tasks: ModuleType, redis: redis_py.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    play(redis_url, 1, 3)
+    commit_events(redis_url, 1, 3)
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     watched: list[weakref.ref[Batch]] = []
 
@@ -118,11 +119,11 @@ def test_a_drain_that_failed_keeps_nothing_of_its_batch(
 def test_the_last_retry_is_told_at_critical_and_the_sweep_begins_anew(
     tasks: ModuleType, redis: redis_py.Redis, redis_url: str
 ) -> None:
-    play(redis_url, 1, 3)
+    commit_events(redis_url, 1, 3)
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     tasks.worker.database._url = f"postgresql://127.0.0.1:{free_port()}/none"
     delays = []
-    with logged() as logs:
+    with capture_own_logs() as logs:
         tasks.enqueue_drain(bucket)
         task = tasks.huey.dequeue()
         for _ in range(6):
@@ -143,7 +144,7 @@ def test_the_last_retry_is_told_at_critical_and_the_sweep_begins_anew(
 def test_what_is_no_outage_is_told_with_its_traceback(tasks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks.worker, "_drain", None)
     tasks.enqueue_drain(1)
-    with logged() as logs:
+    with capture_own_logs() as logs:
         run_next(tasks)
     assert [(line["event"], line["exc_info"]) for line in logs] == [("drain_failed", True)]
     assert tasks.huey.scheduled_count() == 1
@@ -163,12 +164,12 @@ def test_a_sweep_asks_for_the_buckets_that_hold_anything(
 ) -> None:
     redis.xadd(KEYS.outbox(3), {"message": "1"})
     redis.xadd(KEYS.outbox(9), {"message": "1"})
-    Outbox(connect(settings(os.environ["REDIS_URL"])), KEYS, reader="dead").read_new(9, 1)
+    Outbox(connect(make_settings(os.environ["REDIS_URL"])), KEYS, reader="dead").read_new(9, 1)
     tasks.worker.sweep()
     assert sorted(task.args for task in tasks.huey.pending()) == [(3,), (9,)]
-    away = connect(settings(f"redis://127.0.0.1:{free_port()}/0"))
+    away = connect(make_settings(f"redis://127.0.0.1:{free_port()}/0"))
     monkeypatch.setattr(tasks.worker._watch, "_outbox", Outbox(away, KEYS))
-    with logged() as logs:
+    with capture_own_logs() as logs:
         tasks.worker.sweep()
     assert [line["event"] for line in logs] == ["sweep_failed"]
 
@@ -178,24 +179,18 @@ def test_a_worker_starts_once_with_every_bucket_and_the_months_to_come(
 ) -> None:
     monkeypatch.setattr(tasks.logs, "configure", lambda settings: None)
     monkeypatch.setattr(tasks, "collect_rarely", lambda: None)
-    (last,) = names = sorted(partitions(db))[-1:]
+    (last,) = names = sorted(event_partitions(db))[-1:]
     with db.cursor() as cursor:
         cursor.execute(f"DROP TABLE {names[0]}")
     for _ in range(4):
         tasks.worker.start()
-    eventually(lambda: tasks.huey.pending_count() == 16)
-    assert last in partitions(db)
+    wait_until(lambda: tasks.huey.pending_count() == 16)
+    assert last in event_partitions(db)
     tasks.worker.database._url = f"postgresql://127.0.0.1:{free_port()}/none"
     tasks.worker.database.close()
-    with logged() as logs:
+    with capture_own_logs() as logs:
         tasks.worker.make_partitions()
     assert [line["event"] for line in logs] == ["make_partitions_failed"]
-
-
-def partitions(db: Db) -> list[str]:
-    with db.cursor() as cursor:
-        cursor.execute(r"SELECT tablename FROM pg_tables WHERE tablename LIKE 'sync\_events\_2%'")
-        return [name for (name,) in cursor.fetchall()]
 
 
 def test_the_periodic_tasks_come_each_minute_and_each_night(tasks: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""`POST /v1/sessions/batch`: one command on many sessions, each atomic, an answer each."""
+"""`POST /v1/sessions/batch`: one command on many sessions, each atomic, with one answer per session."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from syncapp.domain.results import Result
 from syncapp.errors import StoreUnavailable, SyncError
 from syncapp.store.keys import Keyspace
 from tests.support.cluster import MakeCluster
-from tests.support.rest import CHESS, UNKNOWN, error, faults
-from tests.support.store import dump, make_store, settings
+from tests.support.rest import CHESS, UNKNOWN, expect_error, expect_faults
+from tests.support.store import dump_session, make_settings, make_store
 from tests.support.types import Redis
 
 
 @pytest.fixture
 def client(redis_url: str, database_url: str, redis: Redis) -> FlaskClient:
-    return create_app(settings(redis_url, database_url=database_url)).test_client()
+    return create_app(make_settings(redis_url, database_url=database_url)).test_client()
 
 
 def made(client: FlaskClient, count: int = 3, *commands: str, **more: Any) -> list[str]:
@@ -86,7 +86,7 @@ def test_every_command_does_what_it_does_alone(
 def test_a_delete_answers_204_for_each_also_for_those_that_are_not_there(client: FlaskClient) -> None:
     ids = [*made(client, 2), UNKNOWN]
     assert send(client, "delete", ids)["results"] == [{"session_id": each, "status": 204} for each in ids]
-    error(client.get(f"/v1/sessions/{ids[0]}"), 404, "SESSION_NOT_FOUND")
+    expect_error(client.get(f"/v1/sessions/{ids[0]}"), 404, "SESSION_NOT_FOUND")
 
 
 def test_what_fails_has_its_own_error_and_changes_nothing_and_the_others_go_on(
@@ -94,7 +94,7 @@ def test_what_fails_has_its_own_error_and_changes_nothing_and_the_others_go_on(
 ) -> None:
     running, pending = made(client, 1, "start") + made(client, 1)
     paused = made(client, 1, "start", "pause")[0]
-    before = {each: dump(redis, each) for each in (pending, paused)}
+    before = {each: dump_session(redis, each) for each in (pending, paused)}
     results = send(client, "pause", [pending, UNKNOWN, running, paused])["results"]
     assert [each["status"] for each in results] == [400, 404, 200, 400]
     assert [each.get("error", {}).get("code") for each in results] == [
@@ -135,13 +135,15 @@ def test_what_fails_has_its_own_error_and_changes_nothing_and_the_others_go_on(
 def test_a_batch_that_makes_no_sense_is_refused_whole_naming_every_fault(
     client: FlaskClient, body: dict[str, Any], expected: dict[str, str]
 ) -> None:
-    assert faults(client.post("/v1/sessions/batch", json=body)) == expected
+    assert expect_faults(client.post("/v1/sessions/batch", json=body)) == expected
 
 
 def test_if_match_is_refused_before_anything_is_done(client: FlaskClient) -> None:
     (session_id,) = made(client, 1, "start")
     body = {"command": "pause", "session_ids": [session_id]}
-    assert faults(client.post("/v1/sessions/batch", json=body, headers={"If-Match": "*"})) == {"If-Match": "misplaced"}
+    assert expect_faults(client.post("/v1/sessions/batch", json=body, headers={"If-Match": "*"})) == {
+        "If-Match": "misplaced"
+    }
     assert client.get(f"/v1/sessions/{session_id}").get_json()["data"]["status"] == "running"
 
 
@@ -165,28 +167,28 @@ def test_a_minimal_answer_has_event_and_patch_of_each(client: FlaskClient) -> No
 
 
 def test_the_limits_of_an_address_count_every_command(redis_url: str, database_url: str, redis: Redis) -> None:
-    chosen = settings(redis_url, database_url=database_url, rate_limit_per_s=0.001, rate_limit_burst=10)
+    chosen = make_settings(redis_url, database_url=database_url, rate_limit_per_s=0.001, rate_limit_burst=10)
     client = create_app(chosen).test_client()
     ids = made(client, 2)
     assert send(client, "start", ids)["succeeded"] == 2
     assert send(client, "delete", [*ids, UNKNOWN])["succeeded"] == 3
     body = {"command": "delete", "session_ids": [str(uuid.UUID(int=n)) for n in range(4)]}
-    refused = error(client.post("/v1/sessions/batch", json=body), 429, "RATE_LIMIT_EXCEEDED")
+    refused = expect_error(client.post("/v1/sessions/batch", json=body), 429, "RATE_LIMIT_EXCEEDED")
     assert refused["details"]["reason"] == "rate_limit_per_s"
 
 
 def test_a_batch_of_more_than_the_limit_at_once_is_taken_by_whoever_has_asked_for_nothing(
     redis_url: str, database_url: str, redis: Redis
 ) -> None:
-    chosen = settings(redis_url, database_url=database_url, rate_limit_per_s=0.001, rate_limit_burst=10)
+    chosen = make_settings(redis_url, database_url=database_url, rate_limit_per_s=0.001, rate_limit_burst=10)
     client = create_app(chosen).test_client()
     ids = [str(uuid.UUID(int=n)) for n in range(30)]
     assert send(client, "delete", ids)["succeeded"] == 30
-    error(client.get("/v1/time"), 429, "RATE_LIMIT_EXCEEDED")
+    expect_error(client.get("/v1/time"), 429, "RATE_LIMIT_EXCEEDED")
 
 
 def test_bytes_that_each_command_adds_are_counted(redis_url: str, database_url: str, redis: Redis) -> None:
-    chosen = settings(redis_url, database_url=database_url, address_store_bytes_per_hour=4 * 20_000)
+    chosen = make_settings(redis_url, database_url=database_url, address_store_bytes_per_hour=4 * 20_000)
     client = create_app(chosen).test_client()
     ids = made(client, 3)
     results = send(client, "update", ids, metadata={"a": "x" * 5000})["results"]
@@ -214,7 +216,7 @@ def test_a_fault_of_ours_with_one_session_is_its_500_and_no_other_ones(
 
 
 def test_a_store_that_is_away_is_a_503_for_each(database_url: str) -> None:
-    client = create_app(settings("redis://127.0.0.1:1/0", database_url=database_url)).test_client()
+    client = create_app(make_settings("redis://127.0.0.1:1/0", database_url=database_url)).test_client()
     ids = [str(uuid.uuid4()) for _ in range(30)]
     data = send(client, "pause", ids)
     assert {(each["status"], each["error"]["code"]) for each in data["results"]} == {(503, "STORE_UNAVAILABLE")}

@@ -1,4 +1,4 @@
-"""What clients are promised of input and of the form of answers, over real HTTP."""
+"""What the API promises about input and the form of answers, over real HTTP."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import requests
 
 from syncapp.dev.servers import Valkey
 from tests.support.cluster import Cluster, MakeCluster
-from tests.support.raw_websocket import Raw
-from tests.support.web_clients import eventually
+from tests.support.raw_websocket import RawWebSocket
+from tests.support.web_clients import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_a_process_that_is_not_ready_says_so_as_a_bare_object(make_cluster: Make
     told = answer.json()
     assert (told["status"], told["postgresql"]) == ("unavailable", "ok")
     assert told["problems"] == [f"redis {told['redis']}"]
-    eventually(lambda: requests.get(f"{base}/ready", timeout=60).status_code == 200)
+    wait_until(lambda: requests.get(f"{base}/ready", timeout=60).status_code == 200)
 
 
 def test_an_error_without_details_has_none(base: str) -> None:
@@ -185,7 +185,7 @@ def test_an_error_without_details_has_none(base: str) -> None:
 
 def test_a_socket_is_told_an_error_without_details_the_same_way(base: str) -> None:
     state = created(base, {"sync_mode": "global", "total_time_ms": 60_000})
-    with Raw(base, state["session_id"]) as raw:
+    with RawWebSocket(base, state["session_id"]) as raw:
         raw.send('{"type": "PING", "t0": 1')
         told = raw.message("ERROR")
     assert told["code"] == "INVALID_JSON"

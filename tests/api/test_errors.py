@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from syncapp import create_app
 from syncapp.api.reference.schemas import ErrorAnswer
-from tests.support.rest import CHESS, UNKNOWN, error
-from tests.support.store import settings
+from tests.support.rest import CHESS, UNKNOWN, expect_error
+from tests.support.store import make_settings
 
 
 @pytest.mark.parametrize("path", ["/v1//sessions", "//v1/sessions", "/api-docs//x", "/v1/sessions//"])
@@ -44,13 +44,15 @@ def test_nothing_is_redirected(client: FlaskClient, method: str, path: str) -> N
     ],
 )
 def test_paths_that_lead_nowhere_say_so(client: FlaskClient, method: str, path: str, status: int, code: str) -> None:
-    error(client.open(path, method=method), status, code)
+    expect_error(client.open(path, method=method), status, code)
 
 
 def test_a_store_that_is_away_is_a_503_that_says_when_to_come_back(redis_url: str, database_url: str) -> None:
-    away = create_app(settings("redis://127.0.0.1:1/0", redis_timeout_s=0.2, database_url=database_url)).test_client()
+    away = create_app(
+        make_settings("redis://127.0.0.1:1/0", redis_timeout_s=0.2, database_url=database_url)
+    ).test_client()
     for answer in (away.post("/v1/sessions", json=CHESS), away.get(f"/v1/sessions/{UNKNOWN}"), away.get("/v1/time")):
-        error(answer, 503, "STORE_UNAVAILABLE")
+        expect_error(answer, 503, "STORE_UNAVAILABLE")
         assert answer.headers["Retry-After"] == "1"
 
 
@@ -59,7 +61,7 @@ def test_a_fault_of_ours_shows_no_traceback_and_an_id_to_ask_about(
 ) -> None:
     redis.hset(redis.keys("*session:*")[0], "scalars", "no numbers")
     answer = client.get(url, headers={"X-Request-Id": "abc-1"})
-    assert error(answer, 500, "INTERNAL_ERROR")["details"] == {"request_id": "abc-1"}
+    assert expect_error(answer, 500, "INTERNAL_ERROR")["details"] == {"request_id": "abc-1"}
     assert answer.headers["X-Request-Id"] == "abc-1"
     assert b"lua" not in answer.data.lower()
 

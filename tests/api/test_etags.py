@@ -6,34 +6,34 @@ import pytest
 import redis as redis_py
 from flask.testing import FlaskClient
 
-from tests.support.rest import error, faults
-from tests.support.store import NOON_MS, dump
+from tests.support.rest import expect_error, expect_faults
+from tests.support.store import NOON_MS, dump_session
 
 
 def test_an_expected_version_is_compared_in_the_body_and_in_if_match(client: FlaskClient, url: str) -> None:
-    conflict = error(client.post(f"{url}/switch", json={"expected_version": 1}), 409, "CONFLICT")
+    conflict = expect_error(client.post(f"{url}/switch", json={"expected_version": 1}), 409, "CONFLICT")
     assert (conflict["details"]["expected_version"], conflict["details"]["actual_version"]) == (1, 2)
     assert conflict["details"]["current"]["version"] == 2
     stale = client.post(f"{url}/switch", headers={"If-Match": f'"{NOON_MS}-1"'})
-    assert error(stale, 412, "PRECONDITION_FAILED")["details"]["current"]["version"] == 2
+    assert expect_error(stale, 412, "PRECONDITION_FAILED")["details"]["current"]["version"] == 2
     other_epoch = client.post(f"{url}/switch", headers={"If-Match": f'"{NOON_MS - 1}-2"'})
-    assert error(other_epoch, 412, "PRECONDITION_FAILED")["details"]["actual_epoch"] == NOON_MS
+    assert expect_error(other_epoch, 412, "PRECONDITION_FAILED")["details"]["actual_epoch"] == NOON_MS
     assert client.post(f"{url}/switch", headers={"If-Match": f'"{NOON_MS}-2"'}).status_code == 200
     assert client.post(f"{url}/switch", headers={"If-Match": "*"}).status_code == 200
     assert client.post(f"{url}/switch", json={"expected_version": 4, "expected_epoch": NOON_MS}).status_code == 200
-    error(client.delete(url, headers={"If-Match": f'"{NOON_MS}-1"'}), 412, "PRECONDITION_FAILED")
+    expect_error(client.delete(url, headers={"If-Match": f'"{NOON_MS}-1"'}), 412, "PRECONDITION_FAILED")
 
 
 @pytest.mark.parametrize("tag", ["x-y", 'W/"1-2"', '"2"', '"x", W/"y"'])
 def test_an_entity_tag_of_somebody_else_matches_nothing(client: FlaskClient, url: str, tag: str) -> None:
     sent = tag if '"' in tag else f'"{tag}"'
-    refused = error(client.post(f"{url}/switch", headers={"If-Match": sent}), 412, "PRECONDITION_FAILED")
+    refused = expect_error(client.post(f"{url}/switch", headers={"If-Match": sent}), 412, "PRECONDITION_FAILED")
     assert refused["details"]["current"]["version"] == 2
 
 
 def test_any_version_in_if_match_leaves_the_body_to_claim_one(client: FlaskClient, url: str) -> None:
     stale = client.post(f"{url}/switch", json={"expected_version": 1}, headers={"If-Match": "*"})
-    error(stale, 409, "CONFLICT")
+    expect_error(stale, 409, "CONFLICT")
     of_two = client.post(f"{url}/switch", headers={"If-Match": f'"{NOON_MS}-2", W/"x"'})
     assert of_two.status_code == 200
 
@@ -42,9 +42,9 @@ def test_any_version_in_if_match_leaves_the_body_to_claim_one(client: FlaskClien
 def test_an_entity_tag_that_is_none_is_refused_and_changes_nothing(
     client: FlaskClient, redis: redis_py.Redis, url: str, tag: str
 ) -> None:
-    before = dump(redis, url.rsplit("/", 1)[1])
-    assert faults(client.post(f"{url}/switch", headers={"If-Match": tag})) == {"If-Match": "etag"}
-    assert dump(redis, url.rsplit("/", 1)[1]) == before
+    before = dump_session(redis, url.rsplit("/", 1)[1])
+    assert expect_faults(client.post(f"{url}/switch", headers={"If-Match": tag})) == {"If-Match": "etag"}
+    assert dump_session(redis, url.rsplit("/", 1)[1]) == before
 
 
 @pytest.mark.parametrize("tag", ['W/"{}"', '"{}-gzip"', '"{}--gzip"', 'W/"{}-br"', '"{};gzip"', '"{}:zstd", "{}-df"'])
@@ -52,7 +52,7 @@ def test_a_tag_that_a_proxy_has_rewritten_still_names_its_version(client: FlaskC
     def sent(version: int) -> str:
         return tag.replace("{}", f"{NOON_MS}-{version}")
 
-    error(client.post(f"{url}/switch", headers={"If-Match": sent(1)}), 412, "PRECONDITION_FAILED")
+    expect_error(client.post(f"{url}/switch", headers={"If-Match": sent(1)}), 412, "PRECONDITION_FAILED")
     assert client.post(f"{url}/switch", headers={"If-Match": sent(2)}).get_json()["data"]["version"] == 3
     assert client.get(f"{url}?wait_ms=0", headers={"If-None-Match": sent(2)}).status_code == 200
     assert client.get(f"{url}?wait_ms=0", headers={"If-None-Match": sent(3)}).status_code == 304
@@ -92,4 +92,4 @@ def test_what_is_current_is_not_sent_again_to_who_may_wait(client: FlaskClient, 
 def test_nobody_waits_for_another_version_than_one_that_is_none(client: FlaskClient, url: str, tag: str) -> None:
     for wait_ms in (0, 20_000):
         refused = client.get(f"{url}?wait_ms={wait_ms}", headers={"If-None-Match": tag})
-        assert faults(refused) == {"If-None-Match": "etag"}
+        assert expect_faults(refused) == {"If-None-Match": "etag"}

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from syncapp import create_app
 from syncapp.api.reference.system_schemas import HealthAnswer
-from tests.support.store import settings
+from tests.support.store import make_settings
 
 
 def test_health_needs_nobody_and_readiness_names_who_is_missing(
@@ -18,7 +18,9 @@ def test_health_needs_nobody_and_readiness_names_who_is_missing(
 ) -> None:
     HealthAnswer.model_validate_json(client.get("/health").data)
     assert client.get("/ready").get_json() == {"status": "ready", "redis": "ok", "postgresql": "ok"}
-    away = create_app(settings("redis://127.0.0.1:1/0", redis_timeout_s=0.2, database_url=database_url)).test_client()
+    away = create_app(
+        make_settings("redis://127.0.0.1:1/0", redis_timeout_s=0.2, database_url=database_url)
+    ).test_client()
     assert away.get("/health").status_code == 200
     refused = away.get("/ready")
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
@@ -29,7 +31,7 @@ def test_health_needs_nobody_and_readiness_names_who_is_missing(
         "postgresql": "ok",
     }
     assert "127.0.0.1" not in away.get("/ready").text
-    away = create_app(settings(redis_url, database_url="postgresql://127.0.0.1:1/nothing")).test_client()
+    away = create_app(make_settings(redis_url, database_url="postgresql://127.0.0.1:1/nothing")).test_client()
     data = away.get("/ready").get_json()
     assert data["redis"] == "ok"
     assert data["postgresql"] != "ok"

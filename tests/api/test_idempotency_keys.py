@@ -10,23 +10,23 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from syncapp.api.reference.schemas import StateAnswer
-from tests.support.rest import CHESS, UNKNOWN, error, faults
-from tests.support.store import NOON_MS, SetClock
+from tests.support.rest import CHESS, UNKNOWN, expect_error, expect_faults
+from tests.support.store import NOON_MS, ManualClock
 
 
 def test_a_retry_with_its_key_is_a_replay_and_another_command_a_mismatch(
-    client: FlaskClient, clock: SetClock, url: str
+    client: FlaskClient, clock: ManualClock, url: str
 ) -> None:
     headers = {"Idempotency-Key": "move-17"}
     first = client.post(f"{url}/switch", headers=headers)
-    clock.pass_ms(100)
+    clock.advance_ms(100)
     again = client.post(f"{url}/switch", headers=headers)
     assert "Idempotency-Replayed" not in first.headers
     assert again.headers["Idempotency-Replayed"] == "true"
     assert again.get_json()["data"]["server_time_ms"] == clock.now_ms
     assert again.headers["ETag"] == first.headers["ETag"]
     assert client.get(url).get_json() == again.get_json()
-    error(client.post(f"{url}/pause", headers=headers), 422, "IDEMPOTENCY_MISMATCH")
+    expect_error(client.post(f"{url}/pause", headers=headers), 422, "IDEMPOTENCY_MISMATCH")
 
 
 def test_a_replay_for_a_session_that_is_gone_is_a_404_that_says_so(client: FlaskClient, url: str) -> None:
@@ -35,7 +35,7 @@ def test_a_replay_for_a_session_that_is_gone_is_a_404_that_says_so(client: Flask
     deleted = [client.delete(url, headers={"Idempotency-Key": "over"}) for _ in range(2)]
     assert [answer.status_code for answer in deleted] == [204, 204]
     assert ["Idempotency-Replayed" in answer.headers for answer in deleted] == [False, True]
-    gone = error(client.post(f"{url}/switch", headers=headers), 404, "SESSION_NOT_FOUND")
+    gone = expect_error(client.post(f"{url}/switch", headers=headers), 404, "SESSION_NOT_FOUND")
     assert "took effect" in gone["message"]
     assert gone["details"] == {"replayed": True}
 
@@ -62,7 +62,7 @@ def test_a_replay_has_the_first_event_and_patch_if_they_were_kept_and_else_the_s
 
 @pytest.mark.parametrize("key", ["", "with space", "x" * 129, "é"])
 def test_an_idempotency_key_that_is_none_is_refused(client: FlaskClient, url: str, key: str) -> None:
-    assert faults(client.post(f"{url}/switch", headers={"Idempotency-Key": key})) == {
+    assert expect_faults(client.post(f"{url}/switch", headers={"Idempotency-Key": key})) == {
         "Idempotency-Key": "idempotency_key"
     }
 
@@ -77,5 +77,5 @@ def test_a_create_with_a_key_is_made_once(client: FlaskClient) -> None:
 def test_a_create_with_a_key_that_others_may_use_too_needs_an_id(client: FlaskClient) -> None:
     headers = {"Idempotency-Key": "1"}
     refused = client.post("/v1/sessions", json=CHESS, headers=headers)
-    assert faults(refused) == {"Idempotency-Key": "random_uuid"}
+    assert expect_faults(refused) == {"Idempotency-Key": "random_uuid"}
     assert client.post("/v1/sessions", json=CHESS | {"session_id": UNKNOWN}, headers=headers).status_code == 201

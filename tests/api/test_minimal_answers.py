@@ -5,11 +5,11 @@ from __future__ import annotations
 from flask.testing import FlaskClient
 
 from syncapp.api.reference.schemas import CommandAnswer, StateAnswer
-from tests.support.store import SetClock
+from tests.support.store import ManualClock
 
 
-def test_who_prefers_it_gets_the_event_and_the_patch_only(client: FlaskClient, clock: SetClock, url: str) -> None:
-    clock.pass_ms(1500)
+def test_who_prefers_it_gets_the_event_and_the_patch_only(client: FlaskClient, clock: ManualClock, url: str) -> None:
+    clock.advance_ms(1500)
     answer = client.post(f"{url}/switch", headers={"Prefer": "respond-async, return=minimal"})
     CommandAnswer.model_validate_json(answer.data)
     assert answer.headers["Preference-Applied"] == "return=minimal"
@@ -32,7 +32,7 @@ def test_an_answer_without_a_body_has_no_content_type(client: FlaskClient, url: 
 
 
 def test_a_minimal_answer_has_the_version_of_its_patch_though_the_command_made_more_due(
-    client: FlaskClient, clock: SetClock, url: str
+    client: FlaskClient, clock: ManualClock, url: str
 ) -> None:
     client.post(f"{url}/adjust", json={"op": "set", "ms": 0, "participant_id": "black"})
     answer = client.post(f"{url}/switch", headers={"Prefer": "return=minimal"})
@@ -44,10 +44,10 @@ def test_a_minimal_answer_has_the_version_of_its_patch_though_the_command_made_m
     assert (after["status"], after["version"]) == ("expired", data["version"] + 1)
 
 
-def test_the_patch_of_a_minimal_answer_folds_to_the_state(client: FlaskClient, clock: SetClock, url: str) -> None:
+def test_the_patch_of_a_minimal_answer_folds_to_the_state(client: FlaskClient, clock: ManualClock, url: str) -> None:
     state = client.get(url).get_json()["data"]
     for path in ("switch", "pause", "resume", "switch", "complete"):
-        clock.pass_ms(70)
+        clock.advance_ms(70)
         patch = client.post(f"{url}/{path}", headers={"Prefer": "return=minimal"}).get_json()["data"]["patch"]
         people = patch.pop("participants", {})
         state |= patch

@@ -6,21 +6,21 @@ import pytest
 
 from syncapp import create_app
 from syncapp.token_bucket import TokenBuckets
-from tests.support.rest import UNKNOWN, error
-from tests.support.store import PARTIALS, SetClock, settings
+from tests.support.rest import UNKNOWN, expect_error
+from tests.support.store import PARTIALS, ManualClock, make_settings
 
 
 def test_a_rate_limit_is_per_address_and_spares_health_checks(
-    redis_url: str, database_url: str, clock: SetClock
+    redis_url: str, database_url: str, clock: ManualClock
 ) -> None:
     app = create_app(
-        settings(redis_url, database_url=database_url, rate_limit_per_s=0.5, rate_limit_burst=3), partials=PARTIALS
+        make_settings(redis_url, database_url=database_url, rate_limit_per_s=0.5, rate_limit_burst=3), partials=PARTIALS
     )
     client = app.test_client()
     statuses = [client.get(f"/v1/sessions/{UNKNOWN}").status_code for _ in range(5)]
     assert statuses == [404, 404, 404, 429, 429]
     refused = client.get(f"/v1/sessions/{UNKNOWN}")
-    error(refused, 429, "RATE_LIMIT_EXCEEDED")
+    expect_error(refused, 429, "RATE_LIMIT_EXCEEDED")
     assert 1 <= int(refused.headers["Retry-After"]) <= 3
     assert client.get("/health").status_code == 200
     other = client.get(f"/v1/sessions/{UNKNOWN}", environ_base={"REMOTE_ADDR": "192.0.2.1"})
@@ -37,9 +37,9 @@ def test_a_bucket_of_tokens_fills_with_time_and_forgets_old_addresses() -> None:
     assert len(limit._buckets) == 10_000
 
 
-def test_the_trusted_proxys_word_is_the_address(redis_url: str, database_url: str, clock: SetClock) -> None:
+def test_the_trusted_proxys_word_is_the_address(redis_url: str, database_url: str, clock: ManualClock) -> None:
     app = create_app(
-        settings(redis_url, database_url=database_url, rate_limit_per_s=0.001, rate_limit_burst=1, proxy_hops=1),
+        make_settings(redis_url, database_url=database_url, rate_limit_per_s=0.001, rate_limit_burst=1, proxy_hops=1),
         partials=PARTIALS,
     )
     client = app.test_client()

@@ -21,7 +21,7 @@ from syncapp.api.reference.schemas import DOCUMENTED, ERROR_CODES, ErrorAnswer
 from syncapp.errors import SyncError
 from syncapp.realtime.protocol import Incoming, Outgoing
 from tests.support.cluster import Cluster, MakeCluster
-from tests.support.store import settings
+from tests.support.store import make_settings
 
 USUAL = {
     *("content-type", "content-length", "content-encoding", "transfer-encoding", "cache-control", "vary"),
@@ -29,7 +29,7 @@ USUAL = {
 }
 """Headers that HTTP itself describes, or that are for proxies."""
 
-APP = create_app(settings("redis://127.0.0.1:1/0"))  # makes documents, and connects to nothing
+APP = create_app(make_settings("redis://127.0.0.1:1/0"))  # makes documents, and connects to nothing
 DOCUMENT: dict[str, Any] = APP.test_client().get("/api-docs.json").get_json()
 ASYNC: dict[str, Any] = APP.test_client().get("/asyncapi.json").get_json()
 OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from flask.testing import FlaskClient
 
-from tests.support.rest import CHESS, MODES, error, faults
+from tests.support.rest import CHESS, MODES, expect_error, expect_faults
 
 FLOODS: dict[str, dict[str, Any]] = {
     "participants": CHESS | {"participants": [{}] * 300_000},
@@ -36,25 +36,25 @@ def test_a_body_of_countless_faults_gets_a_short_answer_soon(
     began_s = time.thread_time()  # this thread's own work: others may keep it waiting
     answer = client.open(target, method=method, data=body, content_type="application/json")
     assert time.thread_time() - began_s < 2
-    found = error(answer, 400, "VALIDATION_ERROR")
+    found = expect_error(answer, 400, "VALIDATION_ERROR")
     assert 1 <= len(found["details"]) <= 50
     assert len(answer.data) < 20_000
 
 
 def test_more_than_50_faults_are_not_all_named(client: FlaskClient) -> None:
     body = CHESS | {"participants": [{"participant_id": f"p{i}"} for i in range(60)]}
-    found = error(client.post("/v1/sessions", json=body), 400, "VALIDATION_ERROR")
+    found = expect_error(client.post("/v1/sessions", json=body), 400, "VALIDATION_ERROR")
     assert len(found["details"]) == 50
     assert found["message"].startswith("more than 50 faults in the request: participants.0.total_time_ms, ")
     body = CHESS | {"participants": [{"participant_id": f"p{i}"} for i in range(50)]}
-    found = error(client.post("/v1/sessions", json=body), 400, "VALIDATION_ERROR")
+    found = expect_error(client.post("/v1/sessions", json=body), 400, "VALIDATION_ERROR")
     assert len(found["details"]) == 50
     assert found["message"].startswith("50 faults in the request: participants.0.total_time_ms, ")
 
 
 def test_an_unknown_mode_is_not_told_what_belongs_to_another(client: FlaskClient) -> None:
     body = CHESS | {"sync_mode": "blitz", "groups": [], "time_per_cycle_ms": 1000, "max_time_ms": 1000}
-    assert faults(client.post("/v1/sessions", json=body)) == {"sync_mode": "literal_error"}
+    assert expect_faults(client.post("/v1/sessions", json=body)) == {"sync_mode": "literal_error"}
 
 
 def test_every_fault_is_named_at_once(client: FlaskClient) -> None:
@@ -73,7 +73,7 @@ def test_every_fault_is_named_at_once(client: FlaskClient) -> None:
             "d",
         ],
     }
-    assert faults(client.post("/v1/sessions", json=body)) == {
+    assert expect_faults(client.post("/v1/sessions", json=body)) == {
         "surprise": "extra_forbidden",
         "total_time_ms": "greater_than_equal",
         "increment_ms": "less_than_equal",
@@ -119,7 +119,7 @@ def test_every_fault_is_named_at_once(client: FlaskClient) -> None:
 def test_input_that_does_not_fit_is_refused_by_field(
     client: FlaskClient, change: dict[str, Any], field: str, code: str
 ) -> None:
-    assert faults(client.post("/v1/sessions", json=CHESS | change)) == {field: code}
+    assert expect_faults(client.post("/v1/sessions", json=CHESS | change)) == {field: code}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_input_that_does_not_fit_is_refused_by_field(
 def test_a_mode_names_what_it_lacks_and_what_is_not_its_own(
     client: FlaskClient, mode: str, change: dict[str, Any], field: str, code: str
 ) -> None:
-    assert faults(client.post("/v1/sessions", json=MODES[mode] | change)).get(field) == code
+    assert expect_faults(client.post("/v1/sessions", json=MODES[mode] | change)).get(field) == code
 
 
 def test_an_adjustment_names_its_faults(client: FlaskClient, url: str) -> None:
@@ -163,7 +163,7 @@ def test_an_adjustment_names_its_faults(client: FlaskClient, url: str) -> None:
         ({"op": "add", "ms": 1, "participant_id": "x"}, {"participant_id": "unknown_participant"}),
         ({"op": "add", "ms": 1, "group_id": "x"}, {"group_id": "no_budget"}),
     ):
-        assert faults(client.post(f"{url}/adjust", json=body)) == found
+        assert expect_faults(client.post(f"{url}/adjust", json=body)) == found
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,12 @@ def test_an_adjustment_names_its_faults(client: FlaskClient, url: str) -> None:
     ],
 )
 def test_bodies_that_are_no_session_are_refused(client: FlaskClient, body: bytes, status: int, code: str) -> None:
-    error(client.post("/v1/sessions", data=body, content_type="application/json"), status, code)
+    expect_error(client.post("/v1/sessions", data=body, content_type="application/json"), status, code)
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", ""])
 def test_a_body_must_be_json_by_its_type(client: FlaskClient, content_type: str) -> None:
-    error(
+    expect_error(
         client.post("/v1/sessions", data=orjson.dumps(CHESS), content_type=content_type), 415, "UNSUPPORTED_MEDIA_TYPE"
     )
 
@@ -196,7 +196,7 @@ def test_a_body_must_be_json_by_its_type(client: FlaskClient, content_type: str)
 def test_a_body_must_not_be_encoded(client: FlaskClient) -> None:
     for coding in ("gzip", "gzip, identity"):
         refused = client.post("/v1/sessions", json=CHESS, headers={"Content-Encoding": coding})
-        error(refused, 415, "UNSUPPORTED_MEDIA_TYPE")
+        expect_error(refused, 415, "UNSUPPORTED_MEDIA_TYPE")
     for plain in ("identity", "Identity"):
         assert client.post("/v1/sessions", json=CHESS, headers={"Content-Encoding": plain}).status_code == 201
 
@@ -206,7 +206,7 @@ def test_a_whole_number_that_cannot_be_kept_is_refused_by_field(client: FlaskCli
     text = f'{{"metadata": {{"a": [1, {{"b c": {digits}}}], "d": "{"9" * 30}"}}}}'
     for method, target in (("POST", "/v1/sessions"), ("PATCH", url)):
         refused = client.open(target, method=method, data=text, content_type="application/json")
-        assert faults(refused) == {"metadata.a.1.b c": "number_too_large"}
+        assert expect_faults(refused) == {"metadata.a.1.b c": "number_too_large"}
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from flask.testing import FlaskClient
 
 from syncapp.api.reference.schemas import StateAnswer
 from syncapp.api.reference.system_schemas import TimeAnswer
-from tests.support.rest import CHESS, MODES, error, faults
-from tests.support.store import NOON_MS, SetClock
+from tests.support.rest import CHESS, MODES, expect_error, expect_faults
+from tests.support.store import NOON_MS, ManualClock
 
 
 def test_a_created_session_is_at_its_location(client: FlaskClient) -> None:
@@ -29,25 +29,25 @@ def test_a_session_id_of_ones_own_is_taken_in_lower_case(client: FlaskClient) ->
     made = client.post("/v1/sessions", json=CHESS | {"session_id": own})
     assert made.get_json()["data"]["session_id"] == own.lower()
     assert client.get(f"/v1/sessions/{own}").status_code == 200
-    current = error(client.post("/v1/sessions", json=CHESS | {"session_id": own}), 409, "SESSION_EXISTS")["details"][
-        "current"
-    ]
+    current = expect_error(client.post("/v1/sessions", json=CHESS | {"session_id": own}), 409, "SESSION_EXISTS")[
+        "details"
+    ]["current"]
     assert current["session_id"] == own.lower()
 
 
 @pytest.mark.parametrize("command", ["switch", "pause", "complete", "cancel"])
 def test_every_command_answers_with_a_state_that_fits_the_document(
-    client: FlaskClient, clock: SetClock, url: str, command: str
+    client: FlaskClient, clock: ManualClock, url: str, command: str
 ) -> None:
-    clock.pass_ms(1000)
+    clock.advance_ms(1000)
     answer = client.post(f"{url}/{command}")
     assert answer.status_code == 200
     StateAnswer.model_validate_json(answer.data)
     assert answer.headers["ETag"] == f'"{NOON_MS}-3"'
 
 
-def test_a_game_from_start_to_finish(client: FlaskClient, clock: SetClock, url: str) -> None:
-    clock.pass_ms(5000)
+def test_a_game_from_start_to_finish(client: FlaskClient, clock: ManualClock, url: str) -> None:
+    clock.advance_ms(5000)
     assert (
         client.post(f"{url}/switch", json={"participant_id": "white"}).get_json()["data"]["active_participant_id"]
         == "black"
@@ -58,19 +58,19 @@ def test_a_game_from_start_to_finish(client: FlaskClient, clock: SetClock, url: 
     assert client.post(f"{url}/complete").get_json()["data"]["status"] == "completed"
     deleted = client.delete(url)
     assert (deleted.status_code, deleted.data) == (204, b"")
-    error(client.get(url), 404, "SESSION_NOT_FOUND")
+    expect_error(client.get(url), 404, "SESSION_NOT_FOUND")
     assert client.delete(url).status_code == 204
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_answers_with_a_state_that_fits_the_document(
-    client: FlaskClient, clock: SetClock, mode: str
+    client: FlaskClient, clock: ManualClock, mode: str
 ) -> None:
     made = client.post("/v1/sessions", json=MODES[mode])
     assert made.status_code == 201, made.text
     url = made.headers["Location"]
     for path in ("start", "switch", "pause", "resume", "adjust", "complete"):
-        clock.pass_ms(1000)
+        clock.advance_ms(1000)
         body = {"op": "add", "ms": 5000} if path == "adjust" else None
         answer = client.post(f"{url}/{path}", json=body)
         assert answer.status_code == 200, answer.text
@@ -111,37 +111,37 @@ def test_metadata_survives_as_it_was_sent(client: FlaskClient) -> None:
 
 
 def test_further_keys_of_the_timeout_action_are_echoed_in_its_event(
-    client: FlaskClient, clock: SetClock, redis: redis_py.Redis
+    client: FlaskClient, clock: ManualClock, redis: redis_py.Redis
 ) -> None:
     action = {"type": "end_session", "action": "fold", "penalty": [1, {}]}
     url = client.post("/v1/sessions", json=CHESS | {"action_on_timeout": action}).headers["Location"]
     client.post(f"{url}/start")
-    clock.pass_ms(300_000)
-    refused = error(client.post(f"{url}/switch"), 400, "INVALID_STATE_TRANSITION")
+    clock.advance_ms(300_000)
+    refused = expect_error(client.post(f"{url}/switch"), 400, "INVALID_STATE_TRANSITION")
     assert refused["message"] == "cannot switch a session that is expired"
     assert refused["details"]["expired_participant_id"] == "white"
     assert client.get(url).get_json()["data"]["action_on_timeout"] == action
 
 
-def test_only_a_command_tells_whom_it_found_out_of_time(client: FlaskClient, clock: SetClock) -> None:
+def test_only_a_command_tells_whom_it_found_out_of_time(client: FlaskClient, clock: ManualClock) -> None:
     body = CHESS | {"action_on_timeout": {"type": "skip_cycle"}}
     url = f"/v1/sessions/{client.post('/v1/sessions', json=body).get_json()['data']['session_id']}"
     client.post(f"{url}/start")
-    clock.pass_ms(300_000)
+    clock.advance_ms(300_000)
     assert "expired_participant_id" not in client.get(url).get_json()["data"]
 
 
 def test_unknown_participants_are_named_by_field(client: FlaskClient, url: str) -> None:
-    assert faults(client.post(f"{url}/switch", json={"participant_id": "x"})) == {
+    assert expect_faults(client.post(f"{url}/switch", json={"participant_id": "x"})) == {
         "participant_id": "unknown_participant"
     }
-    assert faults(client.post(f"{url}/switch", json={"next_participant_id": "x"})) == {
+    assert expect_faults(client.post(f"{url}/switch", json={"next_participant_id": "x"})) == {
         "next_participant_id": "unknown_participant"
     }
     assert (
-        error(client.post(f"{url}/switch", json={"participant_id": "black"}), 409, "NOT_ACTIVE_PARTICIPANT")["details"][
-            "active_participant_id"
-        ]
+        expect_error(client.post(f"{url}/switch", json={"participant_id": "black"}), 409, "NOT_ACTIVE_PARTICIPANT")[
+            "details"
+        ]["active_participant_id"]
         == "white"
     )
 

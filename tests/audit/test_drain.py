@@ -16,8 +16,8 @@ from syncapp.audit.outbox import Outbox
 from syncapp.dev.processes import free_port
 from syncapp.postgres.database import Database
 from syncapp.store.client import connect
-from tests.support.outboxes import KEYS, count, left, play
-from tests.support.store import settings
+from tests.support.outboxes import KEYS, commit_events, count_rows, entries_left
+from tests.support.store import make_settings
 from tests.support.types import Db
 
 # Drains
@@ -26,42 +26,42 @@ from tests.support.types import Db
 def test_a_drain_moves_everything_in_batches_and_leaves_an_empty_stream(
     db: Db, audit: AuditLog, outbox: Outbox, redis: redis_py.Redis, redis_url: str
 ) -> None:
-    commits = play(redis_url, 3, 50)
+    commits = commit_events(redis_url, 3, 50)
     drain = Drain(outbox, audit, batch=20)
-    assert sum(drain.run(bucket).moved for bucket in outbox.buckets) == commits == count(db)
-    assert left(redis) == 0
+    assert sum(drain.run(bucket).moved for bucket in outbox.buckets) == commits == count_rows(db)
+    assert entries_left(redis) == 0
     assert all(drain.run(bucket) == Drained(0, more=False) for bucket in outbox.buckets)
 
 
 def test_what_could_not_be_stored_is_not_acknowledged_and_comes_again(
     db: Db, audit: AuditLog, outbox: Outbox, redis: redis_py.Redis, redis_url: str
 ) -> None:
-    commits = play(redis_url, 1, 20)
+    commits = commit_events(redis_url, 1, 20)
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     away = Drain(outbox, AuditLog(Database(f"postgresql://127.0.0.1:{free_port()}/none")), batch=10)
     for _ in range(3):
         with pytest.raises(psycopg2.OperationalError):
             away.run(bucket)
-    assert left(redis) == commits
-    assert Drain(outbox, audit, batch=10).run(bucket).moved == commits == count(db)
+    assert entries_left(redis) == commits
+    assert Drain(outbox, audit, batch=10).run(bucket).moved == commits == count_rows(db)
 
 
 def test_an_event_that_was_stored_but_not_acknowledged_is_stored_once(
     db: Db, audit: AuditLog, outbox: Outbox, redis_url: str, redis: redis_py.Redis
 ) -> None:
-    commits = play(redis_url, 1, 20)
+    commits = commit_events(redis_url, 1, 20)
     for bucket in outbox.buckets:
         audit.store(outbox.read_new(bucket, 10))  # and then the reader dies
-    survivor = Outbox(connect(settings(redis_url), decode=False), KEYS, reader="survivor")
+    survivor = Outbox(connect(make_settings(redis_url), decode=False), KEYS, reader="survivor")
     assert sum(Drain(survivor, audit, batch=10).run(bucket).moved for bucket in range(16)) == commits
-    assert count(db) == commits
-    assert left(redis) == 0
+    assert count_rows(db) == commits
+    assert entries_left(redis) == 0
 
 
 def test_a_drain_ends_when_its_time_is_up(
     audit: AuditLog, outbox: Outbox, redis_url: str, redis: redis_py.Redis
 ) -> None:
-    play(redis_url, 1, 20)
+    commit_events(redis_url, 1, 20)
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     drain = Drain(outbox, audit, batch=5)
     assert drain.run(bucket, at_most_s=0) == Drained(5, more=True)

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from redis.exceptions import RedisError
 
-from tests.support.web_clients import eventually
+from tests.support.web_clients import wait_until
 
 # Nudges
 
@@ -24,14 +24,14 @@ def test_a_nudge_waits_for_nobody_and_what_is_asked_for_twice_is_enqueued_once(t
 
     nudger = tasks.DrainRequests(enqueue)
     nudger.nudge(1)
-    eventually(lambda: enqueued == [1])
+    wait_until(lambda: enqueued == [1])
     began = time.monotonic()
     for _ in range(1000):
         nudger.nudge(2)
         nudger.nudge(3)
     assert time.monotonic() - began < 5
     blocked.set()
-    eventually(lambda: len(enqueued) >= 3)
+    wait_until(lambda: len(enqueued) >= 3)
     time.sleep(0.05)
     assert enqueued == [1, 2, 3]
 
@@ -43,7 +43,7 @@ def test_a_delayed_nudge_comes_when_it_is_due_and_an_earlier_one_before_it(tasks
     nudger.nudge(1, 0.3)
     nudger.nudge(2, 0.1)
     nudger.nudge(1, 30)
-    eventually(lambda: len(enqueued) == 2)
+    wait_until(lambda: len(enqueued) == 2)
     assert [bucket for bucket, _ in enqueued] == [2, 1]
     assert enqueued[0][1] >= 0.1
     assert 0.3 <= enqueued[1][1] < 20
@@ -61,7 +61,7 @@ def test_a_nudge_that_fails_is_tried_again_and_holds_up_no_other(tasks: ModuleTy
     nudger = tasks.DrainRequests(enqueue)
     nudger.nudge(1)
     nudger.nudge(2)
-    eventually(lambda: enqueued == [2, 1])
+    wait_until(lambda: enqueued == [2, 1])
 
 
 def test_a_nudge_does_not_raise_when_there_is_no_thread_to_be_had(
@@ -73,4 +73,4 @@ def test_a_nudge_does_not_raise_when_there_is_no_thread_to_be_had(
         patch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("no thread")))
         nudger.nudge(1)
     nudger.nudge(2)
-    eventually(lambda: sorted(enqueued) == [1, 2])
+    wait_until(lambda: sorted(enqueued) == [1, 2])

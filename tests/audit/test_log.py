@@ -1,4 +1,4 @@
-"""The audit log: each event exactly once, totals the same whatever order events come in, nothing lost."""
+"""The audit log: each event exactly once, totals independent of the events' order, nothing lost."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from syncapp.domain.instants import iso
 from syncapp.domain.results import Claim
 from syncapp.postgres.database import Database
 from syncapp.store.sessions import SessionStore
-from tests.support.audit_log import entries_of, rows
-from tests.support.captured_logs import logged
-from tests.support.store import SetClock, chess, crowd, make_store
+from tests.support.audit_log import outbox_entries, query_rows
+from tests.support.captured_logs import capture_own_logs
+from tests.support.store import ManualClock, chess_request, crowd_request, make_store
 from tests.support.types import Db
 
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
@@ -44,28 +44,28 @@ def counted(counter: Any) -> float:
 
 
 @pytest.fixture
-def played(store: SessionStore, clock: SetClock, redis: redis_py.Redis) -> list[OutboxEntry]:
+def played(store: SessionStore, clock: ManualClock, redis: redis_py.Redis) -> list[OutboxEntry]:
     """Two incarnations of one session, each with everything that can happen to one."""
     for name in ("first", "second"):
-        store.create(chess(60_000, session_id=ID, increment_ms=1000, metadata={"name": name}))
-        clock.pass_ms(10)
+        store.create(chess_request(60_000, session_id=ID, increment_ms=1000, metadata={"name": name}))
+        clock.advance_ms(10)
         store.start(ID, Claim(request_id=f"request-{name}"))
         for _ in range(4):
-            clock.pass_ms(2_345)
+            clock.advance_ms(2_345)
             store.switch(ID)
         store.pause(ID)
-        clock.pass_ms(5000)
+        clock.advance_ms(5000)
         store.update(ID, {"score": [1, 2], "name": f"{name} half"})
         store.resume(ID)
-        clock.pass_ms(111)
+        clock.advance_ms(111)
         if name == "first":
             store.complete(ID)
             store.update(ID, {"over": True})
             store.delete(ID)
-            clock.pass_ms(1)
-    clock.pass_ms(100_000)
+            clock.advance_ms(1)
+    clock.advance_ms(100_000)
     store.get(ID)  # time is up
-    return entries_of(redis)
+    return outbox_entries(redis)
 
 
 TOTALS = (
@@ -75,18 +75,18 @@ TOTALS = (
 
 
 def empty(db: Db) -> None:
-    rows(db, "DELETE FROM sync_events; DELETE FROM sync_sessions; DELETE FROM sync_participants; SELECT 1")
+    query_rows(db, "DELETE FROM sync_events; DELETE FROM sync_sessions; DELETE FROM sync_participants; SELECT 1")
 
 
 def totals(db: Db) -> list[Any]:
-    return [rows(db, query) for query in TOTALS]
+    return [query_rows(db, query) for query in TOTALS]
 
 
 def test_a_session_leaves_one_row_for_each_commit(
-    db: Db, audit: AuditLog, store: SessionStore, clock: SetClock, played: list[OutboxEntry]
+    db: Db, audit: AuditLog, store: SessionStore, clock: ManualClock, played: list[OutboxEntry]
 ) -> None:
     assert audit.store(played) == Stored(new=len(played))
-    found = rows(db, "SELECT epoch, version, event_type FROM sync_events ORDER BY epoch, version")
+    found = query_rows(db, "SELECT epoch, version, event_type FROM sync_events ORDER BY epoch, version")
     epochs = sorted({epoch for epoch, _, _ in found})
     assert len(epochs) == 2
     assert [version for epoch, version, _ in found if epoch == epochs[0]] == list(range(1, 13))
@@ -97,18 +97,18 @@ def test_a_session_leaves_one_row_for_each_commit(
 
 
 def test_an_event_is_told_as_it_happened_to_the_millisecond(
-    db: Db, audit: AuditLog, store: SessionStore, clock: SetClock, redis: redis_py.Redis
+    db: Db, audit: AuditLog, store: SessionStore, clock: ManualClock, redis: redis_py.Redis
 ) -> None:
-    made = store.create(chess(60_000, session_id=ID, metadata={"a": []})).found
-    clock.pass_ms(1)
+    made = store.create(chess_request(60_000, session_id=ID, metadata={"a": []})).found
+    clock.advance_ms(1)
     store.start(ID)
-    clock.pass_ms(2_347)
+    clock.advance_ms(2_347)
     switched = store.switch(ID, Claim(request_id="r-1"))
-    audit.store(entries_of(redis))
+    audit.store(outbox_entries(redis))
     columns = """to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), extract(epoch FROM at) * 1000,
         event_type, sync_mode, status, cycle_count, participant_id, next_participant_id, group_id, remaining_ms,
         elapsed_ms, actor, request_id, metadata, message->'event', patch, snapshot, record"""
-    (created, _, found) = rows(db, f"SELECT {columns} FROM sync_events ORDER BY version")
+    (created, _, found) = query_rows(db, f"SELECT {columns} FROM sync_events ORDER BY version")
     assert found == (
         iso(clock.now_ms),
         clock.now_ms,
@@ -128,13 +128,13 @@ def test_each_row_names_the_hash_of_the_sessions_message_before_it(
     db: Db, audit: AuditLog, played: list[OutboxEntry]
 ) -> None:
     audit.store(played[::-1])
-    found = rows(db, "SELECT message::text, previous_hash FROM sync_events ORDER BY epoch, version")
+    found = query_rows(db, "SELECT message::text, previous_hash FROM sync_events ORDER BY epoch, version")
     assert [message.encode() for message, _ in found] == [entry.raw for entry in played]
     hashes = [None, *(sha1(entry.raw or b"").digest() for entry in played[:-1])]
     # Over the epochs, too: what was deleted leaves its hash to what is made anew.
     assert [previous and bytes(previous) for _, previous in found] == hashes
     last = sha256(played[-1].raw or b"").digest()
-    assert bytes(rows(db, "SELECT content_hash FROM sync_sessions")[0][0]) == last
+    assert bytes(query_rows(db, "SELECT content_hash FROM sync_sessions")[0][0]) == last
 
 
 @pytest.mark.parametrize("change", ["UPDATE sync_events SET actor = 'me'", "DELETE FROM sync_events"])
@@ -142,12 +142,12 @@ def test_the_log_is_append_only_in_every_partition(
     db: Db, audit: AuditLog, played: list[OutboxEntry], change: str
 ) -> None:
     audit.store(played)
-    rows(db, "SET syncapp.allow_changes = 'off'; SELECT 1")
-    (partition,) = rows(db, "SELECT DISTINCT tableoid::regclass::text FROM sync_events")[0]
+    query_rows(db, "SET syncapp.allow_changes = 'off'; SELECT 1")
+    (partition,) = query_rows(db, "SELECT DISTINCT tableoid::regclass::text FROM sync_events")[0]
     for query in (change, change.replace("sync_events", partition), "TRUNCATE sync_events"):
         with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="append-only"):
-            rows(db, query)
-    assert rows(db, "SELECT count(*) FROM sync_events") == [(len(played),)]
+            query_rows(db, query)
+    assert query_rows(db, "SELECT count(*) FROM sync_events") == [(len(played),)]
 
 
 def test_totals_are_those_of_the_newest_state(
@@ -155,7 +155,7 @@ def test_totals_are_those_of_the_newest_state(
 ) -> None:
     audit.store(played)
     last = store.get(ID).found
-    (session,) = rows(
+    (session,) = query_rows(
         db,
         """SELECT epoch, version, status, cycle_count, participant_count, total_time_ms, metadata, metadata_version,
         deleted_at, extract(epoch FROM created_at) * 1000, extract(epoch FROM started_at) * 1000,
@@ -165,7 +165,7 @@ def test_totals_are_those_of_the_newest_state(
         *(last.epoch, last.version, "expired", last.cycle_count, 2, 120_000, last.metadata, last.metadata_version),
         *(None, last.created_ms, last.session_started_ms, last.session_completed_ms, last.updated_ms),
     )
-    people = rows(
+    people = query_rows(
         db,
         """SELECT participant_id, participant_index, total_time_ms, time_used_ms, time_remaining_ms, cycle_count,
         has_expired, first_active_at < last_active_at FROM sync_participants ORDER BY participant_index""",
@@ -178,14 +178,14 @@ def test_totals_are_those_of_the_newest_state(
 
 
 def test_a_deleted_session_says_so_and_keeps_what_it_was(
-    db: Db, audit: AuditLog, store: SessionStore, clock: SetClock, redis: redis_py.Redis
+    db: Db, audit: AuditLog, store: SessionStore, clock: ManualClock, redis: redis_py.Redis
 ) -> None:
-    store.create(chess(session_id=ID, metadata={"a": 1}))
-    clock.pass_ms(7)
+    store.create(chess_request(session_id=ID, metadata={"a": 1}))
+    clock.advance_ms(7)
     store.delete(ID)
-    audit.store(entries_of(redis))
+    audit.store(outbox_entries(redis))
     query = "SELECT status, deleted_at - created_at, metadata, participant_count FROM sync_sessions"
-    ((status, lived, metadata, count),) = rows(db, query)
+    ((status, lived, metadata, count),) = query_rows(db, query)
     assert (status, lived.total_seconds(), metadata, count) == ("deleted", 0.007, {"a": 1}, 2)
 
 
@@ -211,7 +211,7 @@ def test_a_redelivered_event_is_stored_once(db: Db, audit: AuditLog, played: lis
     before = counted(metrics.DRAINED)
     assert audit.store([*played, *played]) == Stored(new=len(played), repeated=len(played))
     assert audit.store(played) == Stored(repeated=len(played))
-    assert rows(db, "SELECT count(*) FROM sync_events") == [(len(played),)]
+    assert query_rows(db, "SELECT count(*) FROM sync_events") == [(len(played),)]
     assert counted(metrics.DRAINED) - before == len(played)
 
 
@@ -220,11 +220,11 @@ def test_many_drains_of_the_same_events_at_once_neither_deadlock_nor_store_twice
 ) -> None:
     store = make_store(redis_url, set_clock=False)
     for _ in range(30):
-        session_id = store.create(chess()).found.session_id
+        session_id = store.create(chess_request()).found.session_id
         store.start(session_id)
         for _ in range(6):
             store.switch(session_id)
-    entries = entries_of(redis)
+    entries = outbox_entries(redis)
     database = Database(database_url)
     audit, barrier = AuditLog(database), threading.Barrier(6)
 
@@ -238,8 +238,8 @@ def test_many_drains_of_the_same_events_at_once_neither_deadlock_nor_store_twice
         stored = sum(threads.map(drain, range(6)), Stored())
     assert stored.new == len(entries)
     assert stored.dead_letters == ()
-    assert rows(db, "SELECT count(*), sum(cycle_count) FROM sync_sessions") == [(30, 180)]
-    assert rows(db, "SELECT count(*), sum(cycle_count) FROM sync_participants") == [(60, 180)]
+    assert query_rows(db, "SELECT count(*), sum(cycle_count) FROM sync_sessions") == [(30, 180)]
+    assert query_rows(db, "SELECT count(*), sum(cycle_count) FROM sync_participants") == [(60, 180)]
     database.close()
 
 
@@ -256,7 +256,7 @@ def test_another_event_under_a_known_key_is_kept_and_told_and_stops_nothing(
     expected = totals(db)
     other = changed(played[3], **change)
     before = counted(metrics.DIVERGENCES)
-    with logged() as logs:
+    with capture_own_logs() as logs:
         stored = audit.store([other])
         assert totals(db) == expected
         stored += audit.store([other, *rest, other])
@@ -264,7 +264,7 @@ def test_another_event_under_a_known_key_is_kept_and_told_and_stops_nothing(
     assert [(letter.entry, letter.kind) for letter in stored.dead_letters] == [(other, "divergent")]
     assert [(line["log_level"], line["event"], line["count"]) for line in logs] == [("critical", "divergences", 1)]
     assert counted(metrics.DIVERGENCES) - before == 1
-    ((bucket, stream_id, kind, error, raw),) = rows(
+    ((bucket, stream_id, kind, error, raw),) = query_rows(
         db, "SELECT bucket, stream_id, kind, error, raw FROM sync_dead_letters"
     )
     assert (bucket, stream_id, kind, bytes(raw)) == (other.bucket, "9-9", "divergent", other.raw)
@@ -321,17 +321,17 @@ def test_an_event_that_cannot_be_stored_is_kept_raw_and_the_others_are_stored(
 ) -> None:
     bad = poison(played[3])
     before = counted(metrics.DEAD_LETTERS)
-    with logged() as logs:
+    with capture_own_logs() as logs:
         stored = audit.store([*played[:7], bad, *played[7:]])
     assert stored.new == len(played)
     assert [(letter.entry, letter.kind) for letter in stored.dead_letters] == [(bad, "refused")]
-    ((raw, kind, error),) = rows(db, "SELECT raw, kind, error FROM sync_dead_letters")
+    ((raw, kind, error),) = query_rows(db, "SELECT raw, kind, error FROM sync_dead_letters")
     assert (bytes(raw), kind) == (bad.raw, "refused")
     assert error
     assert [line["log_level"] for line in logs] == ["critical"]
     assert counted(metrics.DEAD_LETTERS) - before == 1
     assert audit.store([bad]) == Stored()  # it is kept already
-    assert rows(db, "SELECT count(*) FROM sync_dead_letters") == [(1,)]
+    assert query_rows(db, "SELECT count(*) FROM sync_dead_letters") == [(1,)]
 
 
 def test_an_event_that_fits_the_log_and_not_the_totals_is_kept_raw_too(
@@ -347,27 +347,27 @@ def test_several_bad_events_are_found_each_among_many_good_ones(
     db: Db, audit: AuditLog, store: SessionStore, redis: redis_py.Redis
 ) -> None:
     for _ in range(60):
-        store.create(crowd(3))
-    good = entries_of(redis)
+        store.create(crowd_request(3))
+    good = outbox_entries(redis)
     bad = [changed(entry, f"9-{number}", version=7, status="asleep") for number, entry in enumerate(good[::7])]
-    with logged() as logs:
+    with capture_own_logs() as logs:
         stored = audit.store([*good, *bad])
     assert (stored.new, len(stored.dead_letters)) == (60, len(bad))
     assert [line["count"] for line in logs] == [len(bad)]
-    assert rows(db, "SELECT count(*) FROM sync_events") == [(60,)]
+    assert query_rows(db, "SELECT count(*) FROM sync_events") == [(60,)]
 
 
 def test_what_is_not_the_events_fault_is_raised_and_stores_nothing(
     db: Db, audit: AuditLog, played: list[OutboxEntry]
 ) -> None:
-    rows(db, "ALTER TABLE sync_participants RENAME TO hidden; SELECT 1")
+    query_rows(db, "ALTER TABLE sync_participants RENAME TO hidden; SELECT 1")
     try:
         with pytest.raises(psycopg2.errors.UndefinedTable):
             audit.store(played)
-        assert rows(db, "SELECT count(*) FROM sync_events") == [(0,)]
-        assert rows(db, "SELECT count(*) FROM sync_dead_letters") == [(0,)]
+        assert query_rows(db, "SELECT count(*) FROM sync_events") == [(0,)]
+        assert query_rows(db, "SELECT count(*) FROM sync_dead_letters") == [(0,)]
     finally:
-        rows(db, "ALTER TABLE hidden RENAME TO sync_participants; SELECT 1")
+        query_rows(db, "ALTER TABLE hidden RENAME TO sync_participants; SELECT 1")
     assert audit.store(played).new == len(played)
 
 
@@ -415,17 +415,17 @@ def test_a_dead_letter_is_told_once_however_often_postgresql_goes_away_meanwhile
     audit = AuditLog(database)
     bad = changed(played[3], version=99, status="asleep")
     new = 0
-    with logged() as logs:
+    with capture_own_logs() as logs:
         for allowed in range(20):
             database.left = allowed
             try:
                 audit.store([*played, bad])
                 break
             except psycopg2.OperationalError:
-                new = len(rows(db, "SELECT FROM sync_events"))
+                new = len(query_rows(db, "SELECT FROM sync_events"))
     assert 0 < new < len(played)
     assert [line["count"] for line in logs] == [1]
-    assert rows(db, "SELECT count(*) FROM sync_events") == [(len(played),)]
+    assert query_rows(db, "SELECT count(*) FROM sync_events") == [(len(played),)]
     database.close()
 
 
@@ -436,9 +436,9 @@ def test_empty_entries_are_passed_over(db: Db, audit: AuditLog) -> None:
 def test_a_whole_state_of_many_participants_is_stored(
     db: Db, audit: AuditLog, store: SessionStore, redis: redis_py.Redis
 ) -> None:
-    store.create(crowd(1000, session_id=ID))
-    assert audit.store(entries_of(redis)).new == 1
-    assert rows(db, "SELECT count(*), sum(total_time_ms) FROM sync_participants") == [(1000, 300_000_000)]
+    store.create(crowd_request(1000, session_id=ID))
+    assert audit.store(outbox_entries(redis)).new == 1
+    assert query_rows(db, "SELECT count(*), sum(total_time_ms) FROM sync_participants") == [(1000, 300_000_000)]
 
 
 def test_a_later_incarnation_takes_nothing_over_from_an_earlier_one(
@@ -451,4 +451,4 @@ def test_a_later_incarnation_takes_nothing_over_from_an_earlier_one(
         empty(db)
         for entry in order:
             audit.store([entry])
-        assert rows(db, query) == [(epoch, 2, "running", None, None, None)]
+        assert query_rows(db, query) == [(epoch, 2, "running", None, None, None)]

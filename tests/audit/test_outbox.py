@@ -9,7 +9,7 @@ from syncapp.audit.event import OutboxEntry
 from syncapp.audit.outbox import Outbox, OutboxBacklog
 from syncapp.store.client import connect
 from syncapp.store.keys import AUDIT_GROUP, Keyspace
-from tests.support.store import settings
+from tests.support.store import make_settings
 
 KEYS = Keyspace(16)
 KEY = KEYS.outbox(7)
@@ -17,7 +17,7 @@ KEY = KEYS.outbox(7)
 
 @pytest.fixture
 def client(redis: redis_py.Redis, redis_url: str) -> redis_py.Redis:
-    return connect(settings(redis_url), decode=False)
+    return connect(make_settings(redis_url), decode=False)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_backlogs_tell_waiting_active_and_age_by_the_servers_clock(client: redis
 
 
 def test_a_client_that_decodes_reads_the_same(redis: redis_py.Redis, redis_url: str) -> None:
-    decoding = Outbox(connect(settings(redis_url)), KEYS)
+    decoding = Outbox(connect(make_settings(redis_url)), KEYS)
     write(redis, "é")
     (entry,) = decoding.read_new(7, 1)
     assert entry.raw == "é".encode()

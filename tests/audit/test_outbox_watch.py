@@ -1,4 +1,4 @@
-"""The watch of a worker, its retries and its nudges: nothing that Redis replies ends them, and people are told."""
+"""The worker's outbox watch, retries and drain requests survive any reply of Redis, and alerts are sent."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from syncapp.audit.outbox import OutboxBacklog
 from syncapp.audit.outbox_watch import OutboxWatch
 from syncapp.audit.retry_schedule import POSTGRESQL, REDIS, RetrySchedule
 from syncapp.loops import Loops
-from tests.support.captured_logs import logged
-from tests.support.store import settings
-from tests.support.web_clients import eventually
+from tests.support.captured_logs import capture_own_logs
+from tests.support.store import make_settings
+from tests.support.web_clients import wait_until
 
 
 class Buckets:
@@ -87,7 +87,7 @@ def test_people_are_told_when_it_cannot_be_known_for_too_long_whether_anything_w
     buckets.reply = {0: OutboxBacklog(1, 0, 200_000), 1: OutboxBacklog(0, 0, None), 2: OutboxBacklog(0, 0, None)}
     watch.sweep()
     buckets.reply = error
-    with logged() as logs:
+    with capture_own_logs() as logs:
         clock.now_s += 99
         watch.sweep()
         assert "audit_lag" not in [each[0] for each in happened]
@@ -103,7 +103,7 @@ def test_people_are_told_when_it_cannot_be_known_for_too_long_whether_anything_w
     assert happened == [("after",)]
     buckets.reply = error
     clock.now_s += 299
-    with logged() as logs:
+    with capture_own_logs() as logs:
         watch.sweep()
     assert "audit_lag" not in [each[0] for each in happened]
     assert [line["event"] for line in logs] == ["sweep_failed"]
@@ -122,9 +122,9 @@ def test_the_watch_goes_on_whatever_a_look_raises(
 
     monkeypatch.setattr(watch, "_before", before)
     stopped = threading.Event()
-    with logged() as logs:
+    with capture_own_logs() as logs:
         Loops().start("watch", watch.turn, stopped)
-        eventually(lambda: happened.count(("before",)) > 2)
+        wait_until(lambda: happened.count(("before",)) > 2)
         stopped.set()
     assert happened.count(("after",)) > 2  # each look went on to the sweep
     assert {line["event"] for line in logs} == {"loop_failed", "loop_recovered"}
@@ -139,10 +139,10 @@ def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once() -> None:
             raise fault
         acted.append(bucket)
 
-    with logged() as logs:
+    with capture_own_logs() as logs:
         nudger = DrainRequests(act)
         nudger.nudge(999)
-        eventually(lambda: acted == [999])
+        wait_until(lambda: acted == [999])
     ours = [line for line in logs if line["bucket"] == 999]  # nudges of other tests may still be at it
     assert [(line["log_level"], line["error"]) for line in ours] == [("error", "one"), ("debug", "away")]
 
@@ -191,7 +191,7 @@ def test_what_a_worker_tries_between_retries_of_huey_begins_no_further_row_of_th
         raise RedisConnectionError("away")
 
     monkeypatch.setattr(tasks.worker._drain, "run", fail)
-    with logged():
+    with capture_own_logs():
         for _ in range(4):
             tasks.worker._retries.release(REDIS)
             tasks.enqueue_drain(3)
@@ -213,8 +213,8 @@ def test_the_last_failure_is_an_alert_though_redis_does_not_answer(
     monkeypatch.setattr(tasks.worker.outbox, "backlogs", fail)
     told: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(tasks.worker, "_alert", lambda kind, **context: told.append((kind, context)))
-    retries = settings("").audit_retries
-    with logged():
+    retries = make_settings("").audit_retries
+    with capture_own_logs():
         for _ in range(retries + 1):
             tasks.worker._retries.release(REDIS)
             tasks.worker._drain_here(3)

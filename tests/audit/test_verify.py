@@ -1,4 +1,4 @@
-"""`flask audit verify` finds what was changed or taken out of the log by hand, and nothing else."""
+"""`flask audit verify` finds rows that were changed or deleted by hand, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from syncapp.audit.outbox import Outbox
 from syncapp.domain.schemas import CreateSession
 from syncapp.postgres.database import Database
 from syncapp.store.sessions import SessionStore
-from tests.support.audit_log import entries_of, rows
+from tests.support.audit_log import outbox_entries, query_rows
 from tests.support.outboxes import KEYS
-from tests.support.store import SetClock, chess, settings
+from tests.support.store import ManualClock, chess_request, make_settings
 from tests.support.types import Db
 
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
@@ -52,7 +52,7 @@ def verify(db: Db, redis_url: str, database_url: str) -> Verify:
 
     def verify(*words: str) -> tuple[int, list[str]]:
         app = Flask("test")
-        cli.register(app, settings(redis_url, database_url=database_url))
+        cli.register(app, make_settings(redis_url, database_url=database_url))
         done = app.test_cli_runner().invoke(args=["audit", "verify", *words])
         return done.exit_code, done.output.splitlines()
 
@@ -60,17 +60,17 @@ def verify(db: Db, redis_url: str, database_url: str) -> Verify:
 
 
 @pytest.fixture
-def played(store: SessionStore, clock: SetClock, drain: Callable[[], None]) -> int:
+def played(store: SessionStore, clock: ManualClock, drain: Callable[[], None]) -> int:
     """A session of two epochs between two others, in the log: how many events that makes."""
     for other in OTHERS:
-        store.create(chess(session_id=other))
+        store.create(chess_request(session_id=other))
         store.start(other)
     for switches in (3, 120):
         store.delete(ID)
-        store.create(chess(3_600_000, session_id=ID, increment_ms=1000, metadata={"odd": [1.50, 1e5, "é\\\n"]}))
+        store.create(chess_request(3_600_000, session_id=ID, increment_ms=1000, metadata={"odd": [1.50, 1e5, "é\\\n"]}))
         store.start(ID)
         for _ in range(switches):
-            clock.pass_ms(123)
+            clock.advance_ms(123)
             store.switch(ID)
         store.update(ID, {"over": None, "a": 1})
         store.pause(ID)
@@ -93,7 +93,7 @@ def test_a_session_that_the_log_does_not_know_is_no_success(redis: redis_py.Redi
 
 def test_the_log_is_read_in_order_and_not_sorted(played: int, db: Db) -> None:
     for query in (verify_module._EVENTS, verify_module._TOTALS):
-        plan = [line for (line,) in rows(db, f"SET enable_sort = off; EXPLAIN {query.format('')}")]
+        plan = [line for (line,) in query_rows(db, f"SET enable_sort = off; EXPLAIN {query.format('')}")]
         assert not [line for line in plan if re.match(r"[ >-]*(Incremental )?Sort  ", line)], plan
 
 
@@ -122,29 +122,31 @@ def test_a_row_of_which_any_column_was_changed_by_hand_is_named(
     played: int, db: Db, verify: Verify, version: int
 ) -> None:
     where = of_version(version).replace("(SELECT max(epoch) FROM sync_events)", "%s")
-    ((epoch,),) = rows(db, f"SELECT epoch FROM sync_events WHERE {of_version(version)}")
-    rows(db, f"CREATE TEMPORARY TABLE kept AS SELECT * FROM sync_events WHERE {where}; SELECT 1", epoch)
+    ((epoch,),) = query_rows(db, f"SELECT epoch FROM sync_events WHERE {of_version(version)}")
+    query_rows(db, f"CREATE TEMPORARY TABLE kept AS SELECT * FROM sync_events WHERE {where}; SELECT 1", epoch)
     changed = 0
     for column, value in COLUMNS.items():
         is_other = f"{column}::text IS DISTINCT FROM ({value})::text"
-        if rows(db, f"UPDATE sync_events SET {column} = {value} WHERE {where} AND {is_other} RETURNING 1", epoch):
+        if query_rows(db, f"UPDATE sync_events SET {column} = {value} WHERE {where} AND {is_other} RETURNING 1", epoch):
             changed += 1
             code, printed = verify()
             assert code == 1, column
             assert printed[0].startswith(f"session {ID}, epoch {epoch}, version {version}: "), column
             assert printed[-1] == "Error: sessions that are not as they were committed: 1"
-            rows(db, f"DELETE FROM sync_events WHERE {where}; INSERT INTO sync_events TABLE kept; SELECT 1", epoch)
+            query_rows(
+                db, f"DELETE FROM sync_events WHERE {where}; INSERT INTO sync_events TABLE kept; SELECT 1", epoch
+            )
     assert changed >= len(COLUMNS) - 2
     assert verify()[0] == 0
 
 
 def rewrite(db: Db, version: int, change: Callable[[dict[str, Any]], None]) -> int:
     """Change a message, and everything in its row that is made from it."""
-    ((epoch, text),) = rows(db, f"SELECT epoch, message::text FROM sync_events WHERE {of_version(version)}")
+    ((epoch, text),) = query_rows(db, f"SELECT epoch, message::text FROM sync_events WHERE {of_version(version)}")
     message = orjson.loads(text)
     change(message)
     raw = orjson.dumps(message)
-    rows(
+    query_rows(
         db,
         "UPDATE sync_events SET message = %s, content_hash = %s, request_id = %s, previous_hash = %s"
         f" WHERE {of_version(version)} RETURNING 1",
@@ -173,7 +175,7 @@ def test_a_last_row_that_was_forged_everywhere_in_the_log_is_known_to_the_store(
     played: int, db: Db, verify: Verify
 ) -> None:
     rewrite(db, 124, lambda message: message.update(request_id="forged"))
-    rows(
+    query_rows(
         db,
         f"""UPDATE sync_sessions SET content_hash = (SELECT content_hash FROM sync_events WHERE {of_version(124)})
         WHERE session_id = '{ID}' RETURNING 1""",
@@ -185,14 +187,14 @@ def test_a_last_row_that_was_forged_everywhere_in_the_log_is_known_to_the_store(
 
 @pytest.mark.parametrize("version", [1, 60, 124], ids=["first", "middle", "last"])
 def test_a_row_that_was_taken_out_is_named(played: int, db: Db, verify: Verify, version: int) -> None:
-    ((epoch,),) = rows(db, f"DELETE FROM sync_events WHERE {of_version(version)} RETURNING epoch")
+    ((epoch,),) = query_rows(db, f"DELETE FROM sync_events WHERE {of_version(version)} RETURNING epoch")
     code, printed = verify()
     assert code == 1
     assert printed[0].startswith(f"session {ID}, epoch {epoch}, version {version}: is missing")
 
 
 def test_an_epoch_that_was_taken_out_is_missed_by_the_next(played: int, db: Db, verify: Verify) -> None:
-    rows(db, "DELETE FROM sync_events WHERE epoch = (SELECT min(epoch) FROM sync_events WHERE session_id = %s)"
+    query_rows(db, "DELETE FROM sync_events WHERE epoch = (SELECT min(epoch) FROM sync_events WHERE session_id = %s)"
          " AND session_id = %s RETURNING 1", ID, ID)  # fmt: skip
     code, printed = verify(ID)
     assert code == 1
@@ -202,7 +204,7 @@ def test_an_epoch_that_was_taken_out_is_missed_by_the_next(played: int, db: Db, 
 @pytest.mark.parametrize("table", ["sync_events", "sync_sessions"])
 def test_a_session_that_was_taken_out_of_one_table_is_named(played: int, db: Db, verify: Verify, table: str) -> None:
     for session_id in (OTHERS[0], ID, OTHERS[1]):
-        rows(db, f"DELETE FROM {table} WHERE session_id = %s RETURNING 1", session_id)
+        query_rows(db, f"DELETE FROM {table} WHERE session_id = %s RETURNING 1", session_id)
         code, printed = verify(session_id)
         assert code == 1
         assert printed[0].startswith(f"session {session_id}, ")
@@ -223,7 +225,7 @@ def test_a_session_that_was_taken_out_of_one_table_is_named(played: int, db: Db,
 )
 def test_a_total_that_was_changed_is_named(played: int, db: Db, verify: Verify, change: str) -> None:
     where = f"session_id = '{ID}'" + (" AND participant_id = 'white'" if "participants" in change else "")
-    assert rows(db, f"UPDATE {change} WHERE {where} RETURNING 1")
+    assert query_rows(db, f"UPDATE {change} WHERE {where} RETURNING 1")
     code, printed = verify()
     assert code == 1
     assert printed[0].startswith(f"session {ID}, ")
@@ -233,11 +235,11 @@ def test_a_total_that_was_changed_is_named(played: int, db: Db, verify: Verify, 
 def test_a_commit_that_contradicts_the_ones_before_it_is_named(
     store: SessionStore, drain: Callable[[], None], db: Db, redis: redis_py.Redis, verify: Verify, database_url: str
 ) -> None:
-    store.create(chess(session_id=ID))
+    store.create(chess_request(session_id=ID))
     store.start(ID)
     for _ in range(98):
         store.switch(ID)
-    entries = entries_of(redis)
+    entries = outbox_entries(redis)
     # A store that told a patch wrong, and chained on in good order.
     chained, previous = [], ""
     for entry in entries:
@@ -261,7 +263,7 @@ def test_a_commit_that_contradicts_the_ones_before_it_is_named(
 def test_events_on_their_way_are_no_fault_and_lost_ones_are(
     store: SessionStore, redis: redis_py.Redis, drain: Callable[[], None], verify: Verify
 ) -> None:
-    store.create(chess(session_id=ID))
+    store.create(chess_request(session_id=ID))
     assert verify()[0] == 0
     drain()
     store.start(ID)
@@ -275,11 +277,11 @@ def test_events_on_their_way_are_no_fault_and_lost_ones_are(
 def test_a_store_that_lost_a_session_or_was_set_back_is_found(
     store: SessionStore, redis: redis_py.Redis, drain: Callable[[], None], verify: Verify
 ) -> None:
-    store.create(chess(session_id=ID))
+    store.create(chess_request(session_id=ID))
     early = redis.dump(KEYS.session(ID)) or b""
     store.start(ID)
-    store.create(chess(session_id=OTHERS[0]))
-    store.create(chess(session_id=OTHERS[1]))
+    store.create(chess_request(session_id=OTHERS[0]))
+    store.create(chess_request(session_id=OTHERS[1]))
     store.cancel(OTHERS[1])
     drain()
     assert verify()[0] == 0
@@ -313,21 +315,21 @@ MODES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("body", MODES, ids=lambda body: body["sync_mode"])
 def test_every_mode_is_stored_and_verified(
-    store: SessionStore, clock: SetClock, db: Db, drain: Callable[[], None], verify: Verify, body: dict[str, Any]
+    store: SessionStore, clock: ManualClock, db: Db, drain: Callable[[], None], verify: Verify, body: dict[str, Any]
 ) -> None:
     store.create(CreateSession.parse(body | {"session_id": ID}))
     store.start(ID)
     for _ in range(3):
-        clock.pass_ms(900)
+        clock.advance_ms(900)
         store.switch(ID)
     store.pause(ID)
     store.resume(ID)
     drain()
-    clock.pass_ms(20_000)
+    clock.advance_ms(20_000)
     store.get(ID)
     store.delete(ID)
     drain()
-    assert rows(db, "SELECT count(*) FROM sync_dead_letters") == [(0,)]
+    assert query_rows(db, "SELECT count(*) FROM sync_dead_letters") == [(0,)]
     assert verify()[0] == 0
-    groups = rows(db, "SELECT DISTINCT group_id FROM sync_events WHERE event_type = 'cycle_switched' ORDER BY 1")
+    groups = query_rows(db, "SELECT DISTINCT group_id FROM sync_events WHERE event_type = 'cycle_switched' ORDER BY 1")
     assert groups == ([("x",), ("y",)] if body["sync_mode"] == "per_group" else [(None,)])

@@ -1,18 +1,18 @@
 """A real browser, and a page of another origin than the service's.
 
-Chromium comes from the system (Debian: `apt-get install chromium`); Playwright only drives it. Where there is none the
-tests skip.
+Chromium comes from the system (Debian: `apt-get install chromium`); Playwright only drives it. Without it
+the tests are skipped.
 """
 
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Generator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.support.other_site import Site
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Nothing but the pages under test talks to the network.
@@ -25,38 +25,6 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
-
-
-class Site:
-    """A web server of an origin of its own; `pages` maps paths to HTML, and what it lacks is an empty page."""
-
-    def __init__(self) -> None:
-        self.pages: dict[str, str] = {}
-        pages = self.pages
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = pages.get(self.path, "<!doctype html><title>elsewhere</title>").encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "text/html; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        """Its origin."""
-
-    def __enter__(self) -> Site:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +40,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A tab with empty caches and storage; what its console says is shown beside a failure."""
+    """A tab with empty caches and storage; a failure shows its console."""
     context = browser.new_context()
     page = context.new_page()
     said: list[str] = []

@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.types import Redis
-from tests.support.web_clients import Api, eventually, metric
+from tests.support.web_clients import RestClient, metric_value, wait_until
 
 STREAM = """(path) => new Promise((done) => {
   const source = new EventSource(path), seen = [];
@@ -44,12 +44,12 @@ def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
 
 
 @pytest.fixture
-def api(web: Cluster) -> Api:
-    eventually(lambda: metric(web.urls[0], "syncapp_ws_connections") == 0)
-    return Api(web.urls[0])
+def api(web: Cluster) -> RestClient:
+    wait_until(lambda: metric_value(web.urls[0], "syncapp_ws_connections") == 0)
+    return RestClient(web.urls[0])
 
 
-def test_a_script_sees_heartbeats_and_they_leave_the_last_id_alone(page: Page, api: Api) -> None:
+def test_a_script_sees_heartbeats_and_they_leave_the_last_id_alone(page: Page, api: RestClient) -> None:
     session_id = api.running()
     epoch = api.state(session_id)["epoch"]
     page.goto(f"{api.url}/health")
@@ -61,22 +61,22 @@ def test_a_script_sees_heartbeats_and_they_leave_the_last_id_alone(page: Page, a
     assert beats[0]["timestamp"] < beats[1]["timestamp"]
 
 
-def test_a_page_with_a_stream_that_is_reloaded_many_times_fills_no_limit(page: Page, api: Api) -> None:
+def test_a_page_with_a_stream_that_is_reloaded_many_times_fills_no_limit(page: Page, api: RestClient) -> None:
     path = f"/v1/sessions/{api.running()}/stream"
     page.goto(f"{api.url}/health")
     for _ in range(15):
         # One that was left counts for half a second.
-        eventually(lambda: metric(api.url, "syncapp_ws_connections") < 4)
+        wait_until(lambda: metric_value(api.url, "syncapp_ws_connections") < 4)
         assert page.evaluate(OPEN, path)
         page.reload()
-    assert metric(api.url, 'syncapp_ws_refused_total{reason="address_quota"}') == 0
+    assert metric_value(api.url, 'syncapp_ws_refused_total{reason="address_quota"}') == 0
     began_s = time.monotonic()
-    eventually(lambda: metric(api.url, "syncapp_ws_connections") == 0)
+    wait_until(lambda: metric_value(api.url, "syncapp_ws_connections") == 0)
     assert time.monotonic() - began_s < 10
     assert requests.get(f"{api.url}/health", timeout=60).status_code == 200
 
 
-def test_a_page_is_told_where_it_stands_before_its_first_command_is_answered(page: Page, api: Api) -> None:
+def test_a_page_is_told_where_it_stands_before_its_first_command_is_answered(page: Page, api: RestClient) -> None:
     page.goto(f"{api.url}/health")
     for _ in range(10):
         session_id = api.running()
@@ -87,4 +87,4 @@ def test_a_page_is_told_where_it_stands_before_its_first_command_is_answered(pag
         assert kinds == ["CONNECTED", "STATE_SYNC", "STATE_UPDATE", "ACK"]
         assert seen[0]["type"] == "CONNECTED"
         page.reload()
-        eventually(lambda: metric(api.url, "syncapp_ws_connections") < 4)
+        wait_until(lambda: metric_value(api.url, "syncapp_ws_connections") < 4)

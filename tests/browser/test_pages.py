@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.conftest import Site
 from tests.support.cluster import Cluster, MakeCluster
+from tests.support.other_site import Site
 from tests.support.types import Redis
-from tests.support.web_clients import Api
+from tests.support.web_clients import RestClient
 
 ASK = """async ([method, url, headers, body]) => {
   const answer = await fetch(url, {method, headers, body: body ?? undefined});
@@ -31,14 +31,14 @@ def web(make_cluster: MakeCluster, redis_url: str, site: Site) -> Cluster:
 
 
 @pytest.fixture
-def api(web: Cluster) -> Api:
-    return Api(web.urls[0])
+def api(web: Cluster) -> RestClient:
+    return RestClient(web.urls[0])
 
 
 @pytest.fixture(scope="module")
-def closed(make_cluster: MakeCluster) -> Api:
+def closed(make_cluster: MakeCluster) -> RestClient:
     """One web process with the settings that it has by default."""
-    return Api(make_cluster(web=1, worker=False).urls[0])
+    return RestClient(make_cluster(web=1, worker=False).urls[0])
 
 
 def ask(page: Page, method: str, url: str, headers: dict[str, str] | None = None, body: str | None = None) -> Any:
@@ -46,7 +46,7 @@ def ask(page: Page, method: str, url: str, headers: dict[str, str] | None = None
     return page.evaluate(ASK, [method, url, headers or {}, body])
 
 
-def test_a_page_that_polls_sees_time_move(foreign: Page, api: Api) -> None:
+def test_a_page_that_polls_sees_time_move(foreign: Page, api: RestClient) -> None:
     url = f"{api.url}/v1/sessions/{api.running()}"
     for path, name in ((url, "remaining_ms"), (f"{api.url}/v1/time", "timestamp_ms")):
         shown = foreign.evaluate(
@@ -65,7 +65,7 @@ def test_a_page_that_polls_sees_time_move(foreign: Page, api: Api) -> None:
         assert len(set(shown)) == 5, shown
 
 
-def test_a_long_poll_of_a_page_is_answered_with_the_next_version_or_304(foreign: Page, api: Api) -> None:
+def test_a_long_poll_of_a_page_is_answered_with_the_next_version_or_304(foreign: Page, api: RestClient) -> None:
     session_id = api.running()
     url = f"{api.url}/v1/sessions/{session_id}"
     tag = ask(foreign, "GET", url)["headers"]["etag"]
@@ -76,7 +76,7 @@ def test_a_long_poll_of_a_page_is_answered_with_the_next_version_or_304(foreign:
     assert (answer["status"], answer["document"]["data"]["version"]) == (200, 3)
 
 
-def test_a_page_of_a_listed_origin_can_play_a_game(foreign: Page, api: Api) -> None:
+def test_a_page_of_a_listed_origin_can_play_a_game(foreign: Page, api: RestClient) -> None:
     session_id = str(uuid.uuid4())
     sent = (
         f'{{"session_id": "{session_id}", "sync_mode": "global", "total_time_ms": 60000, '
@@ -98,7 +98,7 @@ def test_a_page_of_a_listed_origin_can_play_a_game(foreign: Page, api: Api) -> N
     assert ask(foreign, "DELETE", url)["status"] == 204
 
 
-def test_a_page_can_read_why_it_was_refused(foreign: Page, api: Api) -> None:
+def test_a_page_can_read_why_it_was_refused(foreign: Page, api: RestClient) -> None:
     url = f"{api.url}/v1/sessions/{api.running()}"
     stale = {"If-Match": '"1-1"'}
     for method, path, headers, body, code in (
@@ -112,7 +112,7 @@ def test_a_page_can_read_why_it_was_refused(foreign: Page, api: Api) -> None:
         assert ask(foreign, method, path, headers, body)["document"]["error"]["code"] == code
 
 
-def test_a_page_reads_a_stream_and_goes_on_after_it_was_cut(foreign: Page, api: Api, web: Cluster) -> None:
+def test_a_page_reads_a_stream_and_goes_on_after_it_was_cut(foreign: Page, api: RestClient, web: Cluster) -> None:
     session_id = api.running()
     foreign.evaluate(
         """(url) => {
@@ -146,7 +146,7 @@ def test_a_page_reads_a_stream_and_goes_on_after_it_was_cut(foreign: Page, api: 
     foreign.evaluate("stream.close()")
 
 
-def test_a_page_of_another_origin_can_neither_switch_a_clock_nor_read_it(foreign: Page, closed: Api) -> None:
+def test_a_page_of_another_origin_can_neither_switch_a_clock_nor_read_it(foreign: Page, closed: RestClient) -> None:
     session_id = closed.running()
     url = f"{closed.url}/v1/sessions/{session_id}"
     told = foreign.evaluate(
@@ -169,7 +169,7 @@ def test_a_page_of_another_origin_can_neither_switch_a_clock_nor_read_it(foreign
     assert closed.state(session_id)["version"] == 2
 
 
-def test_the_documentation_can_be_tried_out_where_no_origin_is_listed(page: Page, closed: Api) -> None:
+def test_the_documentation_can_be_tried_out_where_no_origin_is_listed(page: Page, closed: RestClient) -> None:
     session_id = closed.running()
     page.goto(f"{closed.url}/api-docs")
     answer = ask(page, "POST", f"/v1/sessions/{session_id}/switch")

@@ -12,11 +12,11 @@ from flask import Flask
 from syncapp import cli
 from syncapp.audit.log import AuditLog
 from syncapp.dev.processes import free_port
-from tests.support.captured_logs import logged
-from tests.support.outboxes import KEYS, count, play
-from tests.support.store import settings
+from tests.support.audit_log import event_partitions
+from tests.support.captured_logs import capture_own_logs
+from tests.support.outboxes import KEYS, commit_events, count_rows
+from tests.support.store import make_settings
 from tests.support.types import Db
-from tests.test_tasks import partitions
 
 # Commands
 
@@ -27,8 +27,8 @@ def run(db: Db, redis: redis_py.Redis, redis_url: str, database_url: str) -> Cal
 
     def run(*words: str, **changes: str) -> tuple[int, str]:
         app = Flask("test")
-        cli.register(app, settings(**({"redis_url": redis_url, "database_url": database_url} | changes)))
-        with logged():  # where nothing has configured them, log lines would go to standard output
+        cli.register(app, make_settings(**({"redis_url": redis_url, "database_url": database_url} | changes)))
+        with capture_own_logs():  # where nothing has configured them, log lines would go to standard output
             done = app.test_cli_runner().invoke(args=words)
         return done.exit_code, done.output
 
@@ -38,7 +38,7 @@ def run(db: Db, redis: redis_py.Redis, redis_url: str, database_url: str) -> Cal
 def test_events_can_be_counted_and_drained_without_a_worker(
     run: Callable[..., tuple[int, str]], db: Db, redis: redis_py.Redis, redis_url: str
 ) -> None:
-    commits = play(redis_url, 1, 10)
+    commits = commit_events(redis_url, 1, 10)
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     code, printed = run("audit", "status")
     assert code == 0
@@ -50,7 +50,7 @@ def test_events_can_be_counted_and_drained_without_a_worker(
     ]
     assert run("audit", "drain") == (0, f"Moved {commits} events.\n")
     assert run("audit", "drain") == (0, "Moved 0 events.\n")
-    assert count(db) == commits
+    assert count_rows(db) == commits
     assert f"completed {commits}, failed 0, delayed 0, " in run("audit", "status")[1]
 
 
@@ -76,18 +76,18 @@ def test_dead_letters_are_driven_again_and_kept(
     redis_url: str,
     no_fives: Callable[[], None],
 ) -> None:
-    commits = play(redis_url, 1, 10)
+    commits = commit_events(redis_url, 1, 10)
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     redis.xadd(KEYS.outbox(bucket), {"message": "nothing of ours"})
     assert run("audit", "drain") == (0, f"Moved {commits + 1} events.\n")
-    assert (count(db), count(db, "SELECT count(*) FROM sync_dead_letters")) == (commits - 2, 3)
+    assert (count_rows(db), count_rows(db, "SELECT count(*) FROM sync_dead_letters")) == (commits - 2, 3)
     assert "failed 3" in run("audit", "status")[1]
     assert run("audit", "redrive") == (0, "0 dead letters went through, 3 did not.\n")
-    assert count(db, "SELECT count(*) FROM sync_dead_letters") == 3
+    assert count_rows(db, "SELECT count(*) FROM sync_dead_letters") == 3
     no_fives()
     assert run("audit", "redrive") == (0, "2 dead letters went through, 1 did not.\n")
     assert run("audit", "redrive") == (0, "0 dead letters went through, 1 did not.\n")
-    assert (count(db), count(db, "SELECT count(*) FROM sync_dead_letters")) == (commits, 3)
+    assert (count_rows(db), count_rows(db, "SELECT count(*) FROM sync_dead_letters")) == (commits, 3)
     assert "failed 1" in run("audit", "status")[1]
     assert run("audit", "verify")[0] == 0
 
@@ -95,7 +95,7 @@ def test_dead_letters_are_driven_again_and_kept(
 def test_a_divergence_does_not_go_through_when_it_is_driven_again(
     run: Callable[..., tuple[int, str]], audit: AuditLog, redis: redis_py.Redis, redis_url: str
 ) -> None:
-    play(redis_url, 1, 1)
+    commit_events(redis_url, 1, 1)
     bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
     entries: Any = redis.xrange(KEYS.outbox(bucket))
     redis.xadd(KEYS.outbox(bucket), {"message": entries[1][1][b"message"].replace(b"client", b"system")})
@@ -133,10 +133,10 @@ def test_retention_drops_months_that_are_over_and_no_longer_written_to(
     try:
         assert run("audit", "retention", "--months", "13") == (0, f"Dropped {older}, {old}.\n")
         assert run("audit", "retention", "--months", "13") == (0, "There is nothing to drop.\n")
-        assert {lived_long, recent} <= set(partitions(db))
-        assert not {old, older} & set(partitions(db))
-        assert count(db) == 2
-        assert count(db, "SELECT count(*) FROM sync_dropped_partitions WHERE to_epoch > from_epoch") == 2
+        assert {lived_long, recent} <= set(event_partitions(db))
+        assert not {old, older} & set(event_partitions(db))
+        assert count_rows(db) == 2
+        assert count_rows(db, "SELECT count(*) FROM sync_dropped_partitions WHERE to_epoch > from_epoch") == 2
         assert run("audit", "retention", "--months", "0")[0] == 2
         assert run("audit", "retention")[0] == 2
     finally:

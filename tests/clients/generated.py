@@ -1,4 +1,4 @@
-"""Clients that generators make play a game against a real server, and a fuzzer finds nothing: `make test-clients`.
+"""Generated clients play a game against a real server, and a fuzzer finds no fault: `make test-clients`.
 
 Not part of `make test`: the tools have environments of their own (tests/clients/requirements.txt, tests/api-lint).
 """

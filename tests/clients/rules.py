@@ -1,4 +1,4 @@
-"""What a schema can't say: a request that fits the schema is refused for these rules only. Loaded by schemathesis."""
+"""Rules that a schema cannot express: the only reasons to refuse a request that fits it. Loaded by schemathesis."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from syncapp.config import Settings
 from syncapp.dev.processes import Process, free_port
 from syncapp.dev.runner import Web, app_env, procfile
 from syncapp.dev.servers import Servers
-from tests.support.web_clients import Api, eventually, metric
+from tests.support.web_clients import RestClient, metric_value, wait_until
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {each.name.upper() for each in fields(Settings)}
@@ -155,11 +155,11 @@ def test_what_is_copied_is_enough_for_every_service(servers: Servers, image: Pat
         worker.spawn()
         web.start()
         assert requests.get(f"{web.url}/api-docs/", timeout=60).status_code == 200
-        stored = metric(web.url, 'syncapp_audit_queue{state="completed"}')
-        Api(web.url).running()
-        eventually(lambda: metric(web.url, 'syncapp_audit_queue{state="completed"}') >= stored + 2)
+        stored = metric_value(web.url, 'syncapp_audit_queue{state="completed"}')
+        RestClient(web.url).running()
+        wait_until(lambda: metric_value(web.url, 'syncapp_audit_queue{state="completed"}') >= stored + 2)
         for kind in ("web", "worker"):
-            eventually(lambda: subprocess.run([*check, kind], env=env, check=False).returncode == 0)  # noqa: B023
+            wait_until(lambda: subprocess.run([*check, kind], env=env, check=False).returncode == 0)  # noqa: B023
     finally:
         web.ask_to_stop()
         worker.ask_to_stop()
@@ -291,9 +291,9 @@ def test_the_image_builds_and_runs_both_processes(servers: Servers, database_url
         with container(*env, tag) as web, container(*env, tag, *words(procfile()["worker"])) as worker:
             for name in (web, worker):
                 check = ("exec", name, "python", "deploy/healthcheck.py")
-                eventually(lambda: docker(*check, check=False).endswith("healthy"), within_s=120)  # noqa: B023
+                wait_until(lambda: docker(*check, check=False).endswith("healthy"), within_s=120)  # noqa: B023
                 assert docker("exec", name, "id", "-u") == "10001"
-            Api(f"http://127.0.0.1:{port}").running()
+            RestClient(f"http://127.0.0.1:{port}").running()
             for name in (web, worker):
                 docker("stop", "--time", "30", name)
                 assert docker("inspect", "--format", "{{.State.ExitCode}}", name) == "0"

@@ -13,7 +13,7 @@ import redis as redis_py
 
 from syncapp.dev.servers import Valkey
 from tests.support.cluster import Cluster, MakeCluster
-from tests.support.web_clients import eventually
+from tests.support.web_clients import wait_until
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "healthcheck.py"
 
@@ -36,7 +36,7 @@ def running(make_cluster: MakeCluster, redis_url: str) -> Cluster:
 
 def test_processes_that_work_are_healthy(running: Cluster) -> None:
     for process, kind in zip(running.processes, ("web", "worker"), strict=True):
-        eventually(lambda: checked(process.env, kind) == (0, "healthy"))  # noqa: B023 called before the next turn
+        wait_until(lambda: checked(process.env, kind) == (0, "healthy"))  # noqa: B023 called before the next turn
 
 
 def test_a_web_process_that_does_not_answer_is_unhealthy(running: Cluster) -> None:
@@ -47,7 +47,7 @@ def test_a_web_process_that_does_not_answer_is_unhealthy(running: Cluster) -> No
         assert (code, line[:20]) == (1, "GET /health failed: ")
     finally:
         web.unpause()
-    eventually(lambda: checked(web.env, "web")[0] == 0)
+    wait_until(lambda: checked(web.env, "web")[0] == 0)
 
 
 def test_a_worker_that_no_longer_reports_is_unhealthy(running: Cluster) -> None:
@@ -57,7 +57,7 @@ def test_a_worker_that_no_longer_reports_is_unhealthy(running: Cluster) -> None:
         assert checked(running.worker.env, "worker") == (1, "0 of 1 worker processes reported within 5 s")
     finally:
         running.worker.unpause()
-    eventually(lambda: checked(running.worker.env, "worker")[0] == 0)
+    wait_until(lambda: checked(running.worker.env, "worker")[0] == 0)
 
 
 def test_a_missing_web_process_is_noticed(running: Cluster) -> None:

@@ -1,7 +1,7 @@
 """Production: an environment made of requirements.txt alone runs every line of the Procfile.
 
 The development environment has more installed, which hides what requirements.txt lacks. NO_NETWORK=1 skips the tests
-that install packages, on a machine that reaches no package index.
+that install packages, on a machine without access to a package index.
 """
 
 from __future__ import annotations

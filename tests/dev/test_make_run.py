@@ -1,4 +1,4 @@
-"""`make run` as a developer meets it, and the processes it is made of."""
+"""`make run` as a developer uses it, and the processes that it starts."""
 
 from __future__ import annotations
 

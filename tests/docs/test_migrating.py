@@ -1,4 +1,4 @@
-"""What docs/migrating.md says of this service, as a client of the TypeScript service would find it out."""
+"""docs/migrating.md is true of this service, as a client of the TypeScript service sees it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import requests
 from syncapp.dev.runner import ROOT
 from syncapp.dev.servers import Postgres, Valkey
 from tests.support.cluster import Cluster, MakeCluster
-from tests.support.raw_websocket import Raw
-from tests.support.web_clients import eventually
+from tests.support.raw_websocket import RawWebSocket
+from tests.support.web_clients import wait_until
 
 DOCUMENT = ROOT / "docs" / "migrating.md"
 WHITE, BLACK = (str(uuid.UUID(int=number)) for number in (1, 2))
@@ -167,7 +167,7 @@ def test_failures_have_their_own_status(base: str) -> None:
 def test_a_socket_is_told_more_than_before(base: str) -> None:
     asked = body()
     data(post(base, "", asked), 201)
-    with Raw(base, asked["session_id"]) as raw:
+    with RawWebSocket(base, asked["session_id"]) as raw:
         assert raw.message().keys() == {"type", "sessionId", "timestamp", "epoch", "version"}
         assert raw.message()["type"] == "STATE_SYNC"
         raw.send({"type": "PING"})
@@ -183,10 +183,10 @@ def test_a_socket_is_told_more_than_before(base: str) -> None:
         requests.delete(f"{base}/v1/sessions/{asked['session_id']}", timeout=60)
         assert {"epoch", "version", "event"} <= raw.message("SESSION_DELETED").keys()
         assert raw.close_code() == 1000
-    with Raw(base, "x") as refused:
+    with RawWebSocket(base, "x") as refused:
         assert refused.status == 400
     asked = body()
-    with Raw(base, asked["session_id"]) as waiting:
+    with RawWebSocket(base, asked["session_id"]) as waiting:
         waiting.message()  # what it begins with
         data(post(base, "", asked), 201)
         assert waiting.message("STATE_UPDATE")["state"]["status"] == "pending"
@@ -207,7 +207,7 @@ def test_a_missing_store_is_a_503_and_a_missing_database_is_none(
     base = make_cluster(web=1, worker=False, REDIS_TIMEOUT_S="0.5").urls[0]
     postgres.kill()
     try:
-        eventually(lambda: requests.get(f"{base}/ready", timeout=60).json()["postgresql"] != "ok")
+        wait_until(lambda: requests.get(f"{base}/ready", timeout=60).json()["postgresql"] != "ok")
         ready = requests.get(f"{base}/ready", timeout=60)
         assert (ready.status_code, ready.json()["status"]) == (200, "ready")
         assert ready.json()["worries"]
@@ -220,7 +220,7 @@ def test_a_missing_store_is_a_503_and_a_missing_database_is_none(
         valkey.unpause()
     assert code(answer, 503) == "STORE_UNAVAILABLE"
     assert answer.headers["Retry-After"]
-    eventually(lambda: requests.get(f"{base}/ready", timeout=60).status_code == 200)
+    wait_until(lambda: requests.get(f"{base}/ready", timeout=60).status_code == 200)
 
 
 def test_the_page_is_linked_and_its_links_lead_somewhere() -> None:

@@ -13,7 +13,7 @@ from syncapp.domain.commands import COMMANDS
 from syncapp.realtime import protocol
 from syncapp.realtime.protocol import Close, Incoming, Outgoing
 from tests.support.paths import ROOT
-from tests.support.store import settings
+from tests.support.store import make_settings
 
 DOCUMENT = ROOT / "docs" / "protocol.md"
 
@@ -68,9 +68,9 @@ def test_every_example_in_the_document_is_a_message() -> None:
 
 
 def test_the_asyncapi_document_says_what_the_code_does(redis_url: str) -> None:
-    document = create_app(settings(redis_url)).test_client().get("/asyncapi.json").get_json()
+    document = create_app(make_settings(redis_url)).test_client().get("/asyncapi.json").get_json()
     assert document["asyncapi"] == "3.1.0"
-    older = create_app(settings(redis_url)).test_client().get("/asyncapi.json?version=3.0.0").get_json()
+    older = create_app(make_settings(redis_url)).test_client().get("/asyncapi.json?version=3.0.0").get_json()
     assert older == document | {"asyncapi": "3.0.0"}
     messages = document["components"]["messages"]
     assert messages.keys() == {*Outgoing, *Incoming}

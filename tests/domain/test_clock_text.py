@@ -1,4 +1,4 @@
-"""`GET /v1/sessions/<id>/text`: what a clock shows, as people read clocks."""
+"""`GET /v1/sessions/<id>/text`: the clock as text for people."""
 
 from __future__ import annotations
 
@@ -9,21 +9,15 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncapp import create_app
 from syncapp.domain.clock_text import FORMATS, written
-from tests.support.rest import CHESS, UNKNOWN, error, faults
-from tests.support.store import PARTIALS, SetClock, settings
+from tests.support.rest import CHESS, UNKNOWN, expect_error, expect_faults
+from tests.support.store import ManualClock
 
 TEAMS = {
     "sync_mode": "per_group",
     "participants": [{"participant_id": name, "group_id": name.upper(), "total_time_ms": 60_000} for name in "ab"],
 }
 NOTIFY = {"action_on_timeout": {"type": "notify"}}
-
-
-@pytest.fixture
-def client(redis_url: str, database_url: str, clock: SetClock) -> FlaskClient:
-    return create_app(settings(redis_url, database_url=database_url), partials=PARTIALS).test_client()
 
 
 def made(client: FlaskClient, *commands: str, **body: Any) -> str:
@@ -78,31 +72,31 @@ def test_what_is_written_is_the_time_to_its_unit(ms: int, form: str, down: bool)
     assert not (shown.startswith("-") and value == 0)
 
 
-def test_the_running_clock_is_shown_live(client: FlaskClient, clock: SetClock) -> None:
+def test_the_running_clock_is_shown_live(client: FlaskClient, clock: ManualClock) -> None:
     path = made(client, "start")
     assert text(client, path) == "05:00"
-    clock.pass_ms(1)
+    clock.advance_ms(1)
     assert text(client, path) == "05:00"
-    clock.pass_ms(60_999)
+    clock.advance_ms(60_999)
     assert text(client, path) == "03:59"
     assert text(client, path, "?format=mm:ss.t") == "03:59.0"
     client.post(f"{path}/switch")
     assert text(client, path) == "05:00"
-    clock.pass_ms(1500)
+    clock.advance_ms(1500)
     assert text(client, path) == "04:59"
 
 
-def test_a_clock_that_stands_shows_what_it_stands_at(client: FlaskClient, clock: SetClock) -> None:
+def test_a_clock_that_stands_shows_what_it_stands_at(client: FlaskClient, clock: ManualClock) -> None:
     assert text(client, made(client)) == "05:00"
     path = made(client, "start")
-    clock.pass_ms(30_000)
+    clock.advance_ms(30_000)
     client.post(f"{path}/pause")
-    clock.pass_ms(30_000)
+    clock.advance_ms(30_000)
     assert text(client, path) == "04:30"
     client.post(f"{path}/complete")
     assert text(client, path) == "04:30"
     flagged = made(client, "start")
-    clock.pass_ms(400_000)
+    clock.advance_ms(400_000)
     assert text(client, flagged) == "00:00"
 
 
@@ -118,21 +112,21 @@ def test_a_clock_that_stands_shows_what_it_stands_at(client: FlaskClient, clock:
     ],
 )
 def test_every_mode_shows_its_own_clock(
-    client: FlaskClient, clock: SetClock, body: dict[str, Any], running: str
+    client: FlaskClient, clock: ManualClock, body: dict[str, Any], running: str
 ) -> None:
     path = made(client, "start", **body)
-    clock.pass_ms(13_400)
+    clock.advance_ms(13_400)
     assert text(client, path) == running
     client.post(f"{path}/pause")
-    clock.pass_ms(5000)
+    clock.advance_ms(5000)
     assert text(client, path) == running
 
 
-def test_an_owner_can_be_chosen(client: FlaskClient, clock: SetClock) -> None:
+def test_an_owner_can_be_chosen(client: FlaskClient, clock: ManualClock) -> None:
     path = made(client, "start")
     teams = made(client, "start", **TEAMS)
     talk = made(client, "start", sync_mode="count_up", participants=[{"participant_id": "a"}, {"participant_id": "b"}])
-    clock.pass_ms(10_000)
+    clock.advance_ms(10_000)
     assert [text(client, path, f"?participant_id={name}") for name in ("white", "black")] == ["04:50", "05:00"]
     assert [text(client, teams, f"?participant_id={name}") for name in "ab"] == ["00:50", "01:00"]
     assert [text(client, teams, f"?group_id={name}") for name in "AB"] == ["00:50", "01:00"]
@@ -161,11 +155,11 @@ def test_an_array_of_one_string_is_what_some_programs_want(client: FlaskClient) 
     ],
 )
 def test_what_cannot_be_shown_is_refused_by_name(client: FlaskClient, query: str, fault: dict[str, str]) -> None:
-    assert faults(client.get(f"{made(client)}/text?{query}")) == fault
+    assert expect_faults(client.get(f"{made(client)}/text?{query}")) == fault
 
 
 def test_an_unknown_group_and_an_unknown_session_are_told(client: FlaskClient) -> None:
     path = made(client, **TEAMS)
-    assert faults(client.get(f"{path}/text?group_id=C")) == {"group_id": "unknown_group"}
-    error(client.get(f"/v1/sessions/{UNKNOWN}/text"), 404, "SESSION_NOT_FOUND")
-    assert faults(client.get("/v1/sessions/x/text")) == {"session_id": "uuid"}
+    assert expect_faults(client.get(f"{path}/text?group_id=C")) == {"group_id": "unknown_group"}
+    expect_error(client.get(f"/v1/sessions/{UNKNOWN}/text"), 404, "SESSION_NOT_FOUND")
+    assert expect_faults(client.get("/v1/sessions/x/text")) == {"session_id": "uuid"}

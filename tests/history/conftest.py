@@ -1,4 +1,4 @@
-"""The audit log as services read it."""
+"""Fixtures of the history and of recovery."""
 
 from __future__ import annotations
 
@@ -13,27 +13,19 @@ from syncapp.audit.log import AuditLog
 from syncapp.history.recovery import Recovery
 from syncapp.postgres.database import Database
 from syncapp.store.keys import Keyspace
-from tests.support.audit_log import Log, entries_of
-from tests.support.store import PARTIALS, SetClock, settings
+from tests.support.audit_log import AuditServices, outbox_entries
+from tests.support.store import PARTIALS, ManualClock, make_settings
 from tests.support.types import Db
 
 
 @pytest.fixture
-def log(database_url: str, db: Db, redis: redis_py.Redis, redis_url: str) -> Iterator[Log]:
-    made = Log(database_url, redis, redis_url)
-    yield made
-    made.database.close()
-    made.pool.close()
-
-
-@pytest.fixture
-def recovery(log: Log) -> Recovery:
+def recovery(log: AuditServices) -> Recovery:
     return log.recoveries["run"]
 
 
 @pytest.fixture
-def app(redis_url: str, database_url: str, clock: SetClock, db: Db) -> Iterator[Flask]:
-    made = create_app(settings(redis_url, database_url=database_url), partials=PARTIALS)
+def app(redis_url: str, database_url: str, clock: ManualClock, db: Db) -> Iterator[Flask]:
+    made = create_app(make_settings(redis_url, database_url=database_url), partials=PARTIALS)
     services = made.extensions["syncapp"]
     services.history.now_ms = lambda: clock.now_ms
     yield made
@@ -42,11 +34,11 @@ def app(redis_url: str, database_url: str, clock: SetClock, db: Db) -> Iterator[
 
 @pytest.fixture
 def logged(redis: redis_py.Redis, database_url: str, db: Db) -> Iterator[Callable[[], int]]:
-    """What moves all events into the log."""
+    """Moves all events into the log."""
     database = Database(database_url)
 
     def log() -> int:
-        new = AuditLog(database).store(entries_of(redis)).new
+        new = AuditLog(database).store(outbox_entries(redis)).new
         redis.delete(*map(Keyspace().outbox, range(16)))
         return new
 

@@ -1,4 +1,4 @@
-"""Exports over real HTTP: one that is cut off does not look whole, to no client and through no proxy."""
+"""Exports over real HTTP: an interrupted export never looks complete to a client, also behind a proxy."""
 
 from __future__ import annotations
 

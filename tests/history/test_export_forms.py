@@ -11,16 +11,16 @@ import orjson
 import pytest
 from flask.testing import FlaskClient
 
-from tests.support.played_game import data, play
+from tests.support.played_game import answer_data, play_game
 from tests.support.rest import CHESS
-from tests.support.store import SetClock
+from tests.support.store import ManualClock
 
 
 @pytest.mark.parametrize("form", ["json", "ndjson", "csv"])
 def test_an_export_is_compressed_while_it_is_read(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int], form: str
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int], form: str
 ) -> None:
-    url, _ = play(client, clock)
+    url, _ = play_game(client, clock)
     logged()
     plain = client.get(f"{url}/export?format={form}")
     packed = client.get(f"{url}/export?format={form}", headers={"Accept-Encoding": "gzip"})
@@ -31,13 +31,13 @@ def test_an_export_is_compressed_while_it_is_read(
 
 
 def test_an_export_has_every_event_in_every_form(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("syncapp.history.queries.EXPORT_ROWS", 4)
-    url, _ = play(client, clock)
+    url, _ = play_game(client, clock)
     session_id = url.rsplit("/", 1)[1]
     logged()
-    events = data(client.get(f"{url}/events"))["events"]
+    events = answer_data(client.get(f"{url}/events"))["events"]
     forms = {}
     for form, content_type in (
         ("json", "application/json"),
@@ -69,13 +69,13 @@ def test_an_export_has_every_event_in_every_form(
 
 
 def test_no_text_of_an_export_is_a_formula_and_ids_are_as_they_are(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int]
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int]
 ) -> None:
     people = [{"participant_id": name, "total_time_ms": 1000} for name in ("@SUM", "-1-1")]
     body = CHESS | {"participants": people, "action_on_timeout": {"type": "notify"}}
     url = client.post("/v1/sessions", json=body).headers["Location"]
     client.post(f"{url}/start", headers={"X-Request-Id": "-2.3"})
-    clock.pass_ms(3000)
+    clock.advance_ms(3000)
     client.post(f"{url}/switch")
     client.post(f"{url}/cancel", json={"reason": '=HYPERLINK("http://evil","x")\n,'})
     logged()

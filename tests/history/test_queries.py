@@ -15,21 +15,21 @@ from syncapp.api.reference.history_schemas import EventsAnswer, HistoryAnswer, P
 from syncapp.domain.instants import iso, ms_of
 from syncapp.history.replay import SNAPSHOT_EVERY
 from syncapp.store.scripts import LUA_DIR
-from tests.support.audit_log import rows
-from tests.support.played_game import data, play
-from tests.support.rest import CHESS, MODES, UNKNOWN, error, faults
-from tests.support.store import NOON_MS, SetClock, settings
+from tests.support.audit_log import query_rows
+from tests.support.played_game import answer_data, play_game
+from tests.support.rest import CHESS, MODES, UNKNOWN, expect_error, expect_faults
+from tests.support.store import NOON_MS, ManualClock, make_settings
 from tests.support.types import Db
 
 
 def test_events_are_told_as_they_happened_and_page_by_page(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int]
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int]
 ) -> None:
-    url, said = play(client, clock)
+    url, said = play_game(client, clock)
     logged()
     answer = client.get(f"{url}/events")
     EventsAnswer.model_validate_json(answer.data)
-    whole = data(answer)
+    whole = answer_data(answer)
     assert whole["next_cursor"] is None
     assert [event["version"] for event in whole["events"]] == list(range(1, 10))
     assert [event["at"] for event in whole["events"]] == [state["updated_at"] for state in said]
@@ -40,7 +40,7 @@ def test_events_are_told_as_they_happened_and_page_by_page(
     paged: list[Any] = []
     cursor: str | None = ""
     while cursor is not None:
-        page = data(client.get(f"{url}/events?limit=2{cursor and f'&cursor={cursor}'}"))
+        page = answer_data(client.get(f"{url}/events?limit=2{cursor and f'&cursor={cursor}'}"))
         assert len(page["events"]) <= 2
         paged += page["events"]
         cursor = page["next_cursor"]
@@ -48,13 +48,13 @@ def test_events_are_told_as_they_happened_and_page_by_page(
 
 
 def test_events_are_filtered_by_type_and_by_time(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int]
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int]
 ) -> None:
-    url, said = play(client, clock)
+    url, said = play_game(client, clock)
     logged()
 
     def versions(query: str) -> list[int]:
-        return [event["version"] for event in data(client.get(f"{url}/events?{query}"))["events"]]
+        return [event["version"] for event in answer_data(client.get(f"{url}/events?{query}"))["events"]]
 
     assert versions("type=cycle_switched&type=session_paused") == [3, 4, 5, 7]
     third, fifth = said[2]["updated_at"], said[4]["updated_at"]
@@ -65,47 +65,47 @@ def test_events_are_filtered_by_type_and_by_time(
 
 
 def test_a_session_is_told_of_after_redis_has_forgotten_it_and_a_404_when_the_log_never_knew_it(
-    client: FlaskClient, clock: SetClock, redis: redis_py.Redis, logged: Callable[[], int]
+    client: FlaskClient, clock: ManualClock, redis: redis_py.Redis, logged: Callable[[], int]
 ) -> None:
-    url, _ = play(client, clock)
+    url, _ = play_game(client, clock)
     logged()
     redis.flushdb()
     clock.set(clock.now_ms)
-    error(client.get(url), 404, "SESSION_NOT_FOUND")
-    assert len(data(client.get(f"{url}/events"))["events"]) == 9
-    assert data(client.get(f"{url}/at?version=9"))["status"] == "completed"
-    assert data(client.get(f"{url}/statistics"))["cycles"] == 3
-    assert len(data(client.get(f"{url}/export"))["events"]) == 9
+    expect_error(client.get(url), 404, "SESSION_NOT_FOUND")
+    assert len(answer_data(client.get(f"{url}/events"))["events"]) == 9
+    assert answer_data(client.get(f"{url}/at?version=9"))["status"] == "completed"
+    assert answer_data(client.get(f"{url}/statistics"))["cycles"] == 3
+    assert len(answer_data(client.get(f"{url}/export"))["events"]) == 9
     for path in ("events", "at?version=1", f"at?time={NOON_MS}", "statistics", "export", "export?format=csv"):
-        error(client.get(f"/v1/sessions/{UNKNOWN}/{path}"), 404, "SESSION_NOT_FOUND")
-        assert faults(client.get(f"/v1/sessions/17/{path}")) == {"session_id": "uuid"}
+        expect_error(client.get(f"/v1/sessions/{UNKNOWN}/{path}"), 404, "SESSION_NOT_FOUND")
+        assert expect_faults(client.get(f"/v1/sessions/17/{path}")) == {"session_id": "uuid"}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_past_state_and_its_clocks_are_what_redis_said_then(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int], mode: str
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int], mode: str
 ) -> None:
     made = client.post("/v1/sessions", json=MODES[mode] | {"metadata": {"big": 9007199254740993, "list": []}})
     url = made.headers["Location"]
-    said = {clock.now_ms: data(client.get(url))}
+    said = {clock.now_ms: answer_data(client.get(url))}
     for step, command in enumerate(("start", "switch", "pause", "resume", "", "switch", "", "complete", "")):
-        clock.pass_ms(777 * (step + 1))
+        clock.advance_ms(777 * (step + 1))
         assert not command or client.post(f"{url}/{command}").status_code == 200
-        said[clock.now_ms] = data(client.get(url))
-        clock.pass_ms(step + 1)
-        said[clock.now_ms] = data(client.get(url))
+        said[clock.now_ms] = answer_data(client.get(url))
+        clock.advance_ms(step + 1)
+        said[clock.now_ms] = answer_data(client.get(url))
     logged()
     for at_ms, state in said.items():
         answer = client.get(f"{url}/at?time={at_ms}")
         PastAnswer.model_validate_json(answer.data)
-        past = data(answer)
+        past = answer_data(answer)
         clocks, event = past.pop("clocks"), past.pop("event")
         assert past == state
         assert event["at_ms"] == ms_of(state["updated_at"])
         _expect_clocks(clocks, state)
-        iso_asked = data(client.get(f"{url}/at?time={iso(at_ms)}"))
+        iso_asked = answer_data(client.get(f"{url}/at?time={iso(at_ms)}"))
         assert iso_asked["clock"] == state["clock"]
-        at_version = data(client.get(f"{url}/at?version={state['version']}"))
+        at_version = answer_data(client.get(f"{url}/at?version={state['version']}"))
         assert at_version["version"] == state["version"]
         assert at_version["server_time_ms"] == ms_of(state["updated_at"])
         assert at_version["participants"] == state["participants"]
@@ -131,102 +131,104 @@ def _expect_clocks(clocks: dict[str, Any], state: dict[str, Any]) -> None:
 
 
 def test_what_is_not_in_the_log_yet_is_no_past_state(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int]
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int]
 ) -> None:
     url = client.post("/v1/sessions", json=CHESS).headers["Location"]
     assert client.get(f"{url}/at?version=1").get_json()["error"]["code"] == "AUDIT_INCOMPLETE"
-    clock.pass_ms(10)
+    clock.advance_ms(10)
     client.post(f"{url}/start")
     logged()
     started_ms = clock.now_ms
-    clock.pass_ms(10)
+    clock.advance_ms(10)
     client.post(f"{url}/switch")
-    assert data(client.get(f"{url}/at?version=2"))["version"] == 2
+    assert answer_data(client.get(f"{url}/at?version=2"))["version"] == 2
     for late in (f"time={clock.now_ms}", "version=3"):
         answer = client.get(f"{url}/at?{late}")
         assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "AUDIT_INCOMPLETE")
         assert answer.headers["Retry-After"] == "1"
     logged()
-    assert data(client.get(f"{url}/at?time={clock.now_ms}"))["version"] == 3
-    assert data(client.get(f"{url}/at?time={started_ms}"))["version"] == 2
+    assert answer_data(client.get(f"{url}/at?time={clock.now_ms}"))["version"] == 3
+    assert answer_data(client.get(f"{url}/at?time={started_ms}"))["version"] == 2
     assert client.get(f"{url}/at?version=4").status_code == 404
 
 
 def test_a_timeout_that_was_noticed_late_is_told_from_its_deadline_on(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int]
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int]
 ) -> None:
     url = client.post("/v1/sessions", json=CHESS).headers["Location"]
     client.post(f"{url}/start")
-    clock.pass_ms(500_000)
+    clock.advance_ms(500_000)
     client.get(url)
     logged()
-    before = data(client.get(f"{url}/at?time={NOON_MS + 299_999}"))
+    before = answer_data(client.get(f"{url}/at?time={NOON_MS + 299_999}"))
     assert (before["status"], before["clock"]["remaining_ms"]) == ("running", 1)
-    after = data(client.get(f"{url}/at?time={NOON_MS + 300_000}"))
+    after = answer_data(client.get(f"{url}/at?time={NOON_MS + 300_000}"))
     assert (after["status"], after["event"]["type"]) == ("expired", "participant_expired")
 
 
 def test_each_life_of_a_session_is_told_of_in_its_time(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int]
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int]
 ) -> None:
     body = CHESS | {"session_id": str(uuid.uuid4()), "metadata": {"life": 1}}
     url = client.post("/v1/sessions", json=body).headers["Location"]
-    clock.pass_ms(1000)
+    clock.advance_ms(1000)
     client.post(f"{url}/start")
-    clock.pass_ms(1000)
+    clock.advance_ms(1000)
     client.delete(url)
-    clock.pass_ms(1000)
+    clock.advance_ms(1000)
     client.post("/v1/sessions", json=body | {"metadata": {"life": 2}})
     logged()
-    clock.pass_ms(10_000)
+    clock.advance_ms(10_000)
 
     def life(at_ms: int) -> Any:
-        return data(client.get(f"{url}/at?time={at_ms}"))["metadata"]["life"]
+        return answer_data(client.get(f"{url}/at?time={at_ms}"))["metadata"]["life"]
 
     assert [life(NOON_MS), life(NOON_MS + 1999), life(NOON_MS + 3000), life(clock.now_ms)] == [1, 1, 2, 2]
     for gone in (NOON_MS + 2000, NOON_MS + 2999):
-        refused = error(client.get(f"{url}/at?time={gone}"), 404, "SESSION_NOT_FOUND")
+        refused = expect_error(client.get(f"{url}/at?time={gone}"), 404, "SESSION_NOT_FOUND")
         assert refused["message"] == f"this session was deleted at {iso(NOON_MS + 2000)}"
-    error(client.get(f"{url}/at?time={NOON_MS - 1}"), 404, "SESSION_NOT_FOUND")
-    assert data(client.get(f"{url}/at?version=1"))["metadata"] == {"life": 2}
-    assert data(client.get(f"{url}/at?version=2&epoch={NOON_MS}"))["status"] == "running"
-    error(client.get(f"{url}/at?version=2"), 404, "SESSION_NOT_FOUND")
-    error(client.get(f"{url}/at?version=3&epoch={NOON_MS}"), 404, "SESSION_NOT_FOUND")
-    error(client.get(f"{url}/at?version=4&epoch={NOON_MS}"), 404, "SESSION_NOT_FOUND")
-    error(client.get(f"{url}/at?version=1&epoch=7"), 404, "SESSION_NOT_FOUND")
-    assert faults(client.get(f"{url}/at?time={clock.now_ms + 1}")) == {"time": "in_future"}
+    expect_error(client.get(f"{url}/at?time={NOON_MS - 1}"), 404, "SESSION_NOT_FOUND")
+    assert answer_data(client.get(f"{url}/at?version=1"))["metadata"] == {"life": 2}
+    assert answer_data(client.get(f"{url}/at?version=2&epoch={NOON_MS}"))["status"] == "running"
+    expect_error(client.get(f"{url}/at?version=2"), 404, "SESSION_NOT_FOUND")
+    expect_error(client.get(f"{url}/at?version=3&epoch={NOON_MS}"), 404, "SESSION_NOT_FOUND")
+    expect_error(client.get(f"{url}/at?version=4&epoch={NOON_MS}"), 404, "SESSION_NOT_FOUND")
+    expect_error(client.get(f"{url}/at?version=1&epoch=7"), 404, "SESSION_NOT_FOUND")
+    assert expect_faults(client.get(f"{url}/at?time={clock.now_ms + 1}")) == {"time": "in_future"}
 
 
 def test_the_past_is_told_while_redis_is_away(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int], database_url: str
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int], database_url: str
 ) -> None:
-    url, _ = play(client, clock)
+    url, _ = play_game(client, clock)
     logged()
-    away = create_app(settings("redis://127.0.0.1:1/0", redis_timeout_s=0.2, database_url=database_url)).test_client()
-    assert data(away.get(f"{url}/at?version=9"))["status"] == "completed"
-    error(away.get(f"{url}/at?time=1000"), 404, "SESSION_NOT_FOUND")
-    assert faults(away.get(f"{url}/at?time={NOON_MS}")) == {"time": "in_future"}
+    away = create_app(
+        make_settings("redis://127.0.0.1:1/0", redis_timeout_s=0.2, database_url=database_url)
+    ).test_client()
+    assert answer_data(away.get(f"{url}/at?version=9"))["status"] == "completed"
+    expect_error(away.get(f"{url}/at?time=1000"), 404, "SESSION_NOT_FOUND")
+    assert expect_faults(away.get(f"{url}/at?time={NOON_MS}")) == {"time": "in_future"}
 
 
 def test_a_long_session_is_told_of_from_its_nearest_snapshot(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int], db: Db
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int], db: Db
 ) -> None:
     url = client.post("/v1/sessions", json=CHESS).headers["Location"]
     client.post(f"{url}/start")
     said = {}
     for _ in range(2 * SNAPSHOT_EVERY + 50):
-        clock.pass_ms(7)
-        state = data(client.post(f"{url}/switch"))
+        clock.advance_ms(7)
+        state = answer_data(client.post(f"{url}/switch"))
         said[state["version"]] = state
     logged()
     # What the nearest snapshot makes needless is not read.
-    rows(db, "SET syncapp.allow_changes = on; UPDATE sync_events SET patch = '{}' WHERE version < 200; SELECT 1")
+    query_rows(db, "SET syncapp.allow_changes = on; UPDATE sync_events SET patch = '{}' WHERE version < 200; SELECT 1")
     for version in (200, 201, 227, 250):
-        past = data(client.get(f"{url}/at?version={version}"))
+        past = answer_data(client.get(f"{url}/at?version={version}"))
         assert past["participants"] == said[version]["participants"]
         assert past["clock"] == said[version]["clock"]
     at_ms = ms_of(said[226]["updated_at"])
-    assert data(client.get(f"{url}/at?time={at_ms}"))["participants"] == said[226]["participants"]
+    assert answer_data(client.get(f"{url}/at?time={at_ms}"))["participants"] == said[226]["participants"]
 
 
 def test_python_knows_how_often_scripts_write_a_snapshot() -> None:
@@ -234,25 +236,25 @@ def test_python_knows_how_often_scripts_write_a_snapshot() -> None:
 
 
 def test_an_event_that_is_missing_from_the_log_is_named_and_nothing_is_made_up(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int], db: Db
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int], db: Db
 ) -> None:
-    url, _ = play(client, clock)
+    url, _ = play_game(client, clock)
     logged()
-    rows(db, "SET syncapp.allow_changes = on; DELETE FROM sync_events WHERE version = 4; SELECT 1")
-    assert data(client.get(f"{url}/at?version=3"))["version"] == 3
+    query_rows(db, "SET syncapp.allow_changes = on; DELETE FROM sync_events WHERE version = 4; SELECT 1")
+    assert answer_data(client.get(f"{url}/at?version=3"))["version"] == 3
     for path in ("at?version=4", "at?version=6"):
-        refused = error(client.get(f"{url}/{path}"), 503, "AUDIT_INCOMPLETE")
+        refused = expect_error(client.get(f"{url}/{path}"), 503, "AUDIT_INCOMPLETE")
         assert (refused["details"]["epoch"], refused["details"]["version"]) == (NOON_MS, 4)
-    rows(db, "DELETE FROM sync_events WHERE version = 1; SELECT 1")
-    assert error(client.get(f"{url}/at?version=3"), 503, "AUDIT_INCOMPLETE")["details"]["version"] == 1
+    query_rows(db, "DELETE FROM sync_events WHERE version = 1; SELECT 1")
+    assert expect_error(client.get(f"{url}/at?version=3"), 503, "AUDIT_INCOMPLETE")["details"]["version"] == 1
 
 
 def test_the_history_lists_sessions_by_status_mode_and_time_page_by_page(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int]
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int]
 ) -> None:
     made: list[str] = []
     for number, mode in enumerate(list(MODES) * 3):
-        clock.pass_ms(1000)
+        clock.advance_ms(1000)
         url = client.post("/v1/sessions", json=MODES[mode]).headers["Location"]
         made.append(url.rsplit("/", 1)[1])
         if number % 3 == 0:
@@ -265,7 +267,7 @@ def test_the_history_lists_sessions_by_status_mode_and_time_page_by_page(
         while cursor is not None:
             answer = client.get(f"/v1/history?{query}&limit=4{cursor and f'&cursor={cursor}'}")
             HistoryAnswer.model_validate_json(answer.data)
-            page = data(answer)
+            page = answer_data(answer)
             assert len(page["sessions"]) <= 4
             found += [session["session_id"] for session in page["sessions"]]
             cursor = page["next_cursor"]
@@ -281,7 +283,7 @@ def test_the_history_lists_sessions_by_status_mode_and_time_page_by_page(
     for name in ("created", "updated"):
         assert listed(f"{name}_from={third}&{name}_to={fifth}") == made[2:4][::-1]
         assert listed(f"{name}_from={iso(third)}&{name}_to={iso(fifth)}") == made[2:4][::-1]
-    (first,) = data(client.get(f"/v1/history?updated_to={NOON_MS + 1001}"))["sessions"]
+    (first,) = answer_data(client.get(f"/v1/history?updated_to={NOON_MS + 1001}"))["sessions"]
     assert (first["session_id"], first["status"], first["version"]) == (made[0], "cancelled", 2)
     assert first["created_at"] == first["completed_at"] == first["updated_at"] == iso(NOON_MS + 1000)
 
@@ -294,7 +296,7 @@ def test_sessions_changed_in_the_same_instant_are_each_listed_once(
     found: list[str] = []
     cursor: str | None = ""
     while cursor is not None:
-        page = data(client.get(f"/v1/history?limit=2{cursor and f'&cursor={cursor}'}"))
+        page = answer_data(client.get(f"/v1/history?limit=2{cursor and f'&cursor={cursor}'}"))
         found += [session["session_id"] for session in page["sessions"]]
         cursor = page["next_cursor"]
     assert sorted(found) == sorted(made)

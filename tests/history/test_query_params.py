@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.support.played_game import play
-from tests.support.rest import UNKNOWN, error, faults
-from tests.support.store import SetClock
+from tests.support.played_game import play_game
+from tests.support.rest import UNKNOWN, expect_error, expect_faults
+from tests.support.store import ManualClock
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,12 @@ from tests.support.store import SetClock
 def test_a_question_that_makes_no_sense_is_refused_by_every_name(
     client: FlaskClient, path: str, found: dict[str, str]
 ) -> None:
-    assert faults(client.get(f"/v1/sessions/{UNKNOWN}/{path}")) == found
+    assert expect_faults(client.get(f"/v1/sessions/{UNKNOWN}/{path}")) == found
 
 
 def test_a_list_of_sessions_names_its_faults_too(client: FlaskClient) -> None:
     query = "status=asleep&sync_mode=chess&created_from=2&created_to=1&updated_from=x&limit=&cursor=1_2"
-    assert faults(client.get(f"/v1/history?{query}")) == {
+    assert expect_faults(client.get(f"/v1/history?{query}")) == {
         "status": "literal_error", "sync_mode": "literal_error", "created_from": "backwards",
         "updated_from": "instant", "limit": "int_type", "cursor": "cursor",
     }  # fmt: skip
@@ -77,11 +77,13 @@ def test_nothing_a_client_asks_is_a_500(
     assert answer.status_code < 500, answer.text
     assert answer.status_code != 404 or path == "at"
     if answer.status_code >= 400:
-        error(answer, answer.status_code, "VALIDATION_ERROR" if answer.status_code == 400 else "SESSION_NOT_FOUND")
+        expect_error(
+            answer, answer.status_code, "VALIDATION_ERROR" if answer.status_code == 400 else "SESSION_NOT_FOUND"
+        )
 
 
 @pytest.fixture
-def played(client: FlaskClient, clock: SetClock, logged: Callable[[], int]) -> str:
-    url, _ = play(client, clock)
+def played(client: FlaskClient, clock: ManualClock, logged: Callable[[], int]) -> str:
+    url, _ = play_game(client, clock)
     logged()
     return url

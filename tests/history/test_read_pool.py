@@ -1,4 +1,4 @@
-"""Questions to PostgreSQL from web processes: whatever is wrong with it, only who asked waits, and not for long."""
+"""Reads of PostgreSQL from web processes: a slow or broken server delays only the request that reads, briefly."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from syncapp.history.read_pool import ReadPool
 from syncapp.postgres.database import Cursor, Database
 from syncapp.postgres.schema import upgrade
 from tests.support.cluster import MakeCluster
-from tests.support.postgres_roles import ask, guest_of, held, role_of
-from tests.support.web_clients import CHESS, eventually
+from tests.support.postgres_roles import connection_count, limited_role, role_name, run_sql
+from tests.support.web_clients import CHESS, wait_until
 
 
 @pytest.fixture
@@ -55,14 +55,14 @@ def test_a_slow_answer_is_not_waited_for(pool: ReadPool) -> None:
         pool.ask(lambda cursor: cursor.execute("SELECT pg_sleep(30)"))
     assert time.monotonic() - began_s < 20
     assert refused.value.details["retry_after_s"] == 1
-    eventually(lambda: pool.ask(number) > 0)
+    wait_until(lambda: pool.ask(number) > 0)
 
 
 def test_more_questions_than_can_wait_are_refused_at_once(database_url: str) -> None:
     pool, go_on = ReadPool(database_url, connections=1, timeout_s=10), threading.Event()
     with ThreadPoolExecutor(9) as threads:
         asked = [threads.submit(pool.ask, lambda _: go_on.wait(10)) for _ in range(9)]
-        eventually(lambda: pool._waiting == 8)
+        wait_until(lambda: pool._waiting == 8)
         with pytest.raises(AuditUnavailable, match="does not answer"):
             pool.ask(number)
         go_on.set()
@@ -91,25 +91,25 @@ def test_a_server_that_refuses_is_left_alone_for_a_second() -> None:
 
 
 def test_a_connection_that_nobody_has_used_for_seconds_is_closed(database_url: str) -> None:
-    with guest_of(database_url) as url:
+    with limited_role(database_url) as url:
         pool, ready = ReadPool(url, connections=3, timeout_s=60), threading.Barrier(3)
 
         def question(_: Cursor) -> int:
             ready.wait(30)
-            found = held(database_url, role_of(url))
+            found = connection_count(database_url, role_name(url))
             ready.wait(30)
             return found
 
         with ThreadPoolExecutor(3) as threads:
             assert list(threads.map(lambda _: pool.ask(question), range(3))) == [3] * 3
-        eventually(lambda: held(database_url, role_of(url)) == 0)
+        wait_until(lambda: connection_count(database_url, role_name(url)) == 0)
         assert pool.ask(number)
         pool.close()
 
 
 def test_while_idle_connections_are_closed_there_are_never_too_many(database_url: str) -> None:
-    with guest_of(database_url) as url:
-        ask(database_url, f"ALTER ROLE {role_of(url)} CONNECTION LIMIT 2")
+    with limited_role(database_url) as url:
+        run_sql(database_url, f"ALTER ROLE {role_name(url)} CONNECTION LIMIT 2")
         pool, end_s = ReadPool(url, connections=2, timeout_s=20), time.monotonic() + 2
 
         def closing() -> None:
@@ -131,7 +131,7 @@ def test_while_idle_connections_are_closed_there_are_never_too_many(database_url
 
 
 def test_what_the_database_refuses_is_told_in_our_words(database_url: str) -> None:
-    with guest_of(database_url) as url:
+    with limited_role(database_url) as url:
         pool = ReadPool(url, connections=1)
 
         def reason() -> str:
@@ -140,11 +140,11 @@ def test_what_the_database_refuses_is_told_in_our_words(database_url: str) -> No
             return str(refused.value.details["reason"])
 
         assert reason() == "does not allow what is needed"
-        ask(database_url, f"ALTER ROLE {role_of(url)} CONNECTION LIMIT 0")
+        run_sql(database_url, f"ALTER ROLE {role_name(url)} CONNECTION LIMIT 0")
         pool.close()
-        eventually(lambda: reason() == "has no connection left")
-        ask(database_url, f"ALTER ROLE {role_of(url)} CONNECTION LIMIT -1")
-        ask(database_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role_of(url)}")
+        wait_until(lambda: reason() == "has no connection left")
+        run_sql(database_url, f"ALTER ROLE {role_name(url)} CONNECTION LIMIT -1")
+        run_sql(database_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role_name(url)}")
 
         def answers() -> bool:
             try:
@@ -152,29 +152,29 @@ def test_what_the_database_refuses_is_told_in_our_words(database_url: str) -> No
             except AuditUnavailable:
                 return False
 
-        eventually(answers)
+        wait_until(answers)
         pool.close()
 
 
 def test_web_processes_that_were_asked_once_give_every_connection_back(
     make_cluster: MakeCluster, database_url: str, db: psycopg2.extensions.connection
 ) -> None:
-    with guest_of(database_url, "SELECT, INSERT, UPDATE") as url:
-        role = role_of(url)
-        ask(database_url, f"ALTER ROLE {role} CONNECTION LIMIT 12")
+    with limited_role(database_url, "SELECT, INSERT, UPDATE") as url:
+        role = role_name(url)
+        run_sql(database_url, f"ALTER ROLE {role} CONNECTION LIMIT 12")
         cluster = make_cluster(web=3, worker=False, DATABASE_URL=url, HISTORY_TIMEOUT_S="60")
         ours = Database(url)
         with db.cursor() as cursor:  # an answer takes a while, so that every connection is needed
             cursor.execute("BEGIN; LOCK TABLE sync_sessions")
             with ThreadPoolExecutor(24) as threads:
                 asked = [threads.submit(requests.get, f"{base}/v1/history", timeout=90) for base in cluster.urls * 8]
-                eventually(lambda: held(database_url, role) == 12)
+                wait_until(lambda: connection_count(database_url, role) == 12)
                 with pytest.raises(psycopg2.OperationalError, match="too many connections"), ours.transaction():
                     pass
                 cursor.execute("ROLLBACK")
                 assert {each.result().status_code for each in asked} == {200}
         assert upgrade(url) == []  # it waits for one
-        eventually(lambda: held(database_url, role) == 0)
+        wait_until(lambda: connection_count(database_url, role) == 0)
         with ours.transaction() as cursor:
             cursor.execute("SELECT 1")
         ours.close()
@@ -189,7 +189,7 @@ def test_an_outage_of_postgresql_stops_answers_from_the_log_and_nothing_else(
     made = requests.post(f"{base}/v1/sessions", json=CHESS, timeout=60)
     url = base + made.headers["Location"]
     requests.post(f"{url}/start", timeout=60)
-    eventually(lambda: requests.get(f"{url}/at?version=2", timeout=60).status_code == 200)
+    wait_until(lambda: requests.get(f"{url}/at?version=2", timeout=60).status_code == 200)
     postgres.pause()
     try:
         with ThreadPoolExecutor(60) as threads:
@@ -207,7 +207,7 @@ def test_an_outage_of_postgresql_stops_answers_from_the_log_and_nothing_else(
         assert sorted(took_s)[10] < 2
     finally:
         postgres.unpause()
-    eventually(lambda: requests.get(f"{url}/at?version=22", timeout=60).status_code == 200)
+    wait_until(lambda: requests.get(f"{url}/at?version=22", timeout=60).status_code == 200)
 
 
 def test_many_who_ask_without_a_pause_leave_every_connection_usable(

@@ -1,4 +1,4 @@
-"""What the log tells is what was: sequences of the model, stored, asked for again, and lost and brought back.
+"""Random sequences, stored in the log: past states are replayed exactly, and lost sessions are restored exactly.
 
 REPLAY_EXAMPLES is how many sequences are run in each mode (default 6).
 """
@@ -22,7 +22,7 @@ from syncapp.domain.session import Session
 from syncapp.history.query_params import AtQuery
 from syncapp.history.recovery import Outcome
 from syncapp.store.sessions import SessionStore
-from tests.support.audit_log import Log
+from tests.support.audit_log import AuditServices
 from tests.support.clock_machine import MODES, MOST_UNATTENDED, ClockMachine, document, moves
 from tests.support.outboxes import KEYS
 from tests.support.store import make_store
@@ -34,7 +34,9 @@ STEPS = 40
 class ReplayMachine(ClockMachine):
     """Remembers what was said, loses sessions, and compares with what the log tells."""
 
-    def __init__(self, log: Log, client: redis_py.Redis, stores: list[SessionStore], redis_url: str, mode: str) -> None:
+    def __init__(
+        self, log: AuditServices, client: redis_py.Redis, stores: list[SessionStore], redis_url: str, mode: str
+    ) -> None:
         super().__init__(client, stores, redis_url, mode)
         self.log = log
         self.said: dict[int, Any] = {}
@@ -110,7 +112,7 @@ class ReplayMachine(ClockMachine):
 @pytest.mark.timeout(300 + 6 * EXAMPLES)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_log_tells_what_was_and_brings_it_back_as_it_was(
-    log: Log, redis: redis_py.Redis, redis_url: str, mode: str
+    log: AuditServices, redis: redis_py.Redis, redis_url: str, mode: str
 ) -> None:
     stores = [make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED) for _ in range(2)]
     run_state_machine_as_test(

@@ -16,25 +16,25 @@ from syncapp.dev.servers import Valkey
 from syncapp.errors import SessionNotFound
 from syncapp.history.recovery import Outcome, Recovery
 from syncapp.store.sessions import SessionStore
-from tests.support.audit_log import Log, rows
+from tests.support.audit_log import AuditServices, query_rows
 from tests.support.cluster import MakeCluster
-from tests.support.lost_sessions import ID, dumped, playing, roll_back
+from tests.support.lost_sessions import ID, dump_hash, restore_hash, start_game
 from tests.support.outboxes import KEYS
-from tests.support.store import NOON_MS, SetClock, settings
+from tests.support.store import NOON_MS, ManualClock, make_settings
 from tests.support.types import Db
-from tests.support.web_clients import eventually
+from tests.support.web_clients import wait_until
 
 
 def test_a_store_rolled_back_behind_the_log_is_put_forward_again(
-    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+    store: SessionStore, clock: ManualClock, log: AuditServices, recovery: Recovery, redis: redis_py.Redis
 ) -> None:
-    playing(store, clock)
-    file = dumped(redis)
-    clock.pass_ms(1000)
+    start_game(store, clock)
+    file = dump_hash(redis)
+    clock.advance_ms(1000)
     store.switch(ID)
     last = store.get(ID).found
     log.store()
-    roll_back(redis, file)
+    restore_hash(redis, file)
     assert store.peek(ID).version == last.version - 1  # type: ignore[union-attr]
     assert recovery.recover(ID) is Outcome.REPLACED
     found = store.get(ID).found
@@ -44,19 +44,19 @@ def test_a_store_rolled_back_behind_the_log_is_put_forward_again(
 
 
 def test_a_fork_is_kept_as_a_dead_letter_and_the_later_past_goes_on_in_a_new_epoch(
-    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, db: Db
+    store: SessionStore, clock: ManualClock, log: AuditServices, recovery: Recovery, redis: redis_py.Redis, db: Db
 ) -> None:
-    playing(store, clock)
-    file = dumped(redis)
+    start_game(store, clock)
+    file = dump_hash(redis)
     for _ in range(2):
-        clock.pass_ms(1000)
+        clock.advance_ms(1000)
         store.switch(ID)
     log.store()
-    roll_back(redis, file)
-    clock.pass_ms(500)
+    restore_hash(redis, file)
+    clock.advance_ms(500)
     store.pause(ID)  # another version 6 than the log's
     log.store()
-    assert rows(db, "SELECT kind FROM sync_dead_letters") == [("divergent",)]
+    assert query_rows(db, "SELECT kind FROM sync_dead_letters") == [("divergent",)]
     assert log.history.forks() == {(ID, NOON_MS)}
     assert recovery.recover(ID) is Outcome.REPLACED  # the log is further
     assert store.get(ID).found.cycle_count == 4
@@ -65,15 +65,15 @@ def test_a_fork_is_kept_as_a_dead_letter_and_the_later_past_goes_on_in_a_new_epo
 
 
 def test_a_fork_that_is_further_than_the_log_goes_on_as_it_stands(
-    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, db: Db
+    store: SessionStore, clock: ManualClock, log: AuditServices, recovery: Recovery, redis: redis_py.Redis, db: Db
 ) -> None:
-    playing(store, clock)
-    file = dumped(redis)
-    clock.pass_ms(1000)
+    start_game(store, clock)
+    file = dump_hash(redis)
+    clock.advance_ms(1000)
     store.switch(ID)
     log.store()
-    roll_back(redis, file)
-    clock.pass_ms(500)
+    restore_hash(redis, file)
+    clock.advance_ms(500)
     store.pause(ID)
     store.update(ID, {"fork": True})
     log.store()
@@ -90,25 +90,25 @@ def test_a_fork_that_is_further_than_the_log_goes_on_as_it_stands(
 
 
 def test_what_was_deleted_before_a_rollback_is_deleted_again(
-    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis, db: Db
+    store: SessionStore, clock: ManualClock, log: AuditServices, recovery: Recovery, redis: redis_py.Redis, db: Db
 ) -> None:
-    playing(store, clock)
-    file = dumped(redis)
+    start_game(store, clock)
+    file = dump_hash(redis)
     store.delete(ID)
     log.store()
-    roll_back(redis, file)
+    restore_hash(redis, file)
     assert recovery.recover(ID) is Outcome.DELETED
     with pytest.raises(SessionNotFound):
         store.get(ID)
     log.store()
-    assert rows(db, "SELECT kind FROM sync_dead_letters") == []
+    assert query_rows(db, "SELECT kind FROM sync_dead_letters") == []
     assert recovery.recover(ID) is Outcome.GONE
 
 
 def test_a_session_that_the_log_does_not_know_yet_is_left_alone(
-    store: SessionStore, clock: SetClock, log: Log, recovery: Recovery, redis: redis_py.Redis
+    store: SessionStore, clock: ManualClock, log: AuditServices, recovery: Recovery, redis: redis_py.Redis
 ) -> None:
-    playing(store, clock)
+    start_game(store, clock)
     assert recovery.recover(ID) is Outcome.CURRENT
     redis.delete(KEYS.outbox(KEYS.bucket(ID)))
     assert recovery.recover(ID) is Outcome.AHEAD
@@ -138,27 +138,27 @@ def test_a_store_put_back_from_an_old_copy_of_its_files_is_put_right_by_the_comm
     names = [requests.post(base, json=body, timeout=60).json()["data"]["session_id"] for _ in range(6)]
     for each in names:
         post(each, "start")
-    eventually(drained)
+    wait_until(drained)
     data = Path(valkey.argv[valkey.argv.index("--dir") + 1])
     valkey.stop()
     shutil.copytree(data, tmp_path / "old")
     valkey.start()
-    eventually(lambda: requests.get(f"{cluster.urls[0]}/ready", timeout=60).status_code == 200)
+    wait_until(lambda: requests.get(f"{cluster.urls[0]}/ready", timeout=60).status_code == 200)
     last = {each: [post(each, "switch") for _ in range(3)][-1] for each in names}
     newer = requests.post(base, json=body, timeout=60).json()["data"]["session_id"]
     post(names[5], "complete")
-    eventually(drained)
+    wait_until(drained)
 
     valkey.stop()
     shutil.rmtree(data)
     shutil.copytree(tmp_path / "old", data)
     valkey.start()
-    eventually(lambda: requests.get(f"{cluster.urls[0]}/ready", timeout=60).status_code == 200)
+    wait_until(lambda: requests.get(f"{cluster.urls[0]}/ready", timeout=60).status_code == 200)
     assert post(names[0], "switch")["cycle_count"] == 1  # nobody has told this client to wait
-    runner = create_app(settings(redis_url, database_url=database_url)).test_cli_runner()
+    runner = create_app(make_settings(redis_url, database_url=database_url)).test_cli_runner()
     drain = ["audit", "drain"]  # the worker's queue was put back, too: it may wait for the next sweep
     assert runner.invoke(args=drain).exit_code == 0
-    assert rows(db, "SELECT kind FROM sync_dead_letters") == [("divergent",)]
+    assert query_rows(db, "SELECT kind FROM sync_dead_letters") == [("divergent",)]
 
     told = runner.invoke(args=["sessions", "recover", "--all"])
     assert (told.exit_code, told.output.splitlines()[-1]) == (0, "6 replaced, 1 restored"), told.output

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from flask.testing import FlaskClient
 
 from syncapp.api.reference.history_schemas import StatisticsAnswer
-from tests.support.played_game import data, play
+from tests.support.played_game import answer_data, play_game
 from tests.support.rest import CHESS, MODES
-from tests.support.store import SetClock
+from tests.support.store import ManualClock
 
 
 def test_statistics_count_each_cycle_with_what_was_charged_to_it(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int]
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int]
 ) -> None:
-    url, said = play(client, clock)
+    url, said = play_game(client, clock)
     logged()
     answer = client.get(f"{url}/statistics")
     StatisticsAnswer.model_validate_json(answer.data)
-    found = data(answer)
+    found = answer_data(answer)
     white, black = found["participants"]
     # White: 2000; then 250 before the pause and 3000 after it. Black: 1500; and 710 that were not ended by a switch.
     assert white == {
@@ -35,30 +35,30 @@ def test_statistics_count_each_cycle_with_what_was_charged_to_it(
 
 
 def test_statistics_of_a_session_without_turns_or_without_cycles(
-    client: FlaskClient, clock: SetClock, logged: Callable[[], int]
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int]
 ) -> None:
     url = client.post("/v1/sessions", json=MODES["global"]).headers["Location"]
     pending = client.post("/v1/sessions", json=CHESS).headers["Location"]
     for command in ("start", "switch", "pause"):
         client.post(f"{url}/{command}")
-        clock.pass_ms(1000)
+        clock.advance_ms(1000)
     logged()
-    found = data(client.get(f"{url}/statistics"))
+    found = answer_data(client.get(f"{url}/statistics"))
     assert found["participants"] == []
     assert (found["cycles"], found["total_ms"], found["longest_ms"], found["open_ms"]) == (1, 2000, 1000, 1000)
-    found = data(client.get(f"{pending}/statistics"))
+    found = answer_data(client.get(f"{pending}/statistics"))
     assert [(person["cycles"], person["mean_ms"]) for person in found["participants"]] == [(0, None), (0, None)]
 
 
-def test_statistics_are_of_the_newest_life(client: FlaskClient, clock: SetClock, logged: Callable[[], int]) -> None:
+def test_statistics_are_of_the_newest_life(client: FlaskClient, clock: ManualClock, logged: Callable[[], int]) -> None:
     session_id = str(uuid.uuid4())
-    url, _ = play(client, clock, session_id=session_id)
+    url, _ = play_game(client, clock, session_id=session_id)
     client.delete(url)
-    clock.pass_ms(1)
+    clock.advance_ms(1)
     client.post("/v1/sessions", json=CHESS | {"session_id": session_id})
     client.post(f"{url}/start")
-    clock.pass_ms(5)
+    clock.advance_ms(5)
     client.post(f"{url}/switch")
     logged()
-    found = data(client.get(f"{url}/statistics"))
+    found = answer_data(client.get(f"{url}/statistics"))
     assert (found["cycles"], found["total_ms"], found["epoch"]) == (1, 5, clock.now_ms - 5)

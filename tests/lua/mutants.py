@@ -1,11 +1,11 @@
-"""Mutation check: small faults put into the scripts, each of which the tests must notice.
+"""Mutation check: each small fault in a script must make a test fail.
 
-    make mutants               every mutation, one after the other; ends with 1 when one survives
-    make mutants ONLY="7 12"   some of them
+    make mutants               every mutation, one after the other; the exit status is 1 if one survives
+    make mutants ONLY="7 12"   these only
 
-A mutation is a file, a text that occurs in it exactly once, and what takes its place. For each, the tests of
-the scripts run against a copy of `lua/` with that one change, on servers that all share; a mutation is killed
-when they fail. MODEL_EXAMPLES (here 15) is how long test_model.py searches.
+A mutation is a file, a text that occurs in it exactly once, and its replacement. For each mutation, the tests of
+the scripts run against a copy of `lua/` with that one change, on shared servers; a mutation is killed when a test
+fails. MODEL_EXAMPLES (here 15) is how long test_model.py searches.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The reason and the result that a `complete` gives: kept by the state, told by the event, and in the log."""
+"""The reason and the result of a `complete`: in the state, in the event and in the log."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -10,7 +9,6 @@ import pytest
 import redis as redis_py
 from flask.testing import FlaskClient
 
-from syncapp import create_app
 from syncapp.api.reference.history_schemas import PastAnswer
 from syncapp.api.reference.messages import Patch
 from syncapp.api.reference.schemas import CommandAnswer, StateAnswer
@@ -24,27 +22,21 @@ from syncapp.realtime.topic import Topic
 from syncapp.store.keys import Keyspace
 from syncapp.store.script_runner import _fingerprint
 from syncapp.store.sessions import SessionStore
-from tests.support.audit_log import Log, rows
-from tests.support.rest import CHESS, error, faults
-from tests.support.store import NOON_MS, PARTIALS, SetClock, chess, crowd, dump, make_store, messages, settings
+from tests.support.audit_log import AuditServices, query_rows
+from tests.support.rest import CHESS, expect_error, expect_faults
+from tests.support.store import (
+    NOON_MS,
+    chess_request,
+    crowd_request,
+    dump_session,
+    make_store,
+    outbox_messages,
+)
 from tests.support.types import Db
 
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
 RESULT = {"winner": "white king", "score": [1, 0.5], "note": 'completion=" ü  %1\\ idling=1 unattended=7 '}
 GIVEN = {"reason": "checkmate, at last", "result": RESULT}
-
-
-@pytest.fixture
-def client(redis_url: str, database_url: str, clock: SetClock) -> FlaskClient:
-    return create_app(settings(redis_url, database_url=database_url), partials=PARTIALS).test_client()
-
-
-@pytest.fixture
-def log(database_url: str, db: Db, redis: redis_py.Redis, redis_url: str) -> Iterator[Log]:
-    made = Log(database_url, redis, redis_url)
-    yield made
-    made.database.close()
-    made.pool.close()
 
 
 @pytest.fixture
@@ -55,7 +47,7 @@ def url(client: FlaskClient) -> str:
 
 
 def last_event(client: redis_py.Redis) -> dict[str, Any]:
-    event: dict[str, Any] = messages(client, ID)[-1]["event"]
+    event: dict[str, Any] = outbox_messages(client, ID)[-1]["event"]
     return event
 
 
@@ -99,10 +91,10 @@ def test_without_either_nothing_is_kept(
 
 def test_the_first_complete_counts(client: FlaskClient, url: str, redis: redis_py.Redis) -> None:
     client.post(f"{url}/complete", json=GIVEN)
-    before = dump(redis, ID)
+    before = dump_session(redis, ID)
     again = client.post(f"{url}/complete", json={"result": "another"})
     assert (again.status_code, again.get_json()["data"]["completion"]) == (200, GIVEN)
-    assert dump(redis, ID) == before
+    assert dump_session(redis, ID) == before
 
 
 @pytest.mark.parametrize(
@@ -121,15 +113,15 @@ def test_the_first_complete_counts(client: FlaskClient, url: str, redis: redis_p
 def test_what_is_too_large_or_odd_is_named_and_changes_nothing(
     client: FlaskClient, url: str, redis: redis_py.Redis, body: dict[str, Any], fault: dict[str, str]
 ) -> None:
-    before = dump(redis, ID)
-    assert faults(client.post(f"{url}/complete", json=body)) == fault
-    assert dump(redis, ID) == before
+    before = dump_session(redis, ID)
+    assert expect_faults(client.post(f"{url}/complete", json=body)) == fault
+    assert dump_session(redis, ID) == before
 
 
 def test_a_result_that_is_not_json_is_refused(client: FlaskClient, url: str) -> None:
     deep = b'{"result":' + b"[" * 32 + b"]" * 32 + b"}"
     for body in (b'{"result": NaN}', b'{"result": Infinity}', deep):
-        error(client.post(f"{url}/complete", data=body, content_type="application/json"), 400, "INVALID_JSON")
+        expect_error(client.post(f"{url}/complete", data=body, content_type="application/json"), 400, "INVALID_JSON")
     assert client.get(url).get_json()["data"]["status"] == "running"
 
 
@@ -146,19 +138,21 @@ def test_the_largest_result_is_replayed_although_its_record_has_no_room_for_it(
     record: Any = redis.get(Keyspace().idempotency(ID, "end"))
     assert len(record) <= 1024
     other = client.post(f"{url}/complete", json={"result": 1}, headers={"Idempotency-Key": "end"})
-    error(other, 422, "IDEMPOTENCY_MISMATCH")
+    expect_error(other, 422, "IDEMPOTENCY_MISMATCH")
 
 
 def test_a_complete_without_either_has_the_fingerprint_it_always_had(
     store: SessionStore, redis: redis_py.Redis
 ) -> None:
-    store.create(chess(session_id=ID))
+    store.create(chess_request(session_id=ID))
     store.complete(ID, Claim(idempotency_key="end"))
     record: Any = redis.get(Keyspace().idempotency(ID, "end"))
     assert record.decode().split("\n")[0] == _fingerprint("complete", Claim(), [])
 
 
-@pytest.mark.parametrize("new", [chess(session_id=ID), crowd(300, session_id=ID)], ids=["two", "three blocks"])
+@pytest.mark.parametrize(
+    "new", [chess_request(session_id=ID), crowd_request(300, session_id=ID)], ids=["two", "three blocks"]
+)
 def test_every_process_reads_the_same_and_every_patch_leads_to_it(
     store: SessionStore, redis_url: str, redis: redis_py.Redis, new: CreateSession
 ) -> None:
@@ -169,15 +163,15 @@ def test_every_process_reads_the_same_and_every_patch_leads_to_it(
     assert fresh.get(ID).found == done
     assert watching.get(ID).found == done == watching.get(ID).found
     assert len(store._calls._cache._sessions[ID].tags.split()) == (3 if len(done.participants) > 2 else 0)
-    (*_, message) = messages(redis, ID)
+    (*_, message) = outbox_messages(redis, ID)
     assert before.fold(*patch_of(message)) == done
     assert Session.from_snapshot(ID, message["snapshot"]) == done
 
 
 def test_the_log_keeps_them_and_its_check_finds_no_fault(
-    store: SessionStore, log: Log, redis: redis_py.Redis, redis_url: str, database_url: str
+    store: SessionStore, log: AuditServices, redis: redis_py.Redis, redis_url: str, database_url: str
 ) -> None:
-    store.create(chess(session_id=ID))
+    store.create(chess_request(session_id=ID))
     store.complete(ID, reason="over", result=RESULT)
     log.store()
     found = log.history.state_at(ID, AtQuery(version=2)).document()
@@ -188,9 +182,9 @@ def test_the_log_keeps_them_and_its_check_finds_no_fault(
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_restored_session_has_them_again(
-    store: SessionStore, log: Log, redis: redis_py.Redis, redis_url: str, *, again: bool
+    store: SessionStore, log: AuditServices, redis: redis_py.Redis, redis_url: str, *, again: bool
 ) -> None:
-    store.create(chess(session_id=ID))
+    store.create(chess_request(session_id=ID))
     store.complete(ID, reason="over", result=RESULT)
     log.store()
     redis.delete(Keyspace().session(ID))
@@ -199,7 +193,7 @@ def test_a_restored_session_has_them_again(
         assert log.recoveries["run"].recover(ID) is Outcome.RESTORED
         found = make_store(redis_url).get(ID).found
         assert found.completion == {"reason": "over", "result": RESULT}
-        assert Session.from_snapshot(ID, messages(redis, ID)[-1]["snapshot"]) == found
+        assert Session.from_snapshot(ID, outbox_messages(redis, ID)[-1]["snapshot"]) == found
         log.store()
         redis.delete(Keyspace().session(ID))
 
@@ -211,13 +205,13 @@ FORGET = "UPDATE sync_events SET snapshot = snapshot - 'completion', record = re
 
 
 def test_the_completion_stands_beside_the_patch_of_its_message(store: SessionStore, redis: redis_py.Redis) -> None:
-    store.create(chess(session_id=ID))
+    store.create(chess_request(session_id=ID))
     topic = Topic(ID, "")
     topic.mark_subscribed()
     topic.apply_read(store.get(ID).found, topic.order, NOON_MS)
     topic.current = True
     answer = store.complete(ID, **KEPT)
-    (*_, message) = messages(redis, ID)
+    (*_, message) = outbox_messages(redis, ID)
     assert "completion" not in message["patch"]  # an earlier release could not fold it
     assert message["completion"] == KEPT
     told = topic.apply(message, NOON_MS)
@@ -228,14 +222,14 @@ def test_the_completion_stands_beside_the_patch_of_its_message(store: SessionSto
 
 
 def test_a_row_that_an_earlier_release_stored_is_as_committed_and_read_with_its_completion(
-    store: SessionStore, log: Log, db: Db, database_url: str
+    store: SessionStore, log: AuditServices, db: Db, database_url: str
 ) -> None:
-    store.create(chess(session_id=ID))
+    store.create(chess_request(session_id=ID))
     store.complete(ID, **KEPT)
     log.store()
     exported = list(log.history.export(ID))
     assert exported[0][1]["snapshot"]["completion"] == exported[0][1]["patch"]["completion"] == KEPT
-    rows(db, FORGET)
+    query_rows(db, FORGET)
     assert list(verify(database_url, VerifyResult())) == []
     assert log.history.state_at(ID, AtQuery(version=2)).document()["completion"] == KEPT
     assert log.history.events(ID, EventsQuery()).rows[1]["patch"]["completion"] == KEPT
@@ -243,14 +237,14 @@ def test_a_row_that_an_earlier_release_stored_is_as_committed_and_read_with_its_
 
 
 def test_a_session_is_restored_with_the_completion_that_an_earlier_release_did_not_store(
-    store: SessionStore, log: Log, db: Db, redis: redis_py.Redis, redis_url: str, database_url: str
+    store: SessionStore, log: AuditServices, db: Db, redis: redis_py.Redis, redis_url: str, database_url: str
 ) -> None:
-    store.create(chess(session_id=ID))
+    store.create(chess_request(session_id=ID))
     store.complete(ID, **KEPT)
     log.recoveries["run"]._store.time_ms = lambda: NOON_MS  # type: ignore[method-assign]
     for _ in range(2):  # the second time from the message of the restore
         log.store()
-        rows(db, FORGET)
+        query_rows(db, FORGET)
         redis.delete(Keyspace().session(ID))
         assert log.recoveries["run"].recover(ID) is Outcome.RESTORED
         assert make_store(redis_url).get(ID).found.completion == KEPT
@@ -273,24 +267,24 @@ def test_a_session_is_restored_with_the_completion_that_an_earlier_release_did_n
     ],
 )
 def test_any_other_difference_in_such_a_row_is_found(
-    store: SessionStore, log: Log, db: Db, database_url: str, change: str, name: str, *, is_forgotten: bool
+    store: SessionStore, log: AuditServices, db: Db, database_url: str, change: str, name: str, *, is_forgotten: bool
 ) -> None:
-    store.create(chess(session_id=ID))
+    store.create(chess_request(session_id=ID))
     store.complete(ID, **KEPT)
     log.store()
     if is_forgotten:
-        rows(db, FORGET)
-    assert rows(db, f"UPDATE sync_events SET {change} WHERE version = 2 RETURNING 1")
+        query_rows(db, FORGET)
+    assert query_rows(db, f"UPDATE sync_events SET {change} WHERE version = 2 RETURNING 1")
     (fault,) = verify(database_url, VerifyResult())
     assert f"version 2: column {name} differs from its message" in str(fault)
 
 
 @pytest.mark.parametrize("column", ["snapshot", "record"])
 def test_a_completion_that_is_missing_in_one_column_only_is_found(
-    store: SessionStore, log: Log, db: Db, database_url: str, column: str
+    store: SessionStore, log: AuditServices, db: Db, database_url: str, column: str
 ) -> None:
-    store.create(chess(session_id=ID))
+    store.create(chess_request(session_id=ID))
     store.complete(ID, **KEPT)
     log.store()
-    rows(db, f"UPDATE sync_events SET {column} = {column} - 'completion' RETURNING 1")
+    query_rows(db, f"UPDATE sync_events SET {column} = {column} - 'completion' RETURNING 1")
     assert len(list(verify(database_url, VerifyResult()))) == 1

@@ -15,7 +15,7 @@ from syncapp.domain.schemas import CreateSession
 from syncapp.errors import IdempotencyMismatch, SessionNotFound, ValidationFailed
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
-from tests.support.store import SetClock, chess, crowd, dump, make_store, messages
+from tests.support.store import ManualClock, chess_request, crowd_request, dump_session, make_store, outbox_messages
 
 MOST_RECORD_BYTES = 1024
 KEY = "k"
@@ -25,7 +25,7 @@ LONG_REASON = 'é\\"\n' * 125  # 500 characters, 1,000 bytes as JSON
 
 @pytest.fixture
 def running(store: SessionStore) -> str:
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     store.start(session_id)
     return session_id
 
@@ -52,45 +52,45 @@ def previous_record(redis: redis_py.Redis, session_id: str, first: Result, key: 
 
 
 def test_a_replay_answers_with_the_present_state_and_the_first_event_and_commits_nothing(
-    store: SessionStore, clock: SetClock, redis: redis_py.Redis, running: str
+    store: SessionStore, clock: ManualClock, redis: redis_py.Redis, running: str
 ) -> None:
-    clock.pass_ms(1000)
+    clock.advance_ms(1000)
     first = store.switch(running, CLAIM)
-    clock.pass_ms(1000)
+    clock.advance_ms(1000)
     present = store.switch(running)
-    before = dump(redis, running)
-    clock.pass_ms(50)
+    before = dump_session(redis, running)
+    clock.advance_ms(50)
     again = store.switch(running, CLAIM)
     assert (again.replayed, again.found, again.now_ms) == (True, present.found, clock.now_ms)
     assert (again.event, again.patch, again.order) == (first.event, first.patch, (first.found.epoch, 3))
-    assert dump(redis, running) == before
+    assert dump_session(redis, running) == before
 
 
-def test_a_replay_settles_what_is_due_as_a_read_does(store: SessionStore, clock: SetClock, running: str) -> None:
+def test_a_replay_settles_what_is_due_as_a_read_does(store: SessionStore, clock: ManualClock, running: str) -> None:
     first = store.switch(running, CLAIM)
-    clock.pass_ms(400_000)
+    clock.advance_ms(400_000)
     again = store.switch(running, CLAIM)
     assert (again.found.status, again.found.version, again.event) == ("expired", 4, first.event)
     assert again.expired_participant_id is None  # the first result found nobody out of time
     assert again.found == store.get(running).found
 
 
-def test_a_replay_settles_more_than_one_call_may_apply(store: SessionStore, clock: SetClock) -> None:
+def test_a_replay_settles_more_than_one_call_may_apply(store: SessionStore, clock: ManualClock) -> None:
     rounds = {"sync_mode": "per_cycle", "time_per_cycle_ms": 1000, "idle_timeout_s": 86_400}
     session_id = store.create(CreateSession.parse(rounds)).found.session_id
     store.start(session_id, CLAIM)
-    clock.pass_ms(200_000)
+    clock.advance_ms(200_000)
     again = store.start(session_id, CLAIM)
     assert (again.replayed, again.found.cycle_count) == (True, 200)
 
 
 def test_a_replay_does_not_count_as_a_command_of_somebody_who_is_there(
-    store: SessionStore, clock: SetClock, redis: redis_py.Redis
+    store: SessionStore, clock: ManualClock, redis: redis_py.Redis
 ) -> None:
-    session_id = store.create(chess(idle_timeout_s=10), CLAIM_OF_ID).found.session_id
+    session_id = store.create(chess_request(idle_timeout_s=10), CLAIM_OF_ID).found.session_id
     before = redis.hget(Keyspace().session(session_id), "scalars")
-    clock.pass_ms(5000)
-    assert store.create(chess(idle_timeout_s=10), CLAIM_OF_ID).replayed
+    clock.advance_ms(5000)
+    assert store.create(chess_request(idle_timeout_s=10), CLAIM_OF_ID).replayed
     assert redis.hget(Keyspace().session(session_id), "scalars") == before
 
 
@@ -98,9 +98,9 @@ CLAIM_OF_ID = Claim(idempotency_key="1b4e28ba-2fa1-41d2-883f-0016d3cca427")
 
 
 def test_an_answer_that_made_something_due_is_replayed_with_who_ran_out_of_time(
-    store: SessionStore, clock: SetClock
+    store: SessionStore, clock: ManualClock
 ) -> None:
-    session_id = store.create(chess(action_on_timeout={"type": "skip_cycle"})).found.session_id
+    session_id = store.create(chess_request(action_on_timeout={"type": "skip_cycle"})).found.session_id
     store.start(session_id)
     store.adjust(session_id, op="set", ms=0, participant_id="black")
     first, again = store.switch(session_id, CLAIM), store.switch(session_id, CLAIM)
@@ -151,22 +151,22 @@ def test_a_replay_for_a_session_that_was_made_again_does_not_touch_the_new_one(
 ) -> None:
     store.switch(running, CLAIM)
     store.delete(running)
-    store.create(chess(session_id=running))
+    store.create(chess_request(session_id=running))
     store.start(running)
-    before = dump(redis, running)
+    before = dump_session(redis, running)
     for each in (store, make_store(redis_url)):
         with pytest.raises(SessionNotFound, match="its session is gone"):
             each.switch(running, CLAIM)
-    assert dump(redis, running) == before
+    assert dump_session(redis, running) == before
 
 
 def test_a_replayed_create_does_not_make_a_deleted_session_again(store: SessionStore, redis: redis_py.Redis) -> None:
-    session_id = store.create(chess(), CLAIM_OF_ID).found.session_id
+    session_id = store.create(chess_request(), CLAIM_OF_ID).found.session_id
     store.delete(session_id)
-    before = dump(redis, session_id)
+    before = dump_session(redis, session_id)
     with pytest.raises(SessionNotFound, match="its session is gone"):
-        store.create(chess(), CLAIM_OF_ID)
-    assert dump(redis, session_id) == before
+        store.create(chess_request(), CLAIM_OF_ID)
+    assert dump_session(redis, session_id) == before
 
 
 def test_deleting_again_with_the_same_key_is_a_replay(store: SessionStore, running: str) -> None:
@@ -177,7 +177,7 @@ def test_deleting_again_with_the_same_key_is_a_replay(store: SessionStore, runni
 def test_deleting_what_is_gone_with_a_key_does_not_delete_what_comes_later(store: SessionStore, running: str) -> None:
     store.delete(running)
     store.delete(running, CLAIM)
-    store.create(chess(session_id=running))
+    store.create(chess_request(session_id=running))
     assert store.delete(running, CLAIM).replayed
     assert store.get(running).found.version == 1
 
@@ -185,7 +185,7 @@ def test_deleting_what_is_gone_with_a_key_does_not_delete_what_comes_later(store
 def test_a_deleted_session_leaves_a_tombstone_without_its_definition(
     store: SessionStore, redis: redis_py.Redis
 ) -> None:
-    session_id = store.create(crowd(1000)).found.session_id
+    session_id = store.create(crowd_request(1000)).found.session_id
     store.delete(session_id)
     key = Keyspace().session(session_id)
     assert set(redis.hkeys(key)) == {b"epoch", b"updated_ms", b"chain"}
@@ -212,35 +212,35 @@ def keyed_commands(store: SessionStore, session_id: str, count: int) -> dict[str
 
 @pytest.mark.parametrize("count", [2, 128, 129, 1000])
 def test_a_record_is_at_most_a_kilobyte_whatever_the_session_and_the_command(
-    store: SessionStore, clock: SetClock, redis: redis_py.Redis, redis_url: str, count: int
+    store: SessionStore, clock: ManualClock, redis: redis_py.Redis, redis_url: str, count: int
 ) -> None:
     other = make_store(redis_url)
-    new = crowd(count, metadata={"notes": "é" * 8000}, session_id=str(uuid.uuid4()))
+    new = crowd_request(count, metadata={"notes": "é" * 8000}, session_id=str(uuid.uuid4()))
     made = store.create(new, Claim(idempotency_key="create"))
     session_id = made.found.session_id
     assert len(record(redis, session_id, "create")) <= MOST_RECORD_BYTES
     assert other.create(new, Claim(idempotency_key="create")).found == made.found
     for name, command in keyed_commands(store, session_id, count).items():
-        clock.pass_ms(10)
+        clock.advance_ms(10)
         claim = Claim(idempotency_key=name)
         first = command(claim)
         kept = record(redis, session_id, name)
         assert len(kept) <= MOST_RECORD_BYTES, name
-        before = dump(redis, session_id)
+        before = dump_session(redis, session_id)
         for each in (store, other):
             again = keyed_commands(each, session_id, count)[name](claim)
             assert (again.replayed, again.session, again.order) == (True, first.session, first.order), name
             assert again.event_json in (first.event_json, ""), name
             assert again.patch_json in (first.patch_json, ""), name
             assert (again.event is None) == (name in ("adjust", "cancel")), name  # their reasons are long
-        assert dump(redis, session_id) == before, name
+        assert dump_session(redis, session_id) == before, name
 
 
 @pytest.mark.parametrize("count", [2, 1000])
 def test_the_record_of_a_switch_has_its_patch_and_takes_less_than_a_kilobyte_of_memory(
     store: SessionStore, redis: redis_py.Redis, count: int
 ) -> None:
-    session_id = store.create(crowd(count)).found.session_id
+    session_id = store.create(crowd_request(count)).found.session_id
     store.start(session_id)
     key = str(uuid.uuid4())
     first = store.switch(session_id, Claim(idempotency_key=key))
@@ -270,9 +270,9 @@ def test_a_record_is_never_cut_but_leaves_out_what_does_not_fit(
 
 
 def test_records_of_the_previous_release_are_replayed(
-    store: SessionStore, clock: SetClock, redis: redis_py.Redis, running: str, redis_url: str
+    store: SessionStore, clock: ManualClock, redis: redis_py.Redis, running: str, redis_url: str
 ) -> None:
-    clock.pass_ms(1000)
+    clock.advance_ms(1000)
     first = store.switch(running, CLAIM)
     previous_record(redis, running, first)
     store.pause(running)
@@ -285,7 +285,7 @@ def test_records_of_the_previous_release_are_replayed(
     store.delete(running)
     with pytest.raises(SessionNotFound, match="its session is gone"):
         store.switch(running, CLAIM)
-    store.create(chess(session_id=running))
+    store.create(chess_request(session_id=running))
     with pytest.raises(SessionNotFound, match="its session is gone"):
         store.switch(running, CLAIM)
 
@@ -295,7 +295,7 @@ def test_a_delete_that_the_previous_release_recorded_is_not_done_to_a_later_sess
 ) -> None:
     first = store.delete(running, CLAIM)
     previous_record(redis, running, first)
-    store.create(chess(session_id=running))
+    store.create(chess_request(session_id=running))
     assert store.delete(running, CLAIM).replayed
     assert store.get(running).found.version == 1
 
@@ -323,11 +323,11 @@ RANDOM = "5d1f3c0e-9a44-4b7e-8c21-6f0a7b3d9e58"
 def test_a_key_that_others_could_name_makes_no_id(store: SessionStore, redis: redis_py.Redis, key: str) -> None:
     keys = redis.dbsize()
     with pytest.raises(ValidationFailed, match="session_id") as refused:
-        store.create(chess(), Claim(idempotency_key=key))
+        store.create(chess_request(), Claim(idempotency_key=key))
     assert refused.value.details[0]["field"] == "Idempotency-Key"
     assert redis.dbsize() == keys
     own = str(uuid.uuid4())
-    assert store.create(chess(session_id=own), Claim(idempotency_key=key)).found.session_id == own
+    assert store.create(chess_request(session_id=own), Claim(idempotency_key=key)).found.session_id == own
 
 
 @pytest.mark.parametrize("key", [RANDOM, RANDOM.upper(), "01976a3c-8f2e-7c1b-9d3a-5e7f1a2b3c4d"])
@@ -335,12 +335,12 @@ def test_a_create_with_a_random_uuid_as_key_and_no_id_finds_its_first_session_ag
     store: SessionStore, redis_url: str, key: str
 ) -> None:
     claim = Claim(idempotency_key=key)
-    first = store.create(chess(), claim)
-    again = make_store(redis_url).create(chess(), claim)
+    first = store.create(chess_request(), claim)
+    again = make_store(redis_url).create(chess_request(), claim)
     assert (again.replayed, again.found) == (True, first.found)
     assert first.found.session_id != key.lower()  # whoever watches the session does not learn the key
     with pytest.raises(IdempotencyMismatch):
-        store.create(chess(increment_ms=1), claim)
+        store.create(chess_request(increment_ms=1), claim)
 
 
 def test_the_outbox_has_one_message_for_a_command_that_was_sent_many_times(
@@ -348,4 +348,4 @@ def test_the_outbox_has_one_message_for_a_command_that_was_sent_many_times(
 ) -> None:
     for _ in range(5):
         store.switch(running, CLAIM)
-    assert [message["version"] for message in messages(redis, running)] == [1, 2, 3]
+    assert [message["version"] for message in outbox_messages(redis, running)] == [1, 2, 3]

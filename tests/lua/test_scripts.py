@@ -15,7 +15,7 @@ from syncapp.domain import session_layout
 from syncapp.domain.schemas import CreateSession
 from syncapp.store import scripts
 from syncapp.store.keys import Keyspace
-from tests.support.store import SetClock, chess, dump, make_store
+from tests.support.store import ManualClock, chess_request, dump_session, make_store
 
 DOCS = scripts.LUA_DIR.parent / "docs"
 COMMANDS = scripts.names()
@@ -188,9 +188,9 @@ def test_an_include_is_spliced_in_once_and_a_replaced_partial_takes_its_place() 
 def test_a_malformed_call_fails_and_writes_nothing(
     name: str, missing: str, redis: redis_py.Redis, redis_url: str
 ) -> None:
-    SetClock(redis)
+    ManualClock(redis)
     store = make_store(redis_url)
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     if name in ("switch_session", "pause_session"):
         store.start(session_id)
     keys = list(store._calls._keys.commit(session_id))
@@ -205,10 +205,10 @@ def test_a_malformed_call_fails_and_writes_nothing(
         arguments.pop()
     else:
         keys.append("idempotency key without a fingerprint")
-    before = dump(redis, session_id)
+    before = dump_session(redis, session_id)
     with pytest.raises(redis_py.ResponseError):
         store._calls._scripts.call(name, keys, arguments)
-    assert dump(redis, session_id) == before
+    assert dump_session(redis, session_id) == before
 
 
 def table(document: str, heading: str) -> set[str]:

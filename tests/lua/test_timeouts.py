@@ -1,4 +1,4 @@
-"""What happens at zero and after it, and who wins when a command meets a timeout (docs/clock.md)."""
+"""What happens at zero and after it, and which comes first when a command and a timeout meet (docs/clock.md)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import pytest
 
 from syncapp.errors import InvalidTransition, NotActiveParticipant, ValidationFailed
 from syncapp.store.sessions import SessionStore
-from tests.support.store import NOON_MS, SetClock, dump, messages
+from tests.support.store import NOON_MS, ManualClock, dump_session, outbox_messages
 from tests.support.store_sessions import (
     END,
     MODES,
     NOTIFY,
     SKIP,
     TIMEOUTS,
-    events,
-    expired,
-    left,
-    now,
-    pending,
-    running,
-    state,
-    told,
+    create_pending,
+    create_running,
+    current_state,
+    event_instants,
+    events_since_start,
+    expired_ids,
+    remaining_ms,
+    state_of,
 )
 from tests.support.types import Redis
 
@@ -30,16 +30,16 @@ from tests.support.types import Redis
 @pytest.mark.parametrize("late_ms", [0, 1, 7000])
 @pytest.mark.parametrize("mode", ["per_participant", "per_group", "per_cycle"])
 def test_a_late_sweeper_does_not_shift_the_next_players_start(
-    store: SessionStore, clock: SetClock, redis: Redis, mode: str, late_ms: int
+    store: SessionStore, clock: ManualClock, redis: Redis, mode: str, late_ms: int
 ) -> None:
-    session_id = running(store, mode, action_on_timeout=SKIP)
-    clock.pass_ms(10_000 + late_ms)
+    session_id = create_running(store, mode, action_on_timeout=SKIP)
+    clock.advance_ms(10_000 + late_ms)
     store.expire([session_id])
-    shown = now(store, session_id)
+    shown = current_state(store, session_id)
     assert (shown["active_participant_id"], shown["cycle_started_at"]) == ("b", "2100-01-01T12:00:10.000Z")
     assert shown["clock"]["deadline_ms"] == NOON_MS + 20_000
     assert (shown["clock"]["remaining_ms"], shown["clock"]["elapsed_ms"]) == (10_000 - late_ms, late_ms)
-    assert told(redis, session_id) == [(TIMEOUTS[mode], 10_000)]
+    assert event_instants(redis, session_id) == [(TIMEOUTS[mode], 10_000)]
 
 
 @pytest.mark.parametrize("swept", [True, False])
@@ -53,35 +53,35 @@ def test_a_late_sweeper_does_not_shift_the_next_players_start(
 )
 def test_a_switch_and_the_timeout_have_one_outcome_by_time(
     store: SessionStore,
-    clock: SetClock,
+    clock: ManualClock,
     redis: Redis,
     swept: bool,
     at_ms: int,
     outcome: list[tuple[str, int, str, str]],
 ) -> None:
-    session_id = running(store, people="abc", action_on_timeout=SKIP)
-    clock.pass_ms(at_ms)
+    session_id = create_running(store, people="abc", action_on_timeout=SKIP)
+    clock.advance_ms(at_ms)
     if swept:
         store.expire([session_id])
     switched = store.switch(session_id)
     assert switched.expired_participant_id == ("a" if at_ms >= 10_000 and not swept else None)
-    found = events(redis, session_id)
+    found = events_since_start(redis, session_id)
     assert [(e["type"], e["at"], e["participant_id"], e["next_participant_id"]) for e in found] == outcome
 
 
 def test_a_press_that_came_too_late_is_harmless_when_it_names_who_pressed(
-    store: SessionStore, clock: SetClock, redis: Redis
+    store: SessionStore, clock: ManualClock, redis: Redis
 ) -> None:
-    session_id = running(store, action_on_timeout=SKIP)
-    clock.pass_ms(10_000)
+    session_id = create_running(store, action_on_timeout=SKIP)
+    clock.advance_ms(10_000)
     with pytest.raises(NotActiveParticipant) as refused:
         store.switch(session_id, participant_id="a")
     assert refused.value.details["active_participant_id"] == "b"
-    assert told(redis, session_id) == [("participant_expired", 10_000)]
+    assert event_instants(redis, session_id) == [("participant_expired", 10_000)]
 
 
 def test_a_double_press_is_harmless_when_it_names_who_pressed(store: SessionStore) -> None:
-    session_id = running(store)
+    session_id = create_running(store)
     assert store.switch(session_id, participant_id="a").found.active_participant_id == "b"
     with pytest.raises(NotActiveParticipant):
         store.switch(session_id, participant_id="a")
@@ -93,17 +93,17 @@ def test_a_double_press_is_harmless_when_it_names_who_pressed(store: SessionStor
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_end_has_its_event_and_echoes_the_callers_own_keys(
-    store: SessionStore, clock: SetClock, redis: Redis, mode: str
+    store: SessionStore, clock: ManualClock, redis: Redis, mode: str
 ) -> None:
     action = {"type": "end_session", "action": "fold", "penalty": {"ms": [1, 2.5], "big": 12345678901234567, "no": []}}
-    session_id = running(store, mode, action_on_timeout=action)
-    clock.pass_ms(20_000)
-    shown = now(store, session_id)
+    session_id = create_running(store, mode, action_on_timeout=action)
+    clock.advance_ms(20_000)
+    shown = current_state(store, session_id)
     assert (shown["status"], shown["session_completed_at"]) == ("expired", "2100-01-01T12:00:10.000Z")
     assert (shown["action_on_timeout"], shown["cycle_count"], shown["active_participant_id"]) == (action, 0, None)
-    assert expired(shown) == (["a"] if mode in ("per_participant", "per_group") else [])
+    assert expired_ids(shown) == (["a"] if mode in ("per_participant", "per_group") else [])
     group = {"group_id": "A"} if mode == "per_group" else {}
-    assert messages(redis, session_id)[-1]["event"] == {
+    assert outbox_messages(redis, session_id)[-1]["event"] == {
         "type": TIMEOUTS[mode],
         "at_ms": NOON_MS + 10_000,
         "participant_id": "a",
@@ -117,114 +117,121 @@ def test_the_end_has_its_event_and_echoes_the_callers_own_keys(
 def test_a_cycle_is_skipped_by_default_and_everything_else_ends(
     store: SessionStore, mode: str, default: dict[str, str]
 ) -> None:
-    assert now(store, pending(store, mode))["action_on_timeout"] == default
+    assert current_state(store, create_pending(store, mode))["action_on_timeout"] == default
 
 
 @pytest.mark.parametrize("mode", ["global", "count_up"])
-def test_where_there_is_no_cycle_to_skip_the_session_ends(store: SessionStore, clock: SetClock, mode: str) -> None:
-    session_id = running(store, mode, action_on_timeout=SKIP)
-    clock.pass_ms(10_000)
-    assert (now(store, session_id)["status"], now(store, session_id)["cycle_count"]) == ("expired", 0)
+def test_where_there_is_no_cycle_to_skip_the_session_ends(store: SessionStore, clock: ManualClock, mode: str) -> None:
+    session_id = create_running(store, mode, action_on_timeout=SKIP)
+    clock.advance_ms(10_000)
+    assert (current_state(store, session_id)["status"], current_state(store, session_id)["cycle_count"]) == (
+        "expired",
+        0,
+    )
 
 
-def test_time_added_after_the_end_is_refused(store: SessionStore, clock: SetClock, redis: Redis) -> None:
-    session_id = running(store)
-    clock.pass_ms(10_000)
+def test_time_added_after_the_end_is_refused(store: SessionStore, clock: ManualClock, redis: Redis) -> None:
+    session_id = create_running(store)
+    clock.advance_ms(10_000)
     store.expire([session_id])
-    before = dump(redis, session_id)
+    before = dump_session(redis, session_id)
     with pytest.raises(InvalidTransition, match="cannot adjust a session that is expired"):
         store.adjust(session_id, op="add", ms=60_000)
-    assert dump(redis, session_id) == before
+    assert dump_session(redis, session_id) == before
 
 
 @pytest.mark.parametrize("mode", ["per_participant", "per_group"])
 def test_time_added_after_expiry_brings_one_back_into_the_rotation(
-    store: SessionStore, clock: SetClock, mode: str
+    store: SessionStore, clock: ManualClock, mode: str
 ) -> None:
-    session_id = running(store, mode, people="abc", action_on_timeout=SKIP)
-    clock.pass_ms(10_000)
+    session_id = create_running(store, mode, people="abc", action_on_timeout=SKIP)
+    clock.advance_ms(10_000)
     with pytest.raises(ValidationFailed, match="next_participant_id"):
         store.switch(session_id, next_participant_id="a")
     assert store.switch(session_id).found.active_participant_id == "c"
     assert store.switch(session_id).found.active_participant_id == "b"
-    assert expired(state(store.adjust(session_id, op="add", ms=5000, participant_id="a"))) == []
+    assert expired_ids(state_of(store.adjust(session_id, op="add", ms=5000, participant_id="a"))) == []
     assert store.switch(session_id).found.active_participant_id == "c"
     assert store.switch(session_id).found.active_participant_id == "a"
-    clock.pass_ms(5000)
-    assert expired(now(store, session_id)) == ["a"]
+    clock.advance_ms(5000)
+    assert expired_ids(current_state(store, session_id)) == ["a"]
 
 
-def test_one_who_was_given_nothing_stays_expired(store: SessionStore, clock: SetClock) -> None:
-    session_id = running(store, action_on_timeout=SKIP)
-    clock.pass_ms(10_000)
+def test_one_who_was_given_nothing_stays_expired(store: SessionStore, clock: ManualClock) -> None:
+    session_id = create_running(store, action_on_timeout=SKIP)
+    clock.advance_ms(10_000)
     for ms in (0, -5000):
-        assert expired(state(store.adjust(session_id, op="add", ms=ms, participant_id="a"))) == ["a"]
-    assert left(now(store, session_id)) == [0, 10_000]
+        assert expired_ids(state_of(store.adjust(session_id, op="add", ms=ms, participant_id="a"))) == ["a"]
+    assert remaining_ms(current_state(store, session_id)) == [0, 10_000]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_overtime_is_told_once_a_crossing(store: SessionStore, clock: SetClock, redis: Redis, mode: str) -> None:
-    session_id = running(store, mode, action_on_timeout=NOTIFY)
-    clock.pass_ms(10_700)
-    shown = now(store, session_id)
+def test_overtime_is_told_once_a_crossing(store: SessionStore, clock: ManualClock, redis: Redis, mode: str) -> None:
+    session_id = create_running(store, mode, action_on_timeout=NOTIFY)
+    clock.advance_ms(10_700)
+    shown = current_state(store, session_id)
     assert (shown["status"], shown["clock"]["running"], shown["clock"]["remaining_ms"]) == ("running", True, -700)
     assert shown["clock"]["deadline_ms"] == NOON_MS + 10_000
     store.pause(session_id)
     store.resume(session_id)
     store.adjust(session_id, op="add", ms=100)
-    clock.pass_ms(1000)
-    assert now(store, session_id)["clock"]["remaining_ms"] == -1600
+    clock.advance_ms(1000)
+    assert current_state(store, session_id)["clock"]["remaining_ms"] == -1600
     store.adjust(session_id, op="set", ms=500)
-    clock.pass_ms(800)
-    assert now(store, session_id)["clock"]["remaining_ms"] == -300
-    assert [at for kind, at in told(redis, session_id) if kind == TIMEOUTS[mode]] == [10_000, 12_200]
+    clock.advance_ms(800)
+    assert current_state(store, session_id)["clock"]["remaining_ms"] == -300
+    assert [at for kind, at in event_instants(redis, session_id) if kind == TIMEOUTS[mode]] == [10_000, 12_200]
 
 
 def test_a_cycle_that_starts_in_overtime_does_not_cross_again(
-    store: SessionStore, clock: SetClock, redis: Redis
+    store: SessionStore, clock: ManualClock, redis: Redis
 ) -> None:
-    session_id = running(store, people="a", action_on_timeout=NOTIFY)
-    clock.pass_ms(11_000)
+    session_id = create_running(store, people="a", action_on_timeout=NOTIFY)
+    clock.advance_ms(11_000)
     store.switch(session_id)
-    clock.pass_ms(11_000)
-    assert now(store, session_id)["clock"]["remaining_ms"] == -12_000
-    assert told(redis, session_id) == [("participant_expired", 10_000), ("cycle_switched", 11_000)]
+    clock.advance_ms(11_000)
+    assert current_state(store, session_id)["clock"]["remaining_ms"] == -12_000
+    assert event_instants(redis, session_id) == [("participant_expired", 10_000), ("cycle_switched", 11_000)]
 
 
-def test_each_cycle_may_cross_in_per_cycle(store: SessionStore, clock: SetClock, redis: Redis) -> None:
-    session_id = running(store, "per_cycle", action_on_timeout=NOTIFY)
+def test_each_cycle_may_cross_in_per_cycle(store: SessionStore, clock: ManualClock, redis: Redis) -> None:
+    session_id = create_running(store, "per_cycle", action_on_timeout=NOTIFY)
     for _ in range(2):
-        clock.pass_ms(10_500)
-        assert state(store.switch(session_id))["clock"]["remaining_ms"] == 10_000
-    assert [at for kind, at in told(redis, session_id) if kind == "cycle_timed_out"] == [10_000, 20_500]
+        clock.advance_ms(10_500)
+        assert state_of(store.switch(session_id))["clock"]["remaining_ms"] == 10_000
+    assert [at for kind, at in event_instants(redis, session_id) if kind == "cycle_timed_out"] == [10_000, 20_500]
 
 
 @pytest.mark.parametrize(
     ("action", "status", "active"), [(END, "expired", None), (SKIP, "running", "c"), (NOTIFY, "running", "b")]
 )
 def test_a_turn_that_starts_with_nothing_left_times_out_at_its_own_start(
-    store: SessionStore, clock: SetClock, redis: Redis, action: dict[str, str], status: str, active: str | None
+    store: SessionStore, clock: ManualClock, redis: Redis, action: dict[str, str], status: str, active: str | None
 ) -> None:
-    session_id = running(store, people="abc", action_on_timeout=action)
+    session_id = create_running(store, people="abc", action_on_timeout=action)
     store.adjust(session_id, op="set", ms=0, participant_id="b")
-    clock.pass_ms(100)
+    clock.advance_ms(100)
     switched = store.switch(session_id)
-    assert (switched.found.status, switched.expired_participant_id, expired(state(switched))) == (status, "b", ["b"])
+    assert (switched.found.status, switched.expired_participant_id, expired_ids(state_of(switched))) == (
+        status,
+        "b",
+        ["b"],
+    )
     assert switched.event["type"] == "cycle_switched"  # type: ignore[index]  # a switch commits
     assert switched.found.active_participant_id == active
-    assert told(redis, session_id)[1:] == [("cycle_switched", 100), ("participant_expired", 100)]
+    assert event_instants(redis, session_id)[1:] == [("cycle_switched", 100), ("participant_expired", 100)]
 
 
 def test_a_start_or_a_resume_with_nothing_left_times_out_at_once(store: SessionStore, redis: Redis) -> None:
-    first = pending(store)
+    first = create_pending(store)
     store.adjust(first, op="set", ms=0)
-    assert (store.get(first).found.status, expired(now(store, first))) == ("pending", [])
+    assert (store.get(first).found.status, expired_ids(current_state(store, first))) == ("pending", [])
     begun = store.start(first)
     assert (begun.found.status, begun.expired_participant_id) == ("expired", "a")
-    second = running(store)
+    second = create_running(store)
     store.pause(second)
     store.adjust(second, op="set", ms=0)
     assert store.get(second).found.status == "paused"
     resumed = store.resume(second)
     assert (resumed.found.status, resumed.expired_participant_id) == ("expired", "a")
-    assert told(redis, second)[-2:] == [("session_resumed", 0), ("participant_expired", 0)]
+    assert event_instants(redis, second)[-2:] == [("session_resumed", 0), ("participant_expired", 0)]

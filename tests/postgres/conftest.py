@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from syncapp.postgres.schema import upgrade
-from tests.support.postgres_roles import guest_of, scratch
+from tests.support.postgres_roles import empty_database, limited_role
 
 
 @pytest.fixture
 def empty_url(database_url: str) -> Iterator[str]:
     """Where a database without any table is."""
-    with scratch(database_url) as url:
+    with empty_database(database_url) as url:
         yield url
 
 
@@ -21,5 +21,5 @@ def empty_url(database_url: str) -> Iterator[str]:
 def guest(empty_url: str) -> Iterator[str]:
     """Where a role that has no rights yet meets the database of `empty_url`, which is migrated."""
     upgrade(empty_url)
-    with guest_of(empty_url) as url:
+    with limited_role(empty_url) as url:
         yield url

@@ -16,9 +16,9 @@ from syncapp.postgres.database import Database
 from syncapp.postgres.migrations import UpgradeFailed
 from syncapp.postgres.schema import upgrade
 from tests.support.paths import ROOT
-from tests.support.postgres_roles import ask, held
+from tests.support.postgres_roles import connection_count, run_sql
 from tests.support.types import Db
-from tests.support.web_clients import eventually
+from tests.support.web_clients import wait_until
 
 
 def test_urls_may_name_a_socket_directory_and_options() -> None:
@@ -32,7 +32,7 @@ def test_urls_may_name_a_socket_directory_and_options() -> None:
 
 def test_the_sql_function_makes_each_month_once_also_when_two_ask(db: Db, database_url: str) -> None:
     def make(months: int) -> list[str]:
-        return [name for (name,) in ask(database_url, "SELECT sync_make_partitions(%s)", months)]
+        return [name for (name,) in run_sql(database_url, "SELECT sync_make_partitions(%s)", months)]
 
     with ThreadPoolExecutor(2) as threads:
         made = [name for names in threads.map(make, [7, 7]) for name in names]
@@ -40,7 +40,7 @@ def test_the_sql_function_makes_each_month_once_also_when_two_ask(db: Db, databa
     assert all(re.fullmatch(r"sync_events_\d{4}_\d\d", name) for name in made)
     assert make(7) == []
     for name in made:
-        ask(database_url, f"DROP TABLE {name}")
+        run_sql(database_url, f"DROP TABLE {name}")
 
 
 def test_rows_that_the_default_partition_took_move_into_their_month(db: Db, database_url: str) -> None:
@@ -51,18 +51,18 @@ def test_rows_that_the_default_partition_took_move_into_their_month(db: Db, data
             'session_created', now(), 'global', 'pending', 0, 'client', '{}', '{}', ''
         RETURNING tableoid::regclass::text
     """
-    (took,) = [name for (name,) in ask(database_url, insert, "9 months", 0)]
-    (last,) = [name for (name,) in ask(database_url, insert, "10 months", -1)]
-    (past,) = [name for (name,) in ask(database_url, insert, "10 months", 0)]
+    (took,) = [name for (name,) in run_sql(database_url, insert, "9 months", 0)]
+    (last,) = [name for (name,) in run_sql(database_url, insert, "10 months", -1)]
+    (past,) = [name for (name,) in run_sql(database_url, insert, "10 months", 0)]
     assert took == last == past == "sync_events_default"
-    made = [name for (name,) in ask(database_url, "SELECT sync_make_partitions(9)")]
+    made = [name for (name,) in run_sql(database_url, "SELECT sync_make_partitions(9)")]
     where = "SELECT tableoid::regclass::text, count(*) FROM sync_events GROUP BY 1 ORDER BY 1"
-    assert ask(database_url, where) == [(made[-1], 2), ("sync_events_default", 1)]
-    assert [name for (name,) in ask(database_url, insert, "9 months", 5)] == [made[-1]]
+    assert run_sql(database_url, where) == [(made[-1], 2), ("sync_events_default", 1)]
+    assert [name for (name,) in run_sql(database_url, insert, "9 months", 5)] == [made[-1]]
     indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = %s"
-    assert ask(database_url, indexes, made[-1]) == ask(database_url, indexes, "sync_events")
+    assert run_sql(database_url, indexes, made[-1]) == run_sql(database_url, indexes, "sync_events")
     for name in made:
-        ask(database_url, f"DROP TABLE {name}")
+        run_sql(database_url, f"DROP TABLE {name}")
 
 
 def test_a_lost_connection_is_replaced_by_the_next_transaction(db: Db, database_url: str) -> None:
@@ -75,7 +75,7 @@ def test_a_lost_connection_is_replaced_by_the_next_transaction(db: Db, database_
 
     first = backend()
     assert backend() == first
-    ask(database_url, "SELECT pg_terminate_backend(%s, 5000)", first)
+    run_sql(database_url, "SELECT pg_terminate_backend(%s, 5000)", first)
     second = backend()
     assert second != first
     with pytest.raises(psycopg2.OperationalError), ours.transaction() as cursor:
@@ -122,14 +122,14 @@ def test_a_thread_that_stores_nothing_for_seconds_holds_no_connection(empty_url:
         with ours.transaction() as cursor:
             cursor.execute("SELECT 1")
             barrier.wait(30)
-            found = held(empty_url)
+            found = connection_count(empty_url)
             barrier.wait(30)
         return found
 
     with ThreadPoolExecutor(4) as threads:
         for _ in range(2):
             assert list(threads.map(use, range(4))) == [4] * 4
-            eventually(lambda: held(empty_url) == 0)
+            wait_until(lambda: connection_count(empty_url) == 0)
 
 
 def test_a_transaction_ends_when_its_server_hangs_and_the_next_goes_through(postgres: Postgres, empty_url: str) -> None:

@@ -19,9 +19,9 @@ from syncapp.postgres.check import check
 from syncapp.postgres.failures import failure_of
 from syncapp.postgres.native_probe import NativeProbe
 from syncapp.postgres.schema import upgrade
-from tests.support.captured_logs import logged
+from tests.support.captured_logs import capture_own_logs
 from tests.support.paths import ROOT
-from tests.support.postgres_roles import ask, name_of, role_of, server_of
+from tests.support.postgres_roles import database_name, maintenance_url, role_name, run_sql
 
 
 def sentence(url: str) -> str | None:
@@ -35,23 +35,23 @@ def test_check_tells_what_is_wrong(empty_url: str, database_url: str) -> None:
     assert check(database_url) is None
     assert sentence(empty_url) == "is not migrated: run flask db upgrade"
     upgrade(empty_url)
-    ask(empty_url, "DELETE FROM _yoyo_migration WHERE migration_id = '002_add_indexes'")
+    run_sql(empty_url, "DELETE FROM _yoyo_migration WHERE migration_id = '002_add_indexes'")
     assert sentence(empty_url) == "lacks 002_add_indexes: run flask db upgrade"
     more = "INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES (%s, %s)"
-    ask(empty_url, more, "2", "002_add_indexes")
-    ask(empty_url, more, "9", "900_later")
+    run_sql(empty_url, more, "2", "002_add_indexes")
+    run_sql(empty_url, more, "9", "900_later")
     assert sentence(empty_url) == "has a newer schema than this release"
     assert sentence(f"postgresql://127.0.0.1:{free_port()}/none") == "cannot be reached"
 
 
 def test_check_tells_of_rights_limits_and_logins_in_words_that_name_nobody(empty_url: str, guest: str) -> None:
-    role, name = role_of(guest), name_of(empty_url)
+    role, name = role_name(guest), database_name(empty_url)
     said = [sentence(guest)]
     assert said == ["does not allow what is needed"]
-    ask(empty_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    run_sql(empty_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
     said.append(sentence(guest))
     assert "INSERT on sync_events" in (said[-1] or "")
-    ask(empty_url, f"GRANT INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}")
+    run_sql(empty_url, f"GRANT INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}")
     assert sentence(guest) is None
     for change, back, expected in (
         (f"ALTER ROLE {role} CONNECTION LIMIT 0", f"ALTER ROLE {role} CONNECTION LIMIT -1", "has no connection left"),
@@ -67,9 +67,9 @@ def test_check_tells_of_rights_limits_and_logins_in_words_that_name_nobody(empty
             "refuses the login",
         ),
     ):
-        ask(server_of(empty_url), change)
+        run_sql(maintenance_url(empty_url), change)
         said.append(sentence(guest))
-        ask(server_of(empty_url), back)
+        run_sql(maintenance_url(empty_url), back)
         assert said[-1] == expected
         assert sentence(guest) is None
     text = " ".join(each or "" for each in said)
@@ -78,7 +78,7 @@ def test_check_tells_of_rights_limits_and_logins_in_words_that_name_nobody(empty
 
 def test_a_trouble_is_logged_once_with_the_drivers_whole_text() -> None:
     port = free_port()
-    with logged() as logs:
+    with capture_own_logs() as logs:
         for _ in range(3):
             assert sentence(f"postgresql://127.0.0.1:{port}/none") == "cannot be reached"
     (line,) = [line for line in logs if line["event"] == "postgresql_trouble"]

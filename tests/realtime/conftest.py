@@ -11,9 +11,9 @@ from syncapp.config import Settings
 from syncapp.domain.session import Session
 from syncapp.realtime.hub import Hub
 from syncapp.store.sessions import SessionStore
-from tests.support.store import chess, make_store, settings
+from tests.support.store import chess_request, make_settings, make_store
 from tests.support.types import Redis
-from tests.support.watchers import Counting, Read
+from tests.support.watchers import CountedReads, Read
 
 
 @pytest.fixture
@@ -22,16 +22,16 @@ def store(redis: Redis, redis_url: str) -> SessionStore:
 
 
 @pytest.fixture
-def read(store: SessionStore) -> Counting:
-    return Counting(store)
+def read(store: SessionStore) -> CountedReads:
+    return CountedReads(store)
 
 
 @pytest.fixture
-def make_hub(redis_url: str, read: Counting) -> Iterator[Callable[[], Hub]]:
+def make_hub(redis_url: str, read: CountedReads) -> Iterator[Callable[[], Hub]]:
     with ExitStack() as stack:
 
         def make(chosen: Settings | None = None, using: Read = read) -> Hub:
-            hub = Hub(chosen or settings(redis_url), using)
+            hub = Hub(chosen or make_settings(redis_url), using)
             stack.callback(hub.stop)
             return hub
 
@@ -45,5 +45,5 @@ def hub(make_hub: Callable[[], Hub]) -> Hub:
 
 @pytest.fixture
 def running(store: SessionStore) -> Session:
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     return store.start(session_id).found

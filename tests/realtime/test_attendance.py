@@ -1,4 +1,4 @@
-"""Attendance: what a process tells the store of those it watches, and that they do not end as idle."""
+"""Attendance: a process reports its watched sessions to the store, and they do not end as idle."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from syncapp.errors import StoreUnavailable
 from syncapp.realtime.attendance import BATCH, RETRY_S, Attendance
 from syncapp.realtime.hub import Hub
 from tests.support.cluster import MakeCluster
-from tests.support.store import chess, make_store, settings
+from tests.support.store import chess_request, make_settings, make_store
 from tests.support.types import Redis
 from tests.support.watchers import Recorder
-from tests.support.web_clients import Api, Client, eventually
+from tests.support.web_clients import RestClient, WebSocketClient, wait_until
 
 DAY_S = 86_400
 
@@ -60,7 +60,7 @@ class Fake:
 
 @pytest.fixture
 def process(redis: Redis, redis_url: str) -> Fake:
-    return Fake(make_store(redis_url, set_clock=False).create(chess()).found)
+    return Fake(make_store(redis_url, set_clock=False).create(chess_request()).found)
 
 
 def test_a_session_is_told_of_when_its_watch_begins_and_then_each_quarter_of_its_timeout(process: Fake) -> None:
@@ -129,15 +129,15 @@ def test_many_sessions_are_told_of_a_batch_at_a_time(process: Fake) -> None:
 
 def test_a_watched_session_is_not_idle_and_ends_when_its_watcher_has_left(redis: Redis, redis_url: str) -> None:
     store = make_store(redis_url, set_clock=False)
-    made = store.create(chess(idle_timeout_s=4)).found
-    watcher, hub = Recorder(), Hub(settings(redis_url), store.read, attend=store.attend)
+    made = store.create(chess_request(idle_timeout_s=4)).found
+    watcher, hub = Recorder(), Hub(make_settings(redis_url), store.read, attend=store.attend)
     try:
         hub.watch(made.session_id, watcher)
         watcher.wait_for_order(made.order)
-        eventually(lambda: (store.get(made.session_id).found.idle_ms or 0) > made.created_ms + 9000, 30)
+        wait_until(lambda: (store.get(made.session_id).found.idle_ms or 0) > made.created_ms + 9000, 30)
         assert store.get(made.session_id).found.order == made.order
         hub.unwatch(made.session_id, watcher)
-        eventually(lambda: store.get(made.session_id).found.status == "cancelled", 30)
+        wait_until(lambda: store.get(made.session_id).found.status == "cancelled", 30)
         found = store.get(made.session_id).found
         assert (found.session_completed_ms or 0) > made.created_ms + 9000
     finally:
@@ -147,7 +147,7 @@ def test_a_watched_session_is_not_idle_and_ends_when_its_watcher_has_left(redis:
 def test_whoever_is_connected_keeps_a_session_alive(make_cluster: MakeCluster, redis: Redis) -> None:
     # Pings often: whoever left without a word is noticed by them.
     cluster = make_cluster(web=1, worker=False, WS_PING_INTERVAL_S="0.5")
-    api = Api(cluster.urls[0])
+    api = RestClient(cluster.urls[0])
     ids = {kind: api.create(idle_timeout_s=6) for kind in ("socket", "stream", "poll", "nobody")}
     made_ms = {kind: api.state(session_id)["epoch"] for kind, session_id in ids.items()}
     url = f"{api.url}/v1/sessions"
@@ -162,9 +162,11 @@ def test_whoever_is_connected_keeps_a_session_alive(make_cluster: MakeCluster, r
         return bool(state["idle_at"] > iso(made_ms[kind] + 10_000))
 
     with ExitStack() as stack:
-        socket = Client(stack.enter_context(connect(f"{api.url.replace('http', 'ws')}/ws?sessionId={ids['socket']}")))
+        socket = WebSocketClient(
+            stack.enter_context(connect(f"{api.url.replace('http', 'ws')}/ws?sessionId={ids['socket']}"))
+        )
         stream = stack.enter_context(closing(requests.get(f"{url}/{ids['stream']}/stream", stream=True, timeout=10)))
         assert (socket.next()["type"], stream.status_code) == ("CONNECTED", 200)
-        eventually(lambda: False not in [is_alive_for_long(kind) for kind in ("socket", "stream", "poll")], 40)
+        wait_until(lambda: False not in [is_alive_for_long(kind) for kind in ("socket", "stream", "poll")], 40)
     for kind in ids:
-        eventually(lambda kind=kind: api.state(ids[kind])["status"] == "cancelled", 40)  # type: ignore[misc]  # mypy cannot infer it
+        wait_until(lambda kind=kind: api.state(ids[kind])["status"] == "cancelled", 40)  # type: ignore[misc]  # mypy cannot infer it

@@ -12,9 +12,9 @@ from syncapp.realtime.hub import Hub
 from syncapp.realtime.protocol import Outgoing
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
-from tests.support.store import chess, settings
+from tests.support.store import chess_request, make_settings
 from tests.support.types import Redis
-from tests.support.watchers import Counting, Recorder, closing_hub
+from tests.support.watchers import CountedReads, Recorder, stopping
 
 # What no message tells.
 
@@ -72,13 +72,13 @@ def test_who_knows_of_a_version_that_the_hub_has_not_heard_of_is_never_shown_the
 
 def test_who_comes_after_an_answer_of_this_process_is_never_shown_an_older_version(
     redis_url: str,
-    read: Counting,
+    read: CountedReads,
     store: SessionStore,
     running: Session,
     unheard: Callable[[], Session],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with closing_hub(Hub(settings(redis_url), read, cached=store.known)) as hub:
+    with stopping(Hub(make_settings(redis_url), read, cached=store.known)) as hub:
         monkeypatch.setattr(hub._gap_check, "missed", lambda _: [])
         first, second = Recorder(), Recorder()
         hub.watch(running.session_id, first)
@@ -101,9 +101,9 @@ def test_who_claims_what_the_store_does_not_know_is_told_what_is_so(hub: Hub, ru
 
 
 def test_many_watched_sessions_are_inspected_in_small_steps_and_sessions_in_use_are_not_suspected(
-    hub: Hub, read: Counting, store: SessionStore
+    hub: Hub, read: CountedReads, store: SessionStore
 ) -> None:
-    sessions = [store.create(chess()).found for _ in range(300)]
+    sessions = [store.create(chess_request()).found for _ in range(300)]
     watcher = Recorder()
     for session in sessions:
         hub.watch(session.session_id, watcher)

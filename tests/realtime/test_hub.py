@@ -17,10 +17,10 @@ from syncapp.realtime.session_reader import READERS
 from syncapp.realtime.topic import SessionUpdate
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
-from tests.support.store import chess, messages
+from tests.support.store import chess_request, outbox_messages
 from tests.support.types import Redis
-from tests.support.watchers import Counting, Recorder, rising
-from tests.support.web_clients import eventually
+from tests.support.watchers import CountedReads, Recorder, is_rising
+from tests.support.web_clients import wait_until
 
 
 def test_nothing_starts_before_the_first_watch(hub: Hub) -> None:
@@ -46,7 +46,7 @@ def test_a_watcher_is_told_the_state_and_then_every_commit_as_the_store_has_it(
 
 
 def test_any_number_of_watchers_of_a_session_cost_one_read_and_one_encoding(
-    hub: Hub, read: Counting, store: SessionStore, running: Session
+    hub: Hub, read: CountedReads, store: SessionStore, running: Session
 ) -> None:
     watchers = [Recorder() for _ in range(500)]
     for watcher in watchers:
@@ -67,12 +67,12 @@ def test_who_watches_an_unknown_session_is_told_so_and_then_of_its_making(hub: H
     session_id, watcher = str(uuid.uuid4()), Recorder()
     hub.watch(session_id, watcher)
     watcher.wait(lambda: watcher.kinds == [SessionNotFound.code])
-    made = store.create(chess(session_id=session_id)).found
+    made = store.create(chess_request(session_id=session_id)).found
     assert watcher.wait_for_order(made.order).kind is Outgoing.STATE_UPDATE
 
 
 def test_who_stays_after_a_delete_is_told_of_the_next_session_of_that_id(
-    hub: Hub, read: Counting, store: SessionStore, running: Session
+    hub: Hub, read: CountedReads, store: SessionStore, running: Session
 ) -> None:
     watcher = Recorder()
     hub.watch(running.session_id, watcher)
@@ -83,7 +83,7 @@ def test_who_stays_after_a_delete_is_told_of_the_next_session_of_that_id(
     late = Recorder()
     hub.watch(running.session_id, late)
     assert late.kinds == [SessionNotFound.code]
-    made = store.create(chess(session_id=running.session_id)).found
+    made = store.create(chess_request(session_id=running.session_id)).found
     assert made.epoch > running.epoch
     assert watcher.wait_for_order(made.order).kind is Outgoing.STATE_UPDATE
     assert late.wait_for_order(made.order).kind is Outgoing.STATE_UPDATE
@@ -99,7 +99,7 @@ def test_leaving_and_joining_at_once_misses_nothing(hub: Hub, store: SessionStor
         newest = store.switch(running.session_id).found
         watcher.wait_for_order(newest.order)
         assert watcher.updates[-1].session == newest
-        assert rising(watcher.orders)
+        assert is_rising(watcher.orders)
         hub.unwatch(running.session_id, watcher)
 
 
@@ -107,10 +107,10 @@ def test_only_watched_sessions_are_subscribed_to(hub: Hub, redis: Redis, running
     channel = Keyspace().channel(running.session_id).encode()
     watcher = Recorder()
     hub.watch(running.session_id, watcher)
-    eventually(lambda: channel in redis.pubsub_channels())
+    wait_until(lambda: channel in redis.pubsub_channels())
     hub.unwatch(running.session_id, watcher)
     hub.unwatch(running.session_id, watcher)
-    eventually(lambda: channel not in redis.pubsub_channels())
+    wait_until(lambda: channel not in redis.pubsub_channels())
 
 
 def test_a_watcher_that_fails_does_no_harm_to_others(hub: Hub, store: SessionStore, running: Session) -> None:
@@ -126,14 +126,14 @@ def test_a_watcher_that_fails_does_no_harm_to_others(hub: Hub, store: SessionSto
 
 
 def test_a_session_whose_read_hangs_does_not_hold_up_others(
-    hub: Hub, read: Counting, store: SessionStore, running: Session
+    hub: Hub, read: CountedReads, store: SessionStore, running: Session
 ) -> None:
-    stuck = [store.create(chess()).found.session_id for _ in range(READERS - 1)]
+    stuck = [store.create(chess_request()).found.session_id for _ in range(READERS - 1)]
     read.held_up = {session_id: threading.Event() for session_id in stuck}
     hung = [Recorder() for _ in stuck]
     for session_id, watcher in zip(stuck, hung, strict=True):
         hub.watch(session_id, watcher)
-    eventually(lambda: read.count == len(stuck))
+    wait_until(lambda: read.count == len(stuck))
     watcher = Recorder()
     hub.watch(running.session_id, watcher)
     watcher.wait_for_order(running.order)
@@ -142,7 +142,7 @@ def test_a_session_whose_read_hangs_does_not_hold_up_others(
         event.set()
     for watcher, session in zip(hung, newest, strict=True):
         watcher.wait_for_order(session.order)
-        assert rising(watcher.orders)
+        assert is_rising(watcher.orders)
 
 
 def test_a_read_that_fails_is_tried_again(make_hub: Callable[..., Hub], store: SessionStore, running: Session) -> None:
@@ -170,7 +170,7 @@ def test_messages_that_are_not_ours_are_let_be(hub: Hub, redis: Redis, store: Se
     newest = store.switch(running.session_id).found
     watcher.wait_for_order(newest.order)
     assert watcher.updates[-1].session == newest
-    assert rising(watcher.orders)
+    assert is_rising(watcher.orders)
 
 
 def test_a_missed_message_is_noticed_at_the_next_and_repaired(
@@ -182,14 +182,16 @@ def test_a_missed_message_is_noticed_at_the_next_and_repaired(
     store.switch(running.session_id)
     watcher.wait(lambda: len(watcher.orders) == 2)
     # What is published from here on does not come from a commit: the hub must look, and find nothing new.
-    message = messages(redis, running.session_id)[-1] | {"version": running.version + 9}
+    message = outbox_messages(redis, running.session_id)[-1] | {"version": running.version + 9}
     redis.publish(Keyspace().channel(running.session_id), orjson.dumps(message))
     newest = store.switch(running.session_id).found
     watcher.wait_for_order(newest.order)
-    assert rising(watcher.orders)
+    assert is_rising(watcher.orders)
 
 
-def test_asking_with_a_later_version_than_the_hub_holds_reads_anew(hub: Hub, read: Counting, running: Session) -> None:
+def test_asking_with_a_later_version_than_the_hub_holds_reads_anew(
+    hub: Hub, read: CountedReads, running: Session
+) -> None:
     watcher = Recorder()
     hub.watch(running.session_id, watcher)
     watcher.wait_for_order(running.order)
@@ -202,7 +204,7 @@ def test_asking_with_a_later_version_than_the_hub_holds_reads_anew(hub: Hub, rea
 
 
 def test_who_comes_after_the_deadline_is_told_that_the_time_is_up(hub: Hub, store: SessionStore) -> None:
-    session_id = store.create(chess(budget_ms=1000)).found.session_id
+    session_id = store.create(chess_request(budget_ms=1000)).found.session_id
     started = store.start(session_id).found
     early, late = Recorder(), Recorder()
     hub.watch(session_id, early)
@@ -216,7 +218,7 @@ def test_who_comes_after_the_deadline_is_told_that_the_time_is_up(hub: Hub, stor
 
 def test_the_hub_knows_the_servers_time(hub: Hub, redis: Redis, running: Session) -> None:
     hub.watch(running.session_id, Recorder())
-    eventually(lambda: hub.clock.is_settled)
+    wait_until(lambda: hub.clock.is_settled)
     before_ms = hub.clock.now_ms()
     seconds, micros = redis.time()
     assert before_ms - 50 < seconds * 1000 + micros / 1000 < hub.clock.now_ms() + 50

@@ -19,10 +19,10 @@ from syncapp.realtime.pubsub import PubSub
 from syncapp.realtime.send_queue import SendQueue
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
-from tests.support.store import chess, settings
+from tests.support.store import chess_request, make_settings
 from tests.support.types import Redis
-from tests.support.watchers import SOON_S, Recorder, rising
-from tests.support.web_clients import eventually
+from tests.support.watchers import SOON_S, Recorder, is_rising
+from tests.support.web_clients import wait_until
 
 
 def test_nothing_is_missed_while_the_connection_is_killed_over_and_over(
@@ -35,14 +35,14 @@ def test_nothing_is_missed_while_the_connection_is_killed_over_and_over(
         newest = store.switch(running.session_id).found
         time.sleep(0.05)
     watcher.wait_for_order(newest.order)
-    assert rising(watcher.orders)
+    assert is_rising(watcher.orders)
     assert watcher.updates[-1].session == newest
 
 
 def test_a_restart_of_the_server_is_survived_by_every_watched_session(
     hub: Hub, store: SessionStore, valkey: Valkey
 ) -> None:
-    sessions = [store.create(chess()).found for _ in range(50)]
+    sessions = [store.create(chess_request()).found for _ in range(50)]
     watchers = [Recorder() for _ in sessions]
     for session, watcher in zip(sessions, watchers, strict=True):
         hub.watch(session.session_id, watcher)
@@ -54,7 +54,7 @@ def test_a_restart_of_the_server_is_survived_by_every_watched_session(
     newest = [store.start(session.session_id).found for session in sessions]
     for session, watcher in zip(newest, watchers, strict=True):
         watcher.wait_for_order(session.order)
-        assert rising(watcher.orders)
+        assert is_rising(watcher.orders)
         assert "SESSION_NOT_FOUND" not in watcher.kinds
 
 
@@ -65,7 +65,7 @@ def test_who_comes_while_the_server_is_away_is_told_so_and_then_the_state(
     hub.watch(running.session_id, first)
     first.wait_for_order(running.order)
     valkey.stop()
-    eventually(lambda: hub._pubsub.is_down)
+    wait_until(lambda: hub._pubsub.is_down)
     hub.watch(running.session_id, second)
     assert second.kinds == ["STORE_UNAVAILABLE"]
     valkey.start()
@@ -78,10 +78,10 @@ def test_a_server_that_falls_silent_is_given_up_within_5_s(hub: Hub, running: Se
     watcher.wait_for_order(running.order)
     valkey.pause()
     try:
-        eventually(lambda: hub._pubsub.is_down, SOON_S)
+        wait_until(lambda: hub._pubsub.is_down, SOON_S)
     finally:
         valkey.unpause()
-    eventually(lambda: not hub._pubsub.is_down)
+    wait_until(lambda: not hub._pubsub.is_down)
 
 
 class Proxy:
@@ -127,14 +127,14 @@ def test_a_connection_that_is_cut_half_way_is_noticed_and_repaired_within_5_s(
 ) -> None:
     with closing(Proxy(redis_url)) as proxy:
         watcher = Recorder()
-        make_hub(settings(proxy.url)).watch(running.session_id, watcher)
+        make_hub(make_settings(proxy.url)).watch(running.session_id, watcher)
         watcher.wait_for_order(running.order)
         proxy.freeze()
         newest = store.switch(running.session_id).found
         watcher.wait_for_order(newest.order, SOON_S)
         newest = store.switch(running.session_id).found
         watcher.wait_for_order(newest.order)
-    assert rising(watcher.orders)
+    assert is_rising(watcher.orders)
 
 
 def test_a_connection_that_is_never_answered_is_given_up_and_made_again(
@@ -142,12 +142,12 @@ def test_a_connection_that_is_never_answered_is_given_up_and_made_again(
 ) -> None:
     with closing(Proxy(redis_url)) as proxy:
         watcher = Recorder()
-        hub = make_hub(settings(proxy.url, redis_timeout_s=1))
+        hub = make_hub(make_settings(proxy.url, redis_timeout_s=1))
         hub.watch(running.session_id, watcher)
         watcher.wait_for_order(running.order)
         proxy.swallows = True
         proxy.freeze()
-        eventually(lambda: hub._pubsub.is_down)
+        wait_until(lambda: hub._pubsub.is_down)
         time.sleep(1.5)
         newest = store.switch(running.session_id).found
         proxy.swallows = False
@@ -188,7 +188,7 @@ def test_a_session_that_was_restored_is_told_in_its_new_epoch_from_the_first_ver
         assert [item.kind for item in iter(backlog.take, None)] == ["CONNECTED", "STATE_SYNC"]
     switched = store.switch(running.session_id).found
     assert watcher.wait_for_order(switched.order).session == switched
-    assert rising(watcher.orders)
+    assert is_rising(watcher.orders)
 
 
 def test_everybody_is_told_when_the_store_is_away_for_more_than_a_moment_and_when_it_is_back(
@@ -199,7 +199,7 @@ def test_everybody_is_told_when_the_store_is_away_for_more_than_a_moment_and_whe
     watcher.wait_for_order(running.order)
     killed_s = time.monotonic()
     redis.client_kill_filter(_type="pubsub")
-    eventually(lambda: not hub._pubsub.is_down)
+    wait_until(lambda: not hub._pubsub.is_down)
     time.sleep(0.5)
     # A machine that took longer to connect again had an outage that is told.
     assert watcher.kinds == [Outgoing.STATE_SYNC] or time.monotonic() - killed_s > 1
@@ -233,7 +233,7 @@ def test_a_server_that_loads_its_file_is_one_outage_until_it_serves() -> None:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         pubsub = PubSub(
-            settings(f"redis://127.0.0.1:{server.server_address[1]}/0"),
+            make_settings(f"redis://127.0.0.1:{server.server_address[1]}/0"),
             on_subscribed=lambda channel: subscribed.set(),
             on_message=lambda channel, text: None,
             on_lost=lambda: lost.append(pubsub.is_down),

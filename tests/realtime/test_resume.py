@@ -1,4 +1,4 @@
-"""Coming back, and patches: never anything older, nothing twice, and what is folded is what is so."""
+"""Resuming and patches: nothing older, nothing twice, and applied patches give the store's state."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from syncapp.realtime.send_queue import MAX_FRAMES, SendQueue
 from syncapp.realtime.topic import SessionUpdate, Topic
 from syncapp.store.sessions import SessionStore
 from tests.support.cluster import Cluster
-from tests.support.patches import fold
-from tests.support.raw_websocket import Raw
-from tests.support.store import SetClock, chess, make_store, messages
+from tests.support.patches import apply_patch
+from tests.support.raw_websocket import RawWebSocket
+from tests.support.store import ManualClock, chess_request, make_store, outbox_messages
 from tests.support.types import Redis
-from tests.support.web_clients import Api, OpenWebSocket
+from tests.support.web_clients import OpenWebSocket, RestClient
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
 
-def test_who_comes_back_current_is_told_so_and_nothing_more(apis: list[Api], open_websocket: OpenWebSocket) -> None:
+def test_who_comes_back_current_is_told_so_and_nothing_more(
+    apis: list[RestClient], open_websocket: OpenWebSocket
+) -> None:
     session_id = apis[0].running()
     epoch = apis[0].state(session_id)["epoch"]
     for api in apis:
@@ -38,7 +40,7 @@ def test_who_comes_back_current_is_told_so_and_nothing_more(apis: list[Api], ope
 
 @pytest.mark.parametrize("claim", [(0, 1), (0, 99), (-1, 2), (-1, 99), (1, 2)])
 def test_who_knows_anything_else_is_told_the_state(
-    apis: list[Api], open_websocket: OpenWebSocket, claim: tuple[int, int]
+    apis: list[RestClient], open_websocket: OpenWebSocket, claim: tuple[int, int]
 ) -> None:
     session_id = apis[0].running()
     epoch = apis[0].state(session_id)["epoch"]
@@ -52,13 +54,13 @@ def test_who_knows_anything_else_is_told_the_state(
     "query",
     ["epoch=1", "version=1", "epoch=x&version=1", "epoch=1&version=-1", "epoch=1&epoch=2&version=1", "format=xml"],
 )
-def test_a_claim_that_is_none_is_refused_before_the_upgrade(apis: list[Api], query: str) -> None:
-    with Raw(apis[0].url, f"{uuid.uuid4()}&{query}") as raw:
+def test_a_claim_that_is_none_is_refused_before_the_upgrade(apis: list[RestClient], query: str) -> None:
+    with RawWebSocket(apis[0].url, f"{uuid.uuid4()}&{query}") as raw:
         assert raw.status == 400
 
 
 def test_versions_rise_for_a_client_that_comes_back_over_and_over_to_any_process(
-    pair: Cluster, apis: list[Api], open_websocket: OpenWebSocket
+    pair: Cluster, apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     session_id = apis[0].running()
     seed = random.randrange(1 << 32)
@@ -69,7 +71,7 @@ def test_versions_rise_for_a_client_that_comes_back_over_and_over_to_any_process
         if attempt >= 60 and seen > 30:
             break
         query = {"epoch": known[0], "version": known[1]} if known > (0, 0) else {}
-        with Raw(chance.choice(apis).url, session_id + "".join(f"&{n}={v}" for n, v in query.items())) as raw:
+        with RawWebSocket(chance.choice(apis).url, session_id + "".join(f"&{n}={v}" for n, v in query.items())) as raw:
             for _ in range(chance.randrange(3)):
                 apis[chance.randrange(2)].command(session_id, "switch")
             if chance.random() < 0.1:
@@ -90,7 +92,9 @@ def test_versions_rise_for_a_client_that_comes_back_over_and_over_to_any_process
     assert seen > 30
 
 
-def test_folded_patches_are_the_states_that_others_are_sent(apis: list[Api], open_websocket: OpenWebSocket) -> None:
+def test_folded_patches_are_the_states_that_others_are_sent(
+    apis: list[RestClient], open_websocket: OpenWebSocket
+) -> None:
     session_id = apis[0].running(metadata={"a": {"b": 1}})
     whole, patched = open_websocket(apis[0].url, session_id), open_websocket(apis[1].url, session_id, format="patch")
     whole.next("STATE_SYNC")
@@ -106,7 +110,7 @@ def test_folded_patches_are_the_states_that_others_are_sent(apis: list[Api], ope
         for field in ("epoch", "version", "event"):
             assert patch[field] == update[field]
         assert "state" not in patch
-        state = fold(state, patch)
+        state = apply_patch(state, patch)
         moving = {"server_time_ms": patch["timestamp"], "clock": patch["clock"]}
         assert state == update["state"] | moving
     apis[0].delete(session_id)
@@ -114,7 +118,7 @@ def test_folded_patches_are_the_states_that_others_are_sent(apis: list[Api], ope
 
 
 def test_who_waits_for_a_session_with_patches_is_sent_the_state_it_is_made_with(
-    apis: list[Api], open_websocket: OpenWebSocket
+    apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     session_id = str(uuid.uuid4())
     one = open_websocket(apis[0].url, session_id, format="patch")
@@ -125,25 +129,25 @@ def test_who_waits_for_a_session_with_patches_is_sent_the_state_it_is_made_with(
     apis[1].command(session_id, "start")
     started = one.next()
     assert started["type"] == "STATE_PATCH"
-    assert fold(made["state"], started)["status"] == "running"
+    assert apply_patch(made["state"], started)["status"] == "running"
 
 
 # Every kind of event, without a socket.
 
 
-def scenario(store: SessionStore, clock: SetClock, body: dict[str, Any]) -> str:
+def scenario(store: SessionStore, clock: ManualClock, body: dict[str, Any]) -> str:
     """Let a session live through much of what its mode knows; returns its id."""
     session_id = store.create(CreateSession.parse(body)).found.session_id
     if body["sync_mode"] in ("per_participant", "per_group", "global"):
         store.adjust(session_id, op="add", ms=500)
     store.start(session_id)
-    clock.pass_ms(300)
+    clock.advance_ms(300)
     store.switch(session_id)
     store.pause(session_id)
-    clock.pass_ms(300)
+    clock.advance_ms(300)
     store.update(session_id, {"note": [1, None, {"deep": "ü"}]})
     store.resume(session_id)
-    clock.pass_ms(20_000)
+    clock.advance_ms(20_000)
     store.get(session_id)
     return session_id
 
@@ -174,7 +178,7 @@ EVENTS = {
 
 
 def test_folding_gives_exactly_the_state_after_every_kind_of_event(redis: Redis, redis_url: str) -> None:
-    clock = SetClock(redis)
+    clock = ManualClock(redis)
     store = make_store(redis_url)
     seen: set[str] = set()
     for body in BODIES:
@@ -187,7 +191,7 @@ def test_folding_gives_exactly_the_state_after_every_kind_of_event(redis: Redis,
         topic.current = True
         state: dict[str, Any] = {}
         known = 0
-        for message in messages(redis, session_id):
+        for message in outbox_messages(redis, session_id):
             seen.add(message["event"]["type"])
             update = topic.apply(message, clock.now_ms)
             assert update
@@ -196,7 +200,7 @@ def test_folding_gives_exactly_the_state_after_every_kind_of_event(redis: Redis,
             if update.patch and known:
                 sent = decoded(update, Outgoing.STATE_PATCH)
                 assert (sent["version"], sent["event"]) == (known + 1, message["event"])
-                state = fold(state, sent)
+                state = apply_patch(state, sent)
             else:
                 state = decoded(update, Outgoing.STATE_UPDATE)["state"]
             known = update.order[1]
@@ -215,7 +219,7 @@ def decoded(update: SessionUpdate, kind: Outgoing) -> dict[str, Any]:
 def many(redis: Redis, redis_url: str) -> list[SessionUpdate]:
     """The updates of a session's first 200 versions."""
     store = make_store(redis_url, set_clock=False)
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     results = [store.start(session_id), *[store.switch(session_id) for _ in range(198)]]
     return [
         SessionUpdate(session_id, 0, session=result.found, event=result.event, patch=result.patch) for result in results

@@ -15,13 +15,13 @@ from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.send_queue import MAX_BYTES, MAX_FRAMES, QueuedItem, SendQueue
 from syncapp.realtime.topic import SessionUpdate
 from syncapp.store.sessions import SessionStore
-from tests.support.store import chess
+from tests.support.store import chess_request
 
 
 @pytest.fixture
 def many(store: SessionStore) -> list[SessionUpdate]:
     """The updates of a session's first 150 versions."""
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     results = [store.start(session_id), *[store.switch(session_id) for _ in range(148)]]
     return [SessionUpdate(session_id, 0, session=result.found, event=result.event) for result in results]
 
@@ -67,7 +67,7 @@ def played(many: list[SessionUpdate], steps: list[str], burst: int) -> tuple[lis
 
 
 def test_states_that_wait_are_bounded_in_bytes_and_give_way_to_the_newest(store: SessionStore) -> None:
-    session_id = store.create(chess(metadata={"text": "x" * 16_000})).found.session_id
+    session_id = store.create(chess_request(metadata={"text": "x" * 16_000})).found.session_id
     results = [store.start(session_id), *[store.switch(session_id) for _ in range(40)]]
     backlog = SendQueue()
     for result in results:

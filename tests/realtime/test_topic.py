@@ -10,25 +10,25 @@ from hypothesis import strategies as st
 from syncapp.domain.session import Session
 from syncapp.realtime.topic import SessionUpdate, Topic
 from syncapp.store.sessions import SessionStore
-from tests.support.store import chess, messages
+from tests.support.store import chess_request, outbox_messages
 from tests.support.types import Redis
-from tests.support.watchers import rising
+from tests.support.watchers import is_rising
 
 
 class History:
     """What happened to one session id: messages in order, and what a read finds after each."""
 
     def __init__(self, store: SessionStore, redis: Redis) -> None:
-        session_id = store.create(chess()).found.session_id
+        session_id = store.create(chess_request()).found.session_id
         self.session_id = session_id
         self.found: list[Session | None] = [store.get(session_id).found]
         for command in ("start", "switch", "switch", "pause", "delete", "create", "start", "switch", "complete"):
             if command == "create":
-                store.create(chess(session_id=session_id))
+                store.create(chess_request(session_id=session_id))
             else:
                 getattr(store, command)(session_id)
             self.found.append(None if command == "delete" else store.get(session_id).found)
-        self.messages = messages(redis, session_id)
+        self.messages = outbox_messages(redis, session_id)
         assert len(self.messages) == len(self.found)
 
 
@@ -58,7 +58,7 @@ def test_whatever_is_lost_repeated_or_late_orders_rise_and_the_end_is_the_newest
             told += read_and_take(topic, history, data.draw(st.integers(max(0, done - 2), done), "found"), done)
     told += read_and_take(topic, history, done, done)
     updates = [update for update in told if update and not update.error]
-    assert rising([update.order for update in updates])
+    assert is_rising([update.order for update in updates])
     for update in updates:
         index = next(i for i, each in enumerate(history.messages) if (each["epoch"], each["version"]) == update.order)
         assert update.session == history.found[index]

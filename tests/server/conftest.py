@@ -1,4 +1,4 @@
-"""Web processes, and clients of them."""
+"""Web processes with small limits, and a client of one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_http import MOST_BODY_BYTES
 from tests.support.types import Redis
-from tests.support.web_clients import Api, eventually, metric
+from tests.support.web_clients import RestClient, metric_value, wait_until
 
 STRICT = {
     "ALLOWED_ORIGINS": "https://play.example, https://admin.example",
@@ -30,24 +30,24 @@ def strict_cluster(make_cluster: MakeCluster) -> Cluster:
 @pytest.fixture
 def strict(strict_cluster: Cluster) -> Cluster:
     """A web process that allows little; connections of earlier tests have ended."""
-    eventually(lambda: metric(strict_cluster.urls[0], "syncapp_ws_connections") == 0)
+    wait_until(lambda: metric_value(strict_cluster.urls[0], "syncapp_ws_connections") == 0)
     return strict_cluster
 
 
 @pytest.fixture(scope="module")
 def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    """One web process of one worker: whoever blocks it blocks all."""
+    """One web process of one worker: a request that blocks it blocks all."""
     with Redis.from_url(redis_url) as client:
         client.flushdb()
     return make_cluster(web=1, worker=False, MAX_BODY_BYTES=str(MOST_BODY_BYTES))
 
 
 @pytest.fixture
-def api(web: Cluster) -> Api:
-    return Api(web.urls[0])
+def api(web: Cluster) -> RestClient:
+    return RestClient(web.urls[0])
 
 
 @pytest.fixture
-def path(api: Api) -> str:
+def path(api: RestClient) -> str:
     """A running session's path."""
     return f"/v1/sessions/{api.running()}"

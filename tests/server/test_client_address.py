@@ -1,4 +1,4 @@
-"""Addresses: one client is one group, however its address is written, and rubbish makes no group of its own."""
+"""Client addresses: one client is one group, however its address is written; invalid addresses share a group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from syncapp import create_app
 from syncapp.access.client_address import UNKNOWN, client_of, group_of, parse
 from syncapp.errors import RateLimited
 from syncapp.server.admission import ConnectionQuotas
-from tests.support.store import settings
+from tests.support.store import make_settings
 
 NAT64 = IPv6Network("64:ff9b::/96")
 V4 = st.integers(0, 2**32 - 1).map(IPv4Address)
@@ -114,7 +114,9 @@ FORMS = [
 def test_a_rate_limit_holds_in_whatever_form_the_proxy_writes_the_address(
     redis_url: str, database_url: str, redis: redis_py.Redis
 ) -> None:
-    limited = settings(redis_url, database_url=database_url, rate_limit_per_s=0.001, rate_limit_burst=3, proxy_hops=1)
+    limited = make_settings(
+        redis_url, database_url=database_url, rate_limit_per_s=0.001, rate_limit_burst=3, proxy_hops=1
+    )
     client = create_app(limited).test_client()
 
     def status(forwarded: str, peer: str = "10.0.0.9") -> int:
@@ -132,7 +134,7 @@ def test_a_rate_limit_holds_in_whatever_form_the_proxy_writes_the_address(
 
 
 def test_a_quota_of_connections_holds_in_whatever_form_an_address_comes() -> None:
-    quotas = ConnectionQuotas(settings("", ws_max_connections_per_address=2))
+    quotas = ConnectionQuotas(make_settings("", ws_max_connections_per_address=2))
     with ExitStack() as stack:
         for form in FORMS[:2]:
             stack.enter_context(quotas.hold("session", form))

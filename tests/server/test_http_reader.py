@@ -1,4 +1,4 @@
-"""HTTP requests that break the rules, or are unusual: what each is answered."""
+"""HTTP requests that break the rules or are unusual, and their answers."""
 
 from __future__ import annotations
 
@@ -13,38 +13,45 @@ from flask import Request, Response
 
 from syncapp.api.compression import compress
 from tests.support.cluster import Cluster
-from tests.support.raw_http import MOST_BODY_BYTES, Peer, keep_sending, post, served, version
-from tests.support.raw_websocket import PONG, Raw, frame
-from tests.support.web_clients import Api, errors_in, eventually, metric
+from tests.support.raw_http import (
+    MOST_BODY_BYTES,
+    RawConnection,
+    others_are_served,
+    post_request,
+    send_until_blocked,
+    version_of,
+)
+from tests.support.raw_websocket import PONG, RawWebSocket, client_frame
+from tests.support.web_clients import RestClient, logged_errors, metric_value, wait_until
 
 
-def test_frames_right_after_the_handshake_are_counted_as_any_and_hold_nobody_up(web: Cluster, api: Api) -> None:
+def test_frames_right_after_the_handshake_are_counted_as_any_and_hold_nobody_up(web: Cluster, api: RestClient) -> None:
     session_id, tries = api.create(), 4
-    flood = frame(b"", PONG) * 5000
-    with served(web.urls[0]):
+    flood = client_frame(b"", PONG) * 5000
+    with others_are_served(web.urls[0]):
         for _ in range(tries):
-            with Raw(web.urls[0], session_id) as raw:
-                assert keep_sending(raw.socket, flood) < 64_000_000
-    eventually(lambda: metric(web.urls[0], 'syncapp_ws_closed_total{code="1008"}') == tries)
+            with RawWebSocket(web.urls[0], session_id) as raw:
+                assert send_until_blocked(raw.socket, flood) < 64_000_000
+    wait_until(lambda: metric_value(web.urls[0], 'syncapp_ws_closed_total{code="1008"}') == tries)
 
 
 # Bodies.
 
 
 @pytest.mark.parametrize("body", [b"", b'{"expected_version":', b'{"expected_version": 1}'])
-def test_a_body_that_is_cut_off_is_not_acted_on(web: Cluster, api: Api, path: str, body: bytes) -> None:
-    before = version(api, path)
+def test_a_body_that_is_cut_off_is_not_acted_on(web: Cluster, api: RestClient, path: str, body: bytes) -> None:
+    before = version_of(api, path)
     for headers, sent in (
         ("Content-Length: 24\r\n", body),
         ("Transfer-Encoding: chunked\r\n", b"%x\r\n%b\r\n" % (len(body), body) if body else b""),
         ("Transfer-Encoding: chunked\r\n", b"18\r\n%b" % body),
     ):
-        with Peer(web.urls[0], post(f"{path}/switch", headers, sent)) as peer:
+        with RawConnection(web.urls[0], post_request(f"{path}/switch", headers, sent)) as peer:
             peer.end()
             peer.refused(400, "BAD_REQUEST")
-        with Peer(web.urls[0], post(f"{path}/switch", headers, sent)):
+        with RawConnection(web.urls[0], post_request(f"{path}/switch", headers, sent)):
             pass
-    assert version(api, path) == before
+    assert version_of(api, path) == before
 
 
 @pytest.mark.parametrize(
@@ -66,77 +73,83 @@ def test_a_body_that_is_cut_off_is_not_acted_on(web: Cluster, api: Api, path: st
     ],
 )
 def test_a_body_of_broken_chunks_is_refused_and_not_acted_on(
-    web: Cluster, api: Api, path: str, body: bytes, status: int, code: str
+    web: Cluster, api: RestClient, path: str, body: bytes, status: int, code: str
 ) -> None:
-    before, errors = version(api, path), errors_in(web)
-    with Peer(web.urls[0], post(f"{path}/switch", "Transfer-Encoding: chunked\r\n")) as peer:
+    before, errors = version_of(api, path), logged_errors(web)
+    with RawConnection(web.urls[0], post_request(f"{path}/switch", "Transfer-Encoding: chunked\r\n")) as peer:
         with suppress(OSError):  # it may be refused before all is sent
             peer.send(body)
         peer.refused(status, code)
-    assert version(api, path) == before
-    assert errors_in(web) == errors
+    assert version_of(api, path) == before
+    assert logged_errors(web) == errors
 
 
-def test_a_body_in_chunks_is_read_whole(web: Cluster, api: Api, path: str) -> None:
-    before = version(api, path)
+def test_a_body_in_chunks_is_read_whole(web: Cluster, api: RestClient, path: str) -> None:
+    before = version_of(api, path)
     chunks = b"".join(b"1;a=b\r\n%c\r\n" % each for each in b'{"expected_version": %d}' % before)
     headers = "Transfer-Encoding: chunked\r\nConnection: close\r\n"
-    with Peer(web.urls[0], post(f"{path}/switch", headers, chunks + b"0\r\nx: y\r\n\r\n")) as peer:
+    with RawConnection(web.urls[0], post_request(f"{path}/switch", headers, chunks + b"0\r\nx: y\r\n\r\n")) as peer:
         assert peer.rest().startswith(b"HTTP/1.1 200 ")
-    assert version(api, path) == before + 1
+    assert version_of(api, path) == before + 1
 
 
 @pytest.mark.parametrize("over", [0, 1])
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_body_over_the_limit_is_refused_however_it_comes(
-    web: Cluster, api: Api, path: str, over: int, *, is_chunked: bool
+    web: Cluster, api: RestClient, path: str, over: int, *, is_chunked: bool
 ) -> None:
-    before = version(api, path)
+    before = version_of(api, path)
     body = b"{}" + b" " * (MOST_BODY_BYTES - 2 + over)
     headers = "Transfer-Encoding: chunked\r\n" if is_chunked else f"Content-Length: {len(body)}\r\n"
     sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if is_chunked else body
-    with Peer(web.urls[0], post(f"{path}/switch", headers + ("" if over else "Connection: close\r\n"), sent)) as peer:
+    with RawConnection(
+        web.urls[0], post_request(f"{path}/switch", headers + ("" if over else "Connection: close\r\n"), sent)
+    ) as peer:
         if over:
             peer.refused(413, "PAYLOAD_TOO_LARGE")
         else:
             assert peer.rest().startswith(b"HTTP/1.1 200 ")
-    assert version(api, path) == before + 1 - over
+    assert version_of(api, path) == before + 1 - over
 
 
-def test_a_body_whose_transfer_is_encoded_is_refused(web: Cluster, api: Api, path: str) -> None:
-    before = version(api, path)
+def test_a_body_whose_transfer_is_encoded_is_refused(web: Cluster, api: RestClient, path: str) -> None:
+    before = version_of(api, path)
     headers = "Transfer-Encoding: gzip, chunked\r\n"
-    with Peer(web.urls[0], post(f"{path}/switch", headers, b"2\r\n{}\r\n0\r\n\r\n")) as peer:
+    with RawConnection(web.urls[0], post_request(f"{path}/switch", headers, b"2\r\n{}\r\n0\r\n\r\n")) as peer:
         peer.refused(415, "UNSUPPORTED_MEDIA_TYPE")
-    assert version(api, path) == before
+    assert version_of(api, path) == before
 
 
 @pytest.mark.parametrize(
     ("framing", "body"), [("Content-Length: 5", b"hello"), ("Transfer-Encoding: chunked", b"0\r\n\r\n")]
 )
-def test_a_handshake_with_a_body_opens_no_websocket(web: Cluster, api: Api, framing: str, body: bytes) -> None:
+def test_a_handshake_with_a_body_opens_no_websocket(web: Cluster, api: RestClient, framing: str, body: bytes) -> None:
     head = (
         f"GET /ws?sessionId={api.create()} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {'A' * 22}==\r\n{framing}\r\n\r\n"
     )
-    with Peer(web.urls[0], head.encode() + body) as peer:
+    with RawConnection(web.urls[0], head.encode() + body) as peer:
         assert peer.socket.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
 def test_chunks_that_are_mostly_padding_are_refused(web: Cluster, path: str) -> None:
-    with Peer(web.urls[0], post(f"{path}/switch", "Transfer-Encoding: chunked\r\n")) as peer:
-        assert keep_sending(peer.socket, (b"1;" + b"a" * 8000 + b"\r\n \r\n") * 10, 500_000_000) < 100_000_000
+    with RawConnection(web.urls[0], post_request(f"{path}/switch", "Transfer-Encoding: chunked\r\n")) as peer:
+        assert send_until_blocked(peer.socket, (b"1;" + b"a" * 8000 + b"\r\n \r\n") * 10, 500_000_000) < 100_000_000
         with suppress(ConnectionError):
             peer.refused(413, "PAYLOAD_TOO_LARGE")
 
 
 def test_who_asks_first_is_told_to_go_on_or_refused_before_sending(web: Cluster, path: str) -> None:
     expect = "Expect: 100-continue\r\n"
-    with Peer(web.urls[0], post(f"{path}/switch", f"{expect}Connection: close\r\nContent-Length: 2\r\n")) as peer:
+    with RawConnection(
+        web.urls[0], post_request(f"{path}/switch", f"{expect}Connection: close\r\nContent-Length: 2\r\n")
+    ) as peer:
         assert peer.socket.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         peer.send("{}")
         assert peer.rest().startswith(b"HTTP/1.1 200 ")
-    with Peer(web.urls[0], post(f"{path}/switch", f"{expect}Content-Length: {MOST_BODY_BYTES + 1}\r\n")) as peer:
+    with RawConnection(
+        web.urls[0], post_request(f"{path}/switch", f"{expect}Content-Length: {MOST_BODY_BYTES + 1}\r\n")
+    ) as peer:
         peer.refused(413, "PAYLOAD_TOO_LARGE")
 
 
@@ -175,7 +188,7 @@ NO_HOSTS = ["", "a b", "a/b", "a@b", "\xff\xfe", "a:b", "a:1:2", "::1", "[::1", 
 def test_what_is_no_request_is_refused_in_the_form_of_all_errors(
     web: Cluster, request_: str, status: int, code: str
 ) -> None:
-    with Peer(web.urls[0]) as peer:
+    with RawConnection(web.urls[0]) as peer:
         with suppress(OSError):
             peer.send(request_)
         peer.refused(status, code)
@@ -188,18 +201,18 @@ def test_what_is_no_request_is_refused_in_the_form_of_all_errors(
     "host", ["x", "X.example.:80", "127.0.0.1:8000", "[::1]:8000", "web_1", "a:", "xn--bcher-kva.de"]
 )
 def test_every_form_of_a_host_is_taken(web: Cluster, host: str) -> None:
-    with Peer(web.urls[0], f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n") as peer:
+    with RawConnection(web.urls[0], f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n") as peer:
         assert peer.rest().startswith(b"HTTP/1.1 200 ")
 
 
 def test_http_1_0_needs_no_host_and_is_answered_once(web: Cluster) -> None:
-    with Peer(web.urls[0], "GET /health HTTP/1.0\r\n\r\n") as peer:
+    with RawConnection(web.urls[0], "GET /health HTTP/1.0\r\n\r\n") as peer:
         assert peer.rest().count(b" 200 ") == 1
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.9"])
 def test_later_versions_of_http_1_are_answered_as_1_1(web: Cluster, version: str) -> None:
-    with Peer(web.urls[0], f"GET /health HTTP/{version}\r\nHost: x\r\n\r\n") as peer:
+    with RawConnection(web.urls[0], f"GET /health HTTP/{version}\r\nHost: x\r\n\r\n") as peer:
         peer.send(f"GET /health HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert peer.rest().count(b"HTTP/1.1 200 ") == 2
 
@@ -214,7 +227,7 @@ def test_later_versions_of_http_1_are_answered_as_1_1(web: Cluster, version: str
     ],
 )
 def test_a_client_that_names_close_among_others_gets_no_second_answer(web: Cluster, headers: str) -> None:
-    with Peer(web.urls[0], f"GET /health HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n" * 2) as peer:
+    with RawConnection(web.urls[0], f"GET /health HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n" * 2) as peer:
         answer = peer.rest()
     assert answer.count(b"HTTP/1.1 200 ") == 1
     assert b"\r\nConnection: close\r\n" in answer
@@ -222,33 +235,39 @@ def test_a_client_that_names_close_among_others_gets_no_second_answer(web: Clust
 
 def test_a_connection_of_http_1_0_stays_open_where_that_is_asked_for(web: Cluster) -> None:
     asked = "GET /health HTTP/1.0\r\nConnection: x, keep-alive\r\n\r\n"
-    with Peer(web.urls[0], asked + "GET /health HTTP/1.0\r\n\r\n") as peer:
+    with RawConnection(web.urls[0], asked + "GET /health HTTP/1.0\r\n\r\n") as peer:
         assert peer.rest().count(b" 200 ") == 2
 
 
 def test_an_empty_line_before_a_request_is_skipped(web: Cluster, path: str) -> None:
     last = b"\r\nGET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    with Peer(web.urls[0], b"\r\n" + post(f"{path}/switch", "Content-Length: 2\r\n", b"{}") + last) as peer:
+    with RawConnection(
+        web.urls[0], b"\r\n" + post_request(f"{path}/switch", "Content-Length: 2\r\n", b"{}") + last
+    ) as peer:
         assert peer.rest().count(b"HTTP/1.1 200 ") == 2
 
 
 @pytest.mark.parametrize("size", [b"z", b"0x", b"-", b"1z", b"f" * 17, b"0" * 17, b"2 x", b"2\rx", b" 2", b"\n"])
 @pytest.mark.parametrize("before", [b"", b"2\r\n{}\r\n"])
 def test_a_chunk_whose_size_cant_be_is_not_waited_for(web: Cluster, path: str, size: bytes, before: bytes) -> None:
-    with Peer(web.urls[0], post(f"{path}/switch", "Transfer-Encoding: chunked\r\n", before + size)) as peer:
+    with RawConnection(
+        web.urls[0], post_request(f"{path}/switch", "Transfer-Encoding: chunked\r\n", before + size)
+    ) as peer:
         peer.refused(400, "BAD_REQUEST")  # 408 after the limit, were it waited for
 
 
 @pytest.mark.parametrize("size", [b"%x" % (MOST_BODY_BYTES + 1), b"ffffffff", b"f" * 16, b"2\r\n{}\r\nfffff"])
 def test_a_chunk_that_is_too_large_is_not_waited_for(web: Cluster, path: str, size: bytes) -> None:
-    with Peer(web.urls[0], post(f"{path}/switch", "Transfer-Encoding: chunked\r\n", size + b"\r\n")) as peer:
+    with RawConnection(
+        web.urls[0], post_request(f"{path}/switch", "Transfer-Encoding: chunked\r\n", size + b"\r\n")
+    ) as peer:
         peer.refused(413, "PAYLOAD_TOO_LARGE")
 
 
 # gzip.
 
 
-def test_an_answer_of_more_than_a_kilobyte_is_compressed_for_who_accepts_that(web: Cluster, api: Api) -> None:
+def test_an_answer_of_more_than_a_kilobyte_is_compressed_for_who_accepts_that(web: Cluster, api: RestClient) -> None:
     large, small = (f"{api.url}/v1/sessions/{api.create(metadata={'a': 'b' * size})}" for size in (5000, 1))
     for url in (large, f"{api.url}/api-docs.json", f"{api.url}/metrics"):
         for accepted in ("gzip", "gzip, deflate, br", "*", "br;q=1, gzip;q=0.5", "GZIP;q=0.1"):

@@ -1,4 +1,4 @@
-"""HTTP clients that take their time or send without end: nobody else waits for them."""
+"""HTTP clients that are slow, or send without end, delay nobody else."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ import pytest
 
 from syncapp.server.http_reader import HttpReader
 from tests.support.cluster import Cluster, MakeCluster
-from tests.support.raw_http import MOST_BODY_BYTES, MOST_CONNECTIONS, TIMEOUT_S, Peer, keep_sending, post, served
-from tests.support.raw_websocket import Raw
-from tests.support.web_clients import CHESS, Api, errors_in, eventually
+from tests.support.raw_http import (
+    MOST_BODY_BYTES,
+    MOST_CONNECTIONS,
+    TIMEOUT_S,
+    RawConnection,
+    others_are_served,
+    post_request,
+    send_until_blocked,
+)
+from tests.support.raw_websocket import RawWebSocket
+from tests.support.web_clients import CHESS, RestClient, logged_errors, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +45,20 @@ CHUNKS = b"1\r\n \r\n" * 10_000
     ("head", "more"),
     [
         (b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000000\r\n\r\n", b" " * 100_000),
-        (post("/v1/sessions", "Content-Length: 100000000000\r\n"), b" " * 100_000),
+        (post_request("/v1/sessions", "Content-Length: 100000000000\r\n"), b" " * 100_000),
         (b"GET /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", CHUNKS),
-        (post("/v1/sessions", "Transfer-Encoding: chunked\r\n"), b"fffffff\r\n" + b" " * 100_000),
+        (post_request("/v1/sessions", "Transfer-Encoding: chunked\r\n"), b"fffffff\r\n" + b" " * 100_000),
         (b"GET /health HTTP/1.1\r\n", b"a: b\r\n" * 10_000),
         (b"", b"a" * 100_000),
     ],
 )
 def test_what_has_no_end_is_cut_off_and_holds_nobody_up(web: Cluster, head: bytes, more: bytes) -> None:
-    with served(web.urls[0]), Peer(web.urls[0], head) as peer:
-        assert keep_sending(peer.socket, more, 500_000_000) < 200_000_000
+    with others_are_served(web.urls[0]), RawConnection(web.urls[0], head) as peer:
+        assert send_until_blocked(peer.socket, more, 500_000_000) < 200_000_000
 
 
 def test_a_client_that_does_not_wait_for_answers_has_no_more_than_its_share(web: Cluster) -> None:
-    with served(web.urls[0], least=5), Peer(web.urls[0]) as peer:
+    with others_are_served(web.urls[0], least=5), RawConnection(web.urls[0]) as peer:
         reader = threading.Thread(target=_read_all, args=(peer.socket,))
         reader.start()
         peer.socket.settimeout(60)
@@ -74,19 +82,19 @@ def _read_all(from_: socket.socket) -> None:
     "sent",
     [
         "GET /health HTTP/1.1\r\nHost",
-        post("/v1/sessions", "Content-Length: 100\r\n", b"{"),
-        post("/v1/sessions", "Transfer-Encoding: chunked\r\n", b"2\r\n{"),
+        post_request("/v1/sessions", "Content-Length: 100\r\n", b"{"),
+        post_request("/v1/sessions", "Transfer-Encoding: chunked\r\n", b"2\r\n{"),
     ],
 )
 def test_a_request_that_takes_too_long_to_arrive_is_refused(brisk: Cluster, sent: bytes | str) -> None:
     began_s = time.monotonic()
-    with Peer(brisk.urls[0], sent) as peer:
+    with RawConnection(brisk.urls[0], sent) as peer:
         peer.refused(408, "REQUEST_TIMEOUT")
     assert TIMEOUT_S - 0.1 < time.monotonic() - began_s < 15  # as long as a request may take by default
 
 
 def test_a_request_that_drips_in_is_refused_as_well(brisk: Cluster) -> None:
-    with Peer(brisk.urls[0], post("/v1/sessions", "Content-Length: 1000\r\n")) as peer:
+    with RawConnection(brisk.urls[0], post_request("/v1/sessions", "Content-Length: 1000\r\n")) as peer:
         end_s = time.monotonic() + 15
         with suppress(OSError):
             while time.monotonic() < end_s:
@@ -96,7 +104,7 @@ def test_a_request_that_drips_in_is_refused_as_well(brisk: Cluster) -> None:
 
 
 def test_a_request_that_comes_byte_by_byte_but_in_time_is_answered(web: Cluster) -> None:
-    with Peer(web.urls[0]) as peer:
+    with RawConnection(web.urls[0]) as peer:
         for each in b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n":
             peer.send(bytes([each]))
             time.sleep(0.005)
@@ -104,12 +112,12 @@ def test_a_request_that_comes_byte_by_byte_but_in_time_is_answered(web: Cluster)
 
 
 def test_a_connection_on_which_nothing_is_asked_is_closed_without_a_word(brisk: Cluster) -> None:
-    with Peer(brisk.urls[0]) as peer:
+    with RawConnection(brisk.urls[0]) as peer:
         assert peer.rest() == b""
 
 
 def test_a_connection_waits_longer_for_another_request_than_for_the_first(brisk: Cluster) -> None:
-    with Peer(brisk.urls[0], "GET /health HTTP/1.1\r\nHost: x\r\n\r\n") as peer:
+    with RawConnection(brisk.urls[0], "GET /health HTTP/1.1\r\nHost: x\r\n\r\n") as peer:
         while not peer.socket.recv(10_000).endswith(b"}"):
             pass
         time.sleep(TIMEOUT_S + 0.5)
@@ -118,26 +126,26 @@ def test_a_connection_waits_longer_for_another_request_than_for_the_first(brisk:
 
 
 def test_a_client_that_does_not_read_its_answers_is_given_up(brisk: Cluster) -> None:
-    api = Api(brisk.urls[0])
+    api = RestClient(brisk.urls[0])
     session_id = api.create(metadata={"text": "x" * 16_000})
     worker = psutil.Process(brisk.web[0].pid).children()[0]
 
-    def is_served(peer: Peer) -> bool:
+    def is_served(peer: RawConnection) -> bool:
         return peer.socket.getsockname()[:2] in [each.raddr for each in worker.net_connections()]
 
-    with Peer(brisk.urls[0]) as peer:
-        eventually(lambda: is_served(peer))
+    with RawConnection(brisk.urls[0]) as peer:
+        wait_until(lambda: is_served(peer))
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.socket.settimeout(1)
         with suppress(OSError):
             for _ in range(2000):
                 peer.send(f"GET /v1/sessions/{session_id} HTTP/1.1\r\nHost: x\r\n\r\n")
-        eventually(lambda: not is_served(peer))
+        wait_until(lambda: not is_served(peer))
 
 
 def test_a_websocket_may_stay_silent_for_longer_than_a_request(brisk: Cluster) -> None:
-    api = Api(brisk.urls[0])
-    with Raw(brisk.urls[0], api.create()) as raw:
+    api = RestClient(brisk.urls[0])
+    with RawWebSocket(brisk.urls[0], api.create()) as raw:
         raw.message()
         time.sleep(TIMEOUT_S + 0.5)
         raw.send({"type": "PING"})
@@ -145,20 +153,20 @@ def test_a_websocket_may_stay_silent_for_longer_than_a_request(brisk: Cluster) -
 
 
 def test_more_connections_than_there_is_room_for_hold_nobody_up(brisk: Cluster) -> None:
-    stuck = post("/v1/sessions", "Content-Length: 100\r\n", b"{")
-    with ExitStack() as stack, served(brisk.urls[0], least=5, anew=True):
+    stuck = post_request("/v1/sessions", "Content-Length: 100\r\n", b"{")
+    with ExitStack() as stack, others_are_served(brisk.urls[0], least=5, anew=True):
         end_s = time.monotonic() + 3
         while time.monotonic() < end_s:
             for _ in range(10):
-                stack.enter_context(Peer(brisk.urls[0], stuck))
+                stack.enter_context(RawConnection(brisk.urls[0], stuck))
             time.sleep(0.05)
 
 
 def test_a_worker_that_stops_does_not_wait_for_what_is_stuck(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(web=1, worker=False, REQUEST_TIMEOUT_S="60")
     with ExitStack() as stack:
-        for sent in ("", "GET /", post("/v1/sessions", "Content-Length: 100\r\n", b"{")):
-            stack.enter_context(Peer(cluster.urls[0], sent))
+        for sent in ("", "GET /", post_request("/v1/sessions", "Content-Length: 100\r\n", b"{")):
+            stack.enter_context(RawConnection(cluster.urls[0], sent))
         time.sleep(0.2)
         began_s = time.monotonic()
         cluster.web[0].stop()
@@ -196,13 +204,13 @@ def noise(chance: random.Random) -> list[bytes]:
 
 
 def test_nothing_that_comes_over_a_socket_is_a_fault_of_ours_or_holds_anybody_up(web: Cluster) -> None:
-    errors = errors_in(web)
-    with served(web.urls[0], least=5):
+    errors = logged_errors(web)
+    with others_are_served(web.urls[0], least=5):
         end_s, seed = time.monotonic() + 6, 0
         while time.monotonic() < end_s or seed <= 100:
             seed += 1
             chance = random.Random(seed)
-            with Peer(web.urls[0]) as peer, suppress(OSError):
+            with RawConnection(web.urls[0]) as peer, suppress(OSError):
                 for piece in noise(chance):
                     peer.send(piece)
                 if chance.random() < 0.2:
@@ -211,7 +219,7 @@ def test_nothing_that_comes_over_a_socket_is_a_fault_of_ours_or_holds_anybody_up
                 peer.end()
                 answers = peer.rest()
                 assert not re.search(rb"(?m)^HTTP/1.1 5|<html|Traceback", answers), (seed, answers)
-    assert errors_in(web) == errors
+    assert logged_errors(web) == errors
 
 
 def test_who_always_has_the_next_request_there_lets_others_run_between_two() -> None:

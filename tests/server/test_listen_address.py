@@ -1,4 +1,4 @@
-"""HOST and PORT: however an address is written, the web process listens on it."""
+"""HOST and PORT: the web process listens on an address in every notation."""
 
 from __future__ import annotations
 

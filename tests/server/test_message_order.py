@@ -1,4 +1,4 @@
-"""The order of what a connection is told: where it stands first, and nothing older after the answer to a command."""
+"""The order of messages: CONNECTED first, and nothing older after the answer to a command."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.send_queue import AFTER_DELETE, QueuedAnswer, SendQueue
 from syncapp.realtime.topic import SessionUpdate
 from tests.support.cluster import Cluster
-from tests.support.patches import fold
-from tests.support.raw_websocket import CLOSE, TEXT, Ended, Raw, frame
-from tests.support.store import chess, make_store
+from tests.support.patches import apply_patch
+from tests.support.raw_websocket import CLOSE, TEXT, ConnectionEnded, RawWebSocket, client_frame
+from tests.support.store import chess_request, make_store
 from tests.support.types import Redis
-from tests.support.web_clients import CHESS, Api
+from tests.support.web_clients import CHESS, RestClient
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
 SOCKETS = 300
 
 
-class Eager(Raw):
+class Eager(RawWebSocket):
     """A client that sends its first messages in the packet of its handshake."""
 
     def __init__(self, url: str, session_id: str, messages: list[dict[str, Any]]) -> None:
-        self._first = b"".join(frame(orjson.dumps(message)) for message in messages)
+        self._first = b"".join(client_frame(orjson.dumps(message)) for message in messages)
         super().__init__(url, session_id)
 
     def _shake_hands(self, address: tuple[str, int], session_id: str, headers: Any) -> None:
@@ -83,7 +83,7 @@ def check_order(told: list[dict[str, Any]], *, gaps: bool = False) -> tuple[int,
             newest = order
             if message["type"] == "STATE_PATCH":
                 assert order == (state["epoch"], state["version"] + 1)
-                state = fold(state, message)
+                state = apply_patch(state, message)
             else:
                 state = message["state"]
         elif message["type"] == "ACK" and order:
@@ -99,13 +99,13 @@ def check_order(told: list[dict[str, Any]], *, gaps: bool = False) -> tuple[int,
     return len(own), len([order for order in own if order in updates])
 
 
-def hear(raw: Raw, until: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+def hear(raw: RawWebSocket, until: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
     """Return what a client is told until something is so, or the server closes."""
     told: list[dict[str, Any]] = []
     while not until(told):
         try:
             received = raw.next()
-        except Ended:
+        except ConnectionEnded:
             break
         if received.opcode == CLOSE:
             break
@@ -122,7 +122,7 @@ def command(number: int, name: str = "switch", **more: Any) -> dict[str, Any]:
     return {"type": "COMMAND", "id": number, "command": name, **more}
 
 
-def test_300_sockets_with_a_command_in_the_first_packet_are_told_everything_in_order(apis: list[Api]) -> None:
+def test_300_sockets_with_a_command_in_the_first_packet_are_told_everything_in_order(apis: list[RestClient]) -> None:
     sessions = [api.running() for api in apis for _ in range(4)]
     epochs = {session_id: apis[0].state(session_id)["epoch"] for session_id in sessions}
     failed: list[BaseException] = []
@@ -167,7 +167,7 @@ def test_300_sockets_with_a_command_in_the_first_packet_are_told_everything_in_o
 
 @pytest.mark.parametrize("form", ["state", "patch"])
 def test_who_makes_plays_and_deletes_a_session_in_one_packet_is_told_each_step_before_its_answer(
-    apis: list[Api], form: str
+    apis: list[RestClient], form: str
 ) -> None:
     for api in apis * 10:
         session_id = str(uuid.uuid4())
@@ -194,20 +194,20 @@ def test_who_makes_plays_and_deletes_a_session_in_one_packet_is_told_each_step_b
         assert told[-1].keys() == {"type", "sessionId", "timestamp", "id"}
 
 
-def test_a_delete_of_what_is_not_there_is_answered_and_the_connection_stays(apis: list[Api]) -> None:
+def test_a_delete_of_what_is_not_there_is_answered_and_the_connection_stays(apis: list[RestClient]) -> None:
     with Eager(apis[0].url, str(uuid.uuid4()), [command(1, "delete"), {"type": "PING"}]) as raw:
         assert [raw.message()["type"], raw.message()["type"]] == ["CONNECTED", "PONG"]
         assert raw.message()["type"] == "ACK"
 
 
-def test_many_who_act_on_one_session_are_each_told_of_their_own_commits_once(apis: list[Api]) -> None:
+def test_many_who_act_on_one_session_are_each_told_of_their_own_commits_once(apis: list[RestClient]) -> None:
     session_id = apis[0].running()
     count = 40
     told: dict[int, list[dict[str, Any]]] = {}
 
     def play(number: int) -> None:
         query = "&format=patch" if number % 2 else ""
-        with Raw(apis[number // 2 % 2].url, session_id + query) as raw:
+        with RawWebSocket(apis[number // 2 % 2].url, session_id + query) as raw:
             for i in range(count):
                 raw.send(command(i))
                 if random.random() < 0.3:
@@ -235,7 +235,7 @@ def test_many_who_act_on_one_session_are_each_told_of_their_own_commits_once(api
 
 
 def test_a_connection_that_begins_while_the_store_is_away_begins_with_an_error(
-    pair: Cluster, apis: list[Api], valkey: Valkey
+    pair: Cluster, apis: list[RestClient], valkey: Valkey
 ) -> None:
     session_id = apis[0].running()
     with ExitStack() as stack:
@@ -267,7 +267,7 @@ def test_a_connection_that_begins_while_the_store_is_away_begins_with_an_error(
 def results(redis: Redis, redis_url: str) -> list[Result]:
     """The results of a session's first 60 versions."""
     store = make_store(redis_url, set_clock=False)
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     return [store.start(session_id), *[store.switch(session_id) for _ in range(58)]]
 
 
@@ -368,7 +368,7 @@ def test_an_older_position_than_an_answer_is_never_told(results: list[Result]) -
 
 def test_a_replay_is_answered_at_once_where_its_version_is_known(redis: Redis, redis_url: str) -> None:
     store = make_store(redis_url, set_clock=False)
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     first = store.start(session_id, claim=Claim(idempotency_key="k"))
     later = store.switch(session_id)
     again = store.start(session_id, claim=Claim(idempotency_key="k"))

@@ -1,4 +1,4 @@
-"""What clients are told through proxies that real deployments have in front."""
+"""Clients behind the proxies of real deployments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import requests
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.nginx import nginx
 from tests.support.types import Redis
-from tests.support.web_clients import Api
+from tests.support.web_clients import RestClient
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
 
 def test_commands_and_answers_pass_an_nginx_as_debian_sets_it_up(web: Cluster) -> None:
     with nginx(web.urls[0]) as proxy:
-        api = Api(proxy.url)
+        api = RestClient(proxy.url)
         session_id = api.running()
         assert api.command(session_id, "switch")["version"] == api.state(session_id)["version"]
         assert requests.get(f"{proxy.url}/nothing", timeout=60).status_code == 404
@@ -32,7 +32,7 @@ PACKS = "gzip on; gzip_proxied any; gzip_min_length 1; gzip_types application/js
 
 def test_a_tag_that_nginx_has_weakened_works_as_the_one_that_was_sent(web: Cluster) -> None:
     with nginx(web.urls[0], location=f"{PACKS} proxy_set_header Accept-Encoding '';") as proxy:
-        session_id = Api(proxy.url).running()
+        session_id = RestClient(proxy.url).running()
         url = f"{proxy.url}/v1/sessions/{session_id}"
         read = requests.get(url, timeout=60)
         tag = read.headers["ETag"]
@@ -48,7 +48,7 @@ def test_a_tag_that_nginx_has_weakened_works_as_the_one_that_was_sent(web: Clust
 
 def test_what_is_compressed_already_passes_nginx_as_it_is(web: Cluster) -> None:
     with nginx(web.urls[0], location=PACKS) as proxy:
-        session_id = Api(proxy.url).running(metadata={"a": "b" * 3000})
+        session_id = RestClient(proxy.url).running(metadata={"a": "b" * 3000})
         read = requests.get(f"{proxy.url}/v1/sessions/{session_id}", timeout=60)
         assert read.headers["Content-Encoding"] == "gzip"
         assert read.headers["ETag"] == f'"{read.json()["data"]["epoch"]}-2"'

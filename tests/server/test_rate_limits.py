@@ -25,15 +25,15 @@ from syncapp.domain.schemas import CreateSession
 from syncapp.store.keys import Keyspace
 from syncapp.token_bucket import MAX_ADDRESSES, TokenBuckets
 from tests.support.cluster import MakeCluster
-from tests.support.store import chess, crowd, dump, make_store, settings
-from tests.support.web_clients import CHESS, Api, Client, eventually, metric
+from tests.support.store import chess_request, crowd_request, dump_session, make_settings, make_store
+from tests.support.web_clients import CHESS, RestClient, WebSocketClient, metric_value, wait_until
 
 ROUNDS: dict[str, Any] = {"sync_mode": "per_cycle", "time_per_cycle_ms": 1000}
 MB = 1_000_000
 
 
 def app_client(redis_url: str, database_url: str, **limits: Any) -> FlaskClient:
-    return create_app(settings(redis_url, database_url=database_url, proxy_hops=1, **limits)).test_client()
+    return create_app(make_settings(redis_url, database_url=database_url, proxy_hops=1, **limits)).test_client()
 
 
 def refusal(answer: Any) -> dict[str, Any]:
@@ -118,9 +118,9 @@ def test_without_limits_nothing_is_refused(redis_url: str, database_url: str, re
 @pytest.mark.parametrize(
     "new",
     [
-        chess(),
-        crowd(128, metadata={"a": "x" * 1000}),
-        crowd(1000),
+        chess_request(),
+        crowd_request(128, metadata={"a": "x" * 1000}),
+        crowd_request(1000),
         CreateSession.parse({"sync_mode": "count_up", "metadata": {"a": "é" * 8000}}),
         CreateSession.parse(
             {"sync_mode": "count_up", "participants": [{"participant_id": f"{number}"} for number in range(1000)]}
@@ -159,11 +159,11 @@ def test_keyed_commands_and_metadata_of_one_address_are_bounded_in_bytes(
     answers = [client.post(f"{url}/switch", headers={"Idempotency-Key": str(number)}) for number in range(14)]
     assert [answer.status_code for answer in answers[:12]] == [200] * 12
     assert refusal(answers[-1])["reason"] == "address_store_bytes_per_hour"
-    before = dump(redis, url.rsplit("/", 1)[1])
+    before = dump_session(redis, url.rsplit("/", 1)[1])
     refusal(client.post(f"{url}/switch", headers={"Idempotency-Key": "x"}))
     refusal(client.patch(url, json={"metadata": {"a": "x" * 2000}}))
     refusal(client.post("/v1/sessions", json=CHESS))
-    assert dump(redis, url.rsplit("/", 1)[1]) == before
+    assert dump_session(redis, url.rsplit("/", 1)[1]) == before
     assert client.post(f"{url}/switch").status_code == 200  # without a key it adds nothing
     elsewhere = {"X-Forwarded-For": "203.0.113.7", "Idempotency-Key": "x"}
     assert client.post(f"{url}/switch", headers=elsewhere).status_code == 200
@@ -212,7 +212,7 @@ def test_a_session_is_charged_what_it_may_commit_by_itself_within_an_hour_once(
     redis_url: str, redis: redis_py.Redis, body: dict[str, Any], charge: int
 ) -> None:
     store = make_store(redis_url, set_clock=False)
-    limits = RateLimits(settings(redis_url, self_commits_per_hour=100_000), store.known)
+    limits = RateLimits(make_settings(redis_url, self_commits_per_hour=100_000), store.known)
     buckets = limits._commits
     assert buckets
 
@@ -265,7 +265,7 @@ def test_a_client_that_floods_leaves_room_for_others_in_a_small_store(
             assert answer.json()["error"]["details"]["reason"] == "address_store_bytes_per_hour"
             assert int(answer.headers["Retry-After"]) >= 1
             assert http.get(f"{url}/health", headers=flood, timeout=10).status_code == 200
-            assert metric(url, 'syncapp_limited_total{reason="address_store_bytes_per_hour"}') == 1
+            assert metric_value(url, 'syncapp_limited_total{reason="address_store_bytes_per_hour"}') == 1
         with redis_py.Redis.from_url(store.url) as client:
             info: Any = client.info("memory")
             assert info["used_memory"] < 60 * MB
@@ -276,8 +276,8 @@ def test_a_client_that_floods_leaves_room_for_others_in_a_small_store(
                 begun = http.post(url + made.headers["Location"] + "/start", headers=other, timeout=10)
                 assert begun.status_code == 200
             buckets = range(Keyspace().buckets)
-            eventually(lambda: not any(client.xlen(Keyspace().outbox(bucket)) for bucket in buckets), 60)
-        runner = create_app(settings(store.url, database_url=database_url)).test_cli_runner()
+            wait_until(lambda: not any(client.xlen(Keyspace().outbox(bucket)) for bucket in buckets), 60)
+        runner = create_app(make_settings(store.url, database_url=database_url)).test_cli_runner()
         checked = runner.invoke(args=["audit", "verify"])
         assert checked.exit_code == 0, checked.output
         for process in cluster.processes:
@@ -290,11 +290,11 @@ def test_commands_over_a_websocket_are_limited_like_those_over_rest(make_cluster
     cluster = make_cluster(
         web=1, worker=False, CREATES_PER_MINUTE="2", ADDRESS_STORE_BYTES_PER_HOUR=str(4 * 10_000), PROXY_HOPS="1"
     )
-    api = Api(cluster.urls[0])
+    api = RestClient(cluster.urls[0])
     session_id = str(uuid.uuid4())
     url = f"ws{api.url.removeprefix('http')}/ws?sessionId={session_id}"
 
-    def ask(client: Client, number: int, command: str, key: str = "", **args: Any) -> dict[str, Any]:
+    def ask(client: WebSocketClient, number: int, command: str, key: str = "", **args: Any) -> dict[str, Any]:
         keyed = {"idempotency_key": key} if key else {}
         client.send(type="COMMAND", id=number, command=command, args=args, **keyed)
         while True:
@@ -304,7 +304,7 @@ def test_commands_over_a_websocket_are_limited_like_those_over_rest(make_cluster
 
     with ExitStack() as stack:
         one, other = (
-            Client(stack.enter_context(connect(url, additional_headers={"X-Forwarded-For": address})))
+            WebSocketClient(stack.enter_context(connect(url, additional_headers={"X-Forwarded-For": address})))
             for address in ("203.0.113.7", "203.0.113.8")
         )
         assert ask(one, 1, "create", **CHESS)["type"] == "ACK"

@@ -1,4 +1,4 @@
-"""The end of a web process: it says so, everybody is sent away in order, and what runs is answered."""
+"""Shutdown of a web process: it is announced, connections are closed in order, and running requests are answered."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from syncapp.errors import ServerStopping
 from syncapp.realtime.protocol import Close
 from syncapp.server.shutdown import Shutdown
 from tests.support.cluster import Cluster, MakeCluster
-from tests.support.raw_websocket import CLOSE, PING, Ended, Raw
-from tests.support.web_clients import Api, eventually, metric
+from tests.support.raw_websocket import CLOSE, PING, ConnectionEnded, RawWebSocket
+from tests.support.web_clients import RestClient, metric_value, wait_until
 
 KILLED_AFTER_S = 15
 """When gunicorn kills what does not end in order (graceful_timeout)."""
@@ -34,26 +34,28 @@ def single(make_cluster: MakeCluster) -> Cluster:
 
 
 @pytest.fixture
-def api(single: Cluster) -> Iterator[Api]:
+def api(single: Cluster) -> Iterator[RestClient]:
     if not single.web[0].alive:
         single.web[0].start()
-    yield Api(single.urls[0])
+    yield RestClient(single.urls[0])
     single.web[0].unpause()
 
 
 def ended_within(single: Cluster, since_s: float, within_s: float) -> None:
-    eventually(lambda: not single.web[0].alive, since_s + within_s - time.monotonic())
+    wait_until(lambda: not single.web[0].alive, since_s + within_s - time.monotonic())
 
 
-def test_everybody_is_sent_away_over_some_time_while_the_process_says_that_it_ends(single: Cluster, api: Api) -> None:
+def test_everybody_is_sent_away_over_some_time_while_the_process_says_that_it_ends(
+    single: Cluster, api: RestClient
+) -> None:
     session_id = api.running()
     ends: list[tuple[int | None, float]] = []
     with ExitStack() as stack:
-        raws = [stack.enter_context(Raw(api.url, session_id)) for _ in range(60)]
+        raws = [stack.enter_context(RawWebSocket(api.url, session_id)) for _ in range(60)]
         for raw in raws:
             raw.message("STATE_SYNC")
 
-        def read(raw: Raw) -> None:
+        def read(raw: RawWebSocket) -> None:
             ends.append((raw.close_code(), time.monotonic()))
 
         threads = [threading.Thread(target=read, args=(raw,)) for raw in raws]
@@ -61,13 +63,13 @@ def test_everybody_is_sent_away_over_some_time_while_the_process_says_that_it_en
             thread.start()
         begun_s = time.monotonic()
         single.web[0].ask_to_stop()
-        eventually(lambda: requests.get(f"{api.url}/ready", timeout=60).status_code == 503, 4)
+        wait_until(lambda: requests.get(f"{api.url}/ready", timeout=60).status_code == 503, 4)
         ready = requests.get(f"{api.url}/ready", timeout=60)
         stopping = {"status": "unavailable", "problems": ["this process is shutting down"]}
         assert (ready.status_code, ready.json()) == (503, stopping)
         assert requests.get(f"{api.url}/health", timeout=60).status_code == 200
         assert requests.post(f"{api.url}/v1/sessions/{session_id}/switch", timeout=60).status_code == 200
-        with Raw(api.url, session_id) as late:
+        with RawWebSocket(api.url, session_id) as late:
             assert late.status == 503
             assert "retry-after" in late.answer.lower()
         assert requests.get(f"{api.url}/v1/sessions/{session_id}/stream", timeout=60).status_code == 503
@@ -80,10 +82,10 @@ def test_everybody_is_sent_away_over_some_time_while_the_process_says_that_it_en
     assert single.web[0].exit_code == 0
 
 
-def test_what_runs_is_answered_before_the_end(single: Cluster, api: Api, valkey: Valkey) -> None:
+def test_what_runs_is_answered_before_the_end(single: Cluster, api: RestClient, valkey: Valkey) -> None:
     session_id = api.running()
     answers: list[requests.Response] = []
-    with Raw(api.url, session_id) as raw:
+    with RawWebSocket(api.url, session_id) as raw:
         raw.message("STATE_SYNC")
         valkey.pause()
         try:
@@ -107,12 +109,14 @@ def test_what_runs_is_answered_before_the_end(single: Cluster, api: Api, valkey:
     ended_within(single, begun_s, KILLED_AFTER_S)
 
 
-def test_streams_and_reads_that_wait_end_and_who_does_not_read_holds_nothing_up(single: Cluster, api: Api) -> None:
+def test_streams_and_reads_that_wait_end_and_who_does_not_read_holds_nothing_up(
+    single: Cluster, api: RestClient
+) -> None:
     session_id = api.running(metadata={"text": "x" * 16_000})
     epoch = api.state(session_id)["epoch"]
     address = urlsplit(api.url)
     with ExitStack() as stack:
-        stuck = stack.enter_context(Raw(api.url, session_id, receive_bytes=4096))
+        stuck = stack.enter_context(RawWebSocket(api.url, session_id, receive_bytes=4096))
         idle = stack.enter_context(socket.create_connection((address.hostname, address.port)))
         stream = requests.get(f"{api.url}/v1/sessions/{session_id}/stream", stream=True, timeout=60)
         stack.callback(stream.close)
@@ -123,7 +127,7 @@ def test_streams_and_reads_that_wait_end_and_who_does_not_read_holds_nothing_up(
         tag = {"If-None-Match": f'"{epoch}-{version}"'}
         poll = threading.Thread(target=lambda: polled.append(requests.get(url, headers=tag, timeout=60).status_code))
         poll.start()
-        eventually(lambda: metric(api.url, "syncapp_ws_connections") == 3)
+        wait_until(lambda: metric_value(api.url, "syncapp_ws_connections") == 3)
         begun_s = time.monotonic()
         single.web[0].ask_to_stop()
         assert b"".join(stream.iter_content(None)).count(b"STATE_UPDATE") > 10
@@ -131,12 +135,12 @@ def test_streams_and_reads_that_wait_end_and_who_does_not_read_holds_nothing_up(
         assert polled == [304]
         ended_within(single, begun_s, KILLED_AFTER_S)
         assert idle.recv(10) == b""
-        with suppress(Ended, AssertionError, OSError):
+        with suppress(ConnectionEnded, AssertionError, OSError):
             while True:
                 stuck.next()
 
 
-def test_a_reload_loses_no_request_and_clients_find_the_new_process(single: Cluster, api: Api) -> None:
+def test_a_reload_loses_no_request_and_clients_find_the_new_process(single: Cluster, api: RestClient) -> None:
     session_id = api.running()
     master = psutil.Process(single.web[0].pid)
     (old,) = master.children()
@@ -152,7 +156,7 @@ def test_a_reload_loses_no_request_and_clients_find_the_new_process(single: Clus
     thread = threading.Thread(target=traffic)
     thread.start()
     known = (0, 0)
-    with Raw(api.url, session_id) as raw:
+    with RawWebSocket(api.url, session_id) as raw:
         raw.message("STATE_UPDATE")
         os.kill(master.pid, signal.SIGHUP)
         frames = raw.until_end()
@@ -163,12 +167,12 @@ def test_a_reload_loses_no_request_and_clients_find_the_new_process(single: Clus
             if frame.opcode not in (CLOSE, PING) and "state" in frame.message
         ]
         known = orders[-1] if orders else known
-    eventually(lambda: not old.is_running())
+    wait_until(lambda: not old.is_running())
     stop.set()
     thread.join()
     assert not failed
     assert old not in master.children()
-    with Raw(api.url, f"{session_id}&epoch={known[0]}&version={known[1]}") as raw:
+    with RawWebSocket(api.url, f"{session_id}&epoch={known[0]}&version={known[1]}") as raw:
         connected = raw.message("CONNECTED")
         assert (connected["epoch"], connected["version"]) >= known
 
@@ -176,7 +180,7 @@ def test_a_reload_loses_no_request_and_clients_find_the_new_process(single: Clus
 def test_health_is_answered_while_sockets_fill_the_process(make_cluster: MakeCluster) -> None:
     full = make_cluster(web=1, worker=False, WS_MAX_CONNECTIONS="30", WORKER_CONNECTIONS="60")
     with ExitStack() as stack:
-        raws = [stack.enter_context(Raw(full.urls[0], str(uuid.uuid4()))) for _ in range(35)]
+        raws = [stack.enter_context(RawWebSocket(full.urls[0], str(uuid.uuid4()))) for _ in range(35)]
         assert sorted({raw.status for raw in raws}) == [101, 503]
         assert sum(raw.status == 101 for raw in raws) == 30
         for path in ("/health", "/ready", "/metrics"):

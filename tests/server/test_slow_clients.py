@@ -1,4 +1,4 @@
-"""Clients that do not keep up: they see well-formed frames and the newest state, and nobody waits for them."""
+"""Slow clients receive well-formed frames and the newest state, and delay nobody."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import requests
 
 from syncapp.realtime.send_queue import MAX_BYTES
 from tests.support.cluster import Cluster, MakeCluster
-from tests.support.raw_websocket import CLOSE, TEXT, Ended, Frame, Raw
-from tests.support.web_clients import eventually
+from tests.support.raw_websocket import CLOSE, TEXT, ConnectionEnded, Frame, RawWebSocket
+from tests.support.web_clients import wait_until
 
 SLOW_CLOSE_S = 3
 LARGE: dict[str, Any] = {
@@ -54,7 +54,7 @@ class Large:
 class Follower:
     """A client that reads all the time, on a thread, and notes when it saw which version."""
 
-    def __init__(self, raw: Raw) -> None:
+    def __init__(self, raw: RawWebSocket) -> None:
         self.raw = raw
         self.seen_s: dict[int, float] = {}
         self.versions: list[int] = []
@@ -62,7 +62,7 @@ class Follower:
         self._thread.start()
 
     def _read(self) -> None:
-        with suppress(Ended, OSError):
+        with suppress(ConnectionEnded, OSError):
             while True:
                 version = version_of(self.raw.next(60))
                 if version:
@@ -77,7 +77,7 @@ def version_of(frame: Frame) -> int | None:
     return version
 
 
-def read_until(raw: Raw, version: int) -> list[Frame]:
+def read_until(raw: RawWebSocket, version: int) -> list[Frame]:
     frames: list[Frame] = []
     while not frames or version_of(frames[-1]) != version:
         frames.append(raw.next())
@@ -101,14 +101,14 @@ def test_a_client_that_does_not_read_for_10_s_sees_whole_frames_and_the_newest_s
 ) -> None:
     session = Large(pair.urls[1])
     with ExitStack() as stack:
-        slow = [stack.enter_context(Raw(pair.urls[i % 2], session.id, receive_bytes=4096)) for i in range(4)]
-        fast = [Follower(stack.enter_context(Raw(pair.urls[i % 2], session.id))) for i in range(4)]
-        eventually(lambda: all(follower.versions for follower in fast))
+        slow = [stack.enter_context(RawWebSocket(pair.urls[i % 2], session.id, receive_bytes=4096)) for i in range(4)]
+        fast = [Follower(stack.enter_context(RawWebSocket(pair.urls[i % 2], session.id))) for i in range(4)]
+        wait_until(lambda: all(follower.versions for follower in fast))
         began_s = time.monotonic()
         for i in range(200):
             newest = session.switch()
             time.sleep(max(0.0, began_s + i * 0.05 - time.monotonic()))
-        eventually(lambda: all(newest in follower.seen_s for follower in fast))
+        wait_until(lambda: all(newest in follower.seen_s for follower in fast))
         time.sleep(max(0.0, began_s + 10 - time.monotonic()))
         for follower in fast:
             # On a busy machine this process is a slow client itself, now and then. How soon is for bench/; whoever
@@ -132,17 +132,17 @@ def test_a_client_that_never_reads_is_closed_and_costs_a_bounded_amount_of_memor
     worker = psutil.Process(impatient.web[0].pid).children()[0]
     count = 40
     with ExitStack() as stack:
-        fast = Follower(stack.enter_context(Raw(url, session.id)))
-        slow = [stack.enter_context(Raw(url, session.id, receive_bytes=4096)) for _ in range(count)]
-        eventually(lambda: metric(url, "syncapp_ws_connections") == count + 1)
+        fast = Follower(stack.enter_context(RawWebSocket(url, session.id)))
+        slow = [stack.enter_context(RawWebSocket(url, session.id, receive_bytes=4096)) for _ in range(count)]
+        wait_until(lambda: metric(url, "syncapp_ws_connections") == count + 1)
         before = worker.memory_info().rss
         for _ in range(30):
             newest = session.switch()
         # The same bytes wait for all of them.
         assert worker.memory_info().rss - before < 20 * MAX_BYTES
-        eventually(lambda: metric(url, "syncapp_ws_connections") == 1, SLOW_CLOSE_S + 60)
+        wait_until(lambda: metric(url, "syncapp_ws_connections") == 1, SLOW_CLOSE_S + 60)
         assert metric(url, 'syncapp_ws_closed_total{code="1013"}') >= count
-        eventually(lambda: newest in fast.seen_s)
+        wait_until(lambda: newest in fast.seen_s)
         for raw in slow:
             check_versions(frames := cut_off(raw))
             assert CLOSE not in [frame.opcode for frame in frames]
@@ -151,10 +151,10 @@ def test_a_client_that_never_reads_is_closed_and_costs_a_bounded_amount_of_memor
     )
 
 
-def cut_off(raw: Raw) -> list[Frame]:
+def cut_off(raw: RawWebSocket) -> list[Frame]:
     """Return the whole frames of a stream that ends anywhere."""
     frames: list[Frame] = []
-    with suppress(Ended, AssertionError):
+    with suppress(ConnectionEnded, AssertionError):
         while True:
             frames.append(raw.next())
     return frames
@@ -163,7 +163,7 @@ def cut_off(raw: Raw) -> list[Frame]:
 def test_a_client_that_sends_and_does_not_read_is_held_up_and_closed(impatient: Cluster) -> None:
     url, session = impatient.urls[0], Large(impatient.urls[0])
     worker = psutil.Process(impatient.web[0].pid).children()[0]
-    with Raw(url, session.id, receive_bytes=4096) as raw:
+    with RawWebSocket(url, session.id, receive_bytes=4096) as raw:
         before = worker.memory_info().rss
         for _ in range(20):
             session.switch()
@@ -175,7 +175,7 @@ def test_a_client_that_sends_and_does_not_read_is_held_up_and_closed(impatient: 
                 sent += 60_000
         assert sent < 150 * 60_000
         assert worker.memory_info().rss - before < 30_000_000
-        eventually(lambda: metric(url, "syncapp_ws_connections") == 0, SLOW_CLOSE_S + 60)
+        wait_until(lambda: metric(url, "syncapp_ws_connections") == 0, SLOW_CLOSE_S + 60)
 
 
 def metric(url: str, name: str) -> float:

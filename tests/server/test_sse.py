@@ -1,4 +1,4 @@
-"""Clients without WebSockets: a stream of server-sent events, and a read that waits."""
+"""Clients without WebSockets: server-sent events, and long polling."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from syncapp.server.transport import Watchdog
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.nginx import nginx
 from tests.support.types import Redis
-from tests.support.web_clients import Api, eventually, metric
+from tests.support.web_clients import RestClient, metric_value, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
@@ -41,7 +41,7 @@ def lively(make_cluster: MakeCluster) -> Cluster:
 class Events:
     """A client of a stream; a context manager."""
 
-    def __init__(self, api: Api, session_id: str, last_id: str = "", **query: Any) -> None:
+    def __init__(self, api: RestClient, session_id: str, last_id: str = "", **query: Any) -> None:
         headers = {"Last-Event-ID": last_id} if last_id else {}
         url = f"{api.url}/v1/sessions/{session_id}/stream"
         self.answer = requests.get(url, params=query, headers=headers, stream=True, timeout=60)
@@ -74,7 +74,7 @@ class Events:
         raise EOFError
 
 
-def test_a_stream_tells_what_a_websocket_tells(apis: list[Api]) -> None:
+def test_a_stream_tells_what_a_websocket_tells(apis: list[RestClient]) -> None:
     session_id = apis[0].running()
     with Events(apis[0], session_id) as one, Events(apis[1], session_id, format="patch") as two:
         assert one.answer.headers["Content-Type"] == "text/event-stream"
@@ -94,7 +94,7 @@ def test_a_stream_tells_what_a_websocket_tells(apis: list[Api]) -> None:
                 each.next()
 
 
-def test_a_stream_goes_on_after_the_last_event(apis: list[Api]) -> None:
+def test_a_stream_goes_on_after_the_last_event(apis: list[RestClient]) -> None:
     session_id = apis[0].running()
     with Events(apis[0], session_id) as one:
         one.next()
@@ -110,7 +110,7 @@ def test_a_stream_goes_on_after_the_last_event(apis: list[Api]) -> None:
         assert current.next()["version"] == 3
 
 
-def test_an_unknown_session_is_told_of_when_it_is_made(apis: list[Api]) -> None:
+def test_an_unknown_session_is_told_of_when_it_is_made(apis: list[RestClient]) -> None:
     session_id = str(uuid.uuid4())
     with Events(apis[0], session_id) as one:
         connected = one.next()
@@ -119,7 +119,7 @@ def test_an_unknown_session_is_told_of_when_it_is_made(apis: list[Api]) -> None:
         assert one.next()["event"]["type"] == "session_created"
 
 
-def test_what_is_wrong_with_a_request_for_a_stream_is_said_with_a_status(apis: list[Api]) -> None:
+def test_what_is_wrong_with_a_request_for_a_stream_is_said_with_a_status(apis: list[RestClient]) -> None:
     url = f"{apis[0].url}/v1/sessions"
     session_id = apis[0].running()
     assert requests.get(f"{url}/x/stream", timeout=60).status_code == 400
@@ -129,10 +129,10 @@ def test_what_is_wrong_with_a_request_for_a_stream_is_said_with_a_status(apis: l
     assert answer.json()["error"]["details"][0]["field"] == "Last-Event-ID"
     head = requests.head(f"{url}/{session_id}/stream", timeout=60)
     assert (head.status_code, head.headers["Content-Type"]) == (200, "text/event-stream")
-    eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 0)
+    wait_until(lambda: metric_value(apis[0].url, "syncapp_ws_connections") == 0)
 
 
-def test_streams_and_polls_count_as_connections(apis: list[Api]) -> None:
+def test_streams_and_polls_count_as_connections(apis: list[RestClient]) -> None:
     session_id = apis[0].running()
     epoch = apis[0].state(session_id)["epoch"]
     url = f"{apis[0].url}/v1/sessions/{session_id}"
@@ -145,7 +145,7 @@ def test_streams_and_polls_count_as_connections(apis: list[Api]) -> None:
             target=lambda: polled.append(requests.get(f"{url}?wait_ms=20000", headers=headers, timeout=60))
         )
         poll.start()
-        eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 5)
+        wait_until(lambda: metric_value(apis[0].url, "syncapp_ws_connections") == 5)
         for refused in (
             requests.get(f"{url}/stream", timeout=60),
             requests.get(f"{url}?wait_ms=1000", headers=headers, timeout=60),
@@ -156,24 +156,24 @@ def test_streams_and_polls_count_as_connections(apis: list[Api]) -> None:
         apis[1].command(session_id, "switch")
         poll.join()
         assert polled[0].json()["data"]["version"] == 3
-    eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 0)
+    wait_until(lambda: metric_value(apis[0].url, "syncapp_ws_connections") == 0)
 
 
-def test_a_stream_that_nobody_reads_is_cut_off(apis: list[Api]) -> None:
+def test_a_stream_that_nobody_reads_is_cut_off(apis: list[RestClient]) -> None:
     session_id = apis[0].running(metadata={"text": "x" * 16_000})
     address = urlsplit(apis[0].url)
-    before = metric(apis[0].url, 'syncapp_ws_closed_total{code="1013"}')
+    before = metric_value(apis[0].url, 'syncapp_ws_closed_total{code="1013"}')
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect((address.hostname, address.port))
         slow.sendall(f"GET /v1/sessions/{session_id}/stream HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         for _ in range(60):
             apis[0].command(session_id, "switch")
-        eventually(lambda: metric(apis[0].url, 'syncapp_ws_closed_total{code="1013"}') == before + 1)
-        eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 0)
+        wait_until(lambda: metric_value(apis[0].url, 'syncapp_ws_closed_total{code="1013"}') == before + 1)
+        wait_until(lambda: metric_value(apis[0].url, "syncapp_ws_connections") == 0)
 
 
-def hanging_up(api: Api, path: str, headers: str, how: str) -> float:
+def hanging_up(api: RestClient, path: str, headers: str, how: str) -> float:
     """Open and leave ten requests that wait; returns how long the process took to let go of the last one."""
     address = urlsplit(api.url)
     with ExitStack() as stack:
@@ -185,9 +185,9 @@ def hanging_up(api: Api, path: str, headers: str, how: str) -> float:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n{headers}\r\n".encode())
             if how == "after pipelining":
                 client.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
-        eventually(lambda: metric(api.url, "syncapp_ws_connections") == 5)
+        wait_until(lambda: metric_value(api.url, "syncapp_ws_connections") == 5)
         time.sleep(0.6)  # longer than between two looks: what was sent behind the request is no end of it
-        assert metric(api.url, "syncapp_ws_connections") == 5
+        assert metric_value(api.url, "syncapp_ws_connections") == 5
         for client in clients:
             if how == "reset":
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -196,7 +196,7 @@ def hanging_up(api: Api, path: str, headers: str, how: str) -> float:
             else:
                 client.close()
         began_s = time.monotonic()
-        eventually(lambda: metric(api.url, "syncapp_ws_connections") == 0)
+        wait_until(lambda: metric_value(api.url, "syncapp_ws_connections") == 0)
         return time.monotonic() - began_s
 
 
@@ -206,7 +206,7 @@ WITHIN_S = 10
 
 
 @HOW
-def test_a_stream_whose_client_has_closed_is_let_go_at_once(apis: list[Api], how: str) -> None:
+def test_a_stream_whose_client_has_closed_is_let_go_at_once(apis: list[RestClient], how: str) -> None:
     assert hanging_up(apis[0], f"/v1/sessions/{apis[0].running()}/stream", "", how) < WITHIN_S
 
 
@@ -219,33 +219,33 @@ def test_the_first_request_that_waits_is_let_go_too() -> None:
 
 
 @HOW
-def test_a_read_that_waits_is_let_go_when_its_client_has_closed(apis: list[Api], how: str) -> None:
+def test_a_read_that_waits_is_let_go_when_its_client_has_closed(apis: list[RestClient], how: str) -> None:
     session_id = apis[0].running()
     epoch = apis[0].state(session_id)["epoch"]
     headers = f'If-None-Match: "{epoch}-2"\r\n'
     assert hanging_up(apis[0], f"/v1/sessions/{session_id}?wait_ms=25000", headers, how) < WITHIN_S
 
 
-def test_a_client_that_leaves_nginx_is_let_go_behind_it(apis: list[Api]) -> None:
+def test_a_client_that_leaves_nginx_is_let_go_behind_it(apis: list[RestClient]) -> None:
     session_id = apis[0].running()
     for location in ("", "proxy_http_version 1.1; proxy_set_header Connection ''; proxy_buffering off;"):
         with nginx(apis[0].url, location=location) as proxy:
             assert hanging_up_behind(proxy.url, apis[0], session_id) < WITHIN_S
 
 
-def hanging_up_behind(url: str, api: Api, session_id: str) -> float:
+def hanging_up_behind(url: str, api: RestClient, session_id: str) -> float:
     with ExitStack() as stack:
         for _ in range(4):
-            events = stack.enter_context(Events(Api(url), session_id))
+            events = stack.enter_context(Events(RestClient(url), session_id))
             assert events.next()["type"] == "CONNECTED"
-        eventually(lambda: metric(api.url, "syncapp_ws_connections") == 4)
+        wait_until(lambda: metric_value(api.url, "syncapp_ws_connections") == 4)
     began_s = time.monotonic()
-    eventually(lambda: metric(api.url, "syncapp_ws_connections") == 0)
+    wait_until(lambda: metric_value(api.url, "syncapp_ws_connections") == 0)
     return time.monotonic() - began_s
 
 
 def test_a_heartbeat_is_an_event_with_the_servers_time_that_leaves_the_last_id_alone(lively: Cluster) -> None:
-    api = Api(lively.urls[0])
+    api = RestClient(lively.urls[0])
     session_id = api.running()
     with Events(api, session_id) as one:
         one.event()
@@ -273,12 +273,12 @@ def test_a_heartbeat_is_an_event_with_the_servers_time_that_leaves_the_last_id_a
 # A read that waits.
 
 
-def poll(api: Api, session_id: str, tag: str, wait_ms: int = 5000) -> requests.Response:
+def poll(api: RestClient, session_id: str, tag: str, wait_ms: int = 5000) -> requests.Response:
     url = f"{api.url}/v1/sessions/{session_id}?wait_ms={wait_ms}"
     return requests.get(url, headers={"If-None-Match": tag}, timeout=60)
 
 
-def test_a_read_that_waits_is_answered_with_the_next_version(apis: list[Api], redis_url: str) -> None:
+def test_a_read_that_waits_is_answered_with_the_next_version(apis: list[RestClient], redis_url: str) -> None:
     session_id = apis[0].running()
     tag = requests.get(f"{apis[0].url}/v1/sessions/{session_id}", timeout=60).headers["ETag"]
     answers: list[requests.Response] = []
@@ -289,7 +289,7 @@ def test_a_read_that_waits_is_answered_with_the_next_version(apis: list[Api], re
     ]
     for thread in threads:
         thread.start()
-    eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 2)
+    wait_until(lambda: metric_value(apis[0].url, "syncapp_ws_connections") == 2)
     with Redis.from_url(redis_url) as redis:
         redis.config_resetstat()
         state = apis[1].command(session_id, "switch")
@@ -307,7 +307,7 @@ def test_a_read_that_waits_is_answered_with_the_next_version(apis: list[Api], re
     assert time.monotonic() - begun_s < 15
 
 
-def test_a_read_that_waits_in_vain_is_told_that_nothing_changed(apis: list[Api]) -> None:
+def test_a_read_that_waits_in_vain_is_told_that_nothing_changed(apis: list[RestClient]) -> None:
     session_id = apis[0].running()
     tag = requests.get(f"{apis[0].url}/v1/sessions/{session_id}", timeout=60).headers["ETag"]
     begun_s = time.monotonic()
@@ -316,7 +316,7 @@ def test_a_read_that_waits_in_vain_is_told_that_nothing_changed(apis: list[Api])
     assert time.monotonic() - begun_s >= 0.3
 
 
-def test_what_waits_for_nothing_is_answered_at_once(apis: list[Api]) -> None:
+def test_what_waits_for_nothing_is_answered_at_once(apis: list[RestClient]) -> None:
     session_id = apis[0].running()
     url = f"{apis[0].url}/v1/sessions/{session_id}"
     for tags in ("", '"1-1"', '"1-1", "1-2"'):
@@ -330,25 +330,25 @@ def test_what_waits_for_nothing_is_answered_at_once(apis: list[Api]) -> None:
     assert poll(apis[0], gone, '"1-1"').status_code == 404
 
 
-def test_who_has_any_version_waits_for_the_next(apis: list[Api]) -> None:
+def test_who_has_any_version_waits_for_the_next(apis: list[RestClient]) -> None:
     session_id = apis[0].running()
     answers: list[requests.Response] = []
     thread = threading.Thread(target=lambda: answers.append(poll(apis[0], session_id, "*", 20_000)))
     thread.start()
-    eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 1)
+    wait_until(lambda: metric_value(apis[0].url, "syncapp_ws_connections") == 1)
     apis[1].command(session_id, "switch")
     thread.join()
     assert (answers[0].status_code, answers[0].json()["data"]["version"]) == (200, 3)
     assert poll(apis[0], session_id, "*", 100).status_code == 304
 
 
-def test_a_session_that_is_deleted_or_made_anew_ends_the_wait(apis: list[Api]) -> None:
+def test_a_session_that_is_deleted_or_made_anew_ends_the_wait(apis: list[RestClient]) -> None:
     session_id = apis[0].running()
     tag = requests.get(f"{apis[0].url}/v1/sessions/{session_id}", timeout=60).headers["ETag"]
     answers: list[requests.Response] = []
     thread = threading.Thread(target=lambda: answers.append(poll(apis[0], session_id, tag)))
     thread.start()
-    eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 1)
+    wait_until(lambda: metric_value(apis[0].url, "syncapp_ws_connections") == 1)
     apis[0].delete(session_id)
     thread.join()
     assert answers[0].status_code == 404
@@ -356,12 +356,12 @@ def test_a_session_that_is_deleted_or_made_anew_ends_the_wait(apis: list[Api]) -
     assert poll(apis[1], session_id, tag).json()["data"]["version"] == 1
 
 
-def test_clients_that_leave_in_the_middle_leave_nothing_behind(apis: list[Api]) -> None:
+def test_clients_that_leave_in_the_middle_leave_nothing_behind(apis: list[RestClient]) -> None:
     session_id = apis[0].running()
     for _ in range(20):
         with suppress(requests.exceptions.ReadTimeout), Events(apis[0], str(uuid.uuid4())) as one:
             one.event()
     with Events(apis[0], session_id) as one:
         one.next()
-    eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 0)
-    eventually(lambda: metric(apis[0].url, "syncapp_hub_sessions") == 0)
+    wait_until(lambda: metric_value(apis[0].url, "syncapp_ws_connections") == 0)
+    wait_until(lambda: metric_value(apis[0].url, "syncapp_hub_sessions") == 0)

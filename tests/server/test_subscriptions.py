@@ -1,4 +1,4 @@
-"""Many sessions on one WebSocket: each is told as if it had a connection of its own."""
+"""Many sessions on one WebSocket: each receives the same messages as on its own connection."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from syncapp.realtime.round_robin import MIN_SHARE_BYTES, RoundRobin
 from syncapp.realtime.send_queue import MAX_BYTES, SendQueue
 from syncapp.realtime.topic import SessionUpdate
 from tests.support.cluster import Cluster, MakeCluster
-from tests.support.patches import fold
-from tests.support.raw_websocket import TEXT, Raw
-from tests.support.store import chess, make_store
+from tests.support.patches import apply_patch
+from tests.support.raw_websocket import TEXT, RawWebSocket
+from tests.support.store import chess_request, make_store
 from tests.support.types import Redis
-from tests.support.web_clients import CHESS, Api, Client, OpenWebSocket, eventually, metric
+from tests.support.web_clients import CHESS, OpenWebSocket, RestClient, WebSocketClient, metric_value, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
@@ -50,7 +50,7 @@ def strict(make_cluster: MakeCluster) -> Cluster:
     )
 
 
-def bare(open_websocket: OpenWebSocket, api: Api) -> Client:
+def bare(open_websocket: OpenWebSocket, api: RestClient) -> WebSocketClient:
     """Return a connection without a session of its own."""
     one = open_websocket(api.url)
     connected = one.next()
@@ -59,7 +59,7 @@ def bare(open_websocket: OpenWebSocket, api: Api) -> Client:
     return one
 
 
-def subscribed(one: Client, session_id: str, **more: Any) -> list[dict[str, Any]]:
+def subscribed(one: WebSocketClient, session_id: str, **more: Any) -> list[dict[str, Any]]:
     """Subscribe, and return what comes up to where the session stands."""
     one.send(type="SUBSCRIBE", session_id=session_id, **more)
     told = [one.next("SUBSCRIBED"), one.next("CONNECTED")]
@@ -68,7 +68,7 @@ def subscribed(one: Client, session_id: str, **more: Any) -> list[dict[str, Any]
 
 
 def test_each_session_begins_and_goes_on_as_on_a_connection_of_its_own(
-    apis: list[Api], open_websocket: OpenWebSocket
+    apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     one = bare(open_websocket, apis[0])
     sessions = [apis[i % 2].running(metadata={"hall": i}) for i in range(5)]
@@ -87,7 +87,7 @@ def test_each_session_begins_and_goes_on_as_on_a_connection_of_its_own(
 
 
 def test_a_connection_of_a_session_may_watch_others_and_knows_what_it_had(
-    apis: list[Api], open_websocket: OpenWebSocket
+    apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     own, other = apis[0].running(), apis[0].running()
     epoch = apis[0].state(other)["epoch"]
@@ -104,7 +104,7 @@ def test_a_connection_of_a_session_may_watch_others_and_knows_what_it_had(
 
 
 def test_commands_and_questions_name_their_session_or_mean_that_of_the_url(
-    apis: list[Api], open_websocket: OpenWebSocket
+    apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     own, other, unknown = apis[0].running(), apis[0].running(), str(uuid.uuid4())
     one = open_websocket(apis[0].url, own)
@@ -130,7 +130,7 @@ def test_commands_and_questions_name_their_session_or_mean_that_of_the_url(
 
 
 def test_without_a_session_of_its_own_a_connection_has_to_name_one(
-    apis: list[Api], open_websocket: OpenWebSocket
+    apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     one = bare(open_websocket, apis[0])
     for asked in ({"type": "COMMAND", "id": 1, "command": "switch"}, {"type": "RECONNECT"}):
@@ -157,7 +157,7 @@ def test_without_a_session_of_its_own_a_connection_has_to_name_one(
     ],
 )
 def test_what_does_not_fit_is_named(
-    apis: list[Api], open_websocket: OpenWebSocket, message: dict[str, Any], field: str
+    apis: list[RestClient], open_websocket: OpenWebSocket, message: dict[str, Any], field: str
 ) -> None:
     one = bare(open_websocket, apis[0])
     error = one.ask(**message)
@@ -166,7 +166,7 @@ def test_what_does_not_fit_is_named(
     assert one.ask(type="PING")["type"] == "PONG"
 
 
-def test_nothing_of_a_session_follows_its_unsubscribing(apis: list[Api], open_websocket: OpenWebSocket) -> None:
+def test_nothing_of_a_session_follows_its_unsubscribing(apis: list[RestClient], open_websocket: OpenWebSocket) -> None:
     sessions = [apis[0].running() for _ in range(3)]
     one = bare(open_websocket, apis[0])
     for session_id in sessions:
@@ -198,7 +198,7 @@ def test_nothing_of_a_session_follows_its_unsubscribing(apis: list[Api], open_we
     assert "id" not in one.next("UNSUBSCRIBED")
 
 
-def subscribed_among_others(one: Client, session_id: str) -> list[dict[str, Any]]:
+def subscribed_among_others(one: WebSocketClient, session_id: str) -> list[dict[str, Any]]:
     one.send(type="SUBSCRIBE", session_id=session_id)
     told: list[dict[str, Any]] = []
     while len(told) < 2:
@@ -208,7 +208,7 @@ def subscribed_among_others(one: Client, session_id: str) -> list[dict[str, Any]
     return told
 
 
-def test_versions_of_each_session_follow_on_each_other_and_answers_on_their_news(apis: list[Api]) -> None:
+def test_versions_of_each_session_follow_on_each_other_and_answers_on_their_news(apis: list[RestClient]) -> None:
     """Two processes, patches, commands to all sessions from two connections, and somebody who plays over REST."""
     sessions = [apis[i % 2].running() for i in range(20)]
     told: dict[int, list[dict[str, Any]]] = {}
@@ -216,7 +216,7 @@ def test_versions_of_each_session_follow_on_each_other_and_answers_on_their_news
 
     def play(number: int) -> None:
         chance = random.Random(number)
-        with Raw(apis[number].url, sessions[0] + "&format=patch") as raw:
+        with RawWebSocket(apis[number].url, sessions[0] + "&format=patch") as raw:
             for session_id in sessions[1:]:
                 raw.send({"type": "SUBSCRIBE", "session_id": session_id})
             for i in range(count):
@@ -252,7 +252,7 @@ def followed(heard: list[dict[str, Any]]) -> set[str]:
             states[session_id] = message["state"]
         elif kind == "STATE_PATCH":
             assert message["version"] == before + 1
-            states[session_id] = fold(states[session_id], message)
+            states[session_id] = apply_patch(states[session_id], message)
         elif kind == "ACK":
             assert message["version"] <= before
         else:
@@ -261,7 +261,7 @@ def followed(heard: list[dict[str, Any]]) -> set[str]:
 
 
 def test_a_deleted_session_ends_its_subscription_and_only_the_last_one_the_connection(
-    apis: list[Api], open_websocket: OpenWebSocket
+    apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     own, other, third = (apis[0].running() for _ in range(3))
     one = open_websocket(apis[0].url, own)
@@ -288,7 +288,7 @@ def test_a_deleted_session_ends_its_subscription_and_only_the_last_one_the_conne
 
 
 def test_limits_refuse_a_subscription_and_the_connection_stays(strict: Cluster, open_websocket: OpenWebSocket) -> None:
-    api = Api(strict.urls[0])
+    api = RestClient(strict.urls[0])
     crowded = api.running()
     one = open_websocket(api.url, api.running())
     one.next("STATE_SYNC")
@@ -298,48 +298,48 @@ def test_limits_refuse_a_subscription_and_the_connection_stays(strict: Cluster, 
     error = one.ask(type="SUBSCRIBE", session_id=crowded, id=1)
     assert (error["code"], error["id"], error["sessionId"]) == ("TOO_MANY_CONNECTIONS", 1, crowded)
     others[0].connection.close()
-    eventually(lambda: one.ask(type="SUBSCRIBE", session_id=crowded)["type"] == "SUBSCRIBED")
+    wait_until(lambda: one.ask(type="SUBSCRIBE", session_id=crowded)["type"] == "SUBSCRIBED")
     one.next("STATE_SYNC")
-    with Raw(api.url, crowded) as refused:
+    with RawWebSocket(api.url, crowded) as refused:
         assert refused.status == 503
     subscribed(one, api.running())
     one.next("STATE_SYNC")
     error = one.ask(type="SUBSCRIBE", session_id=api.running(), id=2)
     assert (error["code"], error["id"], error["details"]) == ("TOO_MANY_SUBSCRIPTIONS", 2, {"limit": 3})
-    assert metric(api.url, "syncapp_ws_subscriptions") == 2
+    assert metric_value(api.url, "syncapp_ws_subscriptions") == 2
     one.send(type="UNSUBSCRIBE", session_id=crowded)
     one.next("UNSUBSCRIBED")
     assert subscribed(one, crowded)
     others.append(open_websocket(api.url, api.running()))
     one.connection.close()
-    eventually(lambda: metric(api.url, "syncapp_ws_subscriptions") == 0)
-    with Raw(api.url, crowded) as welcome:
+    wait_until(lambda: metric_value(api.url, "syncapp_ws_subscriptions") == 0)
+    with RawWebSocket(api.url, crowded) as welcome:
         assert welcome.status == 101
     for other in others:
         other.connection.close()
-    eventually(lambda: metric(api.url, "syncapp_hub_sessions") == 0)
+    wait_until(lambda: metric_value(api.url, "syncapp_hub_sessions") == 0)
     assert re.search(rf"websocket subscribed .*connection=\w+ session_id={crowded}", strict.web[0].output())
 
 
 def test_a_hundred_sessions_on_one_socket_are_told_and_let_go(patient: Cluster, open_websocket: OpenWebSocket) -> None:
-    api = Api(patient.urls[0])
+    api = RestClient(patient.urls[0])
     sessions = [api.running() for _ in range(100)]
-    watched = metric(api.url, "syncapp_hub_sessions")
+    watched = metric_value(api.url, "syncapp_hub_sessions")
     one = bare(open_websocket, api)
     for session_id in sessions:
         one.send(type="SUBSCRIBE", session_id=session_id)
     synced = {one.next("STATE_SYNC")["sessionId"] for _ in sessions}
     assert synced == set(sessions)
-    assert metric(api.url, "syncapp_hub_sessions") == watched + 100
+    assert metric_value(api.url, "syncapp_hub_sessions") == watched + 100
     for session_id in sessions:
         one.send(type="COMMAND", id=session_id, command="pause", session_id=session_id)
     acked = [one.next("ACK") for _ in sessions]
     assert [ack["id"] for ack in acked] == sessions
     one.connection.close()
-    eventually(lambda: metric(api.url, "syncapp_hub_sessions") == watched)
+    wait_until(lambda: metric_value(api.url, "syncapp_hub_sessions") == watched)
 
 
-def test_a_subscription_keeps_a_session_from_being_idle(apis: list[Api], open_websocket: OpenWebSocket) -> None:
+def test_a_subscription_keeps_a_session_from_being_idle(apis: list[RestClient], open_websocket: OpenWebSocket) -> None:
     session_id = apis[0].create(idle_timeout_s=2)
     one = bare(open_websocket, apis[0])
     subscribed(one, session_id)
@@ -347,11 +347,11 @@ def test_a_subscription_keeps_a_session_from_being_idle(apis: list[Api], open_we
     time.sleep(4)
     assert apis[1].state(session_id)["status"] == "pending"
     one.send(type="UNSUBSCRIBE", session_id=session_id)
-    eventually(lambda: apis[1].state(session_id)["status"] == "cancelled")
+    wait_until(lambda: apis[1].state(session_id)["status"] == "cancelled")
 
 
 def test_everybody_is_told_again_after_the_hub_has_lost_its_connection(
-    apis: list[Api], open_websocket: OpenWebSocket, redis_url: str
+    apis: list[RestClient], open_websocket: OpenWebSocket, redis_url: str
 ) -> None:
     sessions = [apis[0].running() for _ in range(10)]
     one = bare(open_websocket, apis[0])
@@ -374,15 +374,15 @@ def test_everybody_is_told_again_after_the_hub_has_lost_its_connection(
 def test_a_client_that_does_not_read_costs_a_bounded_amount_of_memory_and_a_lively_session_starves_none(
     patient: Cluster,
 ) -> None:
-    api = Api(patient.urls[0])
+    api = RestClient(patient.urls[0])
     sessions = [api.running(metadata={"text": "x" * 4000}) for _ in range(40)]
     worker = psutil.Process(patient.web[0].pid).children()[0]
     with ExitStack() as stack:
-        raw = Raw(api.url, sessions[0], receive_bytes=4096)
+        raw = RawWebSocket(api.url, sessions[0], receive_bytes=4096)
         stack.enter_context(raw)
         for session_id in sessions[1:]:
             raw.send({"type": "SUBSCRIBE", "session_id": session_id})
-        eventually(lambda: metric(api.url, "syncapp_ws_subscriptions") == 39)
+        wait_until(lambda: metric_value(api.url, "syncapp_ws_subscriptions") == 39)
         before = worker.memory_info().rss
         for _ in range(150):
             api.command(sessions[0], "switch")
@@ -409,7 +409,7 @@ def test_a_process_that_ends_closes_a_connection_of_many_sessions_after_answerin
     make_cluster: MakeCluster, open_websocket: OpenWebSocket
 ) -> None:
     cluster = make_cluster(web=1, worker=False, WS_DRAIN_S="0")
-    api = Api(cluster.urls[0])
+    api = RestClient(cluster.urls[0])
     one = bare(open_websocket, api)
     sessions = [api.running() for _ in range(5)]
     for session_id in sessions:
@@ -428,7 +428,7 @@ def test_a_process_that_ends_closes_a_connection_of_many_sessions_after_answerin
 
 def test_sessions_take_turns_and_share_the_room(redis: Redis, redis_url: str) -> None:
     store = make_store(redis_url, set_clock=False)
-    ids = [store.create(chess(metadata={"text": "x" * 2000})).found.session_id for _ in range(3)]
+    ids = [store.create(chess_request(metadata={"text": "x" * 2000})).found.session_id for _ in range(3)]
     backlogs = RoundRobin({ids[0]: SendQueue(session_id=ids[0])}, ids[0], patches=False)
     for session_id in ids[1:]:
         backlogs.add(session_id, NEVER)

@@ -21,9 +21,9 @@ from syncapp.errors import SyncError
 from syncapp.realtime import protocol
 from syncapp.realtime.protocol import Close, Incoming, Outgoing
 from tests.support.cluster import Cluster
-from tests.support.raw_websocket import CLOSE, Raw
+from tests.support.raw_websocket import CLOSE, RawWebSocket
 from tests.support.types import Redis
-from tests.support.web_clients import Api, OpenWebSocket, eventually
+from tests.support.web_clients import OpenWebSocket, RestClient, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
 
 def test_a_client_is_told_where_it_stands_and_then_what_the_session_is(
-    apis: list[Api], open_websocket: OpenWebSocket
+    apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     session_id = apis[0].running(metadata={"round": 1})
     state = apis[0].state(session_id)
@@ -47,7 +47,7 @@ def test_a_client_is_told_where_it_stands_and_then_what_the_session_is(
 
 
 def test_every_client_of_every_process_is_told_every_commit_in_order(
-    apis: list[Api], open_websocket: OpenWebSocket
+    apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     session_id = apis[0].running()
     clients = [open_websocket(api.url, session_id) for api in apis for _ in range(3)]
@@ -71,7 +71,7 @@ def test_every_client_of_every_process_is_told_every_commit_in_order(
 
 
 def test_a_pong_is_the_servers_time_and_brings_the_clients_own_back(
-    apis: list[Api], open_websocket: OpenWebSocket
+    apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     one = open_websocket(apis[0].url, apis[0].running())
     one.next("STATE_SYNC")
@@ -93,7 +93,9 @@ def test_a_pong_is_the_servers_time_and_brings_the_clients_own_back(
     assert (pong["t0"], pong["client_timestamp"]) == (1.5, 2)
 
 
-def test_reconnect_brings_the_state_unless_the_client_has_it(apis: list[Api], open_websocket: OpenWebSocket) -> None:
+def test_reconnect_brings_the_state_unless_the_client_has_it(
+    apis: list[RestClient], open_websocket: OpenWebSocket
+) -> None:
     session_id = apis[0].running()
     one = open_websocket(apis[0].url, session_id)
     epoch = one.next()["epoch"]
@@ -110,7 +112,7 @@ def test_reconnect_brings_the_state_unless_the_client_has_it(apis: list[Api], op
 
 
 def test_a_connection_to_an_unknown_session_has_no_version_until_it_is_made(
-    apis: list[Api], open_websocket: OpenWebSocket
+    apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     session_id = str(uuid.uuid4())
     clients = [open_websocket(api.url, session_id) for api in apis]
@@ -123,7 +125,7 @@ def test_a_connection_to_an_unknown_session_has_no_version_until_it_is_made(
         assert (update["type"], update["version"], update["event"]["type"]) == ("STATE_UPDATE", 1, "session_created")
 
 
-def test_a_delete_is_told_and_ends_the_connection(apis: list[Api], open_websocket: OpenWebSocket) -> None:
+def test_a_delete_is_told_and_ends_the_connection(apis: list[RestClient], open_websocket: OpenWebSocket) -> None:
     session_id = apis[0].running()
     clients = [open_websocket(api.url, session_id) for api in apis]
     for each in clients:
@@ -189,7 +191,7 @@ def test_a_delete_is_told_and_ends_the_connection(apis: list[Api], open_websocke
     ],
 )
 def test_what_is_not_a_message_is_answered_with_an_error(
-    apis: list[Api], open_websocket: OpenWebSocket, message: str, code: str, field: str | None
+    apis: list[RestClient], open_websocket: OpenWebSocket, message: str, code: str, field: str | None
 ) -> None:
     one = open_websocket(apis[0].url, str(uuid.uuid4()))
     one.next()
@@ -202,7 +204,7 @@ def test_what_is_not_a_message_is_answered_with_an_error(
     assert one.ask(type="PING")["type"] == "PONG"
 
 
-def test_an_error_carries_the_id_of_what_it_answers(apis: list[Api], open_websocket: OpenWebSocket) -> None:
+def test_an_error_carries_the_id_of_what_it_answers(apis: list[RestClient], open_websocket: OpenWebSocket) -> None:
     one = open_websocket(apis[0].url, str(uuid.uuid4()))
     one.next()
     assert one.ask(type="COMMAND", id="a1")["id"] == "a1"
@@ -213,7 +215,9 @@ def test_an_error_carries_the_id_of_what_it_answers(apis: list[Api], open_websoc
         assert "id" not in one.ask(type="COMMAND", id=odd)
 
 
-def test_an_error_does_not_grow_with_the_number_of_faults(apis: list[Api], open_websocket: OpenWebSocket) -> None:
+def test_an_error_does_not_grow_with_the_number_of_faults(
+    apis: list[RestClient], open_websocket: OpenWebSocket
+) -> None:
     one = open_websocket(apis[0].url, str(uuid.uuid4()))
     one.next()
     for count, named in ((21, 20), (3000, 1)):
@@ -254,14 +258,14 @@ def test_whatever_text_comes_is_a_message_or_an_error_a_client_may_see(text: str
 
 
 def test_after_a_restart_and_flushed_scripts_nothing_fails_and_nobody_is_behind(
-    pair: Cluster, apis: list[Api], open_websocket: OpenWebSocket, redis_url: str, valkey: Valkey
+    pair: Cluster, apis: list[RestClient], open_websocket: OpenWebSocket, redis_url: str, valkey: Valkey
 ) -> None:
     session_id = apis[0].running()
     clients = [open_websocket(api.url, session_id) for api in apis for _ in range(3)]
     stop = threading.Event()
     failed: list[tuple[float, str]] = []
 
-    def traffic(api: Api) -> None:
+    def traffic(api: RestClient) -> None:
         while not stop.is_set():
             began_s = time.monotonic()
             answer = requests.post(f"{api.url}/v1/sessions/{session_id}/switch", json={}, timeout=60)
@@ -279,7 +283,7 @@ def test_after_a_restart_and_flushed_scripts_nothing_fails_and_nobody_is_behind(
         valkey.start()
         for api in apis:
             url = f"{api.url}/v1/sessions/{session_id}"
-            eventually(lambda url=url: requests.get(url, timeout=60).status_code == 200)  # type: ignore[misc]  # a default
+            wait_until(lambda url=url: requests.get(url, timeout=60).status_code == 200)  # type: ignore[misc]  # a default
         served_s = time.monotonic()
         redis.script_flush()
         time.sleep(1)
@@ -302,7 +306,7 @@ def test_after_a_restart_and_flushed_scripts_nothing_fails_and_nobody_is_behind(
 
 
 def test_who_connects_while_the_store_is_away_is_told_so_and_then_the_state(
-    pair: Cluster, apis: list[Api], open_websocket: OpenWebSocket, valkey: Valkey
+    pair: Cluster, apis: list[RestClient], open_websocket: OpenWebSocket, valkey: Valkey
 ) -> None:
     session_id = apis[0].running()
     valkey.stop()
@@ -318,7 +322,7 @@ def test_who_connects_while_the_store_is_away_is_told_so_and_then_the_state(
 
 
 def test_who_is_connected_while_the_store_is_away_is_told_so_stays_and_catches_up(
-    pair: Cluster, apis: list[Api], open_websocket: OpenWebSocket, valkey: Valkey
+    pair: Cluster, apis: list[RestClient], open_websocket: OpenWebSocket, valkey: Valkey
 ) -> None:
     session_id = apis[0].running()
     clients = [open_websocket(api.url, session_id) for api in apis]
@@ -346,14 +350,14 @@ def test_who_is_connected_while_the_store_is_away_is_told_so_stays_and_catches_u
 
 
 def test_a_connection_is_one_line_at_its_begin_and_one_at_its_end(
-    pair: Cluster, apis: list[Api], open_websocket: OpenWebSocket
+    pair: Cluster, apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     session_id = apis[0].running()
-    with Raw(apis[0].url, session_id) as raw:
+    with RawWebSocket(apis[0].url, session_id) as raw:
         raw.message("STATE_SYNC")
         raw.send((1000).to_bytes(2), CLOSE)
         raw.until_end()
-    eventually(lambda: len([line for line in pair.web[0].output().splitlines() if session_id in line]) == 2)
+    wait_until(lambda: len([line for line in pair.web[0].output().splitlines() if session_id in line]) == 2)
     opened, closed = [line for line in pair.web[0].output().splitlines() if session_id in line]
     assert "websocket opened" in opened
     assert re.search(r"websocket closed .*by=client code=1000 .*duration_s=\d", closed)

@@ -1,4 +1,4 @@
-"""Commands over WebSockets: the same rules as over REST, answered by id, in the order in which they were sent."""
+"""Commands over WebSockets: the same rules as over REST, answered by id, in the order they were sent."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from syncapp.errors import StoreUnavailable, SyncError
 from syncapp.realtime.protocol import Close, Command, parse
 from syncapp.server.command_queue import MOST_IN_FLIGHT, CommandPool, CommandQueue
 from tests.support.cluster import Cluster, MakeCluster
-from tests.support.raw_websocket import TEXT, Raw, frame
-from tests.support.store import make_store
+from tests.support.raw_websocket import TEXT, RawWebSocket, client_frame
+from tests.support.store import make_store, outbox_messages
 from tests.support.types import Redis
-from tests.support.web_clients import CHESS, Api, Client, OpenWebSocket, eventually, metric
+from tests.support.web_clients import CHESS, OpenWebSocket, RestClient, WebSocketClient, metric_value, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
@@ -32,7 +32,7 @@ def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
     return make_cluster(worker=False, WS_MESSAGES_PER_S="1000", WS_MESSAGES_BURST="2000", REDIS_TIMEOUT_S="1")
 
 
-def command(one: Client, name: str, *, id: str | int = "c", **more: Any) -> dict[str, Any]:  # noqa: A002 - the field's name
+def command(one: WebSocketClient, name: str, *, id: str | int = "c", **more: Any) -> dict[str, Any]:  # noqa: A002 - the field's name
     """Send a command, and return its answer; what else comes is passed over."""
     one.send(type="COMMAND", id=id, command=name, **more)
     while True:
@@ -42,7 +42,7 @@ def command(one: Client, name: str, *, id: str | int = "c", **more: Any) -> dict
             return message
 
 
-def test_every_command_does_what_it_does_over_rest(apis: list[Api], open_websocket: OpenWebSocket) -> None:
+def test_every_command_does_what_it_does_over_rest(apis: list[RestClient], open_websocket: OpenWebSocket) -> None:
     session_id = str(uuid.uuid4())
     one = open_websocket(apis[0].url, session_id)
     assert one.next()["version"] is None
@@ -94,7 +94,7 @@ def test_every_command_does_what_it_does_over_rest(apis: list[Api], open_websock
     ],
 )
 def test_a_refusal_has_the_code_and_the_details_of_rest(
-    apis: list[Api], open_websocket: OpenWebSocket, name: str, body: dict[str, Any]
+    apis: list[RestClient], open_websocket: OpenWebSocket, name: str, body: dict[str, Any]
 ) -> None:
     session_id = apis[0].running()
     answer = requests.post(f"{apis[1].url}/v1/sessions/{session_id}/{name}", json=body, timeout=60)
@@ -116,7 +116,9 @@ def timeless(details: Any) -> Any:
     return details
 
 
-def test_a_switch_that_finds_the_mover_out_of_time_says_who(apis: list[Api], open_websocket: OpenWebSocket) -> None:
+def test_a_switch_that_finds_the_mover_out_of_time_says_who(
+    apis: list[RestClient], open_websocket: OpenWebSocket
+) -> None:
     budgets = {"white": 1000, "black": 60_000, "red": 60_000}
     people = [{"participant_id": name, "total_time_ms": ms} for name, ms in budgets.items()]
     session_id = apis[0].create(participants=people, action_on_timeout={"type": "skip_cycle"})
@@ -134,7 +136,9 @@ def test_a_switch_that_finds_the_mover_out_of_time_says_who(apis: list[Api], ope
     assert error["details"]["current"]["status"] == "expired"
 
 
-def test_a_key_brings_the_first_result_back_over_rest_too(apis: list[Api], open_websocket: OpenWebSocket) -> None:
+def test_a_key_brings_the_first_result_back_over_rest_too(
+    apis: list[RestClient], open_websocket: OpenWebSocket
+) -> None:
     session_id = apis[0].running()
     one, two = open_websocket(apis[0].url, session_id), open_websocket(apis[1].url, session_id)
     first = command(one, "switch", id=1, idempotency_key="k")
@@ -151,7 +155,7 @@ def test_a_key_brings_the_first_result_back_over_rest_too(apis: list[Api], open_
 
 
 def test_several_in_flight_are_answered_by_id_in_their_order_and_seen_once(
-    apis: list[Api], open_websocket: OpenWebSocket
+    apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     session_id = apis[0].running()
     one = open_websocket(apis[0].url, session_id)
@@ -175,13 +179,13 @@ def test_several_in_flight_are_answered_by_id_in_their_order_and_seen_once(
 
 
 def test_commands_of_many_connections_to_two_processes_all_count(
-    apis: list[Api], open_websocket: OpenWebSocket
+    apis: list[RestClient], open_websocket: OpenWebSocket
 ) -> None:
     session_id = apis[0].running()
     clients = [open_websocket(apis[i % 2].url, session_id) for i in range(8)]
     acked: list[int] = []
 
-    def play(one: Client) -> None:
+    def play(one: WebSocketClient) -> None:
         acked.extend(command(one, "switch", id=i)["version"] for i in range(25))
 
     threads = [threading.Thread(target=play, args=(one,)) for one in clients]
@@ -192,10 +196,12 @@ def test_commands_of_many_connections_to_two_processes_all_count(
     state = apis[0].state(session_id)
     assert sorted(acked) == list(range(3, 203))
     assert (state["version"], state["cycle_count"]) == (202, 200)
-    assert metric(apis[0].url, 'syncapp_ws_commands_total{answer="ACK",command="switch"}') >= 100
+    assert metric_value(apis[0].url, 'syncapp_ws_commands_total{answer="ACK",command="switch"}') >= 100
 
 
-def test_a_command_is_one_call_of_the_store(apis: list[Api], open_websocket: OpenWebSocket, redis_url: str) -> None:
+def test_a_command_is_one_call_of_the_store(
+    apis: list[RestClient], open_websocket: OpenWebSocket, redis_url: str
+) -> None:
     one = open_websocket(apis[0].url, apis[0].running())
     command(one, "switch")
     with Redis.from_url(redis_url) as redis:
@@ -207,7 +213,7 @@ def test_a_command_is_one_call_of_the_store(apis: list[Api], open_websocket: Ope
 
 
 def test_a_ping_is_answered_while_the_store_is_silent(
-    apis: list[Api], open_websocket: OpenWebSocket, valkey: Valkey
+    apis: list[RestClient], open_websocket: OpenWebSocket, valkey: Valkey
 ) -> None:
     session_id = apis[0].running()
     one = open_websocket(apis[0].url, session_id)
@@ -224,21 +230,21 @@ def test_a_ping_is_answered_while_the_store_is_silent(
     assert {error["code"] for error in errors} == {"STORE_UNAVAILABLE"}
     assert "unknown" in errors[0]["message"]
     assert all("not sent" in error["message"] for error in errors[1:])
-    eventually(lambda: command(one, "switch", id=9, idempotency_key="k0")["type"] == "ACK")
+    wait_until(lambda: command(one, "switch", id=9, idempotency_key="k0")["type"] == "ACK")
     assert apis[0].state(session_id)["version"] == 3
 
 
-def test_who_reads_no_answers_has_no_more_commands_run(apis: list[Api]) -> None:
+def test_who_reads_no_answers_has_no_more_commands_run(apis: list[RestClient]) -> None:
     session_id = apis[0].create(metadata={"text": "x" * 16_000})
     refused = json.dumps({"type": "COMMAND", "id": 1, "command": "pause"}).encode()
-    with Raw(apis[0].url, session_id, receive_bytes=4096) as raw:
-        before = metric(apis[0].url, "syncapp_ws_commands_total")
+    with RawWebSocket(apis[0].url, session_id, receive_bytes=4096) as raw:
+        before = metric_value(apis[0].url, "syncapp_ws_commands_total")
         raw.socket.settimeout(1)
         for _ in range(1500):
-            raw.socket.sendall(frame(refused))
+            raw.socket.sendall(client_frame(refused))
         time.sleep(1)
         # Each answer is 17 kB; some fit into the sockets, 32 may be in flight, and the rest is not read.
-        ran = metric(apis[0].url, "syncapp_ws_commands_total") - before
+        ran = metric_value(apis[0].url, "syncapp_ws_commands_total") - before
         assert ran < 200
         answers = 0
         raw.socket.settimeout(60)
@@ -248,25 +254,25 @@ def test_who_reads_no_answers_has_no_more_commands_run(apis: list[Api]) -> None:
                 answers += 1
 
 
-def test_a_client_that_goes_after_its_commands_hurts_nobody(apis: list[Api]) -> None:
+def test_a_client_that_goes_after_its_commands_hurts_nobody(apis: list[RestClient]) -> None:
     session_id = apis[0].running()
     for _ in range(20):
-        with Raw(apis[0].url, session_id) as raw:
+        with RawWebSocket(apis[0].url, session_id) as raw:
             for i in range(20):
                 raw.send({"type": "COMMAND", "id": i, "command": "switch"})
-    eventually(lambda: metric(apis[0].url, "syncapp_ws_connections") == 0)
+    wait_until(lambda: metric_value(apis[0].url, "syncapp_ws_connections") == 0)
     state = apis[0].state(session_id)
     assert state["version"] == state["cycle_count"] + 2
 
 
-def test_the_audit_trail_names_the_connection_and_the_command(pair: Cluster, apis: list[Api], redis_url: str) -> None:
-    from tests.support.store import messages
-
+def test_the_audit_trail_names_the_connection_and_the_command(
+    pair: Cluster, apis: list[RestClient], redis_url: str
+) -> None:
     session_id = apis[0].running()
-    with Raw(apis[0].url, session_id) as raw, Redis.from_url(redis_url) as redis:
+    with RawWebSocket(apis[0].url, session_id) as raw, Redis.from_url(redis_url) as redis:
         raw.send({"type": "COMMAND", "id": 1, "command": "switch"})
         raw.message("ACK")
-        request_id = messages(redis, session_id)[-1]["request_id"]
+        request_id = outbox_messages(redis, session_id)[-1]["request_id"]
     connection, number = request_id.split(".")
     assert number == "1"
     assert f"connection={connection}" in pair.web[0].output()
@@ -305,7 +311,7 @@ def test_commands_of_a_connection_run_one_after_the_other_while_those_of_others_
     for i in range(MOST_IN_FLIGHT):
         for inbox in inboxes:
             inbox.put(asked(i))
-    eventually(lambda: not any(map(len, inboxes)))
+    wait_until(lambda: not any(map(len, inboxes)))
     crew.stop()
     assert all(owner.done == list(range(MOST_IN_FLIGHT)) for owner in owners)
 
@@ -319,14 +325,14 @@ def test_what_waits_behind_a_failure_of_the_store_or_too_long_is_not_run() -> No
     assert not owner.done
     owner.takes_answers = True
     inbox.proceed()
-    eventually(lambda: not len(inbox))
+    wait_until(lambda: not len(inbox))
     assert (owner.done, owner.refused) == ([0], [1, 2, 3])
     owner.store_is_away = owner.takes_answers = False
     inbox.put(asked(5))
     time.sleep(1.2)
     owner.takes_answers = True
     inbox.put(asked(6))
-    eventually(lambda: not len(inbox))
+    wait_until(lambda: not len(inbox))
     crew.stop()
     assert (owner.done, owner.refused) == ([0, 6], [1, 2, 3, 5])
 

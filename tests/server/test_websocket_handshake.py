@@ -16,18 +16,20 @@ import requests
 
 from syncapp import create_app
 from tests.support.cluster import Cluster
-from tests.support.raw_websocket import Raw
-from tests.support.store import settings
-from tests.support.web_clients import Api, OpenWebSocket, eventually, metric
+from tests.support.raw_websocket import RawWebSocket
+from tests.support.store import make_settings
+from tests.support.web_clients import OpenWebSocket, RestClient, metric_value, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
 # What is checked before a connection opens.
 
 
-def refusal(api: Api, session_id: str, headers: Mapping[str, str] | None = None) -> tuple[int, str, Raw]:
+def refusal(
+    api: RestClient, session_id: str, headers: Mapping[str, str] | None = None
+) -> tuple[int, str, RawWebSocket]:
     """Return status and code of a refused handshake; the form of its body is checked."""
-    with Raw(api.url, session_id, headers) as raw:
+    with RawWebSocket(api.url, session_id, headers) as raw:
         size = int(re.search(r"(?i)content-length: (\d+)", raw.answer)[1])  # type: ignore[index]  # fails the test
         body = json.loads(raw._take(size))
         assert body.keys() == {"error"}
@@ -52,7 +54,7 @@ def refusal(api: Api, session_id: str, headers: Mapping[str, str] | None = None)
     ],
 )
 def test_a_bad_handshake_is_refused_with_a_status(
-    apis: list[Api], headers: dict[str, str], status: int, code: str
+    apis: list[RestClient], headers: dict[str, str], status: int, code: str
 ) -> None:
     found, word, raw = refusal(apis[0], str(uuid.uuid4()), headers)
     assert (found, word) == (status, code)
@@ -62,7 +64,7 @@ def test_a_bad_handshake_is_refused_with_a_status(
 
 
 @pytest.mark.parametrize("given", ["", "x", "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a1", "%00", "a&sessionId=b"])
-def test_a_bad_session_id_is_refused_by_name(apis: list[Api], given: str) -> None:
+def test_a_bad_session_id_is_refused_by_name(apis: list[RestClient], given: str) -> None:
     status, code, _ = refusal(apis[0], given)
     assert (status, code) == (400, "VALIDATION_ERROR")
 
@@ -78,8 +80,8 @@ def test_a_bad_session_id_is_refused_by_name(apis: list[Api], given: str) -> Non
         {"Expect": "100-continue"},
     ],
 )
-def test_odd_headers_do_not_keep_a_client_out(apis: list[Api], headers: dict[str, str]) -> None:
-    with Raw(apis[0].url, apis[0].running(), headers) as raw:
+def test_odd_headers_do_not_keep_a_client_out(apis: list[RestClient], headers: dict[str, str]) -> None:
+    with RawWebSocket(apis[0].url, apis[0].running(), headers) as raw:
         if raw.status == 100:
             raw.answer, _, raw._buffer = raw._buffer.partition(b"\r\n\r\n")  # type: ignore[assignment]
             return
@@ -90,7 +92,7 @@ def test_odd_headers_do_not_keep_a_client_out(apis: list[Api], headers: dict[str
 
 
 def test_a_plain_request_is_told_to_upgrade(redis_url: str) -> None:
-    app = create_app(settings(redis_url))
+    app = create_app(make_settings(redis_url))
     answer = app.test_client().get("/ws")
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (426, "UPGRADE_REQUIRED")
     assert app.test_client().post("/ws").status_code == 405
@@ -99,22 +101,24 @@ def test_a_plain_request_is_told_to_upgrade(redis_url: str) -> None:
 
 
 def test_only_allowed_origins_come_in_and_clients_without_one(strict: Cluster, open_websocket: OpenWebSocket) -> None:
-    api = Api(strict.urls[0])
+    api = RestClient(strict.urls[0])
     session_id = str(uuid.uuid4())
     for origin in ("https://evil.example", "null", "https://play.example.evil", "http://play.example", ""):
         status, code, _ = refusal(api, session_id, {"Origin": origin})
         assert (status, code) == (403, "ORIGIN_NOT_ALLOWED"), origin
     own = {"Host": "clock.example", "Origin": "http://clock.example"}
     for headers in ({"Origin": "https://play.example"}, {"Origin": "HTTPS://admin.example"}, {}, own):
-        with Raw(api.url, session_id, headers) as raw:
+        with RawWebSocket(api.url, session_id, headers) as raw:
             assert raw.status == 101
 
 
 def test_quotas_refuse_before_the_upgrade_and_give_back_what_was_taken(strict: Cluster) -> None:
-    api = Api(strict.urls[0])
+    api = RestClient(strict.urls[0])
 
-    def opened(count: int, session_id: str, address: str) -> list[Raw]:
-        return [stack.enter_context(Raw(api.url, session_id, {"X-Forwarded-For": address})) for _ in range(count)]
+    def opened(count: int, session_id: str, address: str) -> list[RawWebSocket]:
+        return [
+            stack.enter_context(RawWebSocket(api.url, session_id, {"X-Forwarded-For": address})) for _ in range(count)
+        ]
 
     for _ in range(2):
         full, other = str(uuid.uuid4()), str(uuid.uuid4())
@@ -130,7 +134,7 @@ def test_quotas_refuse_before_the_upgrade_and_give_back_what_was_taken(strict: C
             assert [raw.status for raw in opened(2, other, "10.0.0.2")] == [101] * 2
             status, code, _ = refusal(api, str(uuid.uuid4()), {"X-Forwarded-For": "10.0.0.3"})
             assert (status, code) == (503, "TOO_MANY_CONNECTIONS")
-        eventually(lambda: metric(api.url, "syncapp_ws_connections") == 0)
+        wait_until(lambda: metric_value(api.url, "syncapp_ws_connections") == 0)
 
 
 def test_a_handshake_that_comes_byte_by_byte_is_one(strict: Cluster) -> None:
@@ -149,9 +153,9 @@ def test_a_handshake_that_comes_byte_by_byte_is_one(strict: Cluster) -> None:
 
 
 def test_requests_for_websockets_are_counted_as_what_they_were_answered(strict: Cluster) -> None:
-    api = Api(strict.urls[0])
+    api = RestClient(strict.urls[0])
     requests.get(f"{api.url}/ws", timeout=60)
-    with Raw(api.url, str(uuid.uuid4())) as raw:
+    with RawWebSocket(api.url, str(uuid.uuid4())) as raw:
         raw.message()
     counted = [f'syncapp_http_requests_total{{method="GET",route="/ws",status="{status}"}}' for status in (101, 426)]
-    eventually(lambda: all(metric(api.url, name) for name in counted))
+    wait_until(lambda: all(metric_value(api.url, name) for name in counted))

@@ -1,4 +1,4 @@
-"""The session list and its upkeep."""
+"""Fixtures of the store: the session list and its upkeep, a full store, a sweeper."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from syncapp.store.session_list import SessionList
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Sweeper
 from tests.support.cluster import FAST_POSTGRES
-from tests.support.full_store import Full
-from tests.support.listed_sessions import Minutes
-from tests.support.store import SetClock, chess, settings
+from tests.support.full_store import FullStore
+from tests.support.listed_sessions import StepClock
+from tests.support.store import ManualClock, chess_request, make_settings
 from tests.support.sweepers import make_sweeper
 from tests.support.types import Redis
 
@@ -35,36 +35,36 @@ KEYS = Keyspace()
 
 @pytest.fixture
 def live(redis_url: str, store: SessionStore) -> SessionList:
-    return SessionList(connect(settings(redis_url)), KEYS, store)
+    return SessionList(connect(make_settings(redis_url)), KEYS, store)
 
 
 @pytest.fixture
 def client(redis_url: str, database_url: str, redis: Redis) -> FlaskClient:
-    return create_app(settings(redis_url, database_url=database_url)).test_client()
+    return create_app(make_settings(redis_url, database_url=database_url)).test_client()
 
 
 @pytest.fixture
-def minutes() -> Minutes:
-    return Minutes()
+def minutes() -> StepClock:
+    return StepClock()
 
 
 @pytest.fixture
-def upkeep(redis_url: str, store: SessionStore, minutes: Minutes) -> ListUpkeep:
-    return ListUpkeep(connect(settings(redis_url)), store, KEYS, minutes)
+def upkeep(redis_url: str, store: SessionStore, minutes: StepClock) -> ListUpkeep:
+    return ListUpkeep(connect(make_settings(redis_url)), store, KEYS, minutes)
 
 
 @pytest.fixture(scope="module")
-def own(run_directory: Path) -> Iterator[Full]:
+def own(run_directory: Path) -> Iterator[FullStore]:
     directory = Path(tempfile.mkdtemp(prefix="full-", dir=run_directory))
     options = ("--maxmemory-policy", "noeviction", "--busy-reply-threshold", "100")
     with Servers(directory, valkey_options=options, postgres_options=FAST_POSTGRES) as servers:
         upgrade(servers.database_url)
-        yield Full(servers, directory)
+        yield FullStore(servers, directory)
 
 
 @pytest.fixture
-def full(own: Full) -> Iterator[Full]:
-    """The servers of this module, empty, and without a limit; both run again at the end."""
+def full(own: FullStore) -> Iterator[FullStore]:
+    """The module's own servers, empty and without a memory limit; both run again at the end."""
     own.redis.flushall()
     own.no_limit()
     with closing(psycopg2.connect(own.servers.database_url)) as connection, connection, connection.cursor() as cursor:
@@ -78,13 +78,13 @@ def full(own: Full) -> Iterator[Full]:
 
 
 @pytest.fixture
-def sweeper(clock: SetClock, redis_url: str) -> Sweeper:
+def sweeper(clock: ManualClock, redis_url: str) -> Sweeper:
     return make_sweeper(redis_url)
 
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
-    """What the sweeper logs."""
+    """Log lines of the sweeper."""
     capture = LogCapture()
     recorder = structlog.wrap_logger(None, processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(0))
     monkeypatch.setattr(sweeper_module, "log", recorder)
@@ -93,6 +93,6 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
 
 @pytest.fixture
 def running(store: SessionStore) -> str:
-    session_id = store.create(chess(increment_ms=3000)).found.session_id
+    session_id = store.create(chess_request(increment_ms=3000)).found.session_id
     store.start(session_id)
     return session_id

@@ -1,4 +1,4 @@
-"""A store's clock that is set is noticed; one process alone that sees it doubts its own clock."""
+"""A step of the store's clock is noticed; a process that alone sees a step suspects its own clock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from syncapp.store.failover import Server
 from syncapp.store.keys import Keyspace
 from syncapp.store.process_registry import ProcessRegistry
 from syncapp.store.sessions import SessionStore
-from tests.support.store import NOON_MS, SetClock, chess, make_store, settings
+from tests.support.store import NOON_MS, ManualClock, chess_request, make_settings, make_store
 from tests.support.types import Redis
 
 HOUR_MS = 3_600_000
@@ -54,7 +54,7 @@ class Process:
     def __init__(self, redis_url: str, world: World, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.alerts: list[tuple[str, dict[str, Any]]] = []
         self.behind_s = 0.0
-        client = connect(settings(redis_url))
+        client = connect(make_settings(redis_url))
         pool = pool_of(client)
         monkeypatch.setattr(pool, "call", _set_time(pool, world))
         self.watch = ClockStepWatch(
@@ -174,17 +174,17 @@ def test_a_step_back_gives_all_players_together_no_more_than_it_took_back(
 ) -> None:
     with closing(Redis.from_url(redis_url)) as client:
         client.flushdb()
-        clock = SetClock(client)
+        clock = ManualClock(client)
         store: SessionStore = make_store(redis_url)
-        session_id = store.create(chess(86_400_000)).found.session_id
+        session_id = store.create(chess_request(86_400_000)).found.session_id
         store.start(session_id)
         for number, thought_ms in enumerate(thoughts_ms):
             if number == at % len(thoughts_ms):
                 part_ms = random.Random(back_ms).randint(0, thought_ms)
-                clock.pass_ms(part_ms - back_ms)
-                clock.pass_ms(thought_ms - part_ms)
+                clock.advance_ms(part_ms - back_ms)
+                clock.advance_ms(thought_ms - part_ms)
             else:
-                clock.pass_ms(thought_ms)
+                clock.advance_ms(thought_ms)
             store.switch(session_id)
         used_ms = sum(person.time_used_ms for person in store.get(session_id).found.participants)
         assert sum(thoughts_ms) - back_ms <= used_ms <= sum(thoughts_ms)
@@ -193,8 +193,8 @@ def test_a_step_back_gives_all_players_together_no_more_than_it_took_back(
 def test_what_a_step_forward_expired_can_be_found(
     redis: Redis, redis_url: str, database_url: str, db: psycopg2.extensions.connection
 ) -> None:
-    store, clock = make_store(redis_url), SetClock(redis)
-    kept, lost = (store.create(chess(budget)).found.session_id for budget in (7_200_000, 600_000))
+    store, clock = make_store(redis_url), ManualClock(redis)
+    kept, lost = (store.create(chess_request(budget)).found.session_id for budget in (7_200_000, 600_000))
     for session_id in (kept, lost):
         store.start(session_id)
     before_ms = clock.now_ms + 1_000
@@ -205,11 +205,11 @@ def test_what_a_step_forward_expired_can_be_found(
     clock.set(before_ms + HOUR_MS)
     assert store.get(lost).found.status == "expired"
     assert store.get(kept).found.status == "running"
-    outbox = Outbox(connect(settings(redis_url), decode=False), Keyspace())
+    outbox = Outbox(connect(make_settings(redis_url), decode=False), Keyspace())
     with closing(Database(database_url)) as database:
         for bucket in outbox.buckets:
             Drain(outbox, AuditLog(database), batch=100).run(bucket)
-    runner = create_app(settings(redis_url, database_url=database_url)).test_cli_runner()
+    runner = create_app(make_settings(redis_url, database_url=database_url)).test_cli_runner()
     told = runner.invoke(args=["sessions", "list", "--expired-by-step"])
     assert told.exit_code == 0, told.output
     heading, line, total = told.output.splitlines()

@@ -1,4 +1,4 @@
-"""Lines carry one command at a time, and nobody ever reads the reply to another's."""
+"""A pooled connection carries one command at a time, and no caller reads the reply to another's."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from redis import exceptions
 from syncapp.dev.servers import Valkey
 from syncapp.store.client import connect
 from syncapp.store.connection_pool import AGE_S, packed, pool_of
-from tests.support.store import settings
-from tests.support.web_clients import eventually
+from tests.support.store import make_settings
+from tests.support.web_clients import wait_until
 
 
 @pytest.fixture
 def client(redis: redis_py.Redis, redis_url: str) -> Iterator[redis_py.Redis]:
-    with connect(settings(redis_url, redis_timeout_s=1.0, redis_max_connections=2)) as client:
+    with connect(make_settings(redis_url, redis_timeout_s=1.0, redis_max_connections=2)) as client:
         yield client
 
 
@@ -119,7 +119,7 @@ def test_scripts_and_commands_share_one_bounded_number_of_connections(client: re
 
 
 def test_idle_connections_are_given_back(redis: redis_py.Redis, redis_url: str) -> None:
-    with connect(settings(redis_url, redis_max_connections=8)) as client:
+    with connect(make_settings(redis_url, redis_max_connections=8)) as client:
         pool = pool_of(client)
         pool._idle_s = 0.2
         client.client_setname("it")
@@ -127,13 +127,13 @@ def test_idle_connections_are_given_back(redis: redis_py.Redis, redis_url: str) 
         for connection in lent:
             pool.release(connection)
         assert pool._made == 8
-        eventually(lambda: pool._made == 0, within_s=30)
+        wait_until(lambda: pool._made == 0, within_s=30)
         assert not [each for each in redis.client_list() if each["name"] == "it"]
         assert client.ping()
 
 
 def test_a_connection_in_use_stays_and_its_pool_can_be_collected(redis_url: str) -> None:
-    client = connect(settings(redis_url))
+    client = connect(make_settings(redis_url))
     pool = pool_of(client)
     pool._idle_s = 0.0
     (answer,) = pool.call(packed("BLPOP", "a list nobody fills", "1.5"))  # longer than idle ones are kept

@@ -24,8 +24,8 @@ from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Sweeper
 from tests.support.cluster import MakeCluster
-from tests.support.store import PARTIALS, SetClock, chess, make_store, messages, settings
-from tests.support.web_clients import eventually
+from tests.support.store import PARTIALS, ManualClock, chess_request, make_settings, make_store, outbox_messages
+from tests.support.web_clients import wait_until
 
 KEYS = Keyspace()
 ALL = [KEYS.deadlines(bucket) for bucket in range(KEYS.buckets)]
@@ -43,8 +43,8 @@ class FastClock:
 
 
 @pytest.fixture
-def rebuild(clock: SetClock, redis_url: str) -> DeadlineRebuild:
-    chosen = settings(redis_url)
+def rebuild(clock: ManualClock, redis_url: str) -> DeadlineRebuild:
+    chosen = make_settings(redis_url)
     client = connect(chosen)
     return DeadlineRebuild(client, SessionStore(client, chosen, partials=PARTIALS), KEYS, FastClock())
 
@@ -82,7 +82,7 @@ def steps_until_complete(rebuild: DeadlineRebuild, client: redis_py.Redis) -> in
 
 
 def started(store: SessionStore, count: int, **more: Any) -> list[str]:
-    ids = [store.create(chess(**more)).found.session_id for _ in range(count)]
+    ids = [store.create(chess_request(**more)).found.session_id for _ in range(count)]
     for each in ids:
         store.start(each)
     return ids
@@ -96,7 +96,7 @@ def test_deleted_deadlines_come_back_as_they_were(
     redis: redis_py.Redis, store: SessionStore, rebuild: DeadlineRebuild, logged: LogCapture
 ) -> None:
     started(store, 100)
-    pending = store.create(chess()).found.session_id
+    pending = store.create(chess_request()).found.session_id
     paused = started(store, 1)[0]
     store.pause(paused)
     ended = started(store, 1)[0]
@@ -169,7 +169,7 @@ def test_a_walk_is_given_up_with_the_lease_and_done_by_the_next_holder(
     rebuild.step(held=True)
     assert marks(redis) == {float(WALKED)}
     rebuild.step(held=False)
-    another = DeadlineRebuild(connect(settings(redis_url)), store, KEYS, FastClock())
+    another = DeadlineRebuild(connect(make_settings(redis_url)), store, KEYS, FastClock())
     steps_until_complete(another, redis)
     assert len(scheduled(redis)) == 200
 
@@ -223,13 +223,15 @@ def test_the_sweep_goes_on_while_a_walk_runs(
             pipe.set(f"other:{number}", "")
         pipe.execute()
     store = make_store(redis_url, set_clock=False)
-    chosen = settings(redis_url)
+    chosen = make_settings(redis_url)
     client = connect(chosen)
     sweeper = Sweeper(client, SessionStore(client, chosen))
     sweeper.start()
     try:
         (session,) = started(store, 1, budget_ms=1000)
-        eventually(lambda: "participant_expired" in [each["event"]["type"] for each in messages(redis, session)], 90)
+        wait_until(
+            lambda: "participant_expired" in [each["event"]["type"] for each in outbox_messages(redis, session)], 90
+        )
         assert marks(redis) == {float(WALKED)}, "the walk was over before the session expired"
     finally:
         sweeper.stop()
@@ -239,7 +241,7 @@ def test_sessions_time_out_though_their_deadlines_were_deleted_and_nobody_comes(
     make_cluster: MakeCluster, servers: Servers, redis: redis_py.Redis, db: psycopg2.extensions.connection
 ) -> None:
     cluster = make_cluster(web=2, worker=True)
-    eventually(lambda: marks(redis) == {float(COMPLETE)}, 90)
+    wait_until(lambda: marks(redis) == {float(COMPLETE)}, 90)
     ids = []
     for number in range(40):
         people = [{"participant_id": name, "total_time_ms": 3000} for name in ("white", "black")]
@@ -259,7 +261,7 @@ def test_sessions_time_out_though_their_deadlines_were_deleted_and_nobody_comes(
             cursor.execute("SELECT session_id::text FROM sync_events WHERE event_type = 'participant_expired'")
             return {session_id for (session_id,) in cursor.fetchall()}
 
-    eventually(lambda: ended() == set(ids), 90)
+    wait_until(lambda: ended() == set(ids), 90)
     holders = [web for web in cluster.web if "deadlines_rebuilt" in web.output()]
     assert len(holders) >= 1
     metrics = "".join(requests.get(f"{url}/metrics", timeout=30).text for url in cluster.urls)
@@ -268,7 +270,7 @@ def test_sessions_time_out_though_their_deadlines_were_deleted_and_nobody_comes(
     # Afterwards everything works.
     again = requests.post(f"{cluster.urls[0]}/v1/sessions", json=body, timeout=30).json()["data"]["session_id"]
     requests.post(f"{cluster.urls[1]}/v1/sessions/{again}/start", timeout=30)
-    eventually(lambda: again in ended(), 90)
+    wait_until(lambda: again in ended(), 90)
     flask = [str(Path(sys.executable).parent / "flask"), "--app", "wsgi", "audit", "verify"]
     env = app_env({}, servers)
     done = subprocess.run(flask, cwd=ROOT, env=env, capture_output=True, text=True, check=False)

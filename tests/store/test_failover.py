@@ -1,4 +1,4 @@
-"""A planned failover: the address leads to a new primary, and connections to the old one stay open."""
+"""A planned failover: the address leads to a new primary while connections to the old one stay open."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from syncapp.store.failover import says_wrong_server
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Lease
 from tests.support.cluster import MakeCluster
-from tests.support.store import chess, settings
-from tests.support.tcp_proxy import Proxy
+from tests.support.store import chess_request, make_settings
+from tests.support.tcp_proxy import TcpProxy
 from tests.support.types import Redis
-from tests.support.web_clients import Api, eventually
+from tests.support.web_clients import RestClient, wait_until
 
 AT_ONCE = ("--repl-diskless-sync-delay", "0")
 
@@ -32,7 +32,7 @@ AT_ONCE = ("--repl-diskless-sync-delay", "0")
 class Pair:
     """A primary and its replica, behind one address."""
 
-    def __init__(self, primary: Valkey, replica: Valkey, proxy: Proxy) -> None:
+    def __init__(self, primary: Valkey, replica: Valkey, proxy: TcpProxy) -> None:
         self.primary, self.replica, self.proxy = primary, replica, proxy
         self.url = f"redis://127.0.0.1:{proxy.port}/0"
         with Redis.from_url(replica.url) as client:
@@ -51,7 +51,7 @@ class Pair:
 
     def _wait_in_step(self, replica: Valkey) -> None:
         with Redis.from_url(replica.url) as client:
-            eventually(lambda: client.info("replication").get("master_link_status") == "up", within_s=60)
+            wait_until(lambda: client.info("replication").get("master_link_status") == "up", within_s=60)
 
 
 @pytest.fixture
@@ -65,17 +65,17 @@ def make_pair(run_directory: Path, tmp_path: Path) -> Iterator[Callable[[], Pair
                 stack.callback(server.stop)
             for server in servers:
                 server.wait_ready()
-            return Pair(servers[0], servers[1], stack.enter_context(Proxy(servers[0].port, random.Random(1))))
+            return Pair(servers[0], servers[1], stack.enter_context(TcpProxy(servers[0].port, random.Random(1))))
 
         yield make
 
 
 def test_after_a_failover_the_first_refused_command_is_the_only_one(make_pair: Callable[[], Pair]) -> None:
     pair = make_pair()
-    chosen = settings(pair.url)
+    chosen = make_settings(pair.url)
     client = connect(chosen)
     store = SessionStore(client, chosen)
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     store.start(session_id)
     client.ping()  # a connection that redis-py has used, too
     pair.fail_over()
@@ -93,10 +93,10 @@ def test_whoever_notices_the_wrong_server_all_pools_of_the_process_leave_it(
     make_pair: Callable[[], Pair], command: str
 ) -> None:
     pair = make_pair()
-    chosen = settings(pair.url)
+    chosen = make_settings(pair.url)
     one, other, queue = connect(chosen), connect(chosen, decode=False), task_queue.connect(chosen)
     store = SessionStore(other, chosen)
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     lease = Lease(one, "sync:lease")
     one.ping(), other.ping(), queue.pending_count()
     pair.fail_over()
@@ -131,14 +131,14 @@ def test_whoever_notices_the_wrong_server_all_pools_of_the_process_leave_it(
 
 def test_a_read_that_finds_a_replica_without_its_primary_leaves_it(make_pair: Callable[[], Pair]) -> None:
     pair = make_pair()
-    chosen = settings(pair.url)
+    chosen = make_settings(pair.url)
     store = SessionStore(connect(chosen), chosen)
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     pair.fail_over()
     with Redis.from_url(pair.replica.url) as demoted:
         demoted.config_set("replica-serve-stale-data", "no")
         demoted.replicaof("127.0.0.1", "1")
-        eventually(lambda: demoted.info("replication")["master_link_status"] == "down", within_s=30)
+        wait_until(lambda: demoted.info("replication")["master_link_status"] == "down", within_s=30)
     with pytest.raises(StoreUnavailable):
         store.get(session_id)
     assert store.get(session_id).found.version == 1
@@ -146,7 +146,7 @@ def test_a_read_that_finds_a_replica_without_its_primary_leaves_it(make_pair: Ca
 
 def test_a_pubsub_connection_leaves_with_the_others(make_pair: Callable[[], Pair]) -> None:
     pair = make_pair()
-    chosen = settings(pair.url)
+    chosen = make_settings(pair.url)
     heard: list[str] = []
     pubsub = PubSub(
         chosen, on_subscribed=heard.append, on_message=lambda _, text: heard.append(text), on_lost=lambda: None
@@ -156,11 +156,11 @@ def test_a_pubsub_connection_leaves_with_the_others(make_pair: Callable[[], Pair
     try:
         client.ping()
         pubsub.add("a channel")
-        eventually(lambda: heard == ["a channel"])
+        wait_until(lambda: heard == ["a channel"])
         pair.fail_over()
         with pytest.raises(exceptions.ReadOnlyError):
             client.set("a", "1")
-        eventually(lambda: heard == ["a channel", "a channel"], within_s=30)
+        wait_until(lambda: heard == ["a channel", "a channel"], within_s=30)
         with Redis.from_url(pair.primary.url) as new:
             assert new.pubsub_numsub("a channel")[0][1] == 1
     finally:
@@ -183,26 +183,26 @@ def test_after_a_planned_failover_everything_works_and_verify_is_clean(
 ) -> None:
     pair = make_pair()
     cluster = make_cluster(REDIS_URL=pair.url)
-    apis = [Api(url) for url in cluster.urls]
+    apis = [RestClient(url) for url in cluster.urls]
     sessions = [apis[0].running() for _ in range(4)]
     moved_s = pair.fail_over()
 
-    def accepted(api: Api, session_id: str) -> bool:
+    def accepted(api: RestClient, session_id: str) -> bool:
         return requests.post(f"{api.url}/v1/sessions/{session_id}/switch", timeout=10).status_code == 200
 
     for api in apis:
-        eventually(lambda api=api: accepted(api, sessions[0]), within_s=60)  # type: ignore[misc]  # the default binds it
+        wait_until(lambda api=api: accepted(api, sessions[0]), within_s=60)  # type: ignore[misc]  # the default binds it
     print(f"commands were accepted {time.monotonic() - moved_s:.2f} s after the address had moved")
     for api in apis:
-        eventually(lambda api=api: requests.get(f"{api.url}/ready", timeout=10).status_code == 200, within_s=60)  # type: ignore[misc]  # as above
+        wait_until(lambda api=api: requests.get(f"{api.url}/ready", timeout=10).status_code == 200, within_s=60)  # type: ignore[misc]  # as above
         for session_id in sessions:
             assert accepted(api, session_id)
     versions = {session_id: apis[0].state(session_id)["version"] for session_id in sessions}
     assert versions == {session_id: apis[1].state(session_id)["version"] for session_id in sessions}
-    eventually(lambda: _stored(database_url, versions), within_s=60)
+    wait_until(lambda: _stored(database_url, versions), within_s=60)
     # Nobody is left at the demoted server but its own replication, and this question.
     with Redis.from_url(pair.replica.url) as demoted:
-        eventually(lambda: len(demoted.client_list(_type="normal")) <= 1, within_s=30)
+        wait_until(lambda: len(demoted.client_list(_type="normal")) <= 1, within_s=30)
 
 
 def _stored(database_url: str, versions: dict[str, int]) -> bool:

@@ -13,14 +13,14 @@ from syncapp.errors import StoreFull, StoreUnavailable
 from syncapp.store.client import connect
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Sweeper
-from tests.support.full_store import Full
-from tests.support.store import chess
-from tests.support.web_clients import eventually
+from tests.support.full_store import FullStore
+from tests.support.store import chess_request
+from tests.support.web_clients import wait_until
 
 # What is refused
 NEW = "0b54a2a1-4f0e-4b9e-8d58-0e9f6a3f2c11"
 COMMANDS: dict[str, Callable[[SessionStore, str, Claim], Result]] = {
-    "create": lambda store, session, claim: store.create(chess(session_id=NEW), claim),
+    "create": lambda store, session, claim: store.create(chess_request(session_id=NEW), claim),
     "start": lambda store, session, claim: store.start(session, claim),
     "switch": lambda store, session, claim: store.switch(session, claim),
     "pause": lambda store, session, claim: store.pause(session, claim),
@@ -37,9 +37,9 @@ STATUS_FOR = {"start": "pending", "resume": "paused"}
 @pytest.mark.parametrize("key", [None, "k"], ids=["bare", "keyed"])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_full_store_takes_what_frees_memory_and_refuses_the_rest_unchanged(
-    full: Full, name: str, key: str | None
+    full: FullStore, name: str, key: str | None
 ) -> None:
-    session = full.store.create(chess(3_600_000)).found.session_id
+    session = full.store.create(chess_request(3_600_000)).found.session_id
     if name != "start":
         full.store.start(session)
     if name == "resume":
@@ -64,8 +64,8 @@ def test_a_full_store_takes_what_frees_memory_and_refuses_the_rest_unchanged(
     full.check_that_all_is_well()
 
 
-def test_what_frees_memory_and_finds_nothing_to_do_leaves_no_record_in_a_full_store(full: Full) -> None:
-    completed, cancelled = (full.store.create(chess()).found.session_id for _ in range(2))
+def test_what_frees_memory_and_finds_nothing_to_do_leaves_no_record_in_a_full_store(full: FullStore) -> None:
+    completed, cancelled = (full.store.create(chess_request()).found.session_id for _ in range(2))
     full.store.complete(completed, Claim(idempotency_key="first"))
     full.store.cancel(cancelled)
     calls: list[Callable[[Claim], Result]] = [
@@ -87,8 +87,8 @@ def test_what_frees_memory_and_finds_nothing_to_do_leaves_no_record_in_a_full_st
     full.check_that_all_is_well()
 
 
-def test_sessions_that_are_there_can_all_be_ended_and_deleted_in_a_full_store(full: Full) -> None:
-    sessions = [full.store.create(chess(3_600_000)).found.session_id for _ in range(100)]
+def test_sessions_that_are_there_can_all_be_ended_and_deleted_in_a_full_store(full: FullStore) -> None:
+    sessions = [full.store.create(chess_request(3_600_000)).found.session_id for _ in range(100)]
     for session in sessions:
         full.store.start(session)
     before = full.used
@@ -103,8 +103,8 @@ def test_sessions_that_are_there_can_all_be_ended_and_deleted_in_a_full_store(fu
     full.check_that_all_is_well()
 
 
-def test_what_is_due_shows_as_soon_as_there_is_memory_again(full: Full) -> None:
-    sessions = [full.store.create(chess(3_600_000)).found.session_id for _ in range(30)]
+def test_what_is_due_shows_as_soon_as_there_is_memory_again(full: FullStore) -> None:
+    sessions = [full.store.create(chess_request(3_600_000)).found.session_id for _ in range(30)]
     for session in sessions:
         full.store.start(session)
     sweeper = Sweeper(connect(full.chosen), full.store)
@@ -120,7 +120,7 @@ def test_what_is_due_shows_as_soon_as_there_is_memory_again(full: Full) -> None:
     with pytest.raises(StoreUnavailable):  # a read would have to write what is due
         full.store.get(sessions[0])
     full.no_limit()
-    eventually(lambda: sweeper.run_once(later_ms).sessions == 0)  # none of them was set aside
+    wait_until(lambda: sweeper.run_once(later_ms).sessions == 0)  # none of them was set aside
     assert {full.store.peek(session).version for session in sessions} == {4}  # type: ignore[union-attr]
     full.check_that_all_is_well()
 
@@ -128,29 +128,29 @@ def test_what_is_due_shows_as_soon_as_there_is_memory_again(full: Full) -> None:
 # New sessions
 
 
-def test_new_sessions_are_refused_by_a_share_of_memory_and_others_go_on(full: Full) -> None:
+def test_new_sessions_are_refused_by_a_share_of_memory_and_others_go_on(full: FullStore) -> None:
     store = SessionStore(connect(full.chosen), replace(full.chosen, memory_limit_percent=80))
     made = Claim(idempotency_key=str(uuid.uuid4()))
-    running = store.create(chess(), made).found.session_id
+    running = store.create(chess_request(), made).found.session_id
     store.start(running)
     full.redis.config_set("maxmemory", int(full.used / 0.9))
     before = full.dump()
     for claim in (Claim(), Claim(idempotency_key=str(uuid.uuid4()))):
         with pytest.raises(StoreFull, match="nothing was changed") as refused:
-            store.create(chess(), claim)
+            store.create(chess_request(), claim)
         assert refused.value.details == {"retry_after_s": 30}
     assert full.dump() == before
-    assert store.create(chess(), made).replayed
+    assert store.create(chess_request(), made).replayed
     assert store.switch(running).found.cycle_count == 1
-    full.store.create(chess())  # its limit is 0: none
+    full.store.create(chess_request())  # its limit is 0: none
     full.redis.config_set("maxmemory", int(full.used / 0.7))
-    store.create(chess())
+    store.create(chess_request())
     full.no_limit()
-    store.create(chess())
+    store.create(chess_request())
     full.check_that_all_is_well()
 
 
-def test_a_server_that_keeps_its_memory_to_itself_has_no_limit_of_ours(full: Full) -> None:
+def test_a_server_that_keeps_its_memory_to_itself_has_no_limit_of_ours(full: FullStore) -> None:
     full.redis.acl_setuser(
         "plain", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-@dangerous", "-info"]
     )
@@ -158,9 +158,11 @@ def test_a_server_that_keeps_its_memory_to_itself_has_no_limit_of_ours(full: Ful
     chosen = replace(full.chosen, redis_url=url, memory_limit_percent=1)
     full.redis.config_set("maxmemory", full.used * 10)
     try:
-        SessionStore(connect(chosen), chosen).create(chess())
+        SessionStore(connect(chosen), chosen).create(chess_request())
         with pytest.raises(StoreFull):
-            SessionStore(connect(full.chosen), replace(chosen, redis_url=full.servers.redis_url)).create(chess())
+            SessionStore(connect(full.chosen), replace(chosen, redis_url=full.servers.redis_url)).create(
+                chess_request()
+            )
     finally:
         full.redis.acl_deluser("plain")
     full.no_limit()

@@ -1,4 +1,4 @@
-"""A full store empties by itself once PostgreSQL takes events, and says what it cannot count."""
+"""A full store empties by itself once PostgreSQL takes events, and reports what it cannot count."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from syncapp.audit.outbox import Outbox
 from syncapp.audit.queue_stats import QueueCounts
 from syncapp.postgres.database import Database
 from syncapp.store.client import connect
-from tests.support.captured_logs import logged
-from tests.support.full_store import CREATE, Full, processes, told, worker
+from tests.support.captured_logs import capture_own_logs
+from tests.support.full_store import CREATE, FullStore, log_lines, running_worker, web_and_worker
 from tests.support.outboxes import KEYS
-from tests.support.store import chess
-from tests.support.web_clients import eventually
+from tests.support.store import chess_request
+from tests.support.web_clients import wait_until
 
 # What empties again
 
 
-def test_a_full_store_empties_by_itself_when_postgresql_is_back(full: Full) -> None:
-    with processes(full) as cluster:
+def test_a_full_store_empties_by_itself_when_postgresql_is_back(full: FullStore) -> None:
+    with web_and_worker(full) as cluster:
         url = f"{cluster.urls[0]}/v1/sessions"
         full.postgres.stop()
         sessions = full.fill()
@@ -44,61 +44,64 @@ def test_a_full_store_empties_by_itself_when_postgresql_is_back(full: Full) -> N
             key: held for key, held in before.items() if b"huey" not in key and b"outbox" not in key
         }
         # Alerts are sent although nothing can be written to Redis.
-        eventually(lambda: told(cluster.worker, "drain_gave_up") and told(cluster.worker, "audit_lag"), within_s=60)
+        wait_until(
+            lambda: log_lines(cluster.worker, "drain_gave_up") and log_lines(cluster.worker, "audit_lag"), within_s=60
+        )
         assert (
-            told(cluster.worker, "drain_gave_up")[-1]["waiting"] + told(cluster.worker, "drain_gave_up")[-1]["active"]
+            log_lines(cluster.worker, "drain_gave_up")[-1]["waiting"]
+            + log_lines(cluster.worker, "drain_gave_up")[-1]["active"]
         )
         waiting = full.left
         assert waiting > 500
         full.postgres.start()
         began_s = time.monotonic()
-        eventually(lambda: full.left == 0, within_s=60)
+        wait_until(lambda: full.left == 0, within_s=60)
         print(f"{waiting} events were stored {time.monotonic() - began_s:.1f} s after PostgreSQL was back")
         assert requests.post(f"{url}/{sessions[0]}/switch", timeout=30).status_code == 200
         full.redis.config_set("maxmemory", full.used * 2)
         assert requests.post(url, json=CREATE, timeout=30).status_code == 201
-        eventually(lambda: full.left == 0, within_s=60)
+        wait_until(lambda: full.left == 0, within_s=60)
         assert "Traceback" not in cluster.worker.output()
     full.check_that_all_is_well()
 
 
-def test_a_worker_that_starts_while_the_store_is_full_and_has_no_groups_empties_it(full: Full) -> None:
+def test_a_worker_that_starts_while_the_store_is_full_and_has_no_groups_empties_it(full: FullStore) -> None:
     full.fill()
     with suppress(redis_py.ResponseError):
         for bucket in range(16):
             full.redis.xgroup_destroy(KEYS.outbox(bucket), "audit")
     with pytest.raises(redis_py.exceptions.OutOfMemoryError):
         full.redis.xgroup_create(KEYS.outbox(0), "audit", "0", mkstream=True)
-    with worker(full):
-        eventually(lambda: full.left == 0, within_s=60)
+    with running_worker(full):
+        wait_until(lambda: full.left == 0, within_s=60)
     full.check_that_all_is_well()
 
 
-def test_a_worker_whose_queue_takes_nothing_drains_all_the_same(full: Full) -> None:
-    with worker(full) as process:
-        eventually(lambda: full.redis.exists(KEYS.outbox(15)))  # its groups are made
+def test_a_worker_whose_queue_takes_nothing_drains_all_the_same(full: FullStore) -> None:
+    with running_worker(full) as process:
+        wait_until(lambda: full.redis.exists(KEYS.outbox(15)))  # its groups are made
         full.redis.flushall()
         full.redis.set("huey.redis.syncapp", "no list")
-        session = full.store.create(chess(3_600_000)).found.session_id
+        session = full.store.create(chess_request(3_600_000)).found.session_id
         for _ in range(3):  # each time found by the sweep alone
             full.store.update(session, {"at": time.monotonic_ns()})
-            eventually(lambda: full.left == 0, within_s=60)
+            wait_until(lambda: full.left == 0, within_s=60)
         assert process.alive
         full.redis.delete("huey.redis.syncapp")
         full.store.update(session, {"at": 0})
-        eventually(lambda: full.left == 0, within_s=60)
-        eventually(lambda: full.redis.hget(KEYS.tally(), "completed") == b"5", within_s=30)
+        wait_until(lambda: full.left == 0, within_s=60)
+        wait_until(lambda: full.redis.hget(KEYS.tally(), "completed") == b"5", within_s=30)
     full.check_that_all_is_well()
 
 
-def test_a_retry_that_huey_lost_is_made_by_the_worker(full: Full) -> None:
+def test_a_retry_that_huey_lost_is_made_by_the_worker(full: FullStore) -> None:
     full.postgres.stop()
-    session = full.store.create(chess(3_600_000)).found.session_id
-    with worker(full, AUDIT_RETRIES="5") as process:
-        eventually(lambda: full.redis.zcard("huey.schedule.syncapp"))
+    session = full.store.create(chess_request(3_600_000)).found.session_id
+    with running_worker(full, AUDIT_RETRIES="5") as process:
+        wait_until(lambda: full.redis.zcard("huey.schedule.syncapp"))
         with over_and_over(lambda: full.redis.delete("huey.schedule.syncapp")):
-            eventually(lambda: len(told(process, "drain_failed")) >= 3, within_s=60)
-        assert [line["retries_left"] for line in told(process, "drain_failed")][:3] == [5, 4, 3]
+            wait_until(lambda: len(log_lines(process, "drain_failed")) >= 3, within_s=60)
+        assert [line["retries_left"] for line in log_lines(process, "drain_failed")][:3] == [5, 4, 3]
     full.postgres.start()
     full.check_that_all_is_well()
     assert full.store.get(session).found.version == 1
@@ -123,31 +126,31 @@ def over_and_over(act: Callable[[], Any]) -> Iterator[None]:
 
 
 def test_buckets_that_wait_for_postgresql_are_drained_when_it_is_back_and_not_when_their_retry_is_due(
-    full: Full,
+    full: FullStore,
 ) -> None:
     full.postgres.stop()
     for _ in range(20):
-        full.store.create(chess(3_600_000))
-    with worker(full, AUDIT_RETRY_DELAY_S="3600") as process:
-        eventually(lambda: told(process, "drain_failed"))
+        full.store.create(chess_request(3_600_000))
+    with running_worker(full, AUDIT_RETRY_DELAY_S="3600") as process:
+        wait_until(lambda: log_lines(process, "drain_failed"))
         full.postgres.start()
-        eventually(lambda: full.left == 0, within_s=60)
+        wait_until(lambda: full.left == 0, within_s=60)
     full.check_that_all_is_well()
 
 
-def test_the_watch_of_a_worker_survives_a_store_that_is_busy(full: Full) -> None:
-    with worker(full) as process:
-        eventually(lambda: full.redis.exists(KEYS.outbox(15)))
+def test_the_watch_of_a_worker_survives_a_store_that_is_busy(full: FullStore) -> None:
+    with running_worker(full) as process:
+        wait_until(lambda: full.redis.exists(KEYS.outbox(15)))
         with ExitStack() as stack, suppress(redis_py.RedisError):
             patient = stack.enter_context(redis_py.Redis.from_url(full.servers.redis_url, socket_timeout=60))
             blocked = threading.Thread(target=lambda: _run_for_ever(patient))
             blocked.start()
-            eventually(lambda: told(process, "sweep_failed"), within_s=60)
+            wait_until(lambda: log_lines(process, "sweep_failed"), within_s=60)
             full.redis.script_kill()
             blocked.join()
-        full.store.create(chess())  # nobody nudges
-        eventually(lambda: full.left == 0, within_s=60)
-        assert len(told(process, "sweep_failed")) == 1
+        full.store.create(chess_request())  # nobody nudges
+        wait_until(lambda: full.left == 0, within_s=60)
+        assert len(log_lines(process, "sweep_failed")) == 1
     full.check_that_all_is_well()
 
 
@@ -156,7 +159,7 @@ def _run_for_ever(client: redis_py.Redis) -> None:
         client.eval("while true do end", 0)
 
 
-def test_a_batch_of_any_size_is_removed_at_once_from_a_full_store(full: Full) -> None:
+def test_a_batch_of_any_size_is_removed_at_once_from_a_full_store(full: FullStore) -> None:
     with full.redis.pipeline(transaction=False) as pipe:
         for number in range(10_000):
             pipe.xadd(KEYS.outbox(1), {"message": str(number)})
@@ -174,8 +177,8 @@ def test_a_batch_of_any_size_is_removed_at_once_from_a_full_store(full: Full) ->
 # What is counted
 
 
-def test_what_cannot_be_counted_fails_no_drain_and_repeats_no_batch_and_is_counted_later(full: Full) -> None:
-    session = full.store.create(chess(3_600_000)).found.session_id
+def test_what_cannot_be_counted_fails_no_drain_and_repeats_no_batch_and_is_counted_later(full: FullStore) -> None:
+    session = full.store.create(chess_request(3_600_000)).found.session_id
     full.store.start(session)
     for _ in range(98):
         full.store.switch(session)
@@ -187,7 +190,7 @@ def test_what_cannot_be_counted_fails_no_drain_and_repeats_no_batch_and_is_count
         stored.append(completed)
         tally.add(completed, failed)
 
-    with closing(Database(full.servers.database_url)) as database, logged() as logs:
+    with closing(Database(full.servers.database_url)) as database, capture_own_logs() as logs:
         drain = Drain(outbox, AuditLog(database), batch=10, count=count)
         assert drain.run_all() == (100, {})
         full.redis.delete(KEYS.tally())
@@ -199,7 +202,7 @@ def test_what_cannot_be_counted_fails_no_drain_and_repeats_no_batch_and_is_count
     full.check_that_all_is_well()
 
 
-def test_commands_of_operators_drain_a_full_store_and_go_on_after_a_bucket_that_fails(full: Full) -> None:
+def test_commands_of_operators_drain_a_full_store_and_go_on_after_a_bucket_that_fails(full: FullStore) -> None:
     sessions = full.fill()
     broken = next(bucket for bucket in range(16) if not full.redis.xlen(KEYS.outbox(bucket)))
     client = redis_py.Redis.from_url(full.servers.redis_url)
@@ -218,13 +221,13 @@ def test_commands_of_operators_drain_a_full_store_and_go_on_after_a_bucket_that_
     full.check_that_all_is_well()
 
 
-def _left_but(full: Full, broken: int) -> int:
+def _left_but(full: FullStore, broken: int) -> int:
     return sum(full.redis.xlen(KEYS.outbox(bucket)) for bucket in range(16) if bucket != broken)
 
 
-def test_dead_letters_are_driven_and_sessions_recovered_though_the_store_is_full(full: Full) -> None:
-    lost = full.store.create(chess(3_600_000)).found.session_id
-    kept = full.store.create(chess(3_600_000)).found.session_id
+def test_dead_letters_are_driven_and_sessions_recovered_though_the_store_is_full(full: FullStore) -> None:
+    lost = full.store.create(chess_request(3_600_000)).found.session_id
+    kept = full.store.create(chess_request(3_600_000)).found.session_id
     full.redis.xadd(KEYS.outbox(0), {"message": "nothing of ours"})
     assert full.flask("audit", "drain")[0] == 0
     full.redis.delete(KEYS.session(lost))
@@ -245,11 +248,11 @@ def test_dead_letters_are_driven_and_sessions_recovered_though_the_store_is_full
 # What tells of it
 
 
-def test_the_queue_is_unavailable_and_the_metrics_answer_whatever_redis_replies(full: Full) -> None:
+def test_the_queue_is_unavailable_and_the_metrics_answer_whatever_redis_replies(full: FullStore) -> None:
     client = create_app(full.chosen).test_client()
 
     def check(status: int) -> None:
-        with logged():
+        with capture_own_logs():
             answer = client.get("/v1/audit/queue")
             assert answer.status_code == status
             if status == 503:
@@ -269,7 +272,7 @@ def test_the_queue_is_unavailable_and_the_metrics_answer_whatever_redis_replies(
     blocked = threading.Thread(target=_run_for_ever, args=[patient])
     blocked.start()
     try:
-        eventually(lambda: _is_busy(full.redis))
+        wait_until(lambda: _is_busy(full.redis))
         check(503)
     finally:
         full.redis.script_kill()
@@ -287,12 +290,12 @@ def _is_busy(client: redis_py.Redis) -> bool:
     return False
 
 
-def test_a_worker_with_fewer_connections_than_threads_takes_what_it_needs_and_says_so_once(full: Full) -> None:
+def test_a_worker_with_fewer_connections_than_threads_takes_what_it_needs_and_says_so_once(full: FullStore) -> None:
     for _ in range(20):
-        full.store.create(chess(3_600_000))
-    with worker(full, REDIS_MAX_CONNECTIONS="1", WORKER_THREADS="4") as process:
-        eventually(lambda: full.left == 0, within_s=60)
-        (line,) = told(process, "redis_max_connections_too_small")
+        full.store.create(chess_request(3_600_000))
+    with running_worker(full, REDIS_MAX_CONNECTIONS="1", WORKER_THREADS="4") as process:
+        wait_until(lambda: full.left == 0, within_s=60)
+        (line,) = log_lines(process, "redis_max_connections_too_small")
         assert (line["level"], line["setting"], line["value"], line["used"]) == (
             "warning",
             "REDIS_MAX_CONNECTIONS",

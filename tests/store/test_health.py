@@ -1,4 +1,4 @@
-"""`/ready` tells whether commands are taken, and says so without a word of a driver's."""
+"""`/ready` tells whether commands are accepted, without a driver's error text."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
 from tests.support.cluster import MakeCluster
 from tests.support.paths import ROOT
-from tests.support.store import chess, dump, settings
+from tests.support.store import chess_request, dump_session, make_settings
 from tests.support.types import Redis
-from tests.support.web_clients import Api, eventually, metric
+from tests.support.web_clients import RestClient, metric_value, wait_until
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def valkey_with(run_directory: Path, tmp_path: Path) -> Any:
 
 
 def health(url: str) -> StoreHealth:
-    chosen = settings(url, redis_timeout_s=2)
+    chosen = make_settings(url, redis_timeout_s=2)
     with closing(connect(chosen)) as client:
         return StoreCheck(client, SessionStore(client, chosen).check).health()
 
@@ -56,7 +56,7 @@ def health(url: str) -> StoreHealth:
 def test_a_server_that_is_fit_has_no_reason_and_the_probe_leaves_no_trace(redis: Redis, redis_url: str) -> None:
     assert health(redis_url).reason is None
     assert all(redis.pttl(key) <= 1000 for key in redis.keys("*"))  # -2 when it is gone by now
-    eventually(lambda: not redis.keys("*"), within_s=30)
+    wait_until(lambda: not redis.keys("*"), within_s=30)
 
 
 def test_a_full_server_is_not_ready(redis: Redis, redis_url: str) -> None:
@@ -84,11 +84,11 @@ def test_a_server_that_cannot_save_is_not_ready_and_recovers(valkey_with: Any, t
             data = Path(client.config_get("dir")["dir"])
             (data / "dump.rdb").mkdir()  # a snapshot cannot take the place of a folder
             client.set("a", "1")  # one change is enough for a snapshot, which fails
-            eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] != "ok", within_s=60)
+            wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] != "ok", within_s=60)
             found = health(server.url)
             assert found.reason == "cannot save to its disk and refuses writes"
             (data / "dump.rdb").rmdir()
-            eventually(lambda: health(server.url).reason is None, within_s=60)  # it tries again by itself
+            wait_until(lambda: health(server.url).reason is None, within_s=60)  # it tries again by itself
 
 
 def test_a_node_of_a_cluster_and_a_sentinel_are_named(valkey_with: Any, tmp_path: Path, run_directory: Path) -> None:
@@ -117,7 +117,7 @@ def _wait_for_answer(client: Redis) -> None:
         except redis_py.RedisError:
             return False
 
-    eventually(answers, within_s=30)
+    wait_until(answers, within_s=30)
 
 
 @pytest.mark.parametrize(
@@ -154,16 +154,16 @@ def user(redis: Redis, redis_url: str) -> Iterator[str]:
 def test_a_user_who_lacks_a_right_leaves_no_half_commit_behind(
     redis: Redis, user: str, right: str, keyed: bool
 ) -> None:
-    chosen = settings(user)
+    chosen = make_settings(user)
     store = SessionStore(connect(chosen), chosen)
-    owner = SessionStore(connect(settings(user)), settings(user))
+    owner = SessionStore(connect(make_settings(user)), make_settings(user))
     claim = Claim(idempotency_key="a-key" if keyed else None)
     # Each in a bucket of its own: a dump holds the bucket's outbox.
     ids = {Keyspace().bucket(each): each for each in (str(uuid.uuid4()) for _ in range(100))}
-    made = [owner.create(chess(session_id=each)).found.session_id for each in list(ids.values())[:4]]
+    made = [owner.create(chess_request(session_id=each)).found.session_id for each in list(ids.values())[:4]]
     for session_id in made[1:]:
         owner.start(session_id)
-    before = [dump(redis, session_id) for session_id in made]
+    before = [dump_session(redis, session_id) for session_id in made]
     match right:
         case "channels":
             redis.acl_setuser("app", enabled=True, reset_channels=True)
@@ -183,7 +183,7 @@ def test_a_user_who_lacks_a_right_leaves_no_half_commit_behind(
             refused.append(session_id)
     for session_id, was in zip(made, before, strict=True):
         # What was refused changed nothing; what does not need the right that is missing is done whole.
-        assert (dump(redis, session_id) == was) == (session_id in refused)
+        assert (dump_session(redis, session_id) == was) == (session_id in refused)
     if right in ("xadd", "zadd", "set", "publish", "channels", "keys", "hset", "hmget"):
         assert refused == made
     redis.acl_setuser("app", enabled=True, commands=["+@all"], keys=["*"], channels=["*"])
@@ -205,17 +205,17 @@ def test_a_user_with_the_documented_rights_and_no_others_runs_everything(
         ask("ACL", "LOG", "RESET")
         cluster = make_cluster(web=1, REDIS_URL=redis_url.replace("//", "//syncapp:secret@", 1))
         (url,) = cluster.urls
-        api = Api(url)
+        api = RestClient(url)
         session_id = api.running(warn_at_ms=[1000])
         with connect_socket(f"ws{url[4:]}/ws?sessionId={session_id}") as socket:
             for command in ("switch", "pause", "resume", "switch", "complete"):
                 api.command(session_id, command)
-            eventually(lambda: '"completed"' in str(socket.recv(timeout=30)), within_s=60)
+            wait_until(lambda: '"completed"' in str(socket.recv(timeout=30)), within_s=60)
         other = api.create()
         api.delete(other)
-        eventually(lambda: metric(url, 'syncapp_audit_queue{state="completed"}') >= 9, within_s=60)
+        wait_until(lambda: metric_value(url, 'syncapp_audit_queue{state="completed"}') >= 9, within_s=60)
         assert requests.get(f"{url}/ready", timeout=30).json()["redis"] == "ok"
-        eventually(lambda: metric(url, 'syncapp_processes{kind="worker"}') == 1 or _looked(url), within_s=60)
+        wait_until(lambda: metric_value(url, 'syncapp_processes{kind="worker"}') == 1 or _looked(url), within_s=60)
         denied = [entry for entry in ask("ACL", "LOG") if _what(entry) != "config|get"]
         assert denied == []
     finally:
@@ -240,9 +240,9 @@ def _what(entry: Any) -> str:
 def test_a_key_of_another_type_is_told_refuses_every_commit_of_its_bucket_and_breaks_nothing(
     redis: Redis, redis_url: str, kind: str
 ) -> None:
-    chosen = settings(redis_url)
+    chosen = make_settings(redis_url)
     store = SessionStore(connect(chosen), chosen)
-    made = [store.create(chess()).found.session_id for _ in range(4)]
+    made = [store.create(chess_request()).found.session_id for _ in range(4)]
     for session_id in made[1:]:
         store.start(session_id)
     keys = {getattr(Keyspace(), kind)(Keyspace().bucket(each)) for each in made}
@@ -276,8 +276,8 @@ def test_what_the_worker_may_not_do_is_a_worry(redis: Redis, user: str, right: s
 def test_options_of_the_url_do_not_change_how_replies_are_read(redis: Redis, redis_url: str) -> None:
     odd = f"{redis_url}?protocol=3&decode_responses=no&max_connections=1&socket_timeout=9&health_check_interval=1"
     assert health(odd).reason is None
-    chosen = settings(odd)
+    chosen = make_settings(odd)
     store = SessionStore(connect(chosen), chosen)
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     assert store.switch(store.start(session_id).found.session_id).found.version == 3
     assert connect(chosen).get_connection_kwargs()["socket_timeout"] == chosen.redis_timeout_s

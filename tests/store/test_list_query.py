@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from syncapp.api.reference.history_schemas import ListAnswer
-from tests.support.rest import CHESS, faults
+from tests.support.rest import CHESS, expect_faults
 
 
 @pytest.fixture
@@ -149,4 +149,4 @@ def test_a_plus_that_became_a_space_is_explained(client: FlaskClient) -> None:
 def test_a_question_that_makes_no_sense_is_refused_naming_every_fault(
     client: FlaskClient, query: str, fault: dict[str, str]
 ) -> None:
-    assert faults(client.get(f"/v1/sessions?{query}")) == fault
+    assert expect_faults(client.get(f"/v1/sessions?{query}")) == fault

@@ -19,29 +19,29 @@ from syncapp.store.session_list import SessionList
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Lease
 from tests.support.cluster import MakeCluster
-from tests.support.listed_sessions import LISTS, Minutes, finish, ids, listed, made
-from tests.support.store import NOON_MS, SetClock, chess, make_store, settings
+from tests.support.listed_sessions import LISTS, StepClock, create_listed, finish_upkeep, ids_in_redis, listed_ids
+from tests.support.store import NOON_MS, ManualClock, chess_request, make_settings, make_store
 from tests.support.types import Redis
-from tests.support.web_clients import eventually
+from tests.support.web_clients import wait_until
 
 KEYS = Keyspace()
 
 
 def test_sessions_of_an_earlier_release_come_into_the_list(
-    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, redis: Redis
+    store: SessionStore, clock: ManualClock, live: SessionList, upkeep: ListUpkeep, redis: Redis
 ) -> None:
-    expected = made(store, clock, 200)
+    expected = create_listed(store, clock, 200)
     store.complete(expected[0])
     store.delete(expected[1])
     redis.delete(*LISTS)
-    assert ids(live) == []
-    finish(upkeep)
-    assert ids(live) == [expected[0], *expected[2:]]
+    assert listed_ids(live) == []
+    finish_upkeep(upkeep)
+    assert listed_ids(live) == [expected[0], *expected[2:]]
     assert {redis.zscore(key, SENTINEL) for key in LISTS} == {float(COMPLETE)}
 
 
 def test_a_page_says_whether_sessions_may_be_missing(
-    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
+    store: SessionStore, clock: ManualClock, live: SessionList, upkeep: ListUpkeep, minutes: StepClock, redis: Redis
 ) -> None:
     def answers() -> set[bool]:
         """What the pages say, with and without a cursor, a filter, and anything found."""
@@ -50,16 +50,16 @@ def test_a_page_says_whether_sessions_may_be_missing(
         filtered = live.page(SessionsQuery(status=["running"]))
         return {first.complete, second.complete, filtered.complete}
 
-    made(store, clock, 30)
+    create_listed(store, clock, 30)
     assert answers() == {False}
-    finish(upkeep)
+    finish_upkeep(upkeep)
     assert answers() == {True}
     redis.zadd(LISTS[3], {SENTINEL: float(WALKED)})  # as during a walk
     assert answers() == {False}
     redis.delete(LISTS[3])
     assert answers() == {False}
     minutes.now_s += LOOK_S
-    finish(upkeep)
+    finish_upkeep(upkeep)
     assert answers() == {True}
 
 
@@ -70,27 +70,27 @@ def left_out(client: Redis, session_ids: list[str]) -> None:
 
 
 def test_sessions_that_an_earlier_release_makes_later_come_into_the_list_soon(
-    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
+    store: SessionStore, clock: ManualClock, live: SessionList, upkeep: ListUpkeep, minutes: StepClock, redis: Redis
 ) -> None:
-    finish(upkeep)
-    expected = made(store, clock, 60)
+    finish_upkeep(upkeep)
+    expected = create_listed(store, clock, 60)
     for each in expected[:20]:
         store.start(each)
     scores = {each: redis.zscore(KEYS.listed(KEYS.bucket(each)), each) for each in expected}
     left_out(redis, expected[:40])
-    finish(upkeep)
-    assert ids(live) == expected[40:]
+    finish_upkeep(upkeep)
+    assert listed_ids(live) == expected[40:]
     minutes.now_s += LOOK_S
-    finish(upkeep)
-    assert ids(live) == expected
+    finish_upkeep(upkeep)
+    assert listed_ids(live) == expected
     assert scores == {each: redis.zscore(KEYS.listed(KEYS.bucket(each)), each) for each in expected}
 
 
 def test_a_session_that_is_gone_or_fails_is_not_listed_and_holds_up_no_other(
-    store: SessionStore, clock: SetClock, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
+    store: SessionStore, clock: ManualClock, upkeep: ListUpkeep, minutes: StepClock, redis: Redis
 ) -> None:
-    finish(upkeep)
-    expected = made(store, clock, 40)
+    finish_upkeep(upkeep)
+    expected = create_listed(store, clock, 40)
     gone, deleted, broken, *rest = expected
     left_out(redis, expected)
     redis.delete(KEYS.session(gone))
@@ -99,21 +99,21 @@ def test_a_session_that_is_gone_or_fails_is_not_listed_and_holds_up_no_other(
         redis.zadd(KEYS.deadlines(KEYS.bucket(each)), {each: NOON_MS * 2})
     redis.hset(KEYS.session(broken), "scalars", "nonsense")
     minutes.now_s += LOOK_S
-    finish(upkeep)
-    assert listed(redis) == set(rest)
+    finish_upkeep(upkeep)
+    assert ids_in_redis(redis) == set(rest)
 
 
 def test_a_session_that_is_deleted_or_made_again_while_it_is_added_is_not_listed_as_it_was(
     store: SessionStore,
-    clock: SetClock,
+    clock: ManualClock,
     live: SessionList,
     upkeep: ListUpkeep,
-    minutes: Minutes,
+    minutes: StepClock,
     redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    finish(upkeep)
-    again, deleted, *rest = made(store, clock, 10)
+    finish_upkeep(upkeep)
+    again, deleted, *rest = create_listed(store, clock, 10)
     left_out(redis, [again, deleted, *rest])
     call = upkeep._pool.call
 
@@ -123,27 +123,27 @@ def test_a_session_that_is_deleted_or_made_again_while_it_is_added_is_not_listed
             store.delete(deleted)
         if b"NX" in commands and again.encode() in commands:
             store.delete(again)
-            store.create(chess(session_id=again))
+            store.create(chess_request(session_id=again))
         return call(commands, count)
 
-    clock.pass_ms(1000)
+    clock.advance_ms(1000)
     monkeypatch.setattr(upkeep._pool, "call", overtaken)
     minutes.now_s += LOOK_S
-    finish(upkeep)
-    assert listed(redis) == {again, *rest}
+    finish_upkeep(upkeep)
+    assert ids_in_redis(redis) == {again, *rest}
     assert redis.zscore(KEYS.listed(KEYS.bucket(again)), again) == clock.now_ms
-    assert ids(live) == [again, *rest]
+    assert listed_ids(live) == [again, *rest]
 
 
 def test_many_sessions_are_compared_and_listed_in_short_steps(
-    redis_url: str, clock: SetClock, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, clock: ManualClock, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, one = make_store(redis_url, sync_buckets=1), Keyspace(1)
-    expected = set(made(store, clock, 1200))
+    expected = set(create_listed(store, clock, 1200))
     redis.zremrangebyrank(one.listed(0), 0, -1)
     redis.zadd(one.listed(0), {SENTINEL: float(COMPLETE)})
     seconds = iter(range(10_000))
-    upkeep = ListUpkeep(connect(settings(redis_url)), store, one, lambda: 0.01 * next(seconds))
+    upkeep = ListUpkeep(connect(make_settings(redis_url)), store, one, lambda: 0.01 * next(seconds))
     sizes: list[int] = []
     add = upkeep._add
 
@@ -164,66 +164,68 @@ def test_many_sessions_are_compared_and_listed_in_short_steps(
 
 
 def test_a_list_that_is_deleted_is_filled_again_soon(
-    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
+    store: SessionStore, clock: ManualClock, live: SessionList, upkeep: ListUpkeep, minutes: StepClock, redis: Redis
 ) -> None:
-    expected = made(store, clock, 50)
-    finish(upkeep)
+    expected = create_listed(store, clock, 50)
+    finish_upkeep(upkeep)
     redis.delete(LISTS[3], LISTS[4])
-    finish(upkeep)
-    assert len(ids(live)) < 50
+    finish_upkeep(upkeep)
+    assert len(listed_ids(live)) < 50
     minutes.now_s += LOOK_S
-    finish(upkeep)
-    assert ids(live) == expected
+    finish_upkeep(upkeep)
+    assert listed_ids(live) == expected
 
 
 def test_a_new_status_lists_a_session_that_was_not(
-    store: SessionStore, clock: SetClock, live: SessionList, redis: Redis
+    store: SessionStore, clock: ManualClock, live: SessionList, redis: Redis
 ) -> None:
-    (session_id,) = made(store, clock, 1)
+    (session_id,) = create_listed(store, clock, 1)
     redis.delete(*LISTS)
     store.start(session_id)
-    assert ids(live) == [session_id]
+    assert listed_ids(live) == [session_id]
 
 
 def test_what_has_expired_is_taken_off_the_list_within_a_minute(
-    store: SessionStore, clock: SetClock, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
+    store: SessionStore, clock: ManualClock, upkeep: ListUpkeep, minutes: StepClock, redis: Redis
 ) -> None:
-    found = made(store, clock, 60)
-    finish(upkeep)
+    found = create_listed(store, clock, 60)
+    finish_upkeep(upkeep)
     redis.delete(*map(KEYS.session, found[:40]))
-    finish(upkeep)
-    assert listed(redis) == set(found)
+    finish_upkeep(upkeep)
+    assert ids_in_redis(redis) == set(found)
     minutes.now_s += CLEAN_S
-    finish(upkeep)
-    assert listed(redis) == set(found[40:])
+    finish_upkeep(upkeep)
+    assert ids_in_redis(redis) == set(found[40:])
 
 
-def test_without_the_lease_nothing_is_done(redis_url: str, upkeep: ListUpkeep, minutes: Minutes, redis: Redis) -> None:
-    finish(upkeep, held=False)
-    assert Lease(connect(settings(redis_url)), KEYS.sweeper()).hold()
+def test_without_the_lease_nothing_is_done(
+    redis_url: str, upkeep: ListUpkeep, minutes: StepClock, redis: Redis
+) -> None:
+    finish_upkeep(upkeep, held=False)
+    assert Lease(connect(make_settings(redis_url)), KEYS.sweeper()).hold()
     minutes.now_s += LOOK_S
-    finish(upkeep, held=False)
+    finish_upkeep(upkeep, held=False)
     assert not any(map(redis.exists, LISTS))
 
 
 def test_where_an_earlier_release_sweeps_another_process_keeps_the_lists(
-    store: SessionStore, clock: SetClock, live: SessionList, upkeep: ListUpkeep, minutes: Minutes, redis: Redis
+    store: SessionStore, clock: ManualClock, live: SessionList, upkeep: ListUpkeep, minutes: StepClock, redis: Redis
 ) -> None:
     assert Lock(redis, KEYS.sweeper(), timeout=60, thread_local=False).acquire(blocking=False)  # as it took it
-    first = made(store, clock, 20)
+    first = create_listed(store, clock, 20)
     redis.delete(*LISTS)
-    finish(upkeep, held=False)
-    assert ids(live) == first
+    finish_upkeep(upkeep, held=False)
+    assert listed_ids(live) == first
     assert live.page(SessionsQuery()).complete
-    later = made(store, clock, 20)
+    later = create_listed(store, clock, 20)
     left_out(redis, later)
     minutes.now_s += LOOK_S
-    finish(upkeep, held=False)
-    assert ids(live) == [*later, *first]
+    finish_upkeep(upkeep, held=False)
+    assert listed_ids(live) == [*later, *first]
 
 
 def test_a_store_that_is_away_does_not_end_the_upkeep(
-    store: SessionStore, upkeep: ListUpkeep, minutes: Minutes, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    store: SessionStore, upkeep: ListUpkeep, minutes: StepClock, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> Any:
         raise StoreUnavailable("away")
@@ -232,7 +234,7 @@ def test_a_store_that_is_away_does_not_end_the_upkeep(
         patch.setattr(upkeep._pool, "call", fail)
         upkeep.step(held=True)
     minutes.now_s += LOOK_S
-    finish(upkeep)
+    finish_upkeep(upkeep)
     assert all(redis.zscore(key, SENTINEL) for key in LISTS)
 
 
@@ -240,7 +242,7 @@ def test_an_upgraded_service_lists_everything_over_http(
     make_cluster: MakeCluster, redis: Redis, redis_url: str
 ) -> None:
     old = make_store(redis_url, set_clock=False)
-    expected = {old.create(chess()).found.session_id for _ in range(30)}
+    expected = {old.create(chess_request()).found.session_id for _ in range(30)}
     redis.delete(*LISTS)
     api = make_cluster(web=1, worker=False).urls[0]
 
@@ -249,8 +251,8 @@ def test_an_upgraded_service_lists_everything_over_http(
         assert not data["complete"] or len(data["sessions"]) == 30
         return {each["session_id"] for each in data["sessions"]}
 
-    eventually(lambda: found() == expected)
-    eventually(lambda: requests.get(f"{api}/v1/sessions", timeout=10).json()["data"]["complete"] is True)
+    wait_until(lambda: found() == expected)
+    wait_until(lambda: requests.get(f"{api}/v1/sessions", timeout=10).json()["data"]["complete"] is True)
 
 
 def test_after_a_rollback_and_an_upgrade_everything_that_runs_is_listed_over_http(
@@ -259,7 +261,7 @@ def test_after_a_rollback_and_an_upgrade_everything_that_runs_is_listed_over_htt
     for key in LISTS:
         redis.zadd(key, {SENTINEL: float(COMPLETE)})
     old = make_store(redis_url, set_clock=False)
-    expected = [old.create(chess()).found.session_id for _ in range(30)]
+    expected = [old.create(chess_request()).found.session_id for _ in range(30)]
     left_out(redis, expected)
     api = make_cluster(web=1, worker=False).urls[0]
 
@@ -267,4 +269,4 @@ def test_after_a_rollback_and_an_upgrade_everything_that_runs_is_listed_over_htt
         data = requests.get(f"{api}/v1/sessions?limit=100", timeout=10).json()["data"]
         return {each["session_id"] for each in data["sessions"]}
 
-    eventually(lambda: found() == set(expected))
+    wait_until(lambda: found() == set(expected))

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from syncapp.domain.schemas import merge_patch
 from syncapp.errors import ValidationFailed
 from syncapp.store.sessions import SessionStore
-from tests.support.store import SetClock, chess, dump, make_store
+from tests.support.store import ManualClock, chess_request, dump_session, make_store
 from tests.support.types import Redis
 
 
-def test_metadata_takes_merge_patches_in_any_status(store: SessionStore, clock: SetClock) -> None:
-    session_id = store.create(chess(metadata={"a": {"b": 1, "c": [1, {}]}, "big": 12345678901234567})).found.session_id
+def test_metadata_takes_merge_patches_in_any_status(store: SessionStore, clock: ManualClock) -> None:
+    session_id = store.create(
+        chess_request(metadata={"a": {"b": 1, "c": [1, {}]}, "big": 12345678901234567})
+    ).found.session_id
     store.cancel(session_id)
     result = store.update(session_id, {"a": {"b": None, "d": {}}, "e": 1e14})
     assert result.found.metadata == {"a": {"c": [1, {}], "d": {}}, "big": 12345678901234567, "e": 1e14}
@@ -25,16 +27,16 @@ def test_metadata_takes_merge_patches_in_any_status(store: SessionStore, clock: 
 
 
 def test_metadata_may_not_grow_past_its_limit_patch_by_patch(store: SessionStore, redis: Redis) -> None:
-    session_id = store.create(chess(metadata={"a": "x" * 10_000})).found.session_id
-    before = dump(redis, session_id)
+    session_id = store.create(chess_request(metadata={"a": "x" * 10_000})).found.session_id
+    before = dump_session(redis, session_id)
     with pytest.raises(ValidationFailed, match="more than 16384"):
         store.update(session_id, {"b": "x" * 10_000})
-    assert dump(redis, session_id) == before
+    assert dump_session(redis, session_id) == before
 
 
 def test_concurrent_merge_patches_all_take_effect(redis_url: str, redis: Redis) -> None:
     store = make_store(redis_url, set_clock=False)
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     threads = [
         threading.Thread(target=lambda i=i: [store.update(session_id, {f"{i}-{j}": j}) for j in range(10)])
         for i in range(5)

@@ -12,7 +12,7 @@ from syncapp.config import Settings
 from syncapp.domain.results import Claim, Result
 from syncapp.errors import StoreUnavailable
 from syncapp.store.sessions import SessionStore
-from tests.support.store import chess, dump, make_store
+from tests.support.store import chess_request, dump_session, make_store
 from tests.support.types import Redis
 
 
@@ -44,11 +44,11 @@ def test_a_server_that_is_away_is_an_error_with_a_reason(redis_url: str) -> None
 def test_a_server_that_takes_no_writes_refuses_every_command_before_anything_is_written(
     store: SessionStore, redis: Redis, running: str, config: tuple[str, int, int]
 ) -> None:
-    deleted = store.create(chess()).found.session_id
+    deleted = store.create(chess_request()).found.session_id
     store.delete(deleted)
     commands: list[Callable[[], Result]] = [
-        lambda: store.create(chess()),
-        lambda: store.create(chess(session_id=deleted)),
+        lambda: store.create(chess_request()),
+        lambda: store.create(chess_request(session_id=deleted)),
         lambda: store.switch(running),
         lambda: store.pause(running, Claim(idempotency_key="k")),
         lambda: store.update(running, {"a": 1}),
@@ -56,7 +56,7 @@ def test_a_server_that_takes_no_writes_refuses_every_command_before_anything_is_
     ]
     if config[0] != "maxmemory":  # a full server still takes what frees memory: tests/store/test_full_store.py
         commands += [lambda: store.cancel(running), lambda: store.complete(running), lambda: store.delete(running)]
-    before = dump(redis, running), dump(redis, deleted), redis.dbsize()
+    before = dump_session(redis, running), dump_session(redis, deleted), redis.dbsize()
     redis.config_set(config[0], config[1])
     try:
         for command in commands:
@@ -64,7 +64,7 @@ def test_a_server_that_takes_no_writes_refuses_every_command_before_anything_is_
                 command()
     finally:
         redis.config_set(config[0], config[2])
-    assert (dump(redis, running), dump(redis, deleted), redis.dbsize()) == before
+    assert (dump_session(redis, running), dump_session(redis, deleted), redis.dbsize()) == before
 
 
 def test_a_server_that_lets_nobody_publish_is_unavailable_and_a_retry_is_the_first_that_counts(

@@ -1,4 +1,4 @@
-"""The store: what each command does, refuses and leaves alone, by a clock that the test sets."""
+"""The store: what each command changes and refuses, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,15 @@ from syncapp.errors import (
 )
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
-from tests.support.store import NOON_MS, SetClock, chess, crowd, dump, make_store, messages
+from tests.support.store import (
+    NOON_MS,
+    ManualClock,
+    chess_request,
+    crowd_request,
+    dump_session,
+    make_store,
+    outbox_messages,
+)
 from tests.support.types import Redis
 
 
@@ -33,7 +41,7 @@ def remaining(session: Session) -> list[int]:
 
 
 def test_a_new_session_is_pending_at_version_1_and_its_epoch_is_its_instant(store: SessionStore) -> None:
-    made = store.create(chess(metadata={"round": 1}))
+    made = store.create(chess_request(metadata={"round": 1}))
     assert made.event == {"type": "session_created", "at_ms": NOON_MS}
     state = made.found.state(made.now_ms)
     assert (state["status"], state["version"], state["epoch"]) == ("pending", 1, NOON_MS)
@@ -52,9 +60,9 @@ def test_a_new_session_is_pending_at_version_1_and_its_epoch_is_its_instant(stor
 
 
 def test_a_switch_charges_the_mover_and_credits_the_increment_to_it(
-    store: SessionStore, clock: SetClock, running: str
+    store: SessionStore, clock: ManualClock, running: str
 ) -> None:
-    clock.pass_ms(5123)
+    clock.advance_ms(5123)
     result = store.switch(running)
     assert remaining(result.found) == [300_000 - 5123 + 3000, 300_000]
     assert result.found.participants[0].time_used_ms == 5123
@@ -69,8 +77,8 @@ def test_a_switch_charges_the_mover_and_credits_the_increment_to_it(
     }
 
 
-def test_the_live_clock_is_arithmetic_on_the_settled_one(store: SessionStore, clock: SetClock, running: str) -> None:
-    clock.pass_ms(5123)
+def test_the_live_clock_is_arithmetic_on_the_settled_one(store: SessionStore, clock: ManualClock, running: str) -> None:
+    clock.advance_ms(5123)
     result = store.get(running)
     state = result.found.state(result.now_ms)
     assert state["participants"][0]["time_remaining_ms"] == 300_000
@@ -80,17 +88,17 @@ def test_the_live_clock_is_arithmetic_on_the_settled_one(store: SessionStore, cl
 
 
 def test_pause_and_resume_neither_lose_nor_gain_a_millisecond(
-    store: SessionStore, clock: SetClock, running: str
+    store: SessionStore, clock: ManualClock, running: str
 ) -> None:
-    clock.pass_ms(1001)
+    clock.advance_ms(1001)
     paused = store.pause(running)
     assert paused.found.state(paused.now_ms)["cycle_started_at"] is None
     assert remaining(paused.found)[0] == 298_999
-    clock.pass_ms(3_000_000)
+    clock.advance_ms(3_000_000)
     assert store.get(running).found.clock(clock.now_ms)["remaining_ms"] == 298_999
     resumed = store.resume(running)
     assert (resumed.found.cycle_count, remaining(resumed.found)[0]) == (0, 298_999)
-    clock.pass_ms(999)
+    clock.advance_ms(999)
     switched = store.switch(running)
     assert switched.found.participants[0].time_used_ms == 2000
     assert remaining(switched.found)[0] == 298_000 + 3000
@@ -98,16 +106,16 @@ def test_pause_and_resume_neither_lose_nor_gain_a_millisecond(
 
 @pytest.mark.parametrize("after_ms", [0, 1, 1_000_000])
 def test_the_timeout_happens_at_its_own_instant_however_late_it_is_noticed(
-    store: SessionStore, clock: SetClock, redis: Redis, running: str, after_ms: int
+    store: SessionStore, clock: ManualClock, redis: Redis, running: str, after_ms: int
 ) -> None:
-    clock.pass_ms(300_000 + after_ms)
+    clock.advance_ms(300_000 + after_ms)
     found = store.get(running).found
     state = found.state(clock.now_ms)
     assert (state["status"], state["session_completed_at"]) == ("expired", "2100-01-01T12:05:00.000Z")
     assert state["active_participant_id"] is None
     white = found.participants[0]
     assert (white.time_used_ms, white.time_remaining_ms, white.has_expired) == (300_000, 0, True)
-    last = messages(redis, running)[-1]
+    last = outbox_messages(redis, running)[-1]
     assert last["event"] == {
         "type": "participant_expired",
         "at_ms": NOON_MS + 300_000,
@@ -119,16 +127,16 @@ def test_the_timeout_happens_at_its_own_instant_however_late_it_is_noticed(
 
 
 def test_one_millisecond_before_the_deadline_a_switch_is_in_time(
-    store: SessionStore, clock: SetClock, running: str
+    store: SessionStore, clock: ManualClock, running: str
 ) -> None:
-    clock.pass_ms(299_999)
+    clock.advance_ms(299_999)
     assert remaining(store.switch(running).found)[0] == 1 + 3000
 
 
 def test_at_the_deadline_a_switch_is_too_late_and_earns_no_increment(
-    store: SessionStore, clock: SetClock, running: str
+    store: SessionStore, clock: ManualClock, running: str
 ) -> None:
-    clock.pass_ms(300_000)
+    clock.advance_ms(300_000)
     with pytest.raises(InvalidTransition, match="cannot switch a session that is expired") as refused:
         store.switch(running)
     assert refused.value.details["expired_participant_id"] == "white"
@@ -136,57 +144,59 @@ def test_at_the_deadline_a_switch_is_too_late_and_earns_no_increment(
     assert store.get(running).found.version == 3
 
 
-def test_a_sessions_time_never_runs_backwards(store: SessionStore, clock: SetClock, running: str) -> None:
-    clock.pass_ms(10_000)
+def test_a_sessions_time_never_runs_backwards(store: SessionStore, clock: ManualClock, running: str) -> None:
+    clock.advance_ms(10_000)
     store.switch(running)
-    clock.pass_ms(-8000)
+    clock.advance_ms(-8000)
     result = store.switch(running)
     assert result.now_ms == NOON_MS + 10_000
     assert result.found.participants[1].time_used_ms == 0
     assert result.found.updated_ms == NOON_MS + 10_000
 
 
-def test_an_idle_session_is_cancelled_at_its_idle_instant(store: SessionStore, clock: SetClock, redis: Redis) -> None:
-    session_id = store.create(chess(idle_timeout_s=60)).found.session_id
-    clock.pass_ms(59_999)
+def test_an_idle_session_is_cancelled_at_its_idle_instant(
+    store: SessionStore, clock: ManualClock, redis: Redis
+) -> None:
+    session_id = store.create(chess_request(idle_timeout_s=60)).found.session_id
+    clock.advance_ms(59_999)
     assert store.get(session_id).found.status == "pending"
-    clock.pass_ms(500_000)
+    clock.advance_ms(500_000)
     found = store.get(session_id).found
     assert (found.status, found.session_completed_ms) == ("cancelled", NOON_MS + 60_000)
-    assert messages(redis, session_id)[-1]["event"]["reason"] == "idle"
+    assert outbox_messages(redis, session_id)[-1]["event"]["reason"] == "idle"
 
 
-def test_a_running_clock_is_never_idle_before_its_deadline(store: SessionStore, clock: SetClock) -> None:
-    session_id = store.create(chess(86_400_000, idle_timeout_s=1)).found.session_id
+def test_a_running_clock_is_never_idle_before_its_deadline(store: SessionStore, clock: ManualClock) -> None:
+    session_id = store.create(chess_request(86_400_000, idle_timeout_s=1)).found.session_id
     store.start(session_id)
-    clock.pass_ms(86_399_999)
+    clock.advance_ms(86_399_999)
     assert store.get(session_id).found.status == "running"
-    clock.pass_ms(1)
+    clock.advance_ms(1)
     assert store.get(session_id).found.status == "expired"
 
 
 def test_a_live_session_has_no_lifetime_and_a_terminal_one_goes_after_the_ttl(
-    store: SessionStore, clock: SetClock, redis: Redis, running: str
+    store: SessionStore, clock: ManualClock, redis: Redis, running: str
 ) -> None:
     key = Keyspace().session(running)
     bucket = Keyspace().bucket(running)
     assert redis.pexpiretime(key) == -1
     assert redis.zscore(Keyspace().deadlines(bucket), running) == NOON_MS + 300_000
-    clock.pass_ms(300_000 + 5000)
+    clock.advance_ms(300_000 + 5000)
     store.get(running)
     assert redis.pexpiretime(key) == clock.now_ms + 3_600_000
     assert redis.zscore(Keyspace().deadlines(bucket), running) is None
 
 
 def test_start_may_name_who_begins(store: SessionStore) -> None:
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     assert store.start(session_id, participant_id="black").found.active_participant_id == "black"
 
 
-def test_one_participant_alone_hands_the_turn_to_itself(store: SessionStore, clock: SetClock) -> None:
-    session_id = store.create(crowd(1, increment_ms=500)).found.session_id
+def test_one_participant_alone_hands_the_turn_to_itself(store: SessionStore, clock: ManualClock) -> None:
+    session_id = store.create(crowd_request(1, increment_ms=500)).found.session_id
     store.start(session_id)
-    clock.pass_ms(1000)
+    clock.advance_ms(1000)
     found = store.switch(session_id).found
     assert (found.active_participant_id, remaining(found)) == ("p0", [299_500])
 
@@ -205,22 +215,24 @@ def test_a_reason_of_any_text_survives(store: SessionStore, redis: Redis, runnin
     result = store.cancel(running, reason=reason)
     assert result.event is not None
     assert result.event["reason"] == reason
-    assert messages(redis, running)[-1]["event"]["reason"] == reason
+    assert outbox_messages(redis, running)[-1]["event"]["reason"] == reason
 
 
-def test_delete_is_final_and_a_new_session_of_this_id_has_a_later_epoch(store: SessionStore, clock: SetClock) -> None:
-    new = chess(session_id=str(uuid.uuid4()))
+def test_delete_is_final_and_a_new_session_of_this_id_has_a_later_epoch(
+    store: SessionStore, clock: ManualClock
+) -> None:
+    new = chess_request(session_id=str(uuid.uuid4()))
     first = store.create(new).found
     assert store.delete(first.session_id).event == {"type": "session_deleted", "at_ms": NOON_MS}
     assert store.delete(first.session_id).event is None
     with pytest.raises(SessionNotFound):
         store.get(first.session_id)
-    clock.pass_ms(-5000)
+    clock.advance_ms(-5000)
     assert store.create(new).found.order > first.order
 
 
 def test_an_existing_session_is_not_made_again(store: SessionStore) -> None:
-    new = chess(session_id=str(uuid.uuid4()))
+    new = chess_request(session_id=str(uuid.uuid4()))
     store.create(new)
     with pytest.raises(SessionExists):
         store.create(new)
@@ -228,13 +240,13 @@ def test_an_existing_session_is_not_made_again(store: SessionStore) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 1000])
 def test_any_number_of_participants_rotates_in_order(
-    store: SessionStore, clock: SetClock, redis_url: str, count: int
+    store: SessionStore, clock: ManualClock, redis_url: str, count: int
 ) -> None:
     other = make_store(redis_url)
-    session_id = store.create(crowd(count)).found.session_id
+    session_id = store.create(crowd_request(count)).found.session_id
     store.start(session_id)
     for step in range(count + 2):
-        clock.pass_ms(7)
+        clock.advance_ms(7)
         result = (store, other)[step % 2].switch(session_id)
         assert result.found.active_participant_id == f"p{(step + 1) % count}"
     fresh = make_store(redis_url).get(session_id).found
@@ -245,7 +257,7 @@ def test_any_number_of_participants_rotates_in_order(
 
 REFUSALS: dict[str, tuple[type[SyncError], Callable[[SessionStore, str], Result]]] = {
     "not_found": (SessionNotFound, lambda store, _: store.start(str(uuid.uuid4()))),
-    "session_exists": (SessionExists, lambda store, sid: store.create(chess(session_id=sid))),
+    "session_exists": (SessionExists, lambda store, sid: store.create(chess_request(session_id=sid))),
     "version_conflict": (Conflict, lambda store, sid: store.switch(sid, Claim(expected_version=1))),
     "version_conflict of the epoch": (Conflict, lambda store, sid: store.switch(sid, Claim(NOON_MS - 1, 2))),
     "invalid_transition": (InvalidTransition, lambda store, sid: store.start(sid)),
@@ -258,15 +270,15 @@ REFUSALS: dict[str, tuple[type[SyncError], Callable[[SessionStore, str], Result]
 
 
 @pytest.mark.parametrize("word", REFUSALS)
-def test_a_refused_command_changes_nothing(store: SessionStore, clock: SetClock, redis: Redis, word: str) -> None:
-    session_id = store.create(chess()).found.session_id
+def test_a_refused_command_changes_nothing(store: SessionStore, clock: ManualClock, redis: Redis, word: str) -> None:
+    session_id = store.create(chess_request()).found.session_id
     store.start(session_id, Claim(idempotency_key="used"))
-    clock.pass_ms(1500)
-    before = dump(redis, session_id)
+    clock.advance_ms(1500)
+    before = dump_session(redis, session_id)
     kind, command = REFUSALS[word]
     with pytest.raises(kind):
         command(store, session_id)
-    assert dump(redis, session_id) == before
+    assert dump_session(redis, session_id) == before
 
 
 def test_a_conflict_carries_both_versions_and_the_current_state(store: SessionStore, running: str) -> None:
@@ -278,9 +290,9 @@ def test_a_conflict_carries_both_versions_and_the_current_state(store: SessionSt
 
 
 def test_every_commit_is_one_message_and_patches_fold_to_the_state(
-    store: SessionStore, clock: SetClock, redis: Redis
+    store: SessionStore, clock: ManualClock, redis: Redis
 ) -> None:
-    session_id = store.create(crowd(3, increment_ms=10)).found.session_id
+    session_id = store.create(crowd_request(3, increment_ms=10)).found.session_id
     steps: list[Callable[[], Result]] = [
         lambda: store.start(session_id),
         lambda: store.switch(session_id),
@@ -292,9 +304,9 @@ def test_every_commit_is_one_message_and_patches_fold_to_the_state(
     ]
     after = []
     for step in steps:
-        clock.pass_ms(123)
+        clock.advance_ms(123)
         after.append(step().found)
-    log = messages(redis, session_id)
+    log = outbox_messages(redis, session_id)
     assert [message["version"] for message in log] == list(range(1, 9))
     session = Session.from_snapshot(session_id, log[0]["snapshot"])
     for message, expected in zip(log[1:], after, strict=True):
@@ -304,12 +316,14 @@ def test_every_commit_is_one_message_and_patches_fold_to_the_state(
 
 
 def test_every_hundredth_version_carries_the_whole_state(store: SessionStore, redis: Redis) -> None:
-    session_id = store.create(chess()).found.session_id
+    session_id = store.create(chess_request()).found.session_id
     store.start(session_id)
     for _ in range(200):
         store.switch(session_id)
     snapshots = {
-        message["version"]: message["snapshot"] for message in messages(redis, session_id) if "snapshot" in message
+        message["version"]: message["snapshot"]
+        for message in outbox_messages(redis, session_id)
+        if "snapshot" in message
     }
     assert list(snapshots) == [1, 100, 200]
     assert Session.from_snapshot(session_id, snapshots[200]).version == 200
@@ -329,14 +343,14 @@ def test_every_hundredth_version_carries_the_whole_state(store: SessionStore, re
     ),
 )
 def test_time_used_plus_remaining_is_what_was_granted(
-    redis_url: str, clock: SetClock, count: int, increment_ms: int, budget_ms: int, steps: list[tuple[str, int]]
+    redis_url: str, clock: ManualClock, count: int, increment_ms: int, budget_ms: int, steps: list[tuple[str, int]]
 ) -> None:
     store = make_store(redis_url)
-    session_id = store.create(crowd(count, budget_ms, increment_ms=increment_ms)).found.session_id
+    session_id = store.create(crowd_request(count, budget_ms, increment_ms=increment_ms)).found.session_id
     store.start(session_id)
     version = 2
     for command, ms in steps:
-        clock.pass_ms(ms)
+        clock.advance_ms(ms)
         try:
             found = getattr(store, command)(session_id).found
         except InvalidTransition:

@@ -22,17 +22,25 @@ from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import LEASE_S, RENEW_S, Lease, Sweeper
-from tests.support.store import SetClock, chess, make_store, messages, settings
-from tests.support.sweepers import KEYS, ONE_SWEEPER, events, make_sweeper, rounds, running, started
-from tests.support.web_clients import eventually
+from tests.support.store import ManualClock, chess_request, make_settings, make_store, outbox_messages
+from tests.support.sweepers import (
+    KEYS,
+    ONE_SWEEPER,
+    endless_rounds,
+    event_instants,
+    make_sweeper,
+    running_sweepers,
+    start_session,
+)
+from tests.support.web_clients import wait_until
 
 # Several sweepers
 
 
 def test_sweepers_and_commands_at_once_apply_nothing_twice(
-    clock: SetClock, store: SessionStore, redis: redis_py.Redis, redis_url: str
+    clock: ManualClock, store: SessionStore, redis: redis_py.Redis, redis_url: str
 ) -> None:
-    sessions = [started(store) for _ in range(60)]
+    sessions = [start_session(store) for _ in range(60)]
     due_ms = clock.now_ms + 300_000
     clock.set(due_ms)
     ready = threading.Barrier(5)
@@ -55,8 +63,8 @@ def test_sweepers_and_commands_at_once_apply_nothing_twice(
         thread.join()
     assert sum(swept) <= 60
     for session_id in sessions:
-        assert events(redis, session_id) == [("participant_expired", due_ms)]
-        assert [message["version"] for message in messages(redis, session_id)] == [1, 2, 3]
+        assert event_instants(redis, session_id) == [("participant_expired", due_ms)]
+        assert [message["version"] for message in outbox_messages(redis, session_id)] == [1, 2, 3]
 
 
 def test_a_lease_has_one_holder_who_may_renew_it_and_give_it_back(redis: redis_py.Redis) -> None:
@@ -108,18 +116,18 @@ def test_of_two_sweepers_one_sweeps_and_the_other_takes_over_when_it_stops(
 ) -> None:
     store = make_store(redis_url, set_clock=False)
     first, second = (make_sweeper(redis_url, set_clock=False) for _ in range(2))
-    with running(first):
-        eventually(lambda: first.sweeping)
-        with running(second):
+    with running_sweepers(first):
+        wait_until(lambda: first.sweeping)
+        with running_sweepers(second):
             time.sleep(2 * RENEW_S)
             # On a busy machine the first may have come too late to renew its lease.
-            eventually(lambda: first.sweeping != second.sweeping)
+            wait_until(lambda: first.sweeping != second.sweeping)
             holder, other = (first, second) if first.sweeping else (second, first)
             holder.stop()
             assert not holder.sweeping
-            eventually(lambda: other.sweeping)
-            session_id = started(store, chess(1000))
-            eventually(lambda: events(redis, session_id))
+            wait_until(lambda: other.sweeping)
+            session_id = start_session(store, chess_request(1000))
+            wait_until(lambda: event_instants(redis, session_id))
     assert not redis.exists(KEYS.sweeper())
 
 
@@ -127,8 +135,8 @@ def test_a_sweeper_started_twice_has_one_thread_and_can_be_started_again(redis: 
     sweeper = make_sweeper(redis_url, set_clock=False)
     sweeper.stop()
     for _ in range(2):
-        with running(sweeper, sweeper):
-            eventually(lambda: sweeper.sweeping)
+        with running_sweepers(sweeper, sweeper):
+            wait_until(lambda: sweeper.sweeping)
             assert [thread.name for thread in threading.enumerate()].count("sweeper") == 1
         assert "sweeper" not in [thread.name for thread in threading.enumerate()]
 
@@ -153,8 +161,8 @@ def two_processes(redis: redis_py.Redis, redis_url: str, run_directory: Path) ->
     try:
         for process in found:
             process.spawn()
-            eventually(lambda: redis.exists(KEYS.sweeper()))
-        eventually(lambda: told(found[0]))
+            wait_until(lambda: redis.exists(KEYS.sweeper()))
+        wait_until(lambda: told(found[0]))
         yield found
     finally:
         for process in found:
@@ -173,22 +181,22 @@ def test_another_process_takes_over_when_the_holder_is_killed_or_stopped(
 ) -> None:
     first, second = two_processes
     store = make_store(redis_url, set_clock=False)
-    session_id = started(store, rounds(1000))
-    eventually(lambda: events(redis, session_id))
-    eventually(lambda: [told(process)[-1:] for process in two_processes] in ([["taken"], []], [["taken"], ["ended"]]))
+    session_id = start_session(store, endless_rounds(1000))
+    wait_until(lambda: event_instants(redis, session_id))
+    wait_until(lambda: [told(process)[-1:] for process in two_processes] in ([["taken"], []], [["taken"], ["ended"]]))
     taken = told(second).count("taken")
-    before = len(events(redis, session_id))
+    before = len(event_instants(redis, session_id))
     since = time.monotonic()
     getattr(first, fault)()
-    eventually(lambda: told(second).count("taken") > taken)
+    wait_until(lambda: told(second).count("taken") > taken)
     print(f"{fault}: taken over after {time.monotonic() - since:.2f} s")
-    eventually(lambda: len(events(redis, session_id)) >= before + 2)
+    wait_until(lambda: len(event_instants(redis, session_id)) >= before + 2)
     first.unpause()
     if fault == "pause":
-        eventually(lambda: told(first)[-1] == "ended" or told(first).count("taken") > 1)
-    versions = [message["version"] for message in messages(redis, session_id)]
+        wait_until(lambda: told(first)[-1] == "ended" or told(first).count("taken") > 1)
+    versions = [message["version"] for message in outbox_messages(redis, session_id)]
     assert versions == list(range(1, len(versions) + 1))
-    instants = [at_ms for _, at_ms in events(redis, session_id)]
+    instants = [at_ms for _, at_ms in event_instants(redis, session_id)]
     assert instants == list(range(instants[0], instants[0] + 1000 * len(instants), 1000))
 
 
@@ -197,14 +205,14 @@ def test_a_restart_of_redis_is_told_once_and_survived(
 ) -> None:
     store = make_store(redis_url, set_clock=False)
     sweeper = make_sweeper(redis_url, set_clock=False)
-    with running(sweeper):
-        eventually(lambda: sweeper.sweeping)
-        session_id = started(store, rounds(1000))
+    with running_sweepers(sweeper):
+        wait_until(lambda: sweeper.sweeping)
+        session_id = start_session(store, endless_rounds(1000))
         valkey.kill()
         time.sleep(0.5)
         valkey.start()
-        eventually(lambda: len(events(redis, session_id)) >= 2)
-        instants = [at_ms for _, at_ms in events(redis, session_id)]
+        wait_until(lambda: len(event_instants(redis, session_id)) >= 2)
+        instants = [at_ms for _, at_ms in event_instants(redis, session_id)]
         assert instants[1] == instants[0] + 1000
     told = [entry["event"] for entry in logged.entries if "lease" not in entry["event"]]
     # Once each for an outage; a busy machine may have had a second one.
@@ -216,20 +224,20 @@ def test_a_restart_of_redis_is_told_once_and_survived(
 def test_a_redis_that_hangs_is_waited_for(valkey: Valkey, redis: redis_py.Redis, redis_url: str) -> None:
     store = make_store(redis_url, set_clock=False)
     sweeper = make_sweeper(redis_url, set_clock=False)
-    with running(sweeper):
-        session_id = started(store, rounds(1000))
+    with running_sweepers(sweeper):
+        session_id = start_session(store, endless_rounds(1000))
         valkey.pause()
         time.sleep(1.5)  # longer than the client waits for an answer
         valkey.unpause()
-        eventually(lambda: len(events(redis, session_id)) >= 3)
+        wait_until(lambda: len(event_instants(redis, session_id)) >= 3)
 
 
 def test_a_sweeper_that_stops_while_redis_is_away_ends_all_the_same(
     valkey: Valkey, redis: redis_py.Redis, redis_url: str
 ) -> None:
     sweeper = make_sweeper(redis_url, set_clock=False)
-    with running(sweeper):
-        eventually(lambda: sweeper.sweeping)
+    with running_sweepers(sweeper):
+        wait_until(lambda: sweeper.sweeping)
         valkey.kill()
         try:
             sweeper.stop()
@@ -248,7 +256,7 @@ def test_a_key_that_is_no_lease_does_not_end_all_sweeping(redis: redis_py.Redis,
             redis.set(key, "somebody")
         case _:
             redis.set(key, "somebody", px=3_600_000)
-    lease = Lease(connect(settings(redis_url)), key, lambda: now_s[0])
+    lease = Lease(connect(make_settings(redis_url)), key, lambda: now_s[0])
     now_s = [0.0]
     assert not lease.hold()
     now_s[0] += RENEW_S

@@ -15,12 +15,12 @@ from syncapp.history.recovery import Recovery
 from syncapp.postgres.database import Database
 from tests.support.clock_machine import MOST_UNATTENDED
 from tests.support.outboxes import KEYS
-from tests.support.store import make_store, settings
+from tests.support.store import make_settings, make_store
 from tests.support.types import Db
 
 
-class Log:
-    """The audit log, and who asks it."""
+class AuditServices:
+    """The audit log, the history that reads it, and a recovery for each rule of the clock."""
 
     def __init__(self, database_url: str, client: redis_py.Redis, redis_url: str) -> None:
         self.url = database_url
@@ -29,12 +29,12 @@ class Log:
         self.history = HistoryQueries(self.pool, lambda: 2**45)
         store, outbox = make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED), Outbox(client, KEYS)
         self.recoveries = {
-            clock: Recovery(store, self.history, outbox, settings(redis_url), clock)
+            clock: Recovery(store, self.history, outbox, make_settings(redis_url), clock)
             for clock in ("run", "freeze", "credit")
         }
 
     def store(self) -> None:
-        """Move what is in the outboxes into the log."""
+        """Move all entries of the outboxes into the log."""
         for bucket in range(16):
             entries: Any = self.client.xrange(KEYS.outbox(bucket))
             if entries:
@@ -42,17 +42,23 @@ class Log:
                 self.client.xdel(KEYS.outbox(bucket), *(at for at, _ in entries))
 
 
-def rows(db: Db, query: str, *arguments: Any) -> list[Any]:
+def query_rows(db: Db, query: str, *arguments: Any) -> list[Any]:
     with db.cursor() as cursor:
         cursor.execute(query, arguments)
         return cursor.fetchall()
 
 
-def entries_of(client: redis_py.Redis) -> list[OutboxEntry]:
-    """Every entry of every stream, in the order of the stream."""
+def outbox_entries(client: redis_py.Redis) -> list[OutboxEntry]:
+    """Every entry of every outbox, in the order of its stream."""
     found: list[tuple[int, Any]] = [(bucket, client.xrange(KEYS.outbox(bucket))) for bucket in range(16)]
     return [
         OutboxEntry(bucket, stream_id.decode(), fields[b"message"])
         for bucket, entries in found
         for stream_id, fields in entries
     ]
+
+
+def event_partitions(db: Db) -> list[str]:
+    with db.cursor() as cursor:
+        cursor.execute(r"SELECT tablename FROM pg_tables WHERE tablename LIKE 'sync\_events\_2%'")
+        return [name for (name,) in cursor.fetchall()]

@@ -1,4 +1,4 @@
-"""What a test's own code has logged."""
+"""Log lines of a test's own code."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 
 @contextmanager
-def logged() -> Iterator[list[MutableMapping[str, Any]]]:
-    """Collect log lines, except those of threads that were running before: earlier tests may have left some."""
+def capture_own_logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """Collect log lines, except those of threads that were running before; earlier tests may have left some."""
     here, earlier = threading.current_thread(), set(threading.enumerate())
 
     def own(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

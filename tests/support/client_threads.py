@@ -12,8 +12,8 @@ from tests.support.cluster import Cluster
 from tests.support.web_clients import CHESS
 
 
-class Clients:
-    """A pool of threads, each with connections of its own to every web process."""
+class ClientThreads:
+    """A pool of threads that send requests to every web process."""
 
     def __init__(self, cluster: Cluster, threads: int) -> None:
         self.urls = [f"{url}/v1/sessions" for url in cluster.urls]

@@ -24,8 +24,8 @@ from syncapp.store.sessions import SessionStore
 from tests.support.clock_model import Model
 from tests.support.clock_records import LIVE, Refused
 from tests.support.invariants import Ledger
-from tests.support.patches import fold
-from tests.support.store import NOON_MS, SetClock, make_store
+from tests.support.patches import apply_patch
+from tests.support.store import NOON_MS, ManualClock, make_store
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 STEPS = 40
@@ -140,7 +140,7 @@ class ClockMachine(RuleBasedStateMachine):
         super().__init__()
         client.flushdb()
         self.client, self.stores, self.redis_url, self.mode = client, stores, redis_url, mode
-        self.clock = SetClock(client)
+        self.clock = ManualClock(client)
         self.turns = 0
         self.agreed = False
         self.folded: Session | None = None
@@ -369,7 +369,7 @@ class ClockMachine(RuleBasedStateMachine):
             before, self.folded = self.folded, self.folded.fold(*patch_of(message))
             patch = patch_between(patch_of(message)[0], before, self.folded)
             update = SessionUpdate(self.session_id, 0, session=self.folded, event=message["event"], patch=patch)
-            self.client_state = fold(self.client_state, orjson.loads(update.payload(Outgoing.STATE_PATCH)))
+            self.client_state = apply_patch(self.client_state, orjson.loads(update.payload(Outgoing.STATE_PATCH)))
             assert self.client_state == orjson.loads(orjson.dumps(self.folded.state(update.at_ms)))
             if "snapshot" in message:
                 assert Session.from_snapshot(self.session_id, message["snapshot"]) == self.folded

@@ -1,6 +1,6 @@
 """The clock of docs/clock.md as plain Python: slow, in memory, and meant to be obviously right.
 
-A `Model` is one session. Its commands take the server's time first, as the scripts read it; what is refused
+A `Model` is one session. Its commands take the server's time first, as the scripts read it; a refused command
 raises `Refused`. It is written from the documents, not from the scripts, so that the two can be compared.
 """
 
@@ -75,7 +75,7 @@ class Model:
             granted = {SHARED: self.body.get(field)}
         return {name: Budget(ms, ms) for name, ms in granted.items() if ms is not None}
 
-    # What is asked of it.
+    # Commands.
 
     def start(self, now_ms: int, participant_id: str | None = None) -> dict[str, Any]:
         """Begin, with `participant_id` or the first in rotation."""
@@ -107,7 +107,7 @@ class Model:
         return self._finish("cycle_switched", **actors, next_participant_id=following, remaining_ms=left)
 
     def pause(self, now_ms: int) -> dict[str, Any]:
-        """Stop."""
+        """Pause the clock."""
         self._begin(now_ms, "running")
         self._charge(self.now)
         self.run_started = None
@@ -115,7 +115,7 @@ class Model:
         return self._finish("session_paused", **self._actors(), remaining_ms=self.shown())
 
     def resume(self, now_ms: int) -> dict[str, Any]:
-        """Go on with the cycle that was paused."""
+        """Resume the paused cycle."""
         self._begin(now_ms, "paused")
         self.status = "running"
         self.run_started = self.now
@@ -154,11 +154,11 @@ class Model:
         return self._finish("time_adjusted", **named, remaining_ms=target, adjusted_ms=target - shown, reason=reason)
 
     def complete(self, now_ms: int, reason: str | None = None, result: Any = None) -> dict[str, Any] | None:
-        """End it well."""
+        """Complete the session."""
         return self._close(now_ms, "completed", reason, result)
 
     def cancel(self, now_ms: int, reason: str | None = None) -> dict[str, Any] | None:
-        """Call it off."""
+        """Cancel the session."""
         return self._close(now_ms, "cancelled", reason)
 
     def update(self, now_ms: int, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class Model:
         return self._finish("metadata_updated")
 
     def restore(self, now_ms: int, epoch: int, rule: str) -> None:
-        """Come back from the log: what happened since the last commit is by the rule."""
+        """Restore the session from the log; `rule` says what happens to the time since the last commit."""
         self.epoch, self.version, self.now = epoch, 0, self.updated
         if rule != "run":
             self._charge(self.updated)
@@ -183,19 +183,19 @@ class Model:
         self.settle(now_ms)
 
     def attend(self, now_ms: int) -> None:
-        """Take note of a watcher, at the server's time: nothing is settled, and nothing committed."""
+        """Record a watcher, at the server's time; nothing is settled or committed."""
         if self.idle_at is not None and self.idle_at > now_ms:
             self.idle_at = max(self.idle_at, now_ms + self.idle_timeout_ms)
 
-    # What it does by itself.
+    # What is due without a command.
 
     def counts_idle(self) -> bool:
-        """Tell whether idle time counts: whether nothing runs towards an end."""
+        """Tell whether idle time counts, that is, whether no clock runs towards an end."""
         rounds = self.mode == "per_cycle" and self.action["type"] == "skip_cycle" and not self.body.get("max_cycles")
         return self.status in LIVE and (self.deadline() is None or self.crossed or rounds)
 
     def settle(self, now_ms: int) -> None:
-        """Do what is due, each at its own instant."""
+        """Apply what is due, each at its own instant."""
         self.now = max(now_ms, self.updated)
         while (due := self.next_due()) and due.at_ms <= self.now:
             if due.kind == WARNING:
@@ -208,7 +208,7 @@ class Model:
                 self._commit("session_cancelled", due.at_ms, **actors, reason="idle")
 
     def next_due(self) -> Due | None:
-        """Return what comes next by itself; what the last commit made overdue is due at that commit's instant."""
+        """Return what is due next; what the last commit made overdue is due at that commit's instant."""
         if self.status not in LIVE:
             return None
         dues = [Due(self.idle_at, IDLE)] if self.idle_at is not None else []
@@ -258,7 +258,7 @@ class Model:
             self.status = "paused"
             self._commit("session_paused", at_ms, **self._actors(), remaining_ms=self.shown(), reason="unattended")
 
-    # What it is.
+    # What it shows of itself to the rules.
 
     @property
     def active(self) -> str | None:
@@ -281,7 +281,7 @@ class Model:
         return None if owner is None else self.budgets[owner]
 
     def elapsed(self) -> int:
-        """Return how long the run has been going on."""
+        """Return how long the clock has been running."""
         return 0 if self.run_started is None else self.now - self.run_started
 
     def shown(self, owner: str | None = None) -> int | None:
@@ -302,7 +302,7 @@ class Model:
             return self.budgets[participant_id].has_expired
         return self.mode == "per_group" and self.budgets[self.people[participant_id].group_id or ""].has_expired
 
-    # How it changes.
+    # Changes.
 
     def _begin(self, now_ms: int, *statuses: str) -> None:
         self.settle(now_ms)
@@ -325,19 +325,19 @@ class Model:
         return event
 
     def _finish(self, kind: str, **fields: Any) -> dict[str, Any]:
-        """Commit a command, and do what it made due."""
+        """Commit a command, and apply what it made due."""
         event = self._commit(kind, self.now, **fields)
         self._touch()
         self.settle(self.now)
         return event
 
     def _touch(self) -> None:
-        """Take note of a client's command."""
+        """Record that a client sent a command."""
         self.unattended = self.not_idle_before = 0
         self.idle_at = self.now + self.idle_timeout_ms if self.counts_idle() else None
 
     def _charge(self, at_ms: int) -> None:
-        """Book what has elapsed; a new run starts."""
+        """Charge the elapsed time; a new run starts."""
         if self.run_started is None:
             return
         elapsed = at_ms - self.run_started
@@ -429,7 +429,7 @@ class Model:
             raise Refused("no_budget")
         return owner
 
-    # What is shown of it.
+    # The state document.
 
     def state(self) -> dict[str, Any]:
         """Return the state document but for the session's id, as of the last settling."""

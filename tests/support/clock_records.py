@@ -50,7 +50,7 @@ class Person:
 
 @dataclass(order=True)
 class Due:
-    """What a session must do by itself; the least is the first."""
+    """Something that a session must do without a command; the smallest comes first."""
 
     at_ms: int
     kind: int

@@ -1,4 +1,4 @@
-"""Web processes and a worker for tests, and databases beside the run's own."""
+"""Web processes and a worker for tests, and temporary databases."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
 from syncapp.dev.servers import Servers
 from tests.support.types import Redis
 
-# Killing the server still loses nothing: only a crash of the machine would. A vacuum of the catalogue deletes a file
-# that the next connection has to write again, and it can't while a test keeps the disk full.
+# Killing the server still loses nothing; only a crash of the machine would. A vacuum of the catalogue deletes a file
+# that the next connection has to write again, which fails while a test keeps the disk full.
 FAST_POSTGRES = ("fsync=off", "full_page_writes=off", "autovacuum=off")
 
 
 class Cluster:
-    """Web processes on ports of their own and a worker, with the Procfile's commands and the run's stores.
+    """Web processes on their own ports and a worker, with the Procfile's commands and the run's stores.
 
     Each of `web` and `worker` is a `Process`: kill, pause, unpause, stop, start, restart, output.
     """
 
     def __init__(self, servers: Servers, directory: Path, *, web: int, worker: bool, env: Mapping[str, str]) -> None:
         def environment(port: int) -> dict[str, str]:
-            # A killed web process leaves its temporary files: they go with the directory.
+            # A killed web process leaves its temporary files; they are deleted with the directory.
             own = {"HOST": "127.0.0.1", "PORT": str(port), "WEB_CONCURRENCY": "1", "TMPDIR": str(directory)}
             return app_env(os.environ, servers, **{**NO_LIMITS, **own, **env})
 
@@ -75,8 +75,8 @@ class MakeCluster(Protocol):
 
 
 @contextmanager
-def _borrowed_redis(url: str) -> Iterator[None]:
-    """Refuse a Redis that holds anything; leave it empty."""
+def borrowed_redis(url: str) -> Iterator[None]:
+    """Refuse a Redis that is not empty; leave it empty."""
     with Redis.from_url(url) as client:
         if keys := client.dbsize():
             pytest.exit(f"REDIS_URL holds {keys} keys, and tests would flush it: give an empty database", returncode=4)
@@ -88,7 +88,7 @@ def _borrowed_redis(url: str) -> Iterator[None]:
 
 @contextmanager
 def scratch_database(url: str) -> Iterator[str]:
-    """Make a database beside the given one; drop it at the end."""
+    """Create a database on the same server; drop it at the end."""
     name = f"syncapp_test_{secrets.token_hex(4)}"
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         connection.autocommit = True

@@ -16,9 +16,9 @@ from syncapp import cli
 from syncapp.domain.results import Claim
 from syncapp.history.recovery import Outcome
 from syncapp.store.sessions import SessionStore
-from tests.support.audit_log import Log, rows
-from tests.support.lost_sessions import ID, dumped, roll_back
-from tests.support.store import SetClock, chess, settings
+from tests.support.audit_log import AuditServices, query_rows
+from tests.support.lost_sessions import ID, dump_hash, restore_hash
+from tests.support.store import ManualClock, chess_request, make_settings
 from tests.support.types import Db
 
 FORK = re.compile(
@@ -27,38 +27,40 @@ FORK = re.compile(
 )
 
 
-class Play:
-    """A session on a store that is set back now and then, and the log that gets all of it."""
+class ForkingSession:
+    """A session on a store that goes back to older states, and the log that receives all its commits."""
 
-    def __init__(self, store: SessionStore, clock: SetClock, log: Log, client: redis_py.Redis, db: Db) -> None:
+    def __init__(
+        self, store: SessionStore, clock: ManualClock, log: AuditServices, client: redis_py.Redis, db: Db
+    ) -> None:
         self.store, self.clock, self.log, self.client, self.db = store, clock, log, client, db
         self.app = Flask("test")
         urls: Any = client.connection_pool.connection_kwargs
         redis_url = f"redis://{urls['host']}:{urls['port']}/0"
-        cli.register(self.app, settings(redis_url, database_url=log.url))
+        cli.register(self.app, make_settings(redis_url, database_url=log.url))
         self.number = itertools.count()
 
     def begin(self, commits: int = 3) -> None:
-        """Leave a session at this version."""
-        self.store.create(chess(3_600_000, session_id=ID, increment_ms=1000))
+        """Create a session with this many commits."""
+        self.store.create(chess_request(3_600_000, session_id=ID, increment_ms=1000))
         self.store.start(ID)
         self.commit(commits - 2)
 
     def commit(self, count: int) -> None:
-        """Make commits that no other past has, and store them."""
+        """Make commits that differ from every other branch, and store them."""
         for _ in range(count):
-            self.clock.pass_ms(1 + next(self.number))
+            self.clock.advance_ms(1 + next(self.number))
             self.store.switch(ID, Claim(request_id=f"request-{next(self.number)}"))
         self.log.store()
 
     def file(self) -> bytes:
-        return dumped(self.client)
+        return dump_hash(self.client)
 
     def back(self, file: bytes) -> None:
-        roll_back(self.client, file)
+        restore_hash(self.client, file)
 
     def fork(self, lost: int, won: int) -> None:
-        """Make this many commits, lose them from the store, and make that many others."""
+        """Make `lost` commits, take the store back behind them, and make `won` other commits."""
         file = self.file()
         self.commit(lost)
         self.back(file)
@@ -77,7 +79,7 @@ class Play:
         return self.run("audit", "verify")
 
     def forks(self) -> list[tuple[int, int, int, str]]:
-        """Of each fork that is told, and of nothing else: its first and last version, letters, and what goes on."""
+        """Return of each reported fork: first and last version, number of dead letters, and the branch that goes on."""
         code, printed = self.verify()
         assert code == 0, printed
         found = [FORK.fullmatch(line) for line in printed if line.startswith("session")]
@@ -89,40 +91,40 @@ class Play:
         ]
 
 
-def keys(db: Db) -> list[tuple[int, int]]:
-    return rows(db, "SELECT epoch, version FROM sync_events WHERE session_id = %s ORDER BY 1, 2", ID)
+def event_keys(db: Db) -> list[tuple[int, int]]:
+    return query_rows(db, "SELECT epoch, version FROM sync_events WHERE session_id = %s ORDER BY 1, 2", ID)
 
 
-def forge(db: Db, epoch: int, version: int) -> Callable[[], Any]:
-    """Change a row and everything in it that is made from its message; return what puts it back."""
+def forge_row(db: Db, epoch: int, version: int) -> Callable[[], Any]:
+    """Change a row, with all columns that depend on its message; return a function that undoes it."""
     where = "session_id = %s AND epoch = %s AND version = %s"
     key = (ID, epoch, version)
     columns = "message, content_hash, request_id"
     select = f"SELECT message::text, content_hash, request_id FROM sync_events WHERE {where}"
-    ((text, content_hash, request_id),) = rows(db, select, *key)
+    ((text, content_hash, request_id),) = query_rows(db, select, *key)
     message = orjson.loads(text) | {"request_id": "forged"}
     raw = orjson.dumps(message)
     update = f"UPDATE sync_events SET ({columns}) = (%s, %s, %s) WHERE {where} RETURNING 1"
-    assert rows(db, update, raw.decode(), sha256(raw).digest(), "forged", *key)
-    return lambda: rows(db, update, text, content_hash, request_id, *key)
+    assert query_rows(db, update, raw.decode(), sha256(raw).digest(), "forged", *key)
+    return lambda: query_rows(db, update, text, content_hash, request_id, *key)
 
 
-def expect_every_forgery_is_found(play: Play, unwatched: tuple[int, int] | None = None) -> None:
-    """Forge and take out row by row. unwatched: the end of a past that nothing goes on from."""
-    for epoch, version in keys(play.db):
+def expect_every_forgery_is_found(play: ForkingSession, unwatched: tuple[int, int] | None = None) -> None:
+    """Forge and delete each row in turn. unwatched: the last row of a branch, which no other row depends on."""
+    for epoch, version in event_keys(play.db):
         if (epoch, version) == unwatched:
             continue
-        back = forge(play.db, epoch, version)
+        back = forge_row(play.db, epoch, version)
         code, printed = play.verify()
         faults = [line for line in printed if line.startswith("session") and not FORK.fullmatch(line)]
         assert code == 1, (epoch, version, printed)
         assert len(faults) == 1
         back()
         where = f"session_id = '{ID}' AND epoch = {epoch} AND version = {version}"
-        rows(play.db, f"CREATE TEMPORARY TABLE kept AS SELECT * FROM sync_events WHERE {where}; SELECT 1")
-        rows(play.db, f"DELETE FROM sync_events WHERE {where} RETURNING 1")
+        query_rows(play.db, f"CREATE TEMPORARY TABLE kept AS SELECT * FROM sync_events WHERE {where}; SELECT 1")
+        query_rows(play.db, f"DELETE FROM sync_events WHERE {where} RETURNING 1")
         code, printed = play.verify()
         assert code == 1, ("taken out", epoch, version, printed)
-        rows(play.db, "INSERT INTO sync_events TABLE kept RETURNING 1")
-        rows(play.db, "DROP TABLE kept; SELECT 1")
+        query_rows(play.db, "INSERT INTO sync_events TABLE kept RETURNING 1")
+        query_rows(play.db, "DROP TABLE kept; SELECT 1")
     assert play.verify()[0] == 0

@@ -20,10 +20,10 @@ from syncapp.dev.servers import Postgres, Servers, Valkey
 from syncapp.errors import StoreUnavailable
 from syncapp.store.client import connect
 from syncapp.store.sessions import SessionStore
-from tests.support.captured_logs import logged
+from tests.support.captured_logs import capture_own_logs
 from tests.support.cluster import Cluster
 from tests.support.outboxes import KEYS
-from tests.support.store import chess, settings
+from tests.support.store import chess_request, make_settings
 
 MIB = 1_048_576
 CREATE = {"sync_mode": "global", "total_time_ms": 3_600_000}
@@ -36,8 +36,8 @@ ENV = {
 }
 
 
-class Full:
-    """Servers of this module alone: a Valkey whose memory can be made full, and a PostgreSQL to stop."""
+class FullStore:
+    """Private servers: a Valkey whose memory can be filled, and a PostgreSQL that can be stopped."""
 
     def __init__(self, servers: Servers, directory: Path) -> None:
         assert servers.valkey
@@ -47,7 +47,7 @@ class Full:
         self.postgres: Postgres = servers.postgres
         self.directory = directory
         self.redis = redis_py.Redis.from_url(servers.redis_url)
-        self.chosen = settings(servers.redis_url, database_url=servers.database_url, memory_limit_percent=0)
+        self.chosen = make_settings(servers.redis_url, database_url=servers.database_url, memory_limit_percent=0)
         self.store = SessionStore(connect(self.chosen), self.chosen)
 
     @property
@@ -61,7 +61,7 @@ class Full:
     def fill(self, *, mib: int = 8) -> list[str]:
         """Make sessions and commit to them until memory is full; return their ids."""
         self.redis.config_set("maxmemory", self.used + mib * MIB)
-        sessions = [self.store.create(chess(3_600_000)).found.session_id for _ in range(8)]
+        sessions = [self.store.create(chess_request(3_600_000)).found.session_id for _ in range(8)]
         for session in sessions:
             self.store.start(session)
         with suppress(StoreUnavailable):
@@ -72,7 +72,7 @@ class Full:
             while True:
                 for session in sessions:
                     self.store.switch(session)
-        # A few connections that end must not make it less than full.
+        # Memory stays full when a few connections end.
         self.redis.config_set("maxmemory", self.used - MIB // 2)
         return sessions
 
@@ -80,10 +80,10 @@ class Full:
         self.redis.config_set("maxmemory", 0)
 
     def dump(self) -> dict[bytes, tuple[Any, int]]:
-        """All keys but the list of processes and those that expire within a second."""
+        """All keys except the list of processes and keys that expire within a second."""
         passing = re.compile(rb"sweeper|nudge|:ready$|processes$")
         keys = sorted(key for key in self.redis.scan_iter(count=1000) if not passing.search(key))
-        # DUMP tells a hash's fields in an order of their own.
+        # DUMP returns a hash's fields in no fixed order.
         hashes = {key for key in keys if self.redis.type(key) == b"hash"}
         return {
             key: (self.redis.hgetall(key) if key in hashes else self.redis.dump(key), self.redis.pexpiretime(key))
@@ -94,13 +94,13 @@ class Full:
         """Run a command of `flask`; return its exit code and what it printed."""
         app = Flask("test")
         cli.register(app, self.chosen)
-        with logged():
+        with capture_own_logs():
             done = app.test_cli_runner().invoke(args=words)
         return done.exit_code, done.output
 
     def check_that_all_is_well(self) -> None:
-        """Everything works, and the log is as committed."""
-        session = self.store.create(chess(3_600_000)).found.session_id
+        """Check that commands, drains and the audit log work."""
+        session = self.store.create(chess_request(3_600_000)).found.session_id
         self.store.start(session)
         assert self.store.switch(session).found.cycle_count == 1
         if self.left:
@@ -111,7 +111,7 @@ class Full:
 
 
 @contextmanager
-def processes(full: Full, *, web: int = 1, **env: str) -> Iterator[Cluster]:
+def web_and_worker(full: FullStore, *, web: int = 1, **env: str) -> Iterator[Cluster]:
     """Web processes and a worker on these servers."""
     directory = full.directory / f"cluster-{time.monotonic_ns()}"
     directory.mkdir()
@@ -120,7 +120,7 @@ def processes(full: Full, *, web: int = 1, **env: str) -> Iterator[Cluster]:
 
 
 @contextmanager
-def worker(full: Full, **env: str) -> Iterator[App]:
+def running_worker(full: FullStore, **env: str) -> Iterator[App]:
     """A worker alone."""
     log = full.directory / f"worker-{time.monotonic_ns()}.log"
     process = App("worker", app_env({}, full.servers) | ENV | env, directory=full.directory, output=log)
@@ -131,7 +131,7 @@ def worker(full: Full, **env: str) -> Iterator[App]:
         process.stop()
 
 
-def told(process: App, event: str) -> list[dict[str, Any]]:
-    """Return the lines of a process's log of one kind."""
+def log_lines(process: App, event: str) -> list[dict[str, Any]]:
+    """Return the lines that a process logged for one event."""
     lines = [json.loads(line) for line in process.output().splitlines() if line.startswith("{")]
     return [line for line in lines if line.get("event") == event]

@@ -1,4 +1,4 @@
-"""Books on a session into which only its definition and its events go: what the invariants are checked with."""
+"""A ledger of a session, made from its definition and events alone, to check invariants against."""
 
 from __future__ import annotations
 

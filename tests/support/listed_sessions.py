@@ -1,4 +1,4 @@
-"""Sessions that are listed."""
+"""Sessions in the list, and its upkeep."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from syncapp.store.list_query import SessionsQuery
 from syncapp.store.list_upkeep import ListUpkeep
 from syncapp.store.session_list import SessionList
 from syncapp.store.sessions import SessionStore
-from tests.support.store import SetClock, chess
+from tests.support.store import ManualClock, chess_request
 from tests.support.types import Redis
 
 KEYS = Keyspace()
 LISTS = [KEYS.listed(bucket) for bucket in range(KEYS.buckets)]
 
 
-class Minutes:
-    """A clock that only goes on when told."""
+class StepClock:
+    """A monotonic clock that the test sets."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -26,8 +26,8 @@ class Minutes:
         return self.now_s
 
 
-def finish(upkeep: ListUpkeep, *, held: bool = True) -> None:
-    """Let everything happen that is to be done now."""
+def finish_upkeep(upkeep: ListUpkeep, *, held: bool = True) -> None:
+    """Run the upkeep until nothing is left to do."""
     for _ in range(10_000):
         upkeep.step(held=held)
         if upkeep._work is None:
@@ -37,7 +37,7 @@ def finish(upkeep: ListUpkeep, *, held: bool = True) -> None:
     raise AssertionError("the upkeep never ends")
 
 
-def ids(live: SessionList, **asked: Any) -> list[str]:
+def listed_ids(live: SessionList, **asked: Any) -> list[str]:
     """Read all pages; return the ids in order."""
     found: list[str] = []
     cursor = None
@@ -52,7 +52,7 @@ def ids(live: SessionList, **asked: Any) -> list[str]:
     raise AssertionError("the pages never end")
 
 
-def listed(client: Redis) -> set[str]:
+def ids_in_redis(client: Redis) -> set[str]:
     found: set[str] = set()
     for key in LISTS:
         members: Any = client.zrange(key, 0, -1)
@@ -60,10 +60,10 @@ def listed(client: Redis) -> set[str]:
     return found
 
 
-def made(store: SessionStore, clock: SetClock, count: int, every: int = 1, **more: Any) -> list[str]:
-    """Create sessions, `every` so many of them at one instant; return their ids in the order of the list."""
+def create_listed(store: SessionStore, clock: ManualClock, count: int, every: int = 1, **more: Any) -> list[str]:
+    """Create sessions, `every` of them per instant; return their ids in the order of the list."""
     found = []
     for number in range(count):
-        clock.pass_ms(1 if number % every == 0 else 0)
-        found.append((clock.now_ms, store.create(chess(**more)).found.session_id))
+        clock.advance_ms(1 if number % every == 0 else 0)
+        found.append((clock.now_ms, store.create(chess_request(**more)).found.session_id))
     return [session_id for _, session_id in sorted(found, reverse=True)]

@@ -1,4 +1,4 @@
-"""What the machine's network can do."""
+"""Whether this machine has IPv6."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debian's nginx in front of a server, for tests; everything it writes is in one directory of its own."""
+"""Debian's nginx in front of a server; it writes into its own directory only."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ http {{
 
 
 class Nginx(Process):
-    """One nginx in front of `upstream` (a URL). location, http: directives that are added to those blocks.
+    """One nginx in front of `upstream` (a URL). location, http: directives to add to those blocks.
 
-    Without any, it speaks HTTP/1.0 to the upstream, buffers answers, and cuts silent connections after 60 s.
+    Without them, it speaks HTTP/1.0 to the upstream, buffers answers, and cuts silent connections after 60 s.
     """
 
     stop_signal = signal.SIGTERM
@@ -62,7 +62,7 @@ class Nginx(Process):
         super().__init__("nginx", argv, directory=directory, output=directory / "nginx.log")
 
     def is_ready(self) -> bool:
-        """Tell whether it answers anything."""
+        """Tell whether it answers at all."""
         address = urlsplit(self.url)
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
@@ -73,7 +73,7 @@ class Nginx(Process):
 
 @contextlib.contextmanager
 def nginx(upstream: str, *, location: str = "", http: str = "") -> Iterator[Nginx]:
-    """Run an nginx as long as the block; skip the test where there is none."""
+    """Run nginx for the length of the block; skip the test if it is not installed."""
     if NGINX is None:
         pytest.skip("no nginx here; on Debian or Ubuntu: apt-get install nginx")
     with tempfile.TemporaryDirectory(prefix="syncapp-nginx-") as directory:

@@ -1,4 +1,4 @@
-"""What a client does with a `STATE_PATCH`, as docs/protocol.md says it."""
+"""How a client applies a `STATE_PATCH`, as docs/protocol.md describes it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 KEYS = {"participants": "participant_id", "groups": "group_id"}
 
 
-def fold(state: Mapping[str, Any], message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state after a message; both stay as they are."""
+def apply_patch(state: Mapping[str, Any], message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state after a message; neither argument changes."""
     patch = message["patch"]
     folded = {**state, **patch}
     for name, key in KEYS.items():

@@ -1,8 +1,8 @@
-"""Where the project is."""
+"""Paths of the project."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-"""The directory that holds the Makefile."""
+"""The directory of the Makefile."""

@@ -1,4 +1,4 @@
-"""Databases and roles of a test's own, on the run's PostgreSQL."""
+"""Temporary databases and roles on the run's PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ import pytest
 from syncapp.postgres import migrations
 
 
-def ask(url: str, query: str, *arguments: Any) -> list[Any]:
+def run_sql(url: str, query: str, *arguments: Any) -> list[Any]:
     with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(query, arguments)
         return cursor.fetchall() if cursor.description else []
 
 
-def server_of(url: str) -> str:
-    """Where the database is that every server has."""
+def maintenance_url(url: str) -> str:
+    """Return the URL of the database `postgres`, which every server has."""
     return re.sub(r"^(\w+://[^/?]*)(/[^?]*)?", r"\1/postgres", url)
 
 
-def name_of(url: str) -> str:
+def database_name(url: str) -> str:
     return url.rsplit("/", 1)[1]
 
 
-def role_of(url: str) -> str:
+def role_name(url: str) -> str:
     return url.split("//")[1].split(":", maxsplit=1)[0]
 
 
 @contextmanager
-def scratch(database_url: str, tablespace: str = "pg_default") -> Iterator[str]:
-    """Where a database without any table is."""
+def empty_database(database_url: str, tablespace: str = "pg_default") -> Iterator[str]:
+    """Create a database without tables; yield its URL."""
     name = f"scratch_{secrets.token_hex(4)}"
     with closing(psycopg2.connect(database_url)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
@@ -48,35 +48,39 @@ def scratch(database_url: str, tablespace: str = "pg_default") -> Iterator[str]:
 
 
 @contextmanager
-def guest_of(url: str, rights: str = "") -> Iterator[str]:
-    """Where a role meets a database that is no superuser, owns nothing, and has these rights on its tables."""
+def limited_role(url: str, rights: str = "") -> Iterator[str]:
+    """Create a role that is no superuser, owns nothing, and has these rights on the tables; yield its URL."""
     name = f"guest_{secrets.token_hex(4)}"
-    ask(url, f"CREATE ROLE {name} LOGIN PASSWORD 'pass'")
+    run_sql(url, f"CREATE ROLE {name} LOGIN PASSWORD 'pass'")
     if rights:
-        ask(url, f"GRANT {rights} ON ALL TABLES IN SCHEMA public TO {name}")
+        run_sql(url, f"GRANT {rights} ON ALL TABLES IN SCHEMA public TO {name}")
     try:
         yield re.sub(r"//([^@/]*@)?", f"//{name}:pass@", url, count=1)
     finally:
-        ask(url, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", name)
-        ask(url, f"DROP OWNED BY {name}; DROP ROLE {name}")
+        run_sql(url, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", name)
+        run_sql(url, f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def set_read_only(url: str, *, on: bool) -> None:
-    ask(server_of(url), f"ALTER DATABASE {name_of(url)} SET default_transaction_read_only = {on}")
+    run_sql(maintenance_url(url), f"ALTER DATABASE {database_name(url)} SET default_transaction_read_only = {on}")
 
 
 def end_connections(url: str) -> None:
-    """End what is connected to a database: what was set for a database or a role counts from the next connection."""
-    ask(server_of(url), "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", name_of(url))
+    """End all connections to a database; new settings of a database or a role apply to new connections only."""
+    run_sql(
+        maintenance_url(url),
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
+        database_name(url),
+    )
 
 
-def held(url: str, role: str = "") -> int:
-    """How many connections of ours a database has, or a role has to it."""
+def connection_count(url: str, role: str = "") -> int:
+    """Count SyncApp's connections to a database, or those of one role."""
     query = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name = 'syncapp'"
         " AND (usename = %s OR %s = '')"
     )
-    ((count,),) = ask(server_of(url), query, name_of(url), role, role)
+    ((count,),) = run_sql(maintenance_url(url), query, database_name(url), role, role)
     return int(count)
 
 

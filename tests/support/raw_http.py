@@ -1,4 +1,4 @@
-"""An HTTP client of bare sockets, which may break the rules and check that others are served."""
+"""An HTTP client on bare sockets, which can break every rule, and a check that others are served."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import orjson
 import requests
 
 from syncapp.api.reference.schemas import ErrorAnswer
-from tests.support.web_clients import Api
+from tests.support.web_clients import RestClient
 
 MOST_BODY_BYTES = 100_000
 TIMEOUT_S = 2
@@ -21,15 +21,15 @@ MOST_CONNECTIONS = 200
 JSON = "Content-Type: application/json\r\n"
 
 
-class Peer:
-    """A bare connection; a context manager."""
+class RawConnection:
+    """A TCP connection to a web process; a context manager."""
 
     def __init__(self, url: str, sent: bytes | str = b"") -> None:
         address = urlsplit(url)
         self.socket = socket.create_connection((address.hostname, address.port), timeout=60)
         self.send(sent)
 
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> RawConnection:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -39,11 +39,11 @@ class Peer:
         self.socket.sendall(data.encode("latin-1") if isinstance(data, str) else data)
 
     def end(self) -> None:
-        """Send no more."""
+        """Close the sending side."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def rest(self, within_s: float = 60) -> bytes:
-        """Return all that comes, to the end of the stream."""
+        """Return everything up to the end of the stream."""
         self.socket.settimeout(within_s)
         data = b""
         while more := self.socket.recv(1 << 16):
@@ -51,7 +51,7 @@ class Peer:
         return data
 
     def refused(self, status: int, code: str) -> None:
-        """Check that all that comes is one failure in the usual form, and the end."""
+        """Check that the rest of the stream is one error answer."""
         head, _, body = self.rest().partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 %d " % status), head
         assert b"\r\nContent-Type: application/json" in head
@@ -60,20 +60,20 @@ class Peer:
         assert orjson.loads(body)["error"]["code"] == code
 
 
-def post(path: str, headers: str, body: bytes = b"") -> bytes:
+def post_request(path: str, headers: str, body: bytes = b"") -> bytes:
     return f"POST {path} HTTP/1.1\r\nHost: x\r\n{JSON}{headers}\r\n".encode("latin-1") + body
 
 
-def version(api: Api, path: str) -> int:
+def version_of(api: RestClient, path: str) -> int:
     found: int = api.state(path.rpartition("/")[2])["version"]
     return found
 
 
 @contextmanager
-def served(url: str, *, least: int = 1, anew: bool = False) -> Iterator[list[float]]:
-    """Check that a well-behaved client is answered all the while: so many times at least, and never late.
+def others_are_served(url: str, *, least: int = 1, anew: bool = False) -> Iterator[list[float]]:
+    """Check that another client gets answers during the block: `least` of them or more, each within 10 s.
 
-    anew: it comes back for every request. How soon it is answered is for bench/. Gives how long it waited (s).
+    anew: it opens a connection for every request. Yields the waiting times (s).
     """
     waits_s: list[float] = []
     done = threading.Event()
@@ -100,8 +100,8 @@ def served(url: str, *, least: int = 1, anew: bool = False) -> Iterator[list[flo
     assert max(waits_s) < 10
 
 
-def keep_sending(to: socket.socket, data: bytes, most_bytes: int = 64_000_000) -> int:
-    """Send until the server takes no more; returns how much it took."""
+def send_until_blocked(to: socket.socket, data: bytes, most_bytes: int = 64_000_000) -> int:
+    """Send until the server takes no more; return the number of bytes it took."""
     sent = 0
     to.settimeout(5)
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A WebSocket client of bare sockets: it can break every rule, and checks that the server breaks none."""
+"""A WebSocket client on bare sockets: it can break every rule, and checks that the server breaks none."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ class Frame:
         return decoded
 
 
-class Ended(Exception):
-    """The server ended the stream; reset tells whether without grace."""
+class ConnectionEnded(Exception):
+    """The server ended the stream; the message is "closed" or "reset"."""
 
 
-def frame(payload: bytes = b"", opcode: int = TEXT, *, fin: bool = True, rsv: int = 0, masked: bool = True) -> bytes:
+def client_frame(
+    payload: bytes = b"", opcode: int = TEXT, *, fin: bool = True, rsv: int = 0, masked: bool = True
+) -> bytes:
     """Return a client's frame."""
     size = len(payload)
     head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
@@ -60,7 +62,7 @@ def frame(payload: bytes = b"", opcode: int = TEXT, *, fin: bool = True, rsv: in
     return head + mask + (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(size)
 
 
-class Raw:
+class RawWebSocket:
     """A connection to `/ws`; a context manager."""
 
     def __init__(
@@ -107,10 +109,10 @@ class Raw:
     def send(self, payload: bytes | str | dict[str, Any], opcode: int = TEXT) -> None:
         if isinstance(payload, dict):
             payload = orjson.dumps(payload)
-        self.socket.sendall(frame(payload.encode() if isinstance(payload, str) else payload, opcode))
+        self.socket.sendall(client_frame(payload.encode() if isinstance(payload, str) else payload, opcode))
 
     def next(self, within_s: float = 60) -> Frame:
-        """Return the next frame, checked. Raises `Ended`, `TimeoutError`."""
+        """Return the next frame, checked. Raises `ConnectionEnded`, `TimeoutError`."""
         self.socket.settimeout(within_s)
         self._fill(start := 2)
         first, second = self._buffer[:2]
@@ -122,7 +124,7 @@ class Raw:
             self._fill(start := 4 if size == 126 else 10)
             size = int.from_bytes(self._buffer[2:start])
         self._fill(start + size)
-        # Taken as a whole: when the time is up in the middle of a frame, the next call finds its beginning.
+        # Removed as a whole: after a timeout in the middle of a frame, the next call finds its beginning.
         received = Frame(first & 0x0F, self._buffer[start : start + size])
         self._buffer = self._buffer[start + size :]
         if received.opcode == TEXT:
@@ -151,7 +153,7 @@ class Raw:
         try:
             while True:
                 yield self.next(max(0.01, end_s - time.monotonic()))
-        except Ended:
+        except ConnectionEnded:
             return
 
     def _take(self, size: int) -> bytes:
@@ -167,8 +169,8 @@ class Raw:
         try:
             data = self.socket.recv(1 << 16)
         except ConnectionError as error:
-            raise Ended("reset") from error
+            raise ConnectionEnded("reset") from error
         if not data:
             assert not self._buffer, f"ended in the middle of a frame: {self._buffer[:40]!r}"
-            raise Ended("closed")
+            raise ConnectionEnded("closed")
         self._buffer += data

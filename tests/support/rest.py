@@ -1,4 +1,4 @@
-"""Bodies of requests, and checks of REST's error answers."""
+"""Request bodies, and checks of error answers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CHESS: dict[str, Any] = {
 UNKNOWN = str(uuid.UUID(int=0))
 
 
-def error(response: TestResponse, status: int, code: str) -> dict[str, Any]:
-    """Check the form of a failure and return its error."""
+def expect_error(response: TestResponse, status: int, code: str) -> dict[str, Any]:
+    """Check the form of an error answer, and return its error."""
     assert response.status_code == status
     assert response.content_type == "application/json"
     ErrorAnswer.model_validate_json(response.data)
@@ -27,8 +27,8 @@ def error(response: TestResponse, status: int, code: str) -> dict[str, Any]:
     return found
 
 
-def faults(response: TestResponse) -> dict[str, str]:
-    return {item["field"]: item["code"] for item in error(response, 400, "VALIDATION_ERROR")["details"]}
+def expect_faults(response: TestResponse) -> dict[str, str]:
+    return {item["field"]: item["code"] for item in expect_error(response, 400, "VALIDATION_ERROR")["details"]}
 
 
 MODES: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""A store whose clock the test sets."""
+"""Stores whose clock the test sets, and what they hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
 
-# In the year 2100: what has a lifetime by the set clock must not be gone by the server's own.
+# In the year 2100: a key that lives by the set clock must not expire by the server's own.
 NOON_MS = 4_102_488_000_000
 CLOCK = """
 local function server_now_ms()
@@ -23,8 +23,8 @@ end
 PARTIALS = {"_clock": CLOCK}
 
 
-class SetClock:
-    """The server's time as the scripts see it: moves only when told."""
+class ManualClock:
+    """The server's time as the scripts read it; it moves only when the test moves it."""
 
     def __init__(self, client: redis_py.Redis) -> None:
         self._client = client
@@ -35,40 +35,40 @@ class SetClock:
         self.now_ms = now_ms
         self._client.set("test:now_ms", now_ms)
 
-    def pass_ms(self, ms: int) -> None:
+    def advance_ms(self, ms: int) -> None:
         self.set(self.now_ms + ms)
 
 
-def settings(redis_url: str, **changes: Any) -> Settings:
+def make_settings(redis_url: str, **changes: Any) -> Settings:
     return Settings(redis_url=redis_url, **changes)
 
 
 def make_store(
     redis_url: str, *, set_clock: bool = True, on_nudge: Callable[[int], None] = lambda bucket: None, **changes: Any
 ) -> SessionStore:
-    chosen = settings(redis_url, **changes)
+    chosen = make_settings(redis_url, **changes)
     return SessionStore(connect(chosen), chosen, on_nudge=on_nudge, partials=PARTIALS if set_clock else None)
 
 
-def chess(budget_ms: int = 300_000, **more: Any) -> CreateSession:
-    """Two participants, white and black."""
+def chess_request(budget_ms: int = 300_000, **more: Any) -> CreateSession:
+    """A create request for two participants, white and black."""
     people = [{"participant_id": name, "total_time_ms": budget_ms} for name in ("white", "black")]
     return CreateSession.parse({"sync_mode": "per_participant", "participants": people, **more})
 
 
-def crowd(count: int, budget_ms: int = 300_000, **more: Any) -> CreateSession:
-    """Participants p0, p1, …"""
+def crowd_request(count: int, budget_ms: int = 300_000, **more: Any) -> CreateSession:
+    """A create request for participants p0, p1, …"""
     people = [{"participant_id": f"p{i}", "total_time_ms": budget_ms} for i in range(count)]
     return CreateSession.parse({"sync_mode": "per_participant", "participants": people, **more})
 
 
-def dump(client: redis_py.Redis, session_id: str) -> dict[bytes, object]:
-    """Everything that Redis holds of a session: its keys, its deadline, its place in the list, its bucket's outbox."""
+def dump_session(client: redis_py.Redis, session_id: str) -> dict[bytes, object]:
+    """Return all that Redis holds of a session: keys, deadline, place in the list, its bucket's outbox."""
     keyspace = Keyspace()
     bucket = keyspace.bucket(session_id)
     found: dict[bytes, object] = {}
     for key in sorted(client.scan_iter(match=f"*{session_id}*")):
-        # DUMP tells a hash's fields in an order of their own: compare what it holds.
+        # DUMP returns a hash's fields in no fixed order, so compare the fields.
         held = client.hgetall(key) if client.type(key) == b"hash" else client.get(key)
         found[key] = (held, client.pexpiretime(key))
     found[b"deadline"] = client.zscore(keyspace.deadlines(bucket), session_id)
@@ -77,8 +77,8 @@ def dump(client: redis_py.Redis, session_id: str) -> dict[bytes, object]:
     return found
 
 
-def messages(client: redis_py.Redis, session_id: str) -> list[dict[str, Any]]:
-    """The outbox's messages of one session, in order."""
+def outbox_messages(client: redis_py.Redis, session_id: str) -> list[dict[str, Any]]:
+    """Return the messages of one session in the outbox, in order."""
     import orjson
 
     entries: list[Any] = client.xrange(Keyspace().outbox(Keyspace().bucket(session_id)))  # type: ignore[assignment]  # its types cover every protocol

@@ -1,4 +1,4 @@
-"""Sessions in a store: bodies to make them of, and what they show."""
+"""Create sessions in a store, and read what they show."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from syncapp.domain.results import Result
 from syncapp.domain.schemas import CreateSession
 from syncapp.store.sessions import SessionStore
-from tests.support.store import NOON_MS, messages
+from tests.support.store import NOON_MS, outbox_messages
 from tests.support.types import Redis
 
 NOTIFY, SKIP, END = ({"type": kind} for kind in ("notify", "skip_cycle", "end_session"))
@@ -22,8 +22,10 @@ TIMEOUTS = {
 }
 
 
-def body(mode: str = "per_participant", budget_ms: int = 10_000, people: str = "ab", **more: Any) -> dict[str, Any]:
-    """A session of participants named by letters; in per_group each is a group of its own, but for `more`."""
+def session_body(
+    mode: str = "per_participant", budget_ms: int = 10_000, people: str = "ab", **more: Any
+) -> dict[str, Any]:
+    """Return the body of a session of participants named by letters; in per_group each is its own group by default."""
     found: list[dict[str, Any]] = [{"participant_id": name} for name in people]
     if mode == "per_participant":
         found = [person | {"total_time_ms": budget_ms} for person in found]
@@ -35,8 +37,8 @@ def body(mode: str = "per_participant", budget_ms: int = 10_000, people: str = "
     return {"sync_mode": mode, "participants": found} | own | more
 
 
-def teams(groups: dict[str, str], budget_ms: int = 10_000, **more: Any) -> dict[str, Any]:
-    """Groups with a budget each, and their members named by letters; the rotation is that of the alphabet."""
+def team_body(groups: dict[str, str], budget_ms: int = 10_000, **more: Any) -> dict[str, Any]:
+    """Return the body of a session of groups; members are named by letters, and rotate alphabetically."""
     owner = {member: group for group, members in groups.items() for member in members}
     return {
         "sync_mode": "per_group",
@@ -45,38 +47,38 @@ def teams(groups: dict[str, str], budget_ms: int = 10_000, **more: Any) -> dict[
     } | more
 
 
-def pending(store: SessionStore, *args: Any, **more: Any) -> str:
-    document = args[0] if args and isinstance(args[0], dict) else body(*args, **more)
+def create_pending(store: SessionStore, *args: Any, **more: Any) -> str:
+    document = args[0] if args and isinstance(args[0], dict) else session_body(*args, **more)
     return store.create(CreateSession.parse(document)).found.session_id
 
 
-def running(store: SessionStore, *args: Any, **more: Any) -> str:
-    session_id = pending(store, *args, **more)
+def create_running(store: SessionStore, *args: Any, **more: Any) -> str:
+    session_id = create_pending(store, *args, **more)
     store.start(session_id)
     return session_id
 
 
-def state(found: Result) -> dict[str, Any]:
+def state_of(found: Result) -> dict[str, Any]:
     return found.found.state(found.now_ms)
 
 
-def now(store: SessionStore, session_id: str) -> dict[str, Any]:
-    return state(store.get(session_id))
+def current_state(store: SessionStore, session_id: str) -> dict[str, Any]:
+    return state_of(store.get(session_id))
 
 
-def left(shown: dict[str, Any]) -> list[int]:
-    """What each participant, or each group, has left."""
+def remaining_ms(shown: dict[str, Any]) -> list[int]:
+    """Return the remaining time of each group, or of each participant."""
     holders = shown.get("groups") or shown["participants"]
     return [holder["time_remaining_ms"] for holder in holders]
 
 
-def expired(shown: dict[str, Any]) -> list[str]:
+def expired_ids(shown: dict[str, Any]) -> list[str]:
     return [person["participant_id"] for person in shown["participants"] if person["has_expired"]]
 
 
-def events(client: Redis, session_id: str) -> list[dict[str, Any]]:
-    """What happened after the start; instants count from noon, and what is echoed is left out."""
-    found = [message["event"] for message in messages(client, session_id)]
+def events_since_start(client: Redis, session_id: str) -> list[dict[str, Any]]:
+    """Return the events after the start; instants count from NOON_MS, and echoed fields are left out."""
+    found = [message["event"] for message in outbox_messages(client, session_id)]
     kept = found[1 + [event["type"] for event in found].index("session_started") :]
     return [
         {name: value for name, value in event.items() if name not in ("at_ms", "action_on_timeout")}
@@ -85,6 +87,6 @@ def events(client: Redis, session_id: str) -> list[dict[str, Any]]:
     ]
 
 
-def told(client: Redis, session_id: str) -> list[tuple[str, int]]:
-    """Types and instants of what happened after the start."""
-    return [(event["type"], event["at"]) for event in events(client, session_id)]
+def event_instants(client: Redis, session_id: str) -> list[tuple[str, int]]:
+    """Return types and instants of the events after the start."""
+    return [(event["type"], event["at"]) for event in events_since_start(client, session_id)]

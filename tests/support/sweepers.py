@@ -14,7 +14,7 @@ from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Sweeper
-from tests.support.store import PARTIALS, chess, messages, settings
+from tests.support.store import PARTIALS, chess_request, make_settings, outbox_messages
 
 KEYS = Keyspace()
 ONE_SWEEPER = """
@@ -30,40 +30,40 @@ Sweeper(client, SessionStore(client, settings)).run()
 
 
 def make_sweeper(redis_url: str, *, set_clock: bool = True, buckets: int = 16, **store: Any) -> Sweeper:
-    chosen = settings(redis_url, sync_buckets=buckets, redis_timeout_s=1.0)
+    chosen = make_settings(redis_url, sync_buckets=buckets, redis_timeout_s=1.0)
     client = connect(chosen)
     partials = PARTIALS if set_clock else None
     return Sweeper(client, SessionStore(client, chosen, partials=partials, **store), buckets=buckets)
 
 
-def rounds(budget_ms: int = 1000, **more: Any) -> CreateSession:
-    """A clock for nobody in particular that goes on by itself, one cycle after the other."""
+def endless_rounds(budget_ms: int = 1000, **more: Any) -> CreateSession:
+    """A create request without participants, whose cycles follow each other without commands."""
     return CreateSession.parse({"sync_mode": "per_cycle", "participants": [], "time_per_cycle_ms": budget_ms, **more})
 
 
-def started(store: SessionStore, new: CreateSession | None = None) -> str:
-    session_id = store.create(new or chess()).found.session_id
+def start_session(store: SessionStore, new: CreateSession | None = None) -> str:
+    session_id = store.create(new or chess_request()).found.session_id
     store.start(session_id)
     return session_id
 
 
-def events(client: redis_py.Redis, session_id: str) -> list[tuple[str, int]]:
+def event_instants(client: redis_py.Redis, session_id: str) -> list[tuple[str, int]]:
     """Types and instants of a session's events after its start."""
-    return [(found["event"]["type"], found["event"]["at_ms"]) for found in messages(client, session_id)[2:]]
+    return [(found["event"]["type"], found["event"]["at_ms"]) for found in outbox_messages(client, session_id)[2:]]
 
 
-def deadline(client: redis_py.Redis, session_id: str) -> float | None:
-    """When a session must be looked at (ms), as the sweeper finds it."""
+def stored_deadline(client: redis_py.Redis, session_id: str) -> float | None:
+    """Return a session's entry in the deadlines (ms)."""
     score: float | None = client.zscore(KEYS.deadlines(KEYS.bucket(session_id)), session_id)
     return score
 
 
-def sample(name: str) -> float:
+def metric_sample(name: str) -> float:
     return REGISTRY.get_sample_value(name) or 0.0
 
 
 @contextmanager
-def running(*sweepers: Sweeper) -> Iterator[None]:
+def running_sweepers(*sweepers: Sweeper) -> Iterator[None]:
     for each in sweepers:
         each.start()
     try:

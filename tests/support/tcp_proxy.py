@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections and drops replies when it is told to."""
+"""A TCP proxy that cuts connections and drops replies on request."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from syncapp.dev.processes import free_port
 
 
-class Proxy:
-    """Passes all bytes on between its port and a server's, in a thread of its own. A context manager."""
+class TcpProxy:
+    """Forwards all bytes between its port and a server's, in its own thread. A context manager."""
 
     def __init__(self, target_port: int, rng: random.Random) -> None:
         self.port = free_port()
@@ -25,7 +25,7 @@ class Proxy:
         self._is_deaf = False
         self.dropped = 0
 
-    def __enter__(self) -> Proxy:
+    def __enter__(self) -> TcpProxy:
         self._thread.start()
         self._run(self._listen())
         return self
@@ -37,15 +37,15 @@ class Proxy:
         self._loop.close()
 
     def cut(self, share: float) -> int:
-        """Cut a share of the connections, at whatever byte they are; return how many."""
+        """Cut a share of the connections, at any byte; return how many."""
         return int(self._run(self._cut(share)))
 
     def drop_replies(self, for_s: float) -> None:
-        """Let everything through to the server and nothing back; then cut the connections that missed something."""
+        """Forward requests and drop replies; then cut the connections that missed a reply."""
         self._run(self._drop_replies(for_s))
 
     def retarget(self, target_port: int) -> None:
-        """Lead new connections to another server; those that are open stay where they are."""
+        """Lead new connections to another server; open connections stay."""
         self._target_port = target_port
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -103,7 +103,7 @@ class Proxy:
             while data := await reader.read(65_536):
                 if self._is_deaf:
                     self.dropped += 1
-                    break  # the peer sees the connection end, and nothing of this reply
+                    break  # the client sees the connection end, and nothing of this reply
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()

@@ -1,4 +1,4 @@
-"""Short names of the clients that fixtures hand out."""
+"""Short names for the clients that fixtures return."""
 
 from __future__ import annotations
 

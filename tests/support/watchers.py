@@ -15,11 +15,11 @@ from syncapp.store.sessions import SessionStore
 
 Read = Callable[[str], tuple[Session, int]]
 SOON_S = 20
-"""What is over after 5 s, by its own timers, on a machine that is busy with other things."""
+"""Limit (s) for what takes 5 s by its own timers, on a busy machine."""
 
 
 class Recorder:
-    """A watcher that remembers."""
+    """A watcher that records its updates."""
 
     def __init__(self) -> None:
         self.updates: list[SessionUpdate] = []
@@ -47,8 +47,8 @@ class Recorder:
         return [update.error.code if update.error else update.kind for update in self.updates]
 
 
-class Counting:
-    """The store's `read`, counted, and held up where a test wants that."""
+class CountedReads:
+    """The store's `read`, counted, and delayed for the sessions in `held_up`."""
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
@@ -63,12 +63,12 @@ class Counting:
 
 
 @contextmanager
-def closing_hub(hub: Hub) -> Iterator[Hub]:
+def stopping(hub: Hub) -> Iterator[Hub]:
     try:
         yield hub
     finally:
         hub.stop()
 
 
-def rising(orders: list[Order]) -> bool:
+def is_rising(orders: list[Order]) -> bool:
     return all(earlier < later for earlier, later in pairwise(orders))

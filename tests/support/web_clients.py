@@ -1,6 +1,6 @@
-"""Who talks to web processes in tests: REST, and a WebSocket client that is not ours.
+"""Clients of web processes: REST, and WebSockets by an independent library.
 
-Limits of waits are for a machine that is busy with other things: nothing waits for as long as that when all is well.
+Timeouts are long, for busy machines; waits normally end much sooner.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ CHESS: dict[str, Any] = {
 }
 
 
-class Api:
-    """REST at one web process."""
+class RestClient:
+    """A REST client of one web process."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -58,8 +58,8 @@ class Api:
         assert self._http.delete(f"{self.url}/v1/sessions/{session_id}", timeout=60).status_code == 204
 
 
-class Client:
-    """An independent WebSocket client."""
+class WebSocketClient:
+    """A WebSocket client, by an independent library."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -93,23 +93,23 @@ class Client:
         return self.connection.close_code
 
 
-OpenWebSocket = Callable[..., Client]
+OpenWebSocket = Callable[..., WebSocketClient]
 
 
-def metric(url: str, name: str) -> float:
+def metric_value(url: str, name: str) -> float:
     text = requests.get(f"{url}/metrics", timeout=60).text
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
 
-def eventually(check: Callable[[], object], within_s: float = 60.0) -> None:
-    """Wait until something is so."""
+def wait_until(check: Callable[[], object], within_s: float = 60.0) -> None:
+    """Wait until `check` returns something true."""
     end_s = time.monotonic() + within_s
     while not check():
         assert time.monotonic() < end_s, "it did not become true in time"
         time.sleep(0.01)
 
 
-def errors_in(cluster: Cluster) -> list[str]:
-    """Lines of trouble in what web processes print; what is said of a store that is away is none."""
+def logged_errors(cluster: Cluster) -> list[str]:
+    """Return the errors that web processes have logged; warnings about an unavailable store are not errors."""
     lines = [line for process in cluster.web for line in process.output().splitlines()]
     return [line for line in lines if re.search(r"Traceback|\[error|\[critical|\[ERROR\]|Exception", line)]

@@ -1,4 +1,4 @@
-"""Everything dies under load, at random: and the log has every acknowledged command once, and nothing else.
+"""All processes die under load, at random; the log has every acknowledged command once, and nothing else.
 
     make chaos                                           20,000 commits, also of a Valkey that is killed
     python -m tests.system.chaos --commits 3000 --seed 7
@@ -6,8 +6,8 @@
 Two web processes, a worker, a Valkey that syncs each write and a PostgreSQL, all private. Processes reach both stores
 through proxies. Clients send commands with idempotency keys, through either web process, until each is acknowledged.
 Meanwhile processes are killed, stopped and continued, connections are cut and replies dropped, several at a time. In
-the end nothing is missing, nothing is double, and every chain, fold and total is verified. The same seed chooses the
-same commands and faults; what meets what differs.
+the end nothing is missing or doubled, and every chain, state and total is verified. The same seed chooses the same
+commands and faults; their timing differs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from syncapp.dev.servers import Servers
 from syncapp.history.consistency import Consistency
 from syncapp.postgres.schema import upgrade
 from syncapp.store.keys import Keyspace
-from tests.support.tcp_proxy import Proxy
+from tests.support.tcp_proxy import TcpProxy
 
 BODIES: list[dict[str, Any]] = [
     {
@@ -76,8 +76,8 @@ class Rig:
         assert self.servers.postgres
         self.valkey, self.postgres = self.servers.valkey, self.servers.postgres
         upgrade(self.servers.database_url)
-        self.to_valkey = self._stack.enter_context(Proxy(self.valkey.port, rng))
-        self.to_postgres = self._stack.enter_context(Proxy(self.postgres.port, rng))
+        self.to_valkey = self._stack.enter_context(TcpProxy(self.valkey.port, rng))
+        self.to_postgres = self._stack.enter_context(TcpProxy(self.postgres.port, rng))
         env = app_env(
             os.environ,
             self.servers,
@@ -202,7 +202,7 @@ def _freeze(process: Process) -> Callable[[float], None]:
     return freeze
 
 
-def _cut(proxy: Proxy) -> Callable[[float], None]:
+def _cut(proxy: TcpProxy) -> Callable[[float], None]:
     def cut(for_s: float) -> None:
         end_s = time.monotonic() + for_s
         while time.monotonic() < end_s:

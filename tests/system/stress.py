@@ -1,10 +1,10 @@
 """Hundreds of clients, two web processes, and faults; exact checks at the end. `make stress` runs it for long.
 
 Clients connect, go away, stop reading, send commands and come back to any process, while pub/sub connections are
-killed, the store is paused, and a web process is killed and started again. What is checked all the time: versions
-rise, across reconnects too; an update or a patch follows on the version before; what is folded is what others are
-sent. And in the end: everybody has the newest state within 5 s; every acknowledged command is one commit, and
-versions have no holes; no connection, subscription, file or memory is left behind.
+killed, the store is paused, and a web process is killed and started again. Checked all the time: versions
+rise, across reconnects too; an update or a patch follows the version before; applied patches give the state that
+others receive. Checked in the end: everybody has the newest state within 5 s; every acknowledged command is one
+commit, and versions have no gaps; no connection, subscription, file or memory is left behind.
 
     python -m pytest tests/system/test_stress.py                  a short form
     STRESS_SECONDS=60 STRESS_CLIENTS=300 STRESS_SEED=7 make stress
@@ -27,11 +27,11 @@ import requests
 
 from syncapp.dev.servers import Valkey
 from tests.support.cluster import Cluster
-from tests.support.patches import fold
-from tests.support.raw_websocket import CLOSE, TEXT, Ended, Raw
-from tests.support.store import messages
+from tests.support.patches import apply_patch
+from tests.support.raw_websocket import CLOSE, TEXT, ConnectionEnded, RawWebSocket
+from tests.support.store import outbox_messages
 from tests.support.types import Redis
-from tests.support.web_clients import CHESS, Api, eventually, metric
+from tests.support.web_clients import CHESS, RestClient, metric_value, wait_until
 
 SESSIONS = 8
 EVENT_OF = {
@@ -73,7 +73,7 @@ class Player:
         while not self.stress.is_over.is_set() and not self.fault:
             try:
                 self._connect()
-            except (OSError, Ended):
+            except (OSError, ConnectionEnded):
                 self.seen["cut off"] += 1
             except AssertionError as error:
                 # A killed process, and a client that is too slow, end a stream anywhere.
@@ -88,7 +88,7 @@ class Player:
         if self.known > (0, 0):
             query += f"&epoch={self.known[0]}&version={self.known[1]}"
         reads_little = self.chance.random() < 0.2
-        with Raw(self.stress.url(self.chance), query, receive_bytes=4096 if reads_little else 0) as raw:
+        with RawWebSocket(self.stress.url(self.chance), query, receive_bytes=4096 if reads_little else 0) as raw:
             if raw.status != 101:
                 self.seen[f"status {raw.status}"] += 1
                 return
@@ -101,7 +101,7 @@ class Player:
                 self._act(raw, reads_little)
             self._leave(raw)
 
-    def _act(self, raw: Raw, reads_little: bool) -> None:
+    def _act(self, raw: RawWebSocket, reads_little: bool) -> None:
         if not self.stress.is_ending.is_set():
             if self.chance.random() < 0.3:
                 self._command(raw)
@@ -111,11 +111,11 @@ class Player:
         with suppress(TimeoutError):
             received = raw.next(0.1)
             if received.opcode == CLOSE:
-                raise Ended(received.code)
+                raise ConnectionEnded(received.code)
             if received.opcode == TEXT:
                 self._hear(received.message)
 
-    def _command(self, raw: Raw) -> None:
+    def _command(self, raw: RawWebSocket) -> None:
         name = self.chance.choice([*EVENT_OF, "switch", "switch"])
         args = {"update": {"metadata": {"n": self.sent}}, "adjust": {"op": "add", "ms": 1000}}.get(name, {})
         self.sent += 1
@@ -134,7 +134,7 @@ class Player:
             assert order > self.known, f"{kind} {order} after {self.known}"
             if kind != "STATE_SYNC":
                 assert order == (self.known[0], self.known[1] + 1), f"{kind} {order} after {self.known}"
-            self.state = message["state"] if "state" in message else fold(self.state, message)
+            self.state = message["state"] if "state" in message else apply_patch(self.state, message)
             self.known = order
             assert (self.state["epoch"], self.state["version"]) == order
         elif kind == "CONNECTED":
@@ -143,7 +143,7 @@ class Player:
             self.seen[message["code"]] += 1
             assert message["code"] in ("STORE_UNAVAILABLE", "INVALID_STATE_TRANSITION"), message
 
-    def _leave(self, raw: Raw) -> None:
+    def _leave(self, raw: RawWebSocket) -> None:
         how = self.chance.randrange(3)
         if how == 0:
             raw.send((1000).to_bytes(2), CLOSE)
@@ -158,7 +158,7 @@ class Stress:
         self.cluster, self.valkey, self.redis_url, self.seed = cluster, valkey, redis_url, seed
         self.chance = random.Random(seed)
         self.is_ending, self.is_over = threading.Event(), threading.Event()
-        self.apis = [Api(url) for url in cluster.urls]
+        self.apis = [RestClient(url) for url in cluster.urls]
         self.sessions = [
             self.apis[0].running(participants=[{**each, "total_time_ms": 86_400_000} for each in CHESS["participants"]])
             for _ in range(SESSIONS)
@@ -247,7 +247,7 @@ class Stress:
         """What was acknowledged is in the outbox, once, as what it was; and nothing is missing there."""
         with Redis.from_url(self.redis_url) as redis:
             for session_id in self.sessions:
-                log = {message["version"]: message for message in messages(redis, session_id)}
+                log = {message["version"]: message for message in outbox_messages(redis, session_id)}
                 assert sorted(log) == list(range(1, len(log) + 1)), f"seed {self.seed}: holes"
                 acked: list[int] = []
                 for player in self.players:
@@ -262,10 +262,10 @@ class Stress:
     def _check_leaks(self, worker: psutil.Process, files: int, memory: int) -> None:
         for url in self.cluster.urls:
             for name in ("syncapp_ws_connections", "syncapp_hub_sessions"):
-                eventually(lambda url=url, name=name: metric(url, name) == 0, 90)  # type: ignore[misc]  # a slow client's limit
+                wait_until(lambda url=url, name=name: metric_value(url, name) == 0, 90)  # type: ignore[misc]  # a slow client's limit
         with Redis.from_url(self.redis_url) as redis:
-            eventually(lambda: not redis.pubsub_channels())
-        eventually(lambda: worker.num_fds() <= files + 80)  # connections to the store are kept
+            wait_until(lambda: not redis.pubsub_channels())
+        wait_until(lambda: worker.num_fds() <= files + 80)  # connections to the store are kept
         growth = worker.memory_info().rss - memory
         assert growth < MOST_GROWTH_BYTES, f"{growth / 1e6:.0f} MB more than at the beginning"
 

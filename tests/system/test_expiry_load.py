@@ -1,7 +1,7 @@
 """Many sessions expire on two real web processes: each once, at its deadline's own instant, and on time.
 
-How late each was comes from the outbox, whose entries bear the instant they were committed at; it is printed
-(`pytest -rP`), not asserted: that is a matter of the machine. With CI set there are fewer sessions.
+The lateness comes from the outbox, whose entries carry the instant of their commit; it is printed
+(`pytest -rP`), not asserted, because it depends on the machine. With CI set there are fewer sessions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from syncapp.errors import InvalidTransition
 from syncapp.store.keys import Keyspace
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.store import make_store
-from tests.support.web_clients import eventually
+from tests.support.web_clients import wait_until
 
 SESSIONS, OVER_S = (250, 4) if os.environ.get("CI") else (1000, 10)
 PAIR = [{"participant_id": name} for name in ("white", "black")]
@@ -186,7 +186,7 @@ def test_sessions_that_expire_while_commands_run_expire_once_at_their_deadlines(
         assert end.committed_ms >= end.at_ms
     assert report(f"{OVER_S} s, {statuses.total()} commands", found)[-1] < 10_000
     assert metric(cluster, "syncapp_expiry_lateness_seconds_count") - swept > SESSIONS / 2
-    eventually(lambda: metric(cluster, "syncapp_sweepers") == 1)
+    wait_until(lambda: metric(cluster, "syncapp_sweepers") == 1)
     for session in random.sample(commanded + quiet, 20):
         for url in load.urls:
             assert load.http.get(f"{url}/{session}", timeout=60).json()["data"]["status"] == "expired"

@@ -1,4 +1,4 @@
-"""Servers that fail under load: what is acknowledged stays, what fails says so, what is late arrives."""
+"""Servers that fail under load: acknowledged commands stay, failures are reported, late events arrive."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import redis as redis_py
 import requests
 
 from syncapp.dev.servers import Postgres, Valkey
-from tests.support.client_threads import Clients
+from tests.support.client_threads import ClientThreads
 from tests.support.cluster import Cluster
-from tests.support.postgres_roles import ask
-from tests.support.store import crowd, make_store
-from tests.support.web_clients import CHESS, eventually
+from tests.support.postgres_roles import run_sql
+from tests.support.store import crowd_request, make_store
+from tests.support.web_clients import CHESS, wait_until
 
 
 class Load:
     """Threads that switch sessions through both web processes until told to stop."""
 
-    def __init__(self, clients: Clients, sessions: list[str]) -> None:
+    def __init__(self, clients: ClientThreads, sessions: list[str]) -> None:
         self.clients = clients
         self.answers: list[tuple[float, float, int]] = []
         self.acknowledged: Counter[str] = Counter()
@@ -54,22 +54,22 @@ class Load:
 
 
 @pytest.fixture(scope="module")
-def clients(cluster: Cluster) -> Clients:
-    return Clients(cluster, 16)
+def clients(cluster: Cluster) -> ClientThreads:
+    return ClientThreads(cluster, 16)
 
 
-def test_a_restart_of_the_store_fails_only_what_comes_during_the_outage(clients: Clients, valkey: Valkey) -> None:
+def test_a_restart_of_the_store_fails_only_what_comes_during_the_outage(clients: ClientThreads, valkey: Valkey) -> None:
     sessions = [clients.running() for _ in range(6)]
     load = Load(clients, sessions)
     with load.running():
         time.sleep(1)
         down_s = time.monotonic()
         valkey.stop()
-        eventually(lambda: any(status == 503 for _, _, status in load.answers))
+        wait_until(lambda: any(status == 503 for _, _, status in load.answers))
         time.sleep(0.5)
         valkey.start()
         up_s = time.monotonic()
-        eventually(lambda: sum(began > up_s and status == 200 for began, _, status in load.answers) > 50)
+        wait_until(lambda: sum(began > up_s and status == 200 for began, _, status in load.answers) > 50)
     assert {status for _, _, status in load.answers} <= {200, 503}
     failed = [(began, ended) for began, ended, status in load.answers if status == 503]
     assert failed
@@ -83,7 +83,7 @@ def test_a_restart_of_the_store_fails_only_what_comes_during_the_outage(clients:
 
 
 def test_an_outage_of_postgresql_is_not_seen_by_clients_and_loses_nothing(
-    clients: Clients, postgres: Postgres, database_url: str, redis_url: str
+    clients: ClientThreads, postgres: Postgres, database_url: str, redis_url: str
 ) -> None:
     sessions = [clients.running() for _ in range(6)]
     load = Load(clients, sessions)
@@ -109,7 +109,7 @@ def test_an_outage_of_postgresql_is_not_seen_by_clients_and_loses_nothing(
         " WHERE session_id = ANY(%s::uuid[]) GROUP BY 1"
     )
     expected = {(session, n := load.acknowledged[session] + 2, n, n) for session in sessions}
-    eventually(lambda: set(ask(database_url, query, sessions)) == expected, within_s=120)
+    wait_until(lambda: set(run_sql(database_url, query, sessions)) == expected, within_s=120)
 
 
 def test_a_killed_worker_neither_loses_nor_doubles_an_event(
@@ -117,19 +117,19 @@ def test_a_killed_worker_neither_loses_nor_doubles_an_event(
 ) -> None:
     cluster.worker.kill()
     store = make_store(redis_url, set_clock=False)
-    sessions = [store.create(crowd(2, 86_400_000)).found.session_id for _ in range(10)]
+    sessions = [store.create(crowd_request(2, 86_400_000)).found.session_id for _ in range(10)]
     for session in sessions:
         store.start(session)
         for _ in range(498):
             store.switch(session)
     cluster.worker.start()
     query = "SELECT count(*) FROM sync_events WHERE session_id = ANY(%s::uuid[])"
-    eventually(lambda: bool(ask(database_url, query, sessions)[0][0] > 500), within_s=120)
+    wait_until(lambda: bool(run_sql(database_url, query, sessions)[0][0] > 500), within_s=120)
     cluster.worker.kill()
     cluster.worker.start()
-    eventually(lambda: bool(ask(database_url, query, sessions)[0][0] >= 5000), within_s=120)
+    wait_until(lambda: bool(run_sql(database_url, query, sessions)[0][0] >= 5000), within_s=120)
     each = "SELECT count(*), count(DISTINCT version), max(version) FROM sync_events WHERE session_id = %s"
-    assert {ask(database_url, each, session)[0] for session in sessions} == {(500, 500, 500)}
+    assert {run_sql(database_url, each, session)[0] for session in sessions} == {(500, 500, 500)}
 
 
 def test_a_switch_costs_the_server_about_the_same_at_any_number_of_participants(
@@ -138,7 +138,7 @@ def test_a_switch_costs_the_server_about_the_same_at_any_number_of_participants(
     store = make_store(redis_url, set_clock=False)
     cost_us: dict[int, float] = {}
     for count in (2, 1000):
-        session = store.create(crowd(count, 86_400_000)).found.session_id
+        session = store.create(crowd_request(count, 86_400_000)).found.session_id
         store.start(session)
         best = float("inf")
         for _ in range(5):
@@ -152,7 +152,7 @@ def test_a_switch_costs_the_server_about_the_same_at_any_number_of_participants(
 
 
 def test_a_worker_that_stops_hands_over_what_it_had_begun(
-    cluster: Cluster, clients: Clients, database_url: str
+    cluster: Cluster, clients: ClientThreads, database_url: str
 ) -> None:
     session = clients.running(metadata={"who": CHESS["sync_mode"]})
     cluster.worker.pause()
@@ -162,4 +162,4 @@ def test_a_worker_that_stops_hands_over_what_it_had_begun(
     finally:
         cluster.worker.unpause()
     query = "SELECT count(*) FROM sync_events WHERE session_id = %s"
-    eventually(lambda: bool(ask(database_url, query, session)[0][0] == 22), within_s=120)
+    wait_until(lambda: bool(run_sql(database_url, query, session)[0][0] == 22), within_s=120)

@@ -1,4 +1,4 @@
-"""A PostgreSQL that takes no writes for a while: nothing is lost or blamed on the data, and all drains after it."""
+"""A PostgreSQL that takes no writes for a while: no event is lost or becomes a dead letter, and all drain later."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from syncapp.postgres.failures import Failure
 from syncapp.postgres.migrations import UpgradeFailed
 from syncapp.postgres.schema import upgrade
 from syncapp.store.keys import Keyspace
-from tests.support.outboxes import left
+from tests.support.outboxes import entries_left
 from tests.support.postgres_roles import (
     add_migration,
-    ask,
+    empty_database,
     end_connections,
-    guest_of,
-    role_of,
-    scratch,
-    server_of,
+    limited_role,
+    maintenance_url,
+    role_name,
+    run_sql,
     set_read_only,
 )
-from tests.support.store import make_store, settings
-from tests.support.web_clients import eventually
+from tests.support.store import make_settings, make_store
+from tests.support.web_clients import wait_until
 
 RIGHTS = "SELECT, INSERT, UPDATE"
 
@@ -64,7 +64,7 @@ class Scene:
         self.worker = App("worker", env, directory=directory, output=output)
         self.stack.callback(self.worker.stop)
         self.worker.spawn()
-        eventually(lambda: left(self.client) == 0)
+        wait_until(lambda: entries_left(self.client) == 0)
 
     def play(self, commits: int) -> None:
         """Make commits with much in them."""
@@ -74,7 +74,7 @@ class Scene:
 
     def rows(self) -> tuple[int, int]:
         """How many events are in the log, and how many dead letters."""
-        ((events, letters),) = ask(
+        ((events, letters),) = run_sql(
             self.url, "SELECT (SELECT count(*) FROM sync_events), (SELECT count(*) FROM sync_dead_letters)"
         )
         return events, letters
@@ -86,7 +86,7 @@ class Scene:
 
     def run(self, *words: str) -> tuple[int, str]:
         app = Flask("test")
-        cli.register(app, settings(self.redis_url, database_url=self.url, sync_buckets=1))
+        cli.register(app, make_settings(self.redis_url, database_url=self.url, sync_buckets=1))
         done = app.test_cli_runner().invoke(args=words)
         return done.exit_code, done.output
 
@@ -102,9 +102,9 @@ def make(
     with ExitStack() as stack:
 
         def make(tablespace: str = "pg_default") -> Scene:
-            url = stack.enter_context(scratch(database_url, tablespace))
+            url = stack.enter_context(empty_database(database_url, tablespace))
             upgrade(url)
-            guest = stack.enter_context(guest_of(url, RIGHTS))
+            guest = stack.enter_context(limited_role(url, RIGHTS))
             scene = Scene(url, guest, redis, redis_url, stack)
             scene.start(servers, run_directory)
             return scene
@@ -116,17 +116,17 @@ def suffer(scene: Scene, category: str, end: Callable[[], Any]) -> None:
     """Commit while PostgreSQL takes no writes, until the worker has alerted; then end that, and compare."""
     before, _ = scene.rows()
     scene.play(60)
-    eventually(lambda: "drain_gave_up" in scene.worker.output(), within_s=60)
-    eventually(lambda: scene.found() == category)
+    wait_until(lambda: "drain_gave_up" in scene.worker.output(), within_s=60)
+    wait_until(lambda: scene.found() == category)
     assert scene.rows() == (before, 0)
-    assert left(scene.client) == 60
+    assert entries_left(scene.client) == 60
     end()
     began_s = time.monotonic()
-    eventually(lambda: left(scene.client) == 0, within_s=60)
+    wait_until(lambda: entries_left(scene.client) == 0, within_s=60)
     print(f"{category}: drained {time.monotonic() - began_s:.1f} s after its end")
     scene.play(1)
-    eventually(lambda: scene.rows() == (scene.commits, 0))
-    eventually(lambda: scene.found() is None)
+    wait_until(lambda: scene.rows() == (scene.commits, 0))
+    wait_until(lambda: scene.found() is None)
     assert "Traceback" not in scene.worker.output()
     code, printed = scene.run("audit", "verify")
     assert code == 0, printed
@@ -142,20 +142,20 @@ def test_a_read_only_postgresql_delays_events_and_loses_none(make: Make) -> None
 
 def test_a_role_without_the_right_to_insert_delays_events_and_loses_none(make: Make) -> None:
     scene = make()
-    role = role_of(scene.guest)
-    ask(scene.url, f"REVOKE INSERT ON sync_events FROM {role}")
+    role = role_name(scene.guest)
+    run_sql(scene.url, f"REVOKE INSERT ON sync_events FROM {role}")
     trouble = check(scene.guest, 10)
     assert trouble is not None
     assert trouble.sentence == "does not allow what is needed: INSERT on sync_events"
-    suffer(scene, "lacks_rights", lambda: ask(scene.url, f"GRANT INSERT ON sync_events TO {role}"))
+    suffer(scene, "lacks_rights", lambda: run_sql(scene.url, f"GRANT INSERT ON sync_events TO {role}"))
 
 
 def test_a_role_without_a_connection_left_delays_events_and_loses_none(make: Make) -> None:
     scene = make()
-    role = role_of(scene.guest)
-    ask(scene.url, f"ALTER ROLE {role} CONNECTION LIMIT 0")
+    role = role_name(scene.guest)
+    run_sql(scene.url, f"ALTER ROLE {role} CONNECTION LIMIT 0")
     end_connections(scene.url)
-    suffer(scene, "too_many_connections", lambda: ask(scene.url, f"ALTER ROLE {role} CONNECTION LIMIT -1"))
+    suffer(scene, "too_many_connections", lambda: run_sql(scene.url, f"ALTER ROLE {role} CONNECTION LIMIT -1"))
 
 
 def test_nothing_that_is_wrong_with_the_server_is_blamed_on_an_event() -> None:
@@ -187,7 +187,7 @@ def test_a_standby_is_told_and_an_upgrade_with_nothing_to_apply_is_content_with_
         signal.unlink()
         server.start()
         assert upgrade(server.url) == ["900_more"]
-        eventually(lambda: check(server.url, 10) is None)
+        wait_until(lambda: check(server.url, 10) is None)
     finally:
         server.stop()
 
@@ -213,7 +213,7 @@ def small_disk(postgres: Postgres, directory: Path, size: str) -> Iterator[str]:
 
 def ask_alone(url: str, query: str) -> None:
     """Ask what no transaction may hold."""
-    connection = psycopg2.connect(server_of(url))
+    connection = psycopg2.connect(maintenance_url(url))
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute(query)
@@ -228,16 +228,16 @@ def test_a_full_disk_of_postgresql_delays_events_and_loses_none(
         scene = make(tablespace)
         fill(scene.url)
         assert check(scene.guest, 10) is None  # what is small still works
-        suffer(scene, "disk_full", lambda: ask(scene.url, "DROP TABLE filler"))
+        suffer(scene, "disk_full", lambda: run_sql(scene.url, "DROP TABLE filler"))
         scene.stack.close()
 
 
 def fill(url: str) -> None:
     """Leave no room for another block."""
-    ask(url, "CREATE TABLE filler (text text); ALTER TABLE filler ALTER text SET STORAGE PLAIN")
+    run_sql(url, "CREATE TABLE filler (text text); ALTER TABLE filler ALTER text SET STORAGE PLAIN")
     for rows in (100_000, 1000, 10, 1):
         while True:
             try:
-                ask(url, "INSERT INTO filler SELECT repeat('x', 4000) FROM generate_series(1, %s)", rows)
+                run_sql(url, "INSERT INTO filler SELECT repeat('x', 4000) FROM generate_series(1, %s)", rows)
             except psycopg2.errors.DiskFull:
                 break

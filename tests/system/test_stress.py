@@ -10,7 +10,7 @@ import pytest
 from syncapp.dev.servers import Valkey
 from tests.support.cluster import MakeCluster
 from tests.support.types import Redis
-from tests.support.web_clients import errors_in
+from tests.support.web_clients import logged_errors
 from tests.system.stress import Stress, probe
 
 SECONDS = float(os.environ.get("STRESS_SECONDS", "8"))
@@ -26,5 +26,5 @@ def test_whatever_fails_versions_rise_everybody_converges_and_nothing_is_left(
     cluster = make_cluster(worker=False, WS_SLOW_CLOSE_S="5", REDIS_TIMEOUT_S="1")
     seen = Stress(cluster, valkey, redis_url, seed=SEED, clients=CLIENTS).run(SECONDS)
     print(dict(sorted(seen.items())))
-    assert not errors_in(cluster)
+    assert not logged_errors(cluster)
     assert {probe(url) for url in cluster.urls} == {"pending"}

@@ -1,4 +1,4 @@
-"""Real workers that are killed, or cannot reach PostgreSQL."""
+"""Real workers that are killed or cannot reach PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import redis as redis_py
 from syncapp.dev.runner import App, app_env
 from syncapp.dev.servers import Postgres, Servers
 from syncapp.postgres.schema import upgrade
-from tests.support.outboxes import count, left, play
-from tests.support.store import chess, make_store
+from tests.support.outboxes import commit_events, count_rows, entries_left
+from tests.support.store import chess_request, make_store
 from tests.support.types import Db
-from tests.support.web_clients import eventually
+from tests.support.web_clients import wait_until
 
 # Real workers
 
@@ -42,27 +42,31 @@ def workers(servers: Servers, run_directory: Path) -> Iterator[Callable[..., App
 
 
 def more_than(db: Db, goal: int) -> Callable[[], bool]:
-    return lambda: count(db) > goal
+    return lambda: count_rows(db) > goal
 
 
 def test_a_worker_that_is_killed_while_it_drains_leaves_every_event_to_be_stored_once(
     db: Db, workers: Callable[..., App], redis: redis_py.Redis, redis_url: str
 ) -> None:
-    commits = play(redis_url, 50, 98)
-    assert commits == left(redis) == 5000
+    commits = commit_events(redis_url, 50, 98)
+    assert commits == entries_left(redis) == 5000
     # What a killed worker held is not left alone until somebody may claim it.
     worker = workers(AUDIT_BATCH="25", AUDIT_CLAIM_IDLE_S="600")
     for goal in (200, 600, 1000):
         worker.spawn()
-        eventually(more_than(db, goal))
+        wait_until(more_than(db, goal))
         worker.kill()
-    assert count(db) < commits
+    assert count_rows(db) < commits
     worker.spawn()
-    eventually(lambda: left(redis) == 0, within_s=120)
-    assert count(db) == commits == count(db, "SELECT count(DISTINCT (session_id, epoch, version)) FROM sync_events")
-    assert count(db, "SELECT count(*) FROM sync_events WHERE event_type = 'cycle_switched'") == 50 * 98
-    assert count(db, "SELECT sum(cycle_count) FROM sync_sessions") == 50 * 98
-    assert count(db, "SELECT count(*) FROM sync_dead_letters") == 0
+    wait_until(lambda: entries_left(redis) == 0, within_s=120)
+    assert (
+        count_rows(db)
+        == commits
+        == count_rows(db, "SELECT count(DISTINCT (session_id, epoch, version)) FROM sync_events")
+    )
+    assert count_rows(db, "SELECT count(*) FROM sync_events WHERE event_type = 'cycle_switched'") == 50 * 98
+    assert count_rows(db, "SELECT sum(cycle_count) FROM sync_sessions") == 50 * 98
+    assert count_rows(db, "SELECT count(*) FROM sync_dead_letters") == 0
 
 
 def test_when_all_is_well_an_event_is_stored_without_waiting_for_a_sweep(
@@ -70,13 +74,13 @@ def test_when_all_is_well_an_event_is_stored_without_waiting_for_a_sweep(
 ) -> None:
     workers().spawn()
     store = make_store(redis_url, set_clock=False, on_nudge=tasks.DrainRequests(tasks.enqueue_drain).nudge)
-    session_id = store.create(chess(3_600_000)).found.session_id
+    session_id = store.create(chess_request(3_600_000)).found.session_id
     store.start(session_id)
-    eventually(lambda: count(db) == 2)
+    wait_until(lambda: count_rows(db) == 2)
     for number in range(100):
         store.switch(session_id)
         time.sleep(0.04 if number % 20 else 0.9)  # bursts, and pauses as long as the nudges are held back
-    eventually(lambda: count(db) == 102)
+    wait_until(lambda: count_rows(db) == 102)
     with db.cursor() as cursor:
         cursor.execute(
             "SELECT percentile_disc(array[0.5, 0.95, 1]) WITHIN GROUP (ORDER BY extract(epoch FROM stored_at - at))"
@@ -100,7 +104,7 @@ def test_events_of_an_outage_of_postgresql_all_arrive_after_it(
             DATABASE_URL=postgres.url, SYNC_BUCKETS="1", AUDIT_RETRIES="3", AUDIT_RETRY_DELAY_S="1", LOG_FORMAT="json"
         )
         store = make_store(redis_url, set_clock=False, sync_buckets=1)
-        session_id = store.create(chess(3_600_000)).found.session_id
+        session_id = store.create(chess_request(3_600_000)).found.session_id
         store.start(session_id)
         postgres.stop()
         worker.spawn()
@@ -109,7 +113,7 @@ def test_events_of_an_outage_of_postgresql_all_arrive_after_it(
             began = time.monotonic()
             store.switch(session_id)
             took_s.append(time.monotonic() - began)
-        eventually(lambda: "drain_gave_up" in worker.output())
+        wait_until(lambda: "drain_gave_up" in worker.output())
         assert sorted(took_s)[50] < 0.5
         log = worker.output()
         assert "Traceback" not in log
@@ -119,13 +123,13 @@ def test_events_of_an_outage_of_postgresql_all_arrive_after_it(
         instants = [datetime.fromisoformat(line["timestamp"]) for line in lines]
         waited = [(later - earlier).total_seconds() for earlier, later in pairwise(instants)]
         assert all(delay - 0.1 < wait < delay + 30 for wait, delay in zip(waited, (1, 2, 4), strict=True)), waited
-        assert left(redis) == 102
+        assert entries_left(redis) == 102
         postgres.start()
         make_store(
             redis_url, set_clock=False, sync_buckets=1, on_nudge=tasks.DrainRequests(tasks.enqueue_drain).nudge
         ).switch(session_id)
-        eventually(lambda: left(redis) == 0)
+        wait_until(lambda: entries_left(redis) == 0)
         with closing(psycopg2.connect(postgres.url)) as connection:
-            assert count(connection) == 103
+            assert count_rows(connection) == 103
     finally:
         postgres.stop()
