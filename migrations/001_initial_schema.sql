@@ -136,15 +136,17 @@ CREATE FUNCTION sync_make_partitions(months_ahead integer) RETURNS SETOF text
 LANGUAGE plpgsql
 SET TimeZone = 'UTC'
 SET lock_timeout = '5s'
-SET syncapp.allow_changes = 'on'  -- for rows that leave the default partition
 AS $$
 DECLARE
+    was_allowed text := current_setting('syncapp.allow_changes', true);
     month timestamptz := date_trunc('month', now());
     low bigint;
     high bigint;
     partition_name text;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('sync_make_partitions'));
+    -- For rows that leave the default partition. A SET clause of the function would need a superuser.
+    PERFORM set_config('syncapp.allow_changes', 'on', true);
     FOR _ IN 0..months_ahead LOOP
         partition_name := to_char(month, '"sync_events_"YYYY_MM');
         low := extract(epoch FROM month) * 1000;
@@ -160,6 +162,7 @@ BEGIN
             partition_name, low, high);
         RETURN NEXT partition_name;
     END LOOP;
+    PERFORM set_config('syncapp.allow_changes', coalesce(was_allowed, ''), true);
 END
 $$;
 
