@@ -120,7 +120,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     )
     bare = SessionStore(client, settings, on_nudge=nudge, partials=partials)
     outbox = Outbox(client, Keyspace(settings.sync_buckets))
-    history = HistoryQueries(pool, bare.time_ms, outbox.awaits)
+    history = HistoryQueries(pool, bare.time_ms, outbox.has_undrained)
     recovery = Recovery(bare, history, outbox, settings)
     on_miss = recovery.on_miss if settings.recover_on_miss else None
     store = SessionStore(client, settings, on_nudge=nudge, on_miss=on_miss, partials=partials)

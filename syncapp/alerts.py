@@ -1,7 +1,7 @@
-"""Alerts: what somebody has to be told of, in the log, in Sentry and by a webhook.
+"""Alerts: events that need a person, sent to the log, to Sentry and to a webhook.
 
-Whoever tells never waits: a thread of its own does. In a storm an alert of each kind goes out at once and then one in
-each interval, which says how many there were in between; these are in the log as errors.
+A separate thread sends them, so callers never wait. At most one alert of each kind is sent per interval; it has the
+number of those since the last one, which are logged as errors.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _WEBHOOK_TIMEOUT_S = 5.0
 _WEBHOOK_ATTEMPTS = 3
 _WEBHOOK_PAUSE_S = 1.0
 _MESSAGES = {
-    "drain_gave_up": "Audit events could not be moved into PostgreSQL, after every retry; the sweep goes on trying.",
-    "dead_letters": "PostgreSQL refused audit events for what they are; they are in sync_dead_letters.",
-    "divergences": "Other audit events came under known keys; they are in sync_dead_letters, the first ones stay.",
+    "drain_gave_up": "Audit events could not be moved to PostgreSQL, even after all retries; sweeps keep trying.",
+    "dead_letters": "PostgreSQL rejected audit events because of their data; they are in sync_dead_letters.",
+    "divergences": "Audit events have the keys of stored rows, but different content; they are in sync_dead_letters.",
     "clock_step": "The store's clock was set: sessions may have timed out early or stalled (docs/troubleshooting.md).",
     "audit_lag": "Audit events have been waiting for PostgreSQL for too long, or the queue cannot be read to check.",
 }
-"""What each kind of alert says."""
+"""The message of each kind of alert."""
 
 
 class Alerts:
-    """Tells people, by all the ways that are set; one a kind and interval, by this process."""
+    """Sends alerts through every configured channel, at most one of each kind per interval and process."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._webhook_url = settings.alert_webhook_url
@@ -42,42 +42,42 @@ class Alerts:
         self._clock = clock
         self._log = structlog.get_logger(__name__)
         self._lock = threading.Lock()
-        self._told_at: dict[str, float] = {}
-        self._untold: dict[str, int] = {}
-        # Pending alerts are still sent when the process ends in good order.
+        self._sent_at: dict[str, float] = {}
+        self._suppressed: dict[str, int] = {}
+        # Pending alerts are still sent when the process exits normally.
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="alerts")
         self._sentry_is_ready = False
 
     def __call__(self, kind: str, **context: Any) -> None:
-        """Tell of something of a kind of `_MESSAGES`."""
+        """Send an alert of a kind of `_MESSAGES`."""
         metrics.ALERTS.labels(kind).inc()
         now = self._clock()
         with self._lock:
-            if now - self._told_at.get(kind, float("-inf")) < self._interval_s:
-                self._untold[kind] = self._untold.get(kind, 0) + 1
+            if now - self._sent_at.get(kind, float("-inf")) < self._interval_s:
+                self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
                 self._log.error(kind, **context)
                 return
-            self._told_at[kind] = now
-            more = self._untold.pop(kind, 0)
+            self._sent_at[kind] = now
+            more = self._suppressed.pop(kind, 0)
         if self._webhook_url or self._sentry_dsn:
             self._sender.submit(self._send, kind, context | {"more": more})
         self._log.critical(kind, **context, **({"more": more} if more else {}))
 
     def close(self) -> None:
-        """Wait until what was told is sent."""
+        """Wait until pending alerts are sent."""
         self._sender.shutdown()
 
     def _send(self, kind: str, context: dict[str, Any]) -> None:
-        for way, send in ((self._webhook_url, self._post), (self._sentry_dsn, self._capture)):
-            if way:
+        for target, send in ((self._webhook_url, self._post), (self._sentry_dsn, self._capture)):
+            if target:
                 try:
                     send(kind, context)
-                except Exception as error:  # noqa: BLE001 an alert that cannot be sent stops neither the others nor the work
+                except Exception as error:  # noqa: BLE001 a failed alert must not stop other alerts or the work
                     self._log.warning("alert_not_sent", kind=kind, by=send.__name__.strip("_"), error=str(error))
 
     def _post(self, kind: str, context: dict[str, Any]) -> None:
         document = {"kind": kind, "message": _MESSAGES[kind], "at_ms": time.time_ns() // 1_000_000, "context": context}
-        request = urllib.request.Request(  # noqa: S310 the settings take http and https only
+        request = urllib.request.Request(  # noqa: S310 the settings allow http and https only
             self._webhook_url,
             orjson.dumps(document, default=str),
             {"Content-Type": "application/json", "User-Agent": "SyncApp"},
@@ -93,10 +93,10 @@ class Alerts:
                 return
 
     def _capture(self, kind: str, context: dict[str, Any]) -> None:
-        import sentry_sdk  # it takes a while to load
+        import sentry_sdk  # imported here because it loads slowly
 
         if not self._sentry_is_ready:
-            # Of the integrations none: they would send each line of the log once more.
+            # No integrations: they would also send each log line.
             sentry_sdk.init(self._sentry_dsn, default_integrations=False, auto_enabling_integrations=False)
             self._sentry_is_ready = True
         with sentry_sdk.new_scope() as scope:

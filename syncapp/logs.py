@@ -1,4 +1,4 @@
-"""Logging: structlog over the standard library, one line an event, to standard error."""
+"""Logging: structlog on top of the standard library, one line per event, to standard error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHARED: list[structlog.typing.Processor] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.StackInfoRenderer(),
 ]
-# Always the same list: a logger keeps the one it was first used with, and tests replace its contents.
+# A logger keeps the list that it was first used with, so this list is never replaced; tests change its contents.
 _PROCESSORS: list[structlog.typing.Processor] = [
     structlog.stdlib.filter_by_level,
     *_SHARED,
@@ -25,7 +25,7 @@ _PROCESSORS: list[structlog.typing.Processor] = [
 
 
 def configure(settings: Settings) -> None:
-    """Send every logger's lines, the libraries' too, through one formatter; safe to call again."""
+    """Format the lines of all loggers, including libraries', in one way. It may be called again."""
     structlog.configure(
         processors=_PROCESSORS,
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -47,5 +47,5 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
-    # A line for each step of a migration says less than the line that names the migrations.
+    # yoyo logs each step of a migration; `flask db upgrade` prints the names of the migrations.
     logging.getLogger("yoyo").setLevel(logging.WARNING)

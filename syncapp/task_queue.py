@@ -1,7 +1,7 @@
-"""The task queue: Huey on Redis, with JSON messages, and no task queued twice.
+"""The task queue: Huey on Redis, with JSON messages; a task is queued only once.
 
-A full server accepts Huey's writes, too: drains make room in it, and neither the queue nor the schedule can grow,
-because each task waits only once.
+A full server also accepts these writes, because drains free its memory. The queue and the schedule cannot grow, because
+each task waits only once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ return redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
 
 
 class JsonSerializer(Serializer):  # type: ignore[misc]  # huey carries no types
-    """Huey's messages as JSON: reading one can only make the values named here, never run code."""
+    """Writes Huey's messages as JSON. Unlike pickle, reading one can only make the types below, never run code."""
 
     def _serialize(self, data: Any) -> bytes:
         return orjson.dumps(_packed(data))
@@ -41,7 +41,7 @@ class JsonSerializer(Serializer):  # type: ignore[misc]  # huey carries no types
 
 
 class OnceStorage(RedisStorage):  # type: ignore[misc]  # huey carries no types
-    """A queue that holds no two equal messages, so that it cannot grow while no worker is there to empty it."""
+    """A queue without equal messages, so that it cannot grow while no worker runs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,7 +49,7 @@ class OnceStorage(RedisStorage):  # type: ignore[misc]  # huey carries no types
         self._schedule = self.conn.register_script(_SCHEDULE)
 
     def enqueue(self, data: bytes, priority: int | None = None) -> None:
-        """Put a message into the queue, unless it is waiting there."""
+        """Add a message to the queue, unless an equal one waits in it."""
         self._push(keys=[self.queue_key], args=[data])
 
     def add_to_schedule(self, data: bytes, ts: datetime) -> None:
@@ -58,9 +58,9 @@ class OnceStorage(RedisStorage):  # type: ignore[misc]  # huey carries no types
 
 
 def connect(settings: Settings, client: Redis | None = None) -> RedisHuey:
-    """Return the queue; no connection is made before its first use.
+    """Return the queue. It does not connect before its first use.
 
-    client: whose connections it uses, one that does not decode; without one it has its own.
+    client: shares its connections with the queue, and does not decode replies; by default the queue makes a client.
     """
     client = client or connect_store(settings, decode=False)
     return RedisHuey(
@@ -69,16 +69,16 @@ def connect(settings: Settings, client: Redis | None = None) -> RedisHuey:
         serializer=JsonSerializer(),
         storage_class=OnceStorage,
         connection_pool=client.connection_pool,
-        # A wait for a task must end before the connection gives up on the answer.
+        # A blocking read of a task must end before the connection's timeout.
         read_timeout=min(1.0, settings.redis_timeout_s / 2),
     )
 
 
 def _packed(value: Any) -> Any:
-    """Return a value as JSON that tells its type: what JSON has none for is an object of one member."""
+    """Return a value as JSON; types that JSON lacks become an object with one member, named after the type."""
     match value:
         case Message():
-            # The registry checks the name and makes the task; defaults are left out.
+            # Huey's registry checks the name when it makes the task. Members that are None are left out.
             return {"message": {name: _packed(item) for name, item in value._asdict().items() if item is not None}}
         case tuple():
             return {"tuple": [_packed(item) for item in value]}
@@ -95,7 +95,7 @@ def _packed(value: Any) -> Any:
 
 
 def _unpacked(value: Any) -> Any:
-    """Return the value that `_packed` was given. Raises `ValueError` for JSON that it did not make."""
+    """Return the value that `_packed` was called with. Raises `ValueError` for other JSON."""
     match value:
         case list():
             return [_unpacked(item) for item in value]
@@ -110,6 +110,6 @@ def _unpacked(value: Any) -> Any:
         case {"timedelta": [int(days), int(seconds), int(micros)]}:
             return timedelta(days, seconds, micros)
         case dict():
-            raise ValueError(f"no message of ours: {value!r}")
+            raise ValueError(f"not a message of this queue: {value!r}")
         case _:
             return value

@@ -150,7 +150,7 @@ class AuditWorker:
         """Request drains of all buckets with events; alert if an event has waited for too long."""
         self._watch.sweep()
 
-    def count_letters(self) -> None:
+    def count_dead_letters(self) -> None:
         """Correct the count of dead letters, which operators redrive or delete."""
         try:
             self._counts.set_failed(DeadLetters(self.database).count())
@@ -282,7 +282,7 @@ drain_bucket: Any = huey.task(
     context=True,
 )(worker.drain)
 huey.periodic_task(crontab(), name="sweep")(worker.sweep)
-huey.periodic_task(crontab(minute="*/10"), name="count_letters")(worker.count_letters)
+huey.periodic_task(crontab(minute="*/10"), name="count_letters")(worker.count_dead_letters)
 huey.periodic_task(crontab(hour="3", minute="17"), name="make_partitions")(worker.make_partitions)
 huey.on_startup(name="start")(worker.start)
 huey.on_startup(name="watch")(worker.watch)

@@ -73,7 +73,7 @@ def test_an_alert_is_posted_with_its_whole_context(receiver: Receiver) -> None:
         "drain_gave_up",
         {"bucket": 7, "error": "refused", "retries": 5, "more": 0},
     )
-    assert posted["message"].startswith("Audit events could not be moved into PostgreSQL")
+    assert posted["message"].startswith("Audit events could not be moved to PostgreSQL")
     assert abs(posted["at_ms"] - time.time() * 1000) < 60_000
     assert logs == [{"event": "drain_gave_up", "log_level": "critical", "bucket": 7, "error": "refused", "retries": 5}]
 
@@ -207,7 +207,7 @@ def test_the_queue_tells_what_waits_what_was_stored_and_what_could_not_be(
     assert 'syncapp_audit_queue{state="failed"} 1.0' in text
     with db.cursor() as cursor:
         cursor.execute("DELETE FROM sync_dead_letters")
-    tasks.worker.count_letters()
+    tasks.worker.count_dead_letters()
     assert queue()["failed"] == 0
 
 

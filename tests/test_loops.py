@@ -65,7 +65,7 @@ def test_a_loop_that_is_stuck_or_whose_thread_has_ended_is_named(stopped: thread
     assert "stuck" not in loops.unwell()
     clock.now_s += STUCK_S + 1
     assert "stuck" in loops.unwell()
-    loops.beat("stuck")
+    loops.heartbeat("stuck")
     assert "stuck" not in loops.unwell()
     thread = loops.start("ended", end, stopped)
     thread.join(30)

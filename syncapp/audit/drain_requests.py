@@ -58,7 +58,7 @@ class DrainRequests:
             for bucket in due:
                 del self._due[bucket]
         for bucket in due:
-            self._loops.beat(self._name)
+            self._loops.heartbeat(self._name)
             try:
                 self._act(bucket)
             except Exception as error:  # noqa: BLE001 the request is repeated, whatever the error

@@ -225,16 +225,20 @@ def _participants_from_session(session: Session) -> list[ParticipantTotals]:
     """Return the totals of every participant of a session."""
     active, definition = session.active_index, session.definition
     has_budget = MODES[session.sync_mode].has_participant_budgets
-    return [
-        (
-            name,
-            (used_ms, remaining_ms if has_budget else None, cycles, has_expired, index == active),
-            (index, budget_ms),
+    totals: list[ParticipantTotals] = []
+    for index, (name, budget_ms, participant) in enumerate(
+        zip(definition.participant_ids, definition.budgets_ms, session.participants, strict=True)
+    ):
+        remaining_ms = participant.time_remaining_ms if has_budget else None
+        usage = (
+            participant.time_used_ms,
+            remaining_ms,
+            participant.cycle_count,
+            participant.has_expired,
+            index == active,
         )
-        for index, (name, budget_ms, (used_ms, remaining_ms, cycles, has_expired)) in enumerate(
-            zip(definition.participant_ids, definition.budgets_ms, map(astuple, session.participants), strict=True)
-        )
-    ]
+        totals.append((name, usage, (index, budget_ms)))
+    return totals
 
 
 def _record(snapshot: Sequence[str]) -> Row:

@@ -131,11 +131,15 @@ class Outbox:
         now_ms = now[0] * 1000 + now[1] // 1000
         return {bucket: _backlog(now_ms, *answers[3 * bucket : 3 * bucket + 3]) for bucket in self.buckets}
 
-    def holds(self, session_id: str) -> bool:
-        """Tell whether an event of a session is not in the log yet, or may not be: it scans at most 20,000 entries.
+    def has_undrained(self, session_id: str) -> bool:
+        """Return whether a session has events that are not in the log yet; True also if its bucket has too many others.
 
-        Raises what redis raises.
+        Scans at most 20,000 entries. Raises `StoreUnavailable`.
         """
+        with TRANSLATION:
+            return self._contains(session_id)
+
+    def _contains(self, session_id: str) -> bool:
         key, start, text = self._keys.outbox(self._keys.bucket(session_id)), "-", session_id.encode()
         for _ in range(_MAX_SCANNED // _SCANNED_AT_ONCE):
             found: Any = self._client.xrange(key, min=start, count=_SCANNED_AT_ONCE)
@@ -146,11 +150,6 @@ class Outbox:
             last = found[-1][0]
             start = f"({last.decode() if isinstance(last, bytes) else last}"
         return True
-
-    def awaits(self, session_id: str) -> bool:
-        """Return what `holds` returns. Raises `StoreUnavailable`."""
-        with TRANSLATION:
-            return self.holds(session_id)
 
     def _read(self, bucket: int, start: str, count: int) -> list[OutboxEntry]:
         streams: Any = {self._keys.outbox(bucket): start}

@@ -134,7 +134,7 @@ class SessionCheck:
                 raise BadRow(epoch, 1, "follows a dead letter of an earlier epoch that follows no row")
 
     def _is_fork(self, epoch: int, version: int, previous_hash: bytes, what: str = "") -> bool:
-        """Tell whether dead letters explain the previous hash of a message with this epoch and version.
+        """Return whether dead letters explain the previous hash of a message with this epoch and version.
 
         what: names the message that follows the dead letters, if it is not the row of this epoch and version.
         """
@@ -168,7 +168,7 @@ class SessionCheck:
         self._state = state
 
     def _has_successor(self, epoch: int, row_hash: bytes) -> bool:
-        """Tell whether a row of an earlier epoch follows the row with this hash.
+        """Return whether a row of an earlier epoch follows the row with this hash.
 
         A restore may continue from such a row in the middle of an epoch, if the later rows were not in the log yet.
         """

@@ -1,4 +1,4 @@
-"""Commands of `flask` for operators: the database's schema, the audit trail, and sessions."""
+"""The `flask` commands for operators: schema, audit trail and sessions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from syncapp.config import Settings
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Add the commands to an application."""
+    """Add the commands to the application."""
     app.cli.add_command(database.commands(settings))
     app.cli.add_command(audit.commands(settings))
     app.cli.add_command(sessions.commands(settings))

@@ -1,4 +1,4 @@
-"""`flask audit`: events on their way into PostgreSQL, and the log they end up in."""
+"""`flask audit`: the audit queue and the audit log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from syncapp.store.keys import Keyspace
 
 def commands(settings: Settings) -> click.Group:
     """Return the group of commands."""
-    group = click.Group("audit", help="Events on their way into PostgreSQL, and the log they end up in.")
+    group = click.Group("audit", help="Manage the audit queue and the audit log.")
     for command in (_status, _drain, _redrive, _retention, _verify):
         group.add_command(command(settings))
     return group
@@ -40,19 +40,19 @@ def commands(settings: Settings) -> click.Group:
 def _status(settings: Settings) -> click.Command:
     @click.command("status")
     def status() -> None:
-        """Show how many events wait, by bucket, and the counts of the queue."""
-        outbox, tally = _outbox(settings), _tally(settings)
-        with _failing_in_one_line("the queue could not be read"):
+        """Show the events that wait, by bucket, and the counts of the queue."""
+        outbox, counts = _outbox(settings), _counts(settings)
+        with _one_line_errors("the queue could not be read"):
             backlogs = outbox.backlogs()
         click.echo("bucket  waiting  active  oldest")
-        for bucket, found in backlogs.items():
-            if found.oldest_age_ms is not None:
-                click.echo(f"{bucket:6}  {found.waiting:7}  {found.active:6}  {found.oldest_age_ms / 1000:.1f} s")
+        for bucket, backlog in backlogs.items():
+            if backlog.oldest_age_ms is not None:
+                click.echo(f"{bucket:6}  {backlog.waiting:7}  {backlog.active:6}  {backlog.oldest_age_ms / 1000:.1f} s")
         waiting, active = (sum(getattr(each, name) for each in backlogs.values()) for name in ("waiting", "active"))
-        oldest_ms = max(found.oldest_age_ms or 0 for found in backlogs.values())
+        oldest_ms = max(backlog.oldest_age_ms or 0 for backlog in backlogs.values())
         click.echo(f" total  {waiting:7}  {active:6}  {oldest_ms / 1000:.1f} s")
-        with _failing_in_one_line("the counts of the queue could not be read"):
-            queue = tally.read()
+        with _one_line_errors("the counts of the queue could not be read"):
+            queue = counts.read()
         click.echo(
             f"completed {queue.completed}, failed {queue.failed}, delayed {queue.delayed}, {queue.rate_per_s} a second"
         )
@@ -63,13 +63,13 @@ def _status(settings: Settings) -> click.Command:
 def _drain(settings: Settings) -> click.Command:
     @click.command("drain")
     def drain() -> None:
-        """Move all events into PostgreSQL now, without a worker; exit code 1 when some could not be moved."""
+        """Move all events to PostgreSQL now, without a worker; the exit code is 1 if some could not be moved."""
         outbox = _outbox(settings)
         with _log(settings) as (_, audit):
-            moved, failures = Drain(outbox, audit, batch=settings.audit_batch, count=_tally(settings).add).run_all()
+            moved, failures = Drain(outbox, audit, batch=settings.audit_batch, count=_counts(settings).add).run_all()
         if failures:
             reasons = "; ".join(f"{', '.join(map(str, buckets))} ({reason})" for reason, buckets in failures.items())
-            raise click.ClickException(f"moved {moved} events, but not all of buckets {reasons}; nothing is lost")
+            raise click.ClickException(f"moved {moved} events, but not all of buckets {reasons}; no event is lost")
         click.echo(f"Moved {moved} events.")
 
     return drain
@@ -78,27 +78,27 @@ def _drain(settings: Settings) -> click.Command:
 def _redrive(settings: Settings) -> click.Command:
     @click.command("redrive")
     def redrive() -> None:
-        """Store dead letters once more, on the path of all events; what went through is marked, and kept."""
-        with _failing_in_one_line("not every dead letter was driven"), _log(settings) as (database, audit):
-            letters = DeadLetters(database)
-            done, left = letters.redrive(audit)
-            count = letters.count()
-        click.echo(f"{done} dead letters went through, {left} did not.")
+        """Try again to store dead letters. Those that are stored are marked and kept."""
+        with _one_line_errors("not every dead letter was redriven"), _log(settings) as (database, audit):
+            dead_letters = DeadLetters(database)
+            done, failed = dead_letters.redrive(audit)
+            count = dead_letters.count()
+        click.echo(f"{done} dead letters were stored, {failed} were not.")
         try:
-            _tally(settings).set_failed(count)
-        except RedisError as error:  # a worker puts the count right within ten minutes
-            click.echo(f"Their count in Redis stays as it was for now: {one_line(error)}", err=True)
+            _counts(settings).set_failed(count)
+        except RedisError as error:  # a worker corrects the count within 10 minutes
+            click.echo(f"Their count in Redis is not updated yet: {one_line(error)}", err=True)
 
     return redrive
 
 
 def _retention(settings: Settings) -> click.Command:
     @click.command("retention")
-    @click.option("--months", type=click.IntRange(1, 1200), required=True, help="Months that are kept.")
+    @click.option("--months", type=click.IntRange(1, 1200), required=True, help="Number of months to keep.")
     def retention(months: int) -> None:
-        """Drop months of the log that ended longer ago, unless one of their sessions is still written to."""
+        """Drop older months of the log, except months with a session that is still written to."""
         with (
-            _failing_in_one_line("nothing was dropped"),
+            _one_line_errors("nothing was dropped"),
             contextlib.closing(Database(settings.database_url)) as database,
             database.transaction() as cursor,
         ):
@@ -112,30 +112,31 @@ def _verify(settings: Settings) -> click.Command:
     @click.command("verify")
     @click.argument("session", type=click.UUID, required=False)
     def check(session: UUID | None) -> None:
-        """Check that the log is as committed: all of it, or of one SESSION; exit code 1 names what is not.
+        """Check the whole log, or one SESSION; the exit code is 1 if something is not as committed.
 
-        Every row against its hash and its message, every chain, gap and total, every snapshot against the
-        patches, and the newest commits against the store. A fork that dead letters explain is told, and no fault.
+        Compares every row with its hash and its message, every snapshot with the patches, and the newest commits with
+        the store; checks every hash chain, gap and total. A fork that dead letters explain is reported, but is not an
+        error.
         """
-        parity = Consistency(connect_store(settings), Keyspace(settings.sync_buckets), settings.database_url)
-        checked, name = VerifyResult(), str(session) if session else None
+        consistency = Consistency(connect_store(settings), Keyspace(settings.sync_buckets), settings.database_url)
+        result, name = VerifyResult(), str(session) if session else None
         bad: set[str] = set()
         forks = 0
-        with _failing_in_one_line("not everything was checked"):
-            for found in chain(verify(settings.database_url, checked, name), parity.compare(name)):
-                if isinstance(found, Fork):
+        with _one_line_errors("not everything was checked"):
+            for finding in chain(verify(settings.database_url, result, name), consistency.compare(name)):
+                if isinstance(finding, Fork):
                     forks += 1
-                    click.echo(str(found))
+                    click.echo(str(finding))
                     continue
-                if found.session_id not in bad:
-                    click.echo(str(found))
-                bad.add(found.session_id)
-        click.echo(f"Read {checked.events} events of {checked.sessions} sessions.")
-        if name and not checked.sessions:
-            raise click.ClickException("the log knows no such session")
+                if finding.session_id not in bad:
+                    click.echo(str(finding))
+                bad.add(finding.session_id)
+        click.echo(f"Read {result.events} events of {result.sessions} sessions.")
+        if name and not result.sessions:
+            raise click.ClickException("the log has no such session")
         if bad:
-            raise click.ClickException(f"sessions that are not as they were committed: {len(bad)}")
-        click.echo("All is as committed.")
+            raise click.ClickException(f"sessions that are not as committed: {len(bad)}")
+        click.echo("Everything is as committed.")
         if forks:
             click.echo(f"Forks that dead letters explain: {forks}.")
 
@@ -143,10 +144,10 @@ def _verify(settings: Settings) -> click.Command:
 
 
 @contextlib.contextmanager
-def _failing_in_one_line(what: str) -> Iterator[None]:
+def _one_line_errors(what: str) -> Iterator[None]:
     try:
         yield
-    except (RedisError, psycopg2.Error, ValueError) as error:  # the last: Redis holds something that is not a number
+    except (RedisError, psycopg2.Error, ValueError) as error:  # ValueError: Redis has a value that is not a number
         raise click.ClickException(f"{what}: {one_line(error)}") from error
 
 
@@ -165,6 +166,6 @@ def _outbox(settings: Settings) -> Outbox:
     return Outbox(client, Keyspace(settings.sync_buckets), claim_idle_s=settings.audit_claim_idle_s)
 
 
-def _tally(settings: Settings) -> QueueCounts:
+def _counts(settings: Settings) -> QueueCounts:
     client = connect_store(settings, decode=False)
     return QueueCounts(client, Keyspace(settings.sync_buckets), task_queue.connect(settings).scheduled_count)

@@ -1,4 +1,4 @@
-"""`flask sessions`: sessions in Redis and in the log."""
+"""`flask sessions`: lists and recovers sessions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CLAIM = Claim(request_id="flask-sessions-recover")
 
 def commands(settings: Settings) -> click.Group:
     """Return the group of commands."""
-    group = click.Group("sessions", help="Sessions, in Redis and in the log.")
+    group = click.Group("sessions", help="List and recover sessions.")
     group.add_command(_list(settings))
     group.add_command(_recover(settings))
     return group
@@ -44,14 +44,16 @@ def commands(settings: Settings) -> click.Group:
 def _list(settings: Settings) -> click.Command:
     @click.command("list")
     @click.option(
-        "--expired-by-step", is_flag=True, help="List what timed out because the store's clock was set forward."
+        "--expired-by-step", is_flag=True, help="List timeouts caused by a forward step of the store's clock."
     )
-    @click.option("--from", "from_at", type=_INSTANT, help="Correct time of the step, if no process saw it.")
-    @click.option("--to", "to_at", type=_INSTANT, help="Time the clock was set to, if no process saw the step.")
+    @click.option("--from", "from_at", type=_INSTANT, help="Correct time of the step, if no process observed it.")
+    @click.option(
+        "--to", "to_at", type=_INSTANT, help="Time that the clock was set to, if no process observed the step."
+    )
     def list_sessions(expired_by_step: bool, from_at: datetime | None, to_at: datetime | None) -> None:
-        """List the live sessions of the store, or those that a step of its clock has timed out."""
+        """List the live sessions of the store, or those that timed out because of a step of its clock."""
         if (from_at is None) != (to_at is None) or (from_at and not expired_by_step):
-            raise click.UsageError("--from and --to need each other and --expired-by-step")
+            raise click.UsageError("--from and --to must be given together, and with --expired-by-step")
         try:
             if not expired_by_step:
                 for each in SessionStore(connect_store(settings), settings).scheduled():
@@ -61,7 +63,7 @@ def _list(settings: Settings) -> click.Command:
             for span in spans:
                 _show_expired(settings, *span)
             if not spans:
-                click.echo("No forward step of the store's clock was seen.")
+                click.echo("No forward step of the store's clock was observed.")
         except (RedisError, psycopg2.Error, SyncError) as error:
             raise click.ClickException(f"the sessions could not be listed: {one_line(error)}") from error
 
@@ -69,22 +71,22 @@ def _list(settings: Settings) -> click.Command:
 
 
 def _forward_steps(settings: Settings) -> list[tuple[datetime, datetime]]:
-    """Return what the store's clock should have said and what it said, at each forward step that processes agree on."""
-    seen = recorded_steps(connect_store(settings), Keyspace(settings.sync_buckets))
-    return [(_instant(step.before_ms), _instant(step.after_ms)) for step in agreed_steps(seen) if step.amount_ms > 0]
+    """Return the correct time and the time of the store's clock at each forward step that processes agree on."""
+    steps = agreed_steps(recorded_steps(connect_store(settings), Keyspace(settings.sync_buckets)))
+    return [(_instant(step.before_ms), _instant(step.after_ms)) for step in steps if step.amount_ms > 0]
 
 
 def _show_expired(settings: Settings, before: datetime, after: datetime) -> None:
-    """List what timed out at an instant that the clock jumped over."""
+    """List the timeouts at instants that the clock skipped."""
     click.echo(f"The store's clock went from {_iso(before)} to {_iso(after)}:")
     with contextlib.closing(Database(settings.database_url)) as database, database.transaction() as cursor:
-        # Reads the whole log: there is no index by time alone.
+        # This reads the whole log, because no index is by time alone.
         cursor.execute("SET LOCAL statement_timeout = 0")
         cursor.execute(TIMEOUTS_BETWEEN, [before, after])
         found = cursor.fetchall()
-        for session, epoch, version, event, at_ms, person in found:
-            who = f" {person}" if person else ""
-            click.echo(f"  {session} epoch {epoch} version {version}: {event}{who} at {_iso(_instant(at_ms))}")
+        for session, epoch, version, event, at_ms, participant in found:
+            of = f" {participant}" if participant else ""
+            click.echo(f"  {session} epoch {epoch} version {version}: {event}{of} at {_iso(_instant(at_ms))}")
     click.echo(f"  {len(found)} timeouts")
 
 
@@ -99,30 +101,30 @@ def _iso(instant: datetime) -> str:
 def _recover(settings: Settings) -> click.Command:
     @click.command("recover")
     @click.argument("session", nargs=-1)
-    @click.option("--all", "everything", is_flag=True, help="Every session that the log or Redis takes for live.")
-    @click.option("--clock", type=click.Choice(["run", "freeze", "credit"]), help="Instead of RECOVERY_CLOCK.")
-    def recover(session: tuple[str, ...], everything: bool, clock: str | None) -> None:
-        """Bring back from the log what Redis has lost, or has an older state of."""
-        if bool(session) == everything:
-            raise click.UsageError("name sessions, or give --all")
+    @click.option("--all", "is_all", is_flag=True, help="Recover every session that is live in the log or in Redis.")
+    @click.option("--clock", type=click.Choice(["run", "freeze", "credit"]), help="Overrides RECOVERY_CLOCK.")
+    def recover(session: tuple[str, ...], is_all: bool, clock: str | None) -> None:
+        """Restore from the log the sessions that Redis has lost or has an older state of."""
+        if bool(session) == is_all:
+            raise click.UsageError("give either session ids or --all")
         try:
             named = [session_id(each) for each in session]
         except SyncError as error:
             raise click.UsageError(error.message) from error
         try:
-            found = _recovered(settings, None if everything else named, clock)
+            counts = _recover_sessions(settings, None if is_all else named, clock)
         except (RedisError, psycopg2.Error, SyncError) as error:
             raise click.ClickException(f"the recovery was not finished, run it again: {one_line(error)}") from error
-        click.echo(", ".join(f"{count} {outcome}" for outcome, count in sorted(found.items())) or "no sessions")
-        if found["failed"] or found[Outcome.AHEAD] or found[_UNDRAINED]:
+        click.echo(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "no sessions")
+        if counts["failed"] or counts[Outcome.AHEAD] or counts[_UNDRAINED]:
             raise click.exceptions.Exit(1)
 
     return recover
 
 
-def _recovered(settings: Settings, named: Iterable[str] | None, clock: str | None) -> Counter[str]:
-    """Drain, then recover the named sessions, or all; tell of each that was not as it should be, count the outcomes."""
-    keyspace, found = Keyspace(settings.sync_buckets), Counter[str]()
+def _recover_sessions(settings: Settings, named: Iterable[str] | None, clock: str | None) -> Counter[str]:
+    """Drain, recover the named sessions or all, print each one that differed, and return the counts of outcomes."""
+    keyspace, counts = Keyspace(settings.sync_buckets), Counter[str]()
     outbox = Outbox(connect_store(settings, decode=False), keyspace, claim_idle_s=settings.audit_claim_idle_s)
     store = SessionStore(connect_store(settings), settings)
     with (
@@ -132,20 +134,20 @@ def _recovered(settings: Settings, named: Iterable[str] | None, clock: str | Non
         # Events not yet drained belong to the last known state.
         _, failures = Drain(outbox, AuditLog(database), batch=settings.audit_batch).run_all()
         for reason, buckets in failures.items():
-            found[_UNDRAINED] += len(buckets)
-            click.echo(f"events of buckets {', '.join(map(str, buckets))} are still on their way: {reason}", err=True)
+            counts[_UNDRAINED] += len(buckets)
+            click.echo(f"events of buckets {', '.join(map(str, buckets))} are not drained yet: {reason}", err=True)
         history = HistoryQueries(pool, store.time_ms)
         recovery, forks = Recovery(store, history, outbox, settings, clock), history.forks()
         for each in recovery.all_session_ids() if named is None else named:
             try:
                 outcome: str = recovery.recover(each, _CLAIM, forks=forks)
             except StoreUnavailable as error:
-                # About one session only: a full store refuses to restore one, but may allow the next to be deleted.
+                # Continue after errors of one session. A full store refuses to restore it, but can delete another.
                 if not isinstance(error, AuditIncomplete) and error.details.get("reason") != "OutOfMemoryError":
                     raise
                 outcome = "failed"
                 click.echo(f"{each} failed: {error.message}", err=True)
-            found[outcome] += 1
+            counts[outcome] += 1
             if outcome not in (Outcome.CURRENT, "failed"):
                 click.echo(f"{each} {outcome}")
-    return found
+    return counts

@@ -1,1 +1,1 @@
-"""Private servers and processes for `make run` and the tests."""
+"""Private servers and processes, for `make run` and tests."""

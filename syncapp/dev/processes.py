@@ -1,4 +1,4 @@
-"""Processes that development and tests start for themselves, and end without leaving one behind."""
+"""Processes that development and tests start, and end without leaving any behind."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from typing import IO, Any
 import psutil
 
 MARK = "SYNCAPP_RUN"
-"""Environment variable that names, in every process started here, the directory it was started for."""
+"""The environment variable that names the run's directory in every process started here."""
 
 
 class StartError(RuntimeError):
-    """Something that did not start, or stopped by itself; its text says what and why."""
+    """A process or server did not start, or stopped unexpectedly; the text says which and why."""
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on.
+    """Return a free TCP port of 127.0.0.1.
 
-    Ports that the system gives to outgoing connections are left out: a client that keeps trying to
-    reach a stopped server could otherwise be given the server's own port, and keep it from starting again.
+    It is below the ports that the system uses for outgoing connections. Otherwise a client that tries to reach a
+    stopped server could get the server's own port, and prevent it from starting again.
     """
     while True:
         port = random.randrange(20_000, 32_000)
@@ -40,14 +40,14 @@ def free_port() -> int:
 
 
 def port_is_free(host: str, port: int) -> bool:
-    """Tell whether a server could listen on the port now."""
+    """Return whether a server could listen on the port now."""
     with contextlib.suppress(OSError), socket.create_server((host, port)):
         return True
     return False
 
 
 def end_leftovers(directory: Path) -> int:
-    """Kill every process that an earlier, killed run left behind for this directory; return how many."""
+    """Kill every process that a killed run left behind for this directory; return how many."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -58,9 +58,9 @@ def end_leftovers(directory: Path) -> int:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Tell whether a process still runs; one that only waits to be collected by its parent does not.
+    """Return whether a process still runs; a zombie does not, unless it has threads left.
 
-    A killed process that waits like this still holds its files and ports while one of its threads ends.
+    A killed process keeps its files and ports until its last thread has ended.
     """
     try:
         return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
@@ -69,9 +69,9 @@ def runs(process: psutil.Process) -> bool:
 
 
 class Process:
-    """One command, in a session of its own, so that a terminal's Ctrl-C does not reach it.
+    """One command, in its own process session, so that a terminal's Ctrl-C does not reach it.
 
-    What it prints goes to a file, or line by line to a function.
+    Its output goes to a file, or line by line to a function.
     """
 
     stop_signal = signal.SIGTERM
@@ -95,17 +95,17 @@ class Process:
         self.user: int | None = None
         self._output = output
         self._popen: subprocess.Popen[bytes] | None = None
-        self._asked = False  # to stop: Huey, asked twice, drops what it does
-        self.unready = ""  # why it is not ready, when it says so
+        self._was_asked_to_stop = False  # a second signal would make Huey interrupt its tasks
+        self.unready = ""  # why it is not ready, if it says so
 
     @property
     def pid(self) -> int:
-        """Process id of the latest start."""
+        """The process id of the last start."""
         return self._started.pid
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code; None while it runs or when it was never started; negative for a signal."""
+        """The exit code; None while it runs or before it was started; negative for a signal."""
         return self._popen.poll() if self._popen else None
 
     @property
@@ -114,14 +114,14 @@ class Process:
         return self._popen is not None and self._popen.poll() is None
 
     def tree(self) -> list[psutil.Process]:
-        """Return the process and its descendants, parents first; nothing once it has ended."""
+        """Return the process and its descendants, parents first; an empty list after it has ended."""
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
             return [process, *process.children(recursive=True)]
         return []
 
     def is_ready(self) -> bool:
-        """Tell whether it does its work; a subclass asks it."""
+        """Return whether it is ready; subclasses check it."""
         return True
 
     def start(self) -> None:
@@ -131,7 +131,7 @@ class Process:
 
     def spawn(self) -> None:
         """Start it without waiting."""
-        self._asked = False
+        self._was_asked_to_stop = False
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(self._output.open("ab")) if isinstance(self._output, Path) else None
             self._popen = subprocess.Popen(
@@ -142,14 +142,14 @@ class Process:
                 env=self.env,
                 cwd=self.cwd,
                 start_new_session=True,
-                preexec_fn=_end_with_parent(self.stop_signal),  # noqa: PLW1509 it does one system call
+                preexec_fn=_end_with_parent(self.stop_signal),  # noqa: PLW1509 it makes one system call only
                 **as_user(self.user),
             )
         if not isinstance(self._output, Path) and self._popen.stdout:
             threading.Thread(target=_forward, args=(self._popen.stdout, self._output), daemon=True).start()
 
     def wait_ready(self) -> None:
-        """Wait until it is ready. Raises `StartError` when it ends or takes longer than `ready_timeout_s`."""
+        """Wait until it is ready. Raises `StartError` if it ends, or takes longer than `ready_timeout_s`."""
         end = time.monotonic() + self.ready_timeout_s
         while not self.is_ready():
             if not self.alive:
@@ -160,17 +160,17 @@ class Process:
             time.sleep(0.05)
 
     def wait(self) -> int:
-        """Wait until it has ended by itself; return its exit code."""
+        """Wait until it has ended; return its exit code."""
         return self._started.wait()
 
     def ask_to_stop(self) -> None:
-        """Send the signal that ends it in good order, and return at once; a second time does nothing."""
-        if self.alive and not self._asked:
-            self._asked = True
+        """Send the signal that stops it gracefully, and return at once. A second call does nothing."""
+        if self.alive and not self._was_asked_to_stop:
+            self._was_asked_to_stop = True
             os.kill(self.pid, self.stop_signal)
 
     def stop(self) -> None:
-        """End it in good order, or after `stop_timeout_s` by force; its descendants end with it."""
+        """Stop it gracefully, or kill it after `stop_timeout_s`. Its descendants are killed."""
         tree = self.tree() if self.alive else []
         self.ask_to_stop()
         if self._popen:
@@ -179,28 +179,28 @@ class Process:
         _kill_all(tree)
 
     def kill(self) -> None:
-        """Kill it and its descendants (SIGKILL); return when they are gone."""
+        """Kill it and its descendants (SIGKILL), and wait until they have ended."""
         _kill_all(self.tree() if self.alive else [])
         if self._popen:
             self._popen.wait()
 
     def restart(self) -> None:
-        """Stop it if it runs, and start it again with the same words, environment and port."""
+        """Stop it if it runs, and start it again with the same arguments, environment and port."""
         self.stop()
         self.start()
 
     def pause(self) -> None:
-        """Freeze it and its descendants (SIGSTOP): connections stay open and nothing answers."""
+        """Suspend it and its descendants (SIGSTOP): connections stay open, and nothing answers."""
         for process in self.tree():
             process.suspend()
 
     def unpause(self) -> None:
-        """Let it run again (SIGCONT)."""
+        """Resume it and its descendants (SIGCONT)."""
         for process in self.tree():
             process.resume()
 
     def output(self) -> str:
-        """Return what it has printed so far, over all its starts; empty when that went to a function."""
+        """Return its output so far, of all its starts; empty if the output goes to a function."""
         if isinstance(self._output, Path) and self._output.exists():
             return self._output.read_text(errors="replace")
         return ""
@@ -232,14 +232,14 @@ def _kill_all(processes: Sequence[psutil.Process]) -> None:
 
 
 def as_user(user: int | None) -> dict[str, Any]:
-    """Return the arguments of `subprocess` that start a process as a user (by number); None for the present one."""
+    """Return the `subprocess` arguments that start a process as this user id; None for the current user."""
     return {} if user is None else {"user": user, "group": pwd.getpwuid(user).pw_gid, "extra_groups": []}
 
 
 def _end_with_parent(number: int) -> Callable[[], None] | None:
-    """Return what makes a new process get a signal when its parent is killed; None where that cannot be.
+    """Return a function that makes a new process get this signal when its parent is killed; None if impossible.
 
-    Linux sends it when the parent's *thread* ends, so only a main thread may ask for it.
+    Linux sends the signal when the parent's *thread* ends, so this works in a main thread only.
     """
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return None

@@ -1,7 +1,6 @@
-"""`make run`: private servers, the Procfile's processes, and what to try first.
+"""`make run`: starts private servers and the Procfile's processes, and prints commands to try.
 
-Unlike everything else it reads the environment itself, because it makes the one that the processes'
-settings are read from.
+Unlike other modules it reads the environment itself, because it makes the environment of the processes.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from syncapp.server.listen_address import ListenAddress
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_LIMITS = {"CREATES_PER_MINUTE": "0", "ADDRESS_STORE_BYTES_PER_HOUR": "0", "SELF_COMMITS_PER_HOUR": "0"}
-"""Settings for load that comes from one address: tests and benchmarks."""
+"""Settings for tests and benchmarks, whose load comes from one address."""
 
 
 def procfile() -> dict[str, str]:
@@ -40,13 +39,13 @@ def procfile() -> dict[str, str]:
 
 
 def dotenv() -> dict[str, str]:
-    """Return the settings of the file `.env`, if there is one; what the environment says counts for more."""
+    """Return the settings in the file `.env`, if there is one; the environment takes precedence over it."""
     path = ROOT / ".env"
     return dict(parse(path.read_text())) if path.exists() else {}
 
 
 def app_env(environ: Mapping[str, str], servers: Servers, **values: str) -> dict[str, str]:
-    """Return the environment of the Procfile's processes; they find their commands beside this Python."""
+    """Return the environment of the Procfile's processes; their commands are in the directory of this Python."""
     return {
         **environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}",
@@ -60,18 +59,18 @@ def app_env(environ: Mapping[str, str], servers: Servers, **values: str) -> dict
 class App(Process):
     """One process type of the Procfile."""
 
-    stop_timeout_s = 28.0  # above the 20 s that web and worker give their work to end
+    stop_timeout_s = 28.0  # above the 20 s that web and worker wait for their work to end
 
     def __init__(
         self, kind: str, env: Mapping[str, str], *, directory: Path, output: Path | Callable[[bytes], None]
     ) -> None:
-        # Without exec the shell would stand between the process and its signals.
+        # Without exec the shell would receive the signals instead of the process.
         argv = ["sh", "-c", f"exec {procfile()[kind]}"]
         super().__init__(kind, argv, directory=directory, output=output, env=env, cwd=ROOT)
 
 
 class Web(App):
-    """The Procfile's web process, listening where HOST and PORT of its environment say."""
+    """The Procfile's web process, which listens on HOST and PORT of its environment."""
 
     def __init__(self, env: Mapping[str, str], *, directory: Path, output: Path | Callable[[bytes], None]) -> None:
         super().__init__("web", env, directory=directory, output=output)
@@ -79,7 +78,7 @@ class Web(App):
         self.host, self.port, self.url = listening.reached_at, listening.port, listening.url
 
     def is_ready(self) -> bool:
-        """Tell whether it answers 200 to GET /ready."""
+        """Return whether it answers GET /ready with 200."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
             connection.request("GET", "/ready")
@@ -90,26 +89,26 @@ class Web(App):
 
 
 def run(environ: Mapping[str, str]) -> None:
-    """Start everything, say what to try, and wait.
+    """Start everything, print what to try, and wait.
 
-    Raises `SettingsError`, and `StartError` when something fails or stops by itself.
+    Raises `SettingsError`, and `StartError` if something fails or stops unexpectedly.
     """
     directory = Path(environ.get("DATA_DIR") or ".data").expanduser().resolve()
     # Only this machine can connect, unless HOST says otherwise.
     environ = {**environ, "HOST": environ.get("HOST", "").strip() or "127.0.0.1"}
     if not any(environ.get(name, "").strip() for name in ("ALLOWED_ORIGINS", "WS_ALLOWED_ORIGINS")):
-        environ["ALLOWED_ORIGINS"] = "*"  # a page under development comes from a server of its own
+        environ["ALLOWED_ORIGINS"] = "*"  # a page under development is served by another server
     listening = ListenAddress.of(Settings.from_env(environ))
     with _locked(directory):
         if end_leftovers(directory):
-            print("Ended what an earlier run had left behind when it was killed.", flush=True)
+            print("Ended processes that a killed run had left behind.", flush=True)
         _check_port(listening)
         print("Starting ...", flush=True)
         try:
             with Servers(directory, environ.get("REDIS_URL", ""), environ.get("DATABASE_URL", "")) as servers:
                 _serve(servers, app_env(environ, servers), directory)
         finally:
-            end_leftovers(directory)  # a signal may have come between the start of a process and the note of it
+            end_leftovers(directory)  # a signal may have come after a process started, but before that was recorded
 
 
 def _serve(servers: Servers, env: Mapping[str, str], directory: Path) -> None:
@@ -127,7 +126,7 @@ def _serve(servers: Servers, env: Mapping[str, str], directory: Path) -> None:
         while True:
             for process in (*servers.processes, web, worker):
                 if not process.alive:
-                    raise StartError(f"{process.name} stopped by itself (exit code {process.exit_code})")
+                    raise StartError(f"{process.name} stopped unexpectedly (exit code {process.exit_code})")
             time.sleep(0.2)
     finally:
         print("Stopping ...", flush=True)
@@ -139,7 +138,7 @@ def _serve(servers: Servers, env: Mapping[str, str], directory: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Keep a directory for this run alone."""
+    """Lock a directory for this run."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("a") as lock:
         try:
@@ -164,16 +163,16 @@ def _check_port(listening: ListenAddress) -> None:
 
 
 def _prefixed() -> Callable[[str], Callable[[bytes], None]]:
-    """Return what makes, for a process's name, what prints the process's lines."""
+    """Return a function that takes a process's name and returns a function that prints its lines."""
     printer = Printer(sys.stdout, width=len("release"))
     colours = iter(("35", "36", "33"))
-    one_at_a_time = threading.Lock()
+    lock = threading.Lock()
 
     def named(name: str) -> Callable[[bytes], None]:
         colour = next(colours)
 
         def show(line: bytes) -> None:
-            with one_at_a_time:
+            with lock:
                 printer.write(Message(type="line", data=line, time=datetime.now(), name=name, colour=colour))
 
         return show
@@ -182,7 +181,7 @@ def _prefixed() -> Callable[[str], Callable[[bytes], None]]:
 
 
 def _greeting(url: str, directory: Path, servers: Servers) -> str:
-    """Return what to try first: commands that work as they stand."""
+    """Return a message with commands to try, which work as they are."""
     session = uuid.uuid4()
     return f"""
 SyncApp runs at {url} (data in {directory}; Ctrl-C stops it). Try:
@@ -206,14 +205,14 @@ def _shown(url: str) -> str:
 
 
 def _stop(_number: int, _frame: object) -> None:
-    """Begin the end, once: what is being stopped is not interrupted by a second signal."""
+    """Begin to stop. Further signals are ignored, so that they do not interrupt it."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def main() -> int:
-    """Run until a signal; return the exit code: 0 after a signal, 1 when something failed."""
+    """Run until a signal; return the exit code: 0 after a signal, 1 after a failure."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, _stop)
     try:

@@ -21,7 +21,7 @@ from psycopg2 import extras
 
 from syncapp.errors import AuditUnavailable, one_line
 from syncapp.postgres.database import Connection, Cursor, connect
-from syncapp.postgres.failures import AWAY, Failure, FailureLog, failure_of
+from syncapp.postgres.failures import CONNECTION_ERRORS, Failure, FailureLog, failure_of
 from syncapp.postgres.idle_connections import IDLE_S, IdleCloser
 from syncapp.postgres.native_probe import native_threads
 
@@ -145,7 +145,9 @@ class ReadPool:
                 return self._execute(connection, query)
             except psycopg2.errors.QueryCanceled:
                 raise
-            except AWAY:  # the connection broke while it was idle; a query changes nothing, so it is repeated
+            except (
+                CONNECTION_ERRORS
+            ):  # the connection broke while it was idle; a query changes nothing, so it is repeated
                 self.close()
         return self._execute(self._connect(), query)
 

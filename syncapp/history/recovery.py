@@ -85,7 +85,7 @@ class Recovery:
         given. Raises `AuditUnavailable`, `AuditIncomplete`, `StoreUnavailable`.
         """
         stored = self._store.peek(session_id)
-        if stored is None and self._outbox.awaits(session_id):
+        if stored is None and self._outbox.has_undrained(session_id):
             stored = self._store.peek(session_id)  # the event may be another process's restore
             if stored is None:
                 raise AuditIncomplete("some events of this session are not in the log yet; try again", _RETRY_LATER)
@@ -133,7 +133,7 @@ class Recovery:
 
     def _ahead(self, session_id: str, stored: SessionPosition) -> Outcome:
         """Return whether the log only lacks undrained events, or has lost rows."""
-        if self._outbox.awaits(session_id):
+        if self._outbox.has_undrained(session_id):
             return Outcome.CURRENT
         logged = self._history.restore_point(session_id)  # the events may have reached the log since
         return Outcome.CURRENT if logged and logged.order >= stored.order else Outcome.AHEAD

@@ -18,7 +18,7 @@ import psycopg2
 import structlog
 from psycopg2 import extensions
 
-from syncapp.postgres.failures import AWAY
+from syncapp.postgres.failures import CONNECTION_ERRORS
 from syncapp.postgres.idle_connections import IDLE_S, IdleCloser
 
 log = structlog.get_logger(__name__)
@@ -75,7 +75,7 @@ class Database:
     def transaction(self) -> Iterator[Cursor]:
         """Yield a cursor in a transaction, which is committed at the end and rolled back by any exception.
 
-        Raises what psycopg2 raises. After an error of `AWAY`, or if the server has become read-only, the next
+        Raises what psycopg2 raises. After one of `CONNECTION_ERRORS`, or if the server has become read-only, the next
         transaction gets a new connection.
         """
         connection = self._begin()
@@ -86,7 +86,9 @@ class Database:
             connection.commit()
         except BaseException as error:
             # A server that has become read-only may no longer be the primary, and a read-only session stays read-only.
-            if isinstance(error, (*AWAY, psycopg2.errors.ReadOnlySqlTransaction)) or not _roll_back(connection):
+            if isinstance(error, (*CONNECTION_ERRORS, psycopg2.errors.ReadOnlySqlTransaction)) or not _roll_back(
+                connection
+            ):
                 _close(connection)
                 self.close()
             else:
@@ -127,7 +129,9 @@ class Database:
                 return _with_limits(connect(self._url))
             try:
                 return _with_limits(connection)
-            except AWAY:  # it broke while it was idle; the transaction has not begun, so another connection can do it
+            except (
+                CONNECTION_ERRORS
+            ):  # it broke while it was idle; the transaction has not begun, so another connection can do it
                 _close(connection)
 
     def _release(self, connection: Connection) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psycopg2
 import structlog
 
-AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
+CONNECTION_ERRORS = (psycopg2.OperationalError, psycopg2.InterfaceError)
 """What psycopg2 raises when the server cannot be reached or the connection is lost."""
 _SENTENCES = {
     "unreachable": "cannot be reached",
@@ -24,11 +24,11 @@ _SENTENCES = {
     "standby": "is a standby, not a primary",
     "read_only": "is read-only",
     "disk_full": "is out of disk",
-    "out_of_resources": "is out of memory or at another limit of its own",
+    "out_of_resources": "is out of memory or has reached another limit",
     "not_migrated": "is not migrated: run flask db upgrade",
     "newer_schema": "has a newer schema than this release",
-    "lacks_rights": "does not allow what is needed",
-    "failing": "fails; its log says why",
+    "lacks_rights": "does not grant the required rights",
+    "failing": "fails; see its log",
 }
 """The sentence of each category, without its subject, PostgreSQL."""
 _BY_STATE = (
@@ -98,7 +98,7 @@ def failure_of(error: BaseException) -> Failure | None:
     if not isinstance(error, psycopg2.Error):
         return None
     category = next((word for state, word in _BY_STATE if (error.pgcode or "").startswith(state)), None)
-    if category is None and not error.pgcode and isinstance(error, AWAY):
+    if category is None and not error.pgcode and isinstance(error, CONNECTION_ERRORS):
         category = next((word for text, word in _BY_TEXT if text in str(error)), "unreachable")
     return Failure.of(category) if category else None
 

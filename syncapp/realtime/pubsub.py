@@ -153,7 +153,7 @@ class PubSub:
     def _replies(self, connection: Any, generation: int) -> Iterator[Any]:
         heard_s = time.monotonic()
         while not self._stopped.is_set():
-            self._loops.beat("pubsub_read")
+            self._loops.heartbeat("pubsub_read")
             if generation != self._server.generation:
                 raise RedisConnectionError("the server was found to be the wrong one")
             try:

@@ -57,7 +57,7 @@ class CommandPool:
         with suppress(queue.Empty):
             while (inbox := self._ready.get(timeout=_BEAT_S)) is not None:
                 inbox.run_next()
-                self._loops.beat(threading.current_thread().name)
+                self._loops.heartbeat(threading.current_thread().name)
             self._stopped.set()  # everything queued before the end has been taken
 
 

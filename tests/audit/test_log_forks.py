@@ -138,7 +138,7 @@ def test_a_redrive_changes_nothing_of_a_fork(play: ForkingSession) -> None:
     play.fork(2, 3)
     play.recover()
     expected = play.forks()
-    assert play.run("audit", "redrive") == (0, ["0 dead letters went through, 2 did not."])
+    assert play.run("audit", "redrive") == (0, ["0 dead letters were stored, 2 were not."])
     assert play.forks() == expected
     # As an earlier release could have marked them.
     query_rows(play.db, "UPDATE sync_dead_letters SET redriven_at = now() RETURNING 1")
@@ -294,7 +294,7 @@ def test_forks_of_months_that_retention_has_dropped_are_passed_over(play: Forkin
         assert play.forks() == [(4, 5, 2, "epoch E")]
         assert play.run("audit", "retention", "--months", "13") == (0, [f"Dropped {name}."])
         assert play.forks() == []
-        assert play.run("audit", "redrive") == (0, ["0 dead letters went through, 2 did not."])
+        assert play.run("audit", "redrive") == (0, ["0 dead letters were stored, 2 were not."])
         assert play.forks() == []
         # What is still there is checked.
         epoch, version = event_keys(play.db)[0]

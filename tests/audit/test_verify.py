@@ -83,12 +83,12 @@ def of_version(version: int) -> str:
 
 
 def test_a_log_that_nobody_touched_is_as_committed(played: int, verify: Verify) -> None:
-    assert verify() == (0, [f"Read {played} events of 3 sessions.", "All is as committed."])
-    assert verify(ID) == (0, [f"Read {played - 4} events of 1 sessions.", "All is as committed."])
+    assert verify() == (0, [f"Read {played} events of 3 sessions.", "Everything is as committed."])
+    assert verify(ID) == (0, [f"Read {played - 4} events of 1 sessions.", "Everything is as committed."])
 
 
 def test_a_session_that_the_log_does_not_know_is_no_success(redis: redis_py.Redis, verify: Verify) -> None:
-    assert verify(ID) == (1, ["Read 0 events of 0 sessions.", "Error: the log knows no such session"])
+    assert verify(ID) == (1, ["Read 0 events of 0 sessions.", "Error: the log has no such session"])
 
 
 def test_the_log_is_read_in_order_and_not_sorted(played: int, db: Db) -> None:
@@ -132,7 +132,7 @@ def test_a_row_of_which_any_column_was_changed_by_hand_is_named(
             code, printed = verify()
             assert code == 1, column
             assert printed[0].startswith(f"session {ID}, epoch {epoch}, version {version}: "), column
-            assert printed[-1] == "Error: sessions that are not as they were committed: 1"
+            assert printed[-1] == "Error: sessions that are not as committed: 1"
             query_rows(
                 db, f"DELETE FROM sync_events WHERE {where}; INSERT INTO sync_events TABLE kept; SELECT 1", epoch
             )

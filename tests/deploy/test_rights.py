@@ -18,9 +18,8 @@ import redis as redis_py
 import requests
 from peers import CHESS, Api, eventually, metric
 from roles import ask, server_of
-from websockets.sync.client import connect
-
 from syncapp.db import upgrade
+from websockets.sync.client import connect
 
 from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts that folder on the path
 

@@ -212,7 +212,7 @@ def test_a_process_that_dies_ends_the_run_with_an_error(make_run: RunIt, servers
     run.wait_until_announced()
     run.child(word).kill()
     assert run.wait() == 1
-    assert "stopped by itself (exit code -9)" in run.output
+    assert "stopped unexpectedly (exit code -9)" in run.output
     assert run.processes() == []
 
 

@@ -139,7 +139,7 @@ def test_what_the_database_refuses_is_told_in_our_words(database_url: str) -> No
                 pool.ask(lambda cursor: cursor.execute("SELECT FROM sync_events"))
             return str(refused.value.details["reason"])
 
-        assert reason() == "does not allow what is needed"
+        assert reason() == "does not grant the required rights"
         run_sql(database_url, f"ALTER ROLE {role_name(url)} CONNECTION LIMIT 0")
         pool.close()
         wait_until(lambda: reason() == "has no connection left")

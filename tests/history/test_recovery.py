@@ -88,14 +88,14 @@ def test_a_restore_by_another_while_one_looks_is_not_taken_for_events_to_wait_fo
     start_game(store, clock)
     log.store()
     lose_session(redis)
-    awaits, outcomes = Outbox.awaits, []
+    awaits, outcomes = Outbox.has_undrained, []
 
     def another_is_first(outbox: Outbox, session_id: str) -> bool:
-        monkeypatch.setattr(Outbox, "awaits", awaits)
+        monkeypatch.setattr(Outbox, "has_undrained", awaits)
         outcomes.append(recovery.recover(session_id))
         return awaits(outbox, session_id)
 
-    monkeypatch.setattr(Outbox, "awaits", another_is_first)
+    monkeypatch.setattr(Outbox, "has_undrained", another_is_first)
     outcomes.append(recovery.recover(ID))
     assert outcomes == [Outcome.RESTORED, Outcome.CURRENT]
     assert [message["event"]["type"] for message in outbox_messages(redis, ID)] == ["session_restored"]

@@ -47,7 +47,7 @@ def test_check_tells_what_is_wrong(empty_url: str, database_url: str) -> None:
 def test_check_tells_of_rights_limits_and_logins_in_words_that_name_nobody(empty_url: str, guest: str) -> None:
     role, name = role_name(guest), database_name(empty_url)
     said = [sentence(guest)]
-    assert said == ["does not allow what is needed"]
+    assert said == ["does not grant the required rights"]
     run_sql(empty_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
     said.append(sentence(guest))
     assert "INSERT on sync_events" in (said[-1] or "")

@@ -85,7 +85,7 @@ class ForkingSession:
         found = [FORK.fullmatch(line) for line in printed if line.startswith("session")]
         assert all(found), printed
         told = [f"Forks that dead letters explain: {len(found)}."] if found else []
-        assert printed[len(found) + 1 :] == ["All is as committed.", *told]
+        assert printed[len(found) + 1 :] == ["Everything is as committed.", *told]
         return [
             (int(one[3]), int(one[4] or one[3]), int(one[6]), re.sub(r"\d{13,}", "E", one[5])) for one in found if one
         ]

@@ -146,7 +146,7 @@ def test_a_role_without_the_right_to_insert_delays_events_and_loses_none(make: M
     run_sql(scene.url, f"REVOKE INSERT ON sync_events FROM {role}")
     trouble = check(scene.guest, 10)
     assert trouble is not None
-    assert trouble.sentence == "does not allow what is needed: INSERT on sync_events"
+    assert trouble.sentence == "does not grant the required rights: INSERT on sync_events"
     suffer(scene, "lacks_rights", lambda: run_sql(scene.url, f"GRANT INSERT ON sync_events TO {role}"))
 
 
