@@ -16,12 +16,12 @@ import psycopg2
 import pytest
 import redis as redis_py
 import requests
-from peers import CHESS, Api, eventually, metric
-from roles import ask, server_of
-from syncapp.db import upgrade
 from websockets.sync.client import connect
 
-from conftest import Cluster, MakeCluster  # isort: skip  # pytest puts that folder on the path
+from syncapp.postgres.schema import upgrade
+from tests.support.cluster import Cluster, MakeCluster
+from tests.support.postgres_roles import maintenance_url, run_sql
+from tests.support.web_clients import CHESS, RestClient, metric_value, wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -43,7 +43,7 @@ class Roles:
     """Roles and a database of this test's own, made by the documented SQL."""
 
     def __init__(self, url: str) -> None:
-        self.server = server_of(url)
+        self.server = maintenance_url(url)
         self.name = f"syncapp_{secrets.token_hex(4)}"
         for statement in self._own(statements()[0]).split(";\n"):
             if statement.strip():
@@ -52,7 +52,7 @@ class Roles:
         self.owner = f"postgresql://{self.name}_owner:OWNER_PASSWORD@{address}/{self.name}"
         self.runner = f"postgresql://{self.name}:PASSWORD@{address}/{self.name}"
         upgrade(self.owner)
-        ask(self.owner, self._own(statements()[1]))
+        run_sql(self.owner, self._own(statements()[1]))
 
     def _own(self, sql: str) -> str:
         return re.sub(r"\bsyncapp(?=_owner\b|\b)", self.name, sql)
@@ -109,14 +109,14 @@ def flask(cluster: Cluster, *arguments: str, **env: str) -> subprocess.Completed
 
 def test_every_operation_works_with_the_documented_rights(restricted: Cluster, redis_url: str, roles: Roles) -> None:
     (url,) = restricted.urls
-    api = Api(url)
+    api = RestClient(url)
     session_id = api.running(warn_at_ms=[1000])
     path = f"{url}/v1/sessions/{session_id}"
     with connect(f"ws{url[4:]}/ws?sessionId={session_id}") as socket:
         for command in ("switch", "pause", "resume"):
             api.command(session_id, command)
         api.command(session_id, "adjust", op="add", ms=1000)
-        eventually(lambda: "time_adjusted" in str(socket.recv(timeout=30)))
+        wait_until(lambda: "time_adjusted" in str(socket.recv(timeout=30)))
     assert requests.patch(path, json={"metadata": {"a": 1}}, timeout=60).status_code == 200
     batch = {"command": "pause", "session_ids": [session_id], "args": {}}
     assert requests.post(f"{url}/v1/sessions/batch", json=batch, timeout=60).status_code == 200
@@ -132,8 +132,8 @@ def test_every_operation_works_with_the_documented_rights(restricted: Cluster, r
     ended, gone = api.running(), api.create()
     assert requests.post(f"{url}/v1/sessions/{ended}/cancel", json={}, timeout=60).ok
     api.delete(gone)
-    eventually(lambda: metric(url, 'syncapp_audit_queue{state="waiting"}') == 0)
-    eventually(lambda: requests.get(f"{path}/events", timeout=60).json()["data"]["events"][-1]["version"] >= 7)
+    wait_until(lambda: metric_value(url, 'syncapp_audit_queue{state="waiting"}') == 0)
+    wait_until(lambda: requests.get(f"{path}/events", timeout=60).json()["data"]["events"][-1]["version"] >= 7)
     for query in ("at?version=2", "statistics", "export?format=csv"):
         assert requests.get(f"{path}/{query}", timeout=60).ok
     assert requests.get(f"{url}/v1/history", timeout=60).ok
@@ -178,7 +178,7 @@ def test_the_running_role_cannot_change_the_schema_or_the_log(roles: Roles) -> N
         "INSERT INTO _yoyo_migration (migration_hash) VALUES ('a')",
     ):
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-            ask(roles.runner, statement)
+            run_sql(roles.runner, statement)
 
 
 def _what(entry: Any) -> str:
