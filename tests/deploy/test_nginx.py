@@ -9,9 +9,12 @@ import re
 import signal
 import ssl
 import subprocess
+import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +56,7 @@ class Proxy(Process):
 
     stop_signal = signal.SIGTERM
 
-    def __init__(self, directory: Path, upstream_port: int) -> None:
+    def __init__(self, directory: Path, *upstream_ports: int) -> None:
         assert NGINX
         self.port, self.plain_port = free_port(), free_port()
         self.certificate = directory / "cert.pem"
@@ -67,7 +70,9 @@ class Proxy(Process):
             "listen [::]:80;": "",
             "listen 443 ssl http2;": f"listen 127.0.0.1:{self.port} ssl http2;",
             "listen [::]:443 ssl http2;": "",
-            "server 127.0.0.1:8000;": f"server 127.0.0.1:{upstream_port};",
+            "server 127.0.0.1:8000 max_fails=0;": "".join(
+                f"server 127.0.0.1:{port} max_fails=0;" for port in upstream_ports
+            ),
             "/etc/letsencrypt/live/syncapp.example/fullchain.pem": str(self.certificate),
             "/etc/letsencrypt/live/syncapp.example/privkey.pem": str(key),
         }.items():
@@ -204,6 +209,42 @@ def test_operators_paths_are_not_public(proxy: Proxy, path: str) -> None:
 def test_paths_that_only_begin_alike_are_public(proxy: Proxy) -> None:
     assert proxy.ask("GET", f"/v1/sessions/{uuid.uuid4()}", source="127.0.0.2")[0] == 404
     assert proxy.ask("GET", "/readyness", source="127.0.0.2")[0] == 404
+
+
+def test_no_request_fails_while_web_processes_are_restarted_one_after_the_other(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    if NGINX is None:
+        pytest.skip("no nginx here; on Debian or Ubuntu: apt-get install nginx")
+    cluster = make_cluster(web=2, worker=False, PROXY_HOPS="1")
+    proxy = Proxy(tmp_path, *(process.port for process in cluster.web))
+    answers: Counter[int] = Counter()
+    done = threading.Event()
+    proxy.start()
+    try:
+        status, made = proxy.ask("POST", "/v1/sessions", CHESS)
+        assert status == 201
+        path = f"/v1/sessions/{made['data']['session_id']}"
+        assert proxy.ask("POST", f"{path}/start")[0] == 200
+
+        def load() -> None:
+            while not done.wait(0.02):
+                answers[proxy.ask("POST", f"{path}/switch")[0]] += 1
+                answers[proxy.ask("GET", path)[0]] += 1
+
+        with ThreadPoolExecutor(4) as threads:
+            loads = [threads.submit(load) for _ in range(4)]
+            try:
+                for process in cluster.web:
+                    process.restart()
+            finally:
+                done.set()
+            for each in loads:
+                each.result(120)
+    finally:
+        proxy.stop()
+    assert set(answers) == {200}, answers
+    assert answers[200] > 20
 
 
 def test_timeouts_are_longer_than_any_silence() -> None:
