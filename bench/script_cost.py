@@ -131,7 +131,7 @@ class Bench:
             assert store.expire([self.session])[0].instants_ms  # type: ignore[union-attr]  # no error is expected
 
         def stranger() -> None:
-            self.stranger._calls._cache._sessions.clear()
+            self.stranger._runner._cache._sessions.clear()
             self.stranger.get(self.session)
 
         return {

@@ -55,7 +55,7 @@ class Calls:
         self.session_id = rig.session(participants)
         self.keys = rig.keys.commit(self.session_id)
         found = rig.store.get(self.session_id).found
-        known = rig.store._calls._cache._sessions[self.session_id]
+        known = rig.store._runner._cache._sessions[self.session_id]
         self._known: tuple[int, str] = (found.epoch, known.tags)
         self._hashes = {name: rig.redis.script_load(scripts.expand(name)) for name in scripts.names()}
         self._number = 0

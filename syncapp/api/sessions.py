@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, current_app, request
 
@@ -53,23 +53,17 @@ def _services() -> Services:
     return services
 
 
-def run(command: SessionCommand[Body], session: str, body: Body) -> Result:
-    """Run a command within the limits of this request's address, as its headers claim."""
-    claim, limits = requests.claim(body), _services().limits
-    with limits.charge(request.remote_addr or "", command.name, session, body, claim) as charge:
-        return charge.settle(command.run(store(), session, body, claim))
+def run(command: SessionCommand[Body], session: str | None) -> Result:
+    """Run a command with this request's body on a session, within the rate limits of the client's address.
 
-
-def answer(command: SessionCommand[Any], session: str) -> Response:
-    """Run a command with this request's body; answer with its result."""
-    return responses.result(run_on(command, session))
-
-
-def run_on(command: SessionCommand[Any], session: str) -> Result:
-    """Run a command with this request's body on a session. Raises `PreconditionFailed` for a stale `If-Match`."""
+    session: None to create one. Raises `PreconditionFailed` for a stale `If-Match`.
+    """
     body = command.body.parse(requests.body())
+    name = "" if session is None else session_id(session)
+    claim, services = requests.claim(body), _services()
     try:
-        return run(command, session_id(session), body)
+        with services.limits.charge(request.remote_addr or "", command.name, name, body, claim) as charge:
+            return charge.settle(command.run(services.store, name, body, claim))
     except Conflict as conflict:
         if requests.claims_by_header():
             raise PreconditionFailed(conflict.message, conflict.details) from None
@@ -96,8 +90,7 @@ def create() -> Response:
     It stays pending until started. Each example is a whole session. If you leave out `session_id`, the server makes
     one.
     """
-    asked = CreateSession.parse(requests.body())
-    result = run(commands.CREATE, "", asked)
+    result = run(commands.CREATE, None)
     return responses.result(result, 201, {"Location": f"/v1/sessions/{result.found.session_id}"})
 
 
@@ -148,7 +141,7 @@ def start(session: str) -> Response:
 
     `participant_id` begins, or the first in rotation.
     """
-    return answer(commands.START, session)
+    return responses.result(run(commands.START, session))
 
 
 @blueprint.post("/<session>/switch")
@@ -158,7 +151,7 @@ def switch(session: str) -> Response:
 
     The mover is credited the increment. With `participant_id` a double press of a clock button is harmless.
     """
-    return answer(commands.SWITCH, session)
+    return responses.result(run(commands.SWITCH, session))
 
 
 @blueprint.post("/<session>/pause")
@@ -168,7 +161,7 @@ def pause(session: str) -> Response:
 
     What has elapsed is charged; the cycle goes on with `resume`.
     """
-    return answer(commands.PAUSE, session)
+    return responses.result(run(commands.PAUSE, session))
 
 
 @blueprint.post("/<session>/resume")
@@ -178,7 +171,7 @@ def resume(session: str) -> Response:
 
     The same participant is active, with what was left.
     """
-    return answer(commands.RESUME, session)
+    return responses.result(run(commands.RESUME, session))
 
 
 @blueprint.post("/<session>/adjust")
@@ -188,7 +181,7 @@ def adjust(session: str) -> Response:
 
     Of `participant_id`, of `group_id`, or of what runs or would run. A budget is not taken below zero.
     """
-    return answer(commands.ADJUST, session)
+    return responses.result(run(commands.ADJUST, session))
 
 
 @blueprint.post("/<session>/complete")
@@ -198,7 +191,7 @@ def complete(session: str) -> Response:
 
     The session becomes `completed`, which is final, and stays readable for a while.
     """
-    return answer(commands.COMPLETE, session)
+    return responses.result(run(commands.COMPLETE, session))
 
 
 @blueprint.post("/<session>/cancel")
@@ -208,7 +201,7 @@ def cancel(session: str) -> Response:
 
     The session becomes `cancelled`, which is final, and stays readable for a while.
     """
-    return answer(commands.CANCEL, session)
+    return responses.result(run(commands.CANCEL, session))
 
 
 @blueprint.patch("/<session>")
@@ -218,7 +211,7 @@ def update(session: str) -> Response:
 
     A member that is null is removed, all others are set. No clock is touched.
     """
-    return answer(commands.UPDATE, session)
+    return responses.result(run(commands.UPDATE, session))
 
 
 @blueprint.delete("/<session>")
@@ -241,5 +234,5 @@ def delete(session: str) -> Response:
 
     Its clients are told, and its id can be used again. The audit log keeps what it was.
     """
-    result = run_on(commands.DELETE, session)
+    result = run(commands.DELETE, session)
     return responses.empty({"Idempotency-Replayed": "true"} if result.replayed else {})

@@ -44,6 +44,15 @@ class Reply(NamedTuple):
     expired_id: str
 
 
+class MetadataChanged(Exception):
+    """The metadata is not the document that an update was merged with; session: the current one, at `now_ms`."""
+
+    def __init__(self, session: Session, now_ms: int) -> None:
+        super().__init__(session.session_id)
+        self.session = session
+        self.now_ms = now_ms
+
+
 class ScriptRunner:
     """Calls the scripts of sessions, each in one round trip; what sessions' methods share."""
 
@@ -68,50 +77,50 @@ class ScriptRunner:
         session_id: str,
         claim: Claim,
         args: Sequence[str | bytes | int] = (),
-        asked: Mapping[str, Any] | None = None,
+        request: Mapping[str, Any] | None = None,
     ) -> Result:
-        """Run a command; raises the error of a refusing word."""
-        reply, session = self.ask(command, session_id, claim, args, asked)
-        return self.result(command, claim, reply, session)
+        """Run a command; raises the error that belongs to the script's reply, or `MetadataChanged`.
 
-    def ask(
-        self,
-        command: str,
-        session_id: str,
-        claim: Claim,
-        args: Sequence[str | bytes | int],
-        asked: Mapping[str, Any] | None,
-    ) -> tuple[Reply, Session | None]:
-        """Run a command's script; return its reply, and the session in it, if there is one.
-
-        The script is run again while it has more to settle, and once more after a lost session was restored.
-        asked: what the fingerprint of the idempotency key is made from, if not from `args`.
+        The script is called again while it has more to settle, and once more after a lost session was restored.
+        request: the content that the idempotency key's fingerprint is made from; by default `args`.
         """
         keys: Sequence[str] = self._keys.commit(session_id)
         fingerprint = ""
         if claim.idempotency_key is not None:
             keys = (*keys, self._keys.idempotency(session_id, claim.idempotency_key))
-            fingerprint = _fingerprint(command, claim, asked if asked is not None else list(map(_text, args)))
+            fingerprint = _fingerprint(command, claim, request if request is not None else list(map(_text, args)))
         until_s, may_restore = time.monotonic() + SETTLE_S, self._on_miss is not None
         while True:
             cached = self._cache.get(session_id)
-            head = self._head(session_id, claim, fingerprint, cached)
+            shared_args = self._shared_args(session_id, claim, fingerprint, cached)
             with TRANSLATION:
-                reply = Reply(*self._scripts.call(f"{command}_session", keys, [*head, *args]))
-            self._pass_nudge_on(reply, session_id)
+                reply = Reply(*self._scripts.call(f"{command}_session", keys, [*shared_args, *args]))
+            self._request_drain(reply, session_id)
             if reply.word == "busy" and time.monotonic() <= until_s:
                 continue
             if may_restore and _is_miss(command, reply) and self._on_miss and self._on_miss(session_id):
                 until_s, may_restore = time.monotonic() + SETTLE_S, False
                 continue
-            return reply, self._cache.read(session_id, cached, reply.state) if reply.state else None
+            break
+        session = self._cache.read(session_id, cached, reply.state) if reply.state else None
+        if reply.word != "ok":
+            raise _refusal(command, claim, reply, session)
+        return Result(
+            session=session,
+            now_ms=int(reply.now_ms),
+            event_json=reply.event_json,
+            patch_json=reply.patch_json,
+            replayed=bool(reply.replayed),
+            first=_first(reply.replayed),
+            expired_participant_id=reply.expired_id or None,
+        )
 
     def check(self) -> list[str]:
         """Write what a commit may write in each bucket; return the commands that the worker may not use.
 
         Raises `StoreUnavailable` when any of what commits write is refused.
         """
-        head = self._head(PROBE_SESSION, NO_CLAIM, "ready", None)
+        head = self._shared_args(PROBE_SESSION, NO_CLAIM, "ready", None)
         with TRANSLATION:
             replies = self._scripts.call_all(
                 "check_store", [(self._keys.probe(bucket), head) for bucket in range(self._keys.buckets)]
@@ -135,7 +144,7 @@ class ScriptRunner:
                 _raise_for_all(reply)
                 swept.append(reply)
                 continue
-            self._pass_nudge_on(reply, session_id)
+            self._request_drain(reply, session_id)
             swept.append(ExpiryResult(int(reply.now_ms), tuple(map(int, reply.state)), reply.word == "busy"))
         return swept
 
@@ -152,7 +161,7 @@ class ScriptRunner:
                 if isinstance(reply, ResponseError):
                     _raise_for_all(reply)
                     continue
-                self._pass_nudge_on(reply, session_id)
+                self._request_drain(reply, session_id)
                 now_ms = max(now_ms, int(reply.now_ms))
                 if reply.word == "ok":
                     found[session_id] = Summary.from_reply(session_id, reply.state)
@@ -172,16 +181,16 @@ class ScriptRunner:
 
     def _call_all(self, script: str, session_ids: Sequence[str]) -> list[Reply | ResponseError]:
         """Run a script that needs only a session id on each session, in one round trip."""
-        calls = [(self._keys.commit(each), self._head(each, NO_CLAIM, "", None)) for each in session_ids]
+        calls = [(self._keys.commit(each), self._shared_args(each, NO_CLAIM, "", None)) for each in session_ids]
         with TRANSLATION:
             replies = self._scripts.call_all(script, calls)
         return [reply if isinstance(reply, ResponseError) else Reply(*reply) for reply in replies]
 
-    def _pass_nudge_on(self, reply: Reply, session_id: str) -> None:
+    def _request_drain(self, reply: Reply, session_id: str) -> None:
         if reply.nudge:
             self._on_nudge(self._keys.bucket(session_id))
 
-    def _head(
+    def _shared_args(
         self, session_id: str, claim: Claim, fingerprint: str, cached: CachedSession | None
     ) -> list[str | bytes | int]:
         """Return the arguments that every script begins with."""
@@ -199,19 +208,12 @@ class ScriptRunner:
             self._settings.max_unattended_cycles,
         ]
 
-    def result(self, command: str, claim: Claim, reply: Reply, session: Session | None) -> Result:
-        """Return what a reply says; raises the error of a refusing word."""
-        if reply.word != "ok":
-            raise refusal(reply.word, command, claim, session, int(reply.now_ms), reply.expired_id or None)
-        return Result(
-            session=session,
-            now_ms=int(reply.now_ms),
-            event_json=reply.event_json,
-            patch_json=reply.patch_json,
-            replayed=bool(reply.replayed),
-            first=_first(reply.replayed),
-            expired_participant_id=reply.expired_id or None,
-        )
+
+def _refusal(command: str, claim: Claim, reply: Reply, session: Session | None) -> Exception:
+    """Return the error that belongs to a reply other than `ok`."""
+    if reply.word == "metadata_changed" and session is not None:
+        return MetadataChanged(session, int(reply.now_ms))
+    return refusal(reply.word, command, claim, session, int(reply.now_ms), reply.expired_id or None)
 
 
 def _raise_for_all(reply: Any) -> None:
@@ -240,7 +242,7 @@ def _text(value: str | bytes | int) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _fingerprint(command: str, claim: Claim, asked: Any) -> str:
-    """Return what tells one command from another under the same idempotency key."""
-    named = [command, claim.expected_epoch, claim.expected_version, asked]
+def _fingerprint(command: str, claim: Claim, request: Any) -> str:
+    """Return the hash by which a replay is told from another command with the same idempotency key."""
+    named = [command, claim.expected_epoch, claim.expected_version, request]
     return sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -35,7 +35,7 @@ from syncapp.errors import Conflict, ValidationFailed
 from syncapp.store.client import TRANSLATION
 from syncapp.store.keys import SENTINEL, Keyspace
 from syncapp.store.restore import RestorePoint
-from syncapp.store.script_runner import ScriptRunner
+from syncapp.store.script_runner import MetadataChanged, ScriptRunner
 
 KEY_NAMESPACE = uuid.UUID("6c2f6d63-8a0b-5b0e-9c39-0d0c4d1f4f57")
 """Makes a session's id from an idempotency key, when a create has no id of its own."""
@@ -63,7 +63,7 @@ class SessionStore:
         self._client = client
         self._settings = settings
         self._keys = Keyspace(settings.sync_buckets)
-        self._calls = ScriptRunner(client, settings, on_nudge, partials, on_miss)
+        self._runner = ScriptRunner(client, settings, on_nudge, partials, on_miss)
 
     def create(self, new: CreateSession, claim: Claim = NO_CLAIM) -> Result:
         """Create a session, `pending`. Raises `SessionExists`, `IdempotencyMismatch`, `AuditBacklog`, `StoreFull`.
@@ -101,15 +101,15 @@ class SessionStore:
             args += [group.group_id, new.budget_of(group)]
         # The default idle timeout is a setting: it is no part of what the caller asked for.
         asked = new.model_dump(exclude={"session_id"})
-        return self._calls.run("create", session_id, claim, args, asked)
+        return self._runner.run("create", session_id, claim, args, asked)
 
     def get(self, session_id: str) -> Result:
         """Return a session, settled: what was due has happened."""
-        return self._calls.run("get", session_id, NO_CLAIM)
+        return self._runner.run("get", session_id, NO_CLAIM)
 
     def known(self, session_id: str) -> Session | None:
         """Return the last state of the session that this process has seen, without asking the store; or None."""
-        return self._calls.known(session_id)
+        return self._runner.known(session_id)
 
     def read(self, session_id: str) -> tuple[Session, int]:
         """Return a session and the server's time in ms it is shown at, for the hub."""
@@ -121,7 +121,7 @@ class SessionStore:
 
         Raises `InvalidTransition` unless pending, `ValidationFailed` for an unknown participant, `Conflict`.
         """
-        return self._calls.run("start", session_id, claim, [participant_id or ""])
+        return self._runner.run("start", session_id, claim, [participant_id or ""])
 
     def switch(
         self,
@@ -136,15 +136,15 @@ class SessionStore:
         Raises `InvalidTransition` unless running, `NotActiveParticipant` when `participant_id` is given
         and not active, `ValidationFailed` for an unknown participant, `Conflict`.
         """
-        return self._calls.run("switch", session_id, claim, [next_participant_id or "", participant_id or ""])
+        return self._runner.run("switch", session_id, claim, [next_participant_id or "", participant_id or ""])
 
     def pause(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
         """Stop the clock. Raises `InvalidTransition` unless running, `Conflict`."""
-        return self._calls.run("pause", session_id, claim)
+        return self._runner.run("pause", session_id, claim)
 
     def resume(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
         """Go on with the cycle that was paused. Raises `InvalidTransition` unless paused, `Conflict`."""
-        return self._calls.run("resume", session_id, claim)
+        return self._runner.run("resume", session_id, claim)
 
     def complete(
         self, session_id: str, claim: Claim = NO_CLAIM, *, reason: str | None = None, result: Any = None
@@ -154,14 +154,14 @@ class SessionStore:
         Raises `InvalidTransition` when expired or cancelled, `Conflict`.
         """
         told = ["" if each is None else orjson.dumps(each) for each in (reason, result)]
-        return self._calls.run("complete", session_id, claim, told if any(told) else [])
+        return self._runner.run("complete", session_id, claim, told if any(told) else [])
 
     def cancel(self, session_id: str, claim: Claim = NO_CLAIM, *, reason: str | None = None) -> Result:
         """End a live session as `cancelled`; a cancelled one stays as it is.
 
         Raises `InvalidTransition` when expired or completed, `Conflict`.
         """
-        return self._calls.run("cancel", session_id, claim, [orjson.dumps(reason) if reason else ""])
+        return self._runner.run("cancel", session_id, claim, [orjson.dumps(reason) if reason else ""])
 
     def adjust(
         self,
@@ -188,28 +188,28 @@ class SessionStore:
             "" if not_after_ms is None else not_after_ms,
             orjson.dumps(reason) if reason else "",
         ]
-        return self._calls.run("adjust", session_id, claim, args)
+        return self._runner.run("adjust", session_id, claim, args)
 
     def expire(self, session_ids: Sequence[str]) -> list[ExpiryResult | ResponseError]:
         """Apply what is due to sessions, in one round trip, for the sweeper.
 
         What a session that fails raised stands in its place; one that is gone is taken off the deadlines.
         """
-        return self._calls.expire(session_ids)
+        return self._runner.expire(session_ids)
 
     def summaries(self, session_ids: Sequence[str]) -> tuple[list[Summary | None], int]:
         """Return what a list shows of sessions, settled, None for one that is not there, and the server's time in ms.
 
         One round trip, unless a lot is due.
         """
-        return self._calls.summarize(session_ids)
+        return self._runner.summarize(session_ids)
 
     def attend(self, session_ids: Sequence[str]) -> list[ResponseError | None]:
         """Restart the idle time of watched sessions, in one round trip and without a commit.
 
         In the result, a session that failed has its exception.
         """
-        return self._calls.attend(session_ids)
+        return self._runner.attend(session_ids)
 
     def update(self, session_id: str, metadata: Mapping[str, Any], claim: Claim = NO_CLAIM) -> Result:
         """Merge a patch (RFC 7396), `metadata`, into the metadata, in any status.
@@ -217,22 +217,22 @@ class SessionStore:
         The document is merged here, because no script may take a caller's JSON apart, and written only
         if it is still what it was made from. Raises `ValidationFailed` when it grows too large, `Conflict`.
         """
-        based_on, document = "", b""
+        base_version, document = "", b""
         for _ in range(_UPDATE_ATTEMPTS):
-            reply, found = self._calls.ask("update", session_id, claim, [based_on, document], dict(metadata))
-            if found is None or reply.word != "metadata_changed":
-                return self._calls.result("update", claim, reply, found)
-            current = found.state(int(reply.now_ms))
-            merged = merge_patch(found.metadata, metadata)
-            based_on, document = str(found.metadata_version), orjson.dumps(merged)
+            try:
+                return self._runner.run("update", session_id, claim, [base_version, document], dict(metadata))
+            except MetadataChanged as changed:
+                current, now_ms = changed.session, changed.now_ms
+            base_version = str(current.metadata_version)
+            document = orjson.dumps(merge_patch(current.metadata, metadata))
             if len(document) > MAX_METADATA_BYTES:
                 message = f"would be {len(document)} bytes as JSON, more than {MAX_METADATA_BYTES}"
                 raise ValidationFailed.of("metadata", message, "too_large")
-        raise Conflict("the metadata kept changing; try again", {"current": current})
+        raise Conflict("the metadata kept changing; try again", {"current": current.state(now_ms)})
 
     def delete(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
         """Remove a session; one that is not there is removed already. Raises `Conflict`."""
-        return self._calls.run("delete", session_id, claim)
+        return self._runner.run("delete", session_id, claim)
 
     def restore(
         self, point: RestorePoint, rule: str, claim: Claim = NO_CLAIM, *, instead_of: tuple[int, int] | None = None
@@ -245,7 +245,7 @@ class SessionStore:
         epoch, version = instead_of or (None, None)
         claim = replace(claim, expected_epoch=epoch, expected_version=version)
         args = [point.epoch, point.chain, rule, *point.arguments()]
-        return self._calls.run("restore", point.session.session_id, claim, args)
+        return self._runner.run("restore", point.session.session_id, claim, args)
 
     def renew(self, session_id: str, order: tuple[int, int], last_epoch: int, claim: Claim = NO_CLAIM) -> Result:
         """Give a session at (epoch, version) `order` an epoch later than `last_epoch`, as it stands.
@@ -253,7 +253,7 @@ class SessionStore:
         Raises `SessionNotFound`, `Conflict` when it is at another version.
         """
         claim = replace(claim, expected_epoch=order[0], expected_version=order[1])
-        return self._calls.run("renew", session_id, claim, [last_epoch])
+        return self._runner.run("renew", session_id, claim, [last_epoch])
 
     def peek(self, session_id: str) -> SessionPosition | None:
         """Return where a session is, without settling it; None when there is none, or it was deleted."""
@@ -271,7 +271,7 @@ class SessionStore:
 
     def check(self) -> list[str]:
         """Raise `StoreUnavailable` if the server refuses any of what commits write; return what the worker may not."""
-        return self._calls.check()
+        return self._runner.check()
 
     def time_ms(self) -> int:
         """Return the server's time in ms: the clock that every session runs by."""

@@ -162,7 +162,7 @@ def test_every_process_reads_the_same_and_every_patch_leads_to_it(
     done = store.complete(ID, reason="over", result=RESULT).found
     assert fresh.get(ID).found == done
     assert watching.get(ID).found == done == watching.get(ID).found
-    assert len(store._calls._cache._sessions[ID].tags.split()) == (3 if len(done.participants) > 2 else 0)
+    assert len(store._runner._cache._sessions[ID].tags.split()) == (3 if len(done.participants) > 2 else 0)
     (*_, message) = outbox_messages(redis, ID)
     assert before.fold(*patch_of(message)) == done
     assert Session.from_snapshot(ID, message["snapshot"]) == done

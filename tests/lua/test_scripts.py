@@ -193,7 +193,7 @@ def test_a_malformed_call_fails_and_writes_nothing(
     session_id = store.create(chess_request()).found.session_id
     if name in ("switch_session", "pause_session"):
         store.start(session_id)
-    keys = list(store._calls._keys.commit(session_id))
+    keys = list(store._runner._keys.commit(session_id))
     arguments: list[str | bytes | int] = [session_id, "", "", "", "", "", "", 3_600_000, 3_600_000, 1000]
     if missing == "no keys":
         keys = []
@@ -207,7 +207,7 @@ def test_a_malformed_call_fails_and_writes_nothing(
         keys.append("idempotency key without a fingerprint")
     before = dump_session(redis, session_id)
     with pytest.raises(redis_py.ResponseError):
-        store._calls._scripts.call(name, keys, arguments)
+        store._runner._scripts.call(name, keys, arguments)
     assert dump_session(redis, session_id) == before
 
 

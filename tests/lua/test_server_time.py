@@ -79,7 +79,7 @@ def test_one_call_applies_at_most_64_and_says_that_more_is_due(store: SessionSto
 def test_a_command_is_begun_only_when_all_is_applied(store: SessionStore, clock: ManualClock, redis: Redis) -> None:
     session_id = create_running(store, "per_cycle", budget_ms=1000)
     clock.advance_ms(100_000)
-    reply = store._calls._scripts.call(
+    reply = store._runner._scripts.call(
         "cancel_session",
         Keyspace().commit(session_id),
         [session_id, "", "", "", "", "", "", 1000, 1000, 1000, ""],

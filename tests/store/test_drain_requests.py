@@ -11,7 +11,7 @@ from tests.support.types import Redis
 def test_a_commit_asks_for_a_drain_at_most_once_a_second_and_bucket(redis_url: str, clock: ManualClock) -> None:
     nudged: list[int] = []
     store = make_store(redis_url)
-    store._calls._on_nudge = nudged.append
+    store._runner._on_nudge = nudged.append
     session_id = store.create(chess_request()).found.session_id
     store.start(session_id)
     for _ in range(20):

@@ -11,7 +11,7 @@ def test_what_a_process_remembers_is_bounded_by_participants(redis_url: str, clo
     store = make_store(redis_url)
     for _ in range(60):
         store.create(crowd_request(1000))
-    cache = store._calls._cache
+    cache = store._runner._cache
     assert cache._participants == sum(cached.size for cached in cache._sessions.values()) == 50_000
 
 
@@ -21,7 +21,7 @@ def test_a_session_written_by_a_release_that_knew_fewer_scalars_is_read_and_goes
     store = make_store(redis_url, set_clock=False)
     session_id = store.create(chess_request()).found.session_id
     store.start(session_id)
-    key = store._calls._keys.session(session_id)
+    key = store._runner._keys.session(session_id)
     scalars = redis.hget(key, "scalars")
     assert isinstance(scalars, bytes)
     redis.hset(key, "scalars", scalars.rsplit(b" ", 1)[0])

@@ -182,7 +182,7 @@ def test_a_page_takes_a_handful_of_round_trips(
 
         return made_call
 
-    for pool in (live._pool, store._calls._scripts._pool):
+    for pool in (live._pool, store._runner._scripts._pool):
         monkeypatch.setattr(pool, "call", counted(pool.call))
     assert len(live.page(SessionsQuery(limit=100)).sessions) == 100
     assert len(trips) <= 6
