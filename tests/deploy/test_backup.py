@@ -14,11 +14,10 @@ import psycopg2
 import pytest
 import redis as redis_py
 import requests
-from peers import Api, eventually, metric
 
-from syncapp.servers import Postgres, Servers, Valkey
-
-from conftest import FAST_POSTGRES, Cluster  # isort: skip  # pytest puts that folder on the path
+from syncapp.dev.servers import Postgres, Servers, Valkey
+from tests.support.cluster import FAST_POSTGRES, Cluster
+from tests.support.web_clients import RestClient, metric_value, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +61,11 @@ def postgres_tool(servers: Servers, name: str, *arguments: str) -> None:
 
 
 def stored(url: str) -> bool:
-    return metric(url, 'syncapp_audit_queue{state="waiting"}') + metric(url, 'syncapp_audit_queue{state="active"}') == 0
+    return (
+        metric_value(url, 'syncapp_audit_queue{state="waiting"}')
+        + metric_value(url, 'syncapp_audit_queue{state="active"}')
+        == 0
+    )
 
 
 @pytest.fixture
@@ -81,13 +84,13 @@ def test_both_are_restored_from_a_store_that_is_older_than_the_log(backup: Path)
         assert isinstance(servers.postgres, Postgres)
         flask(servers, "db", "upgrade")
         with app(servers, backup / "old-app") as cluster:
-            api = Api(cluster.urls[0])
+            api = RestClient(cluster.urls[0])
             session_id, untouched = api.running(), api.running()
             with redis_py.Redis.from_url(servers.redis_url) as client:
                 client.save()
             shutil.copy(backup / "old" / "valkey" / "dump.rdb", rdb)
             between = api.command(session_id, "switch")["version"]
-            eventually(lambda: stored(cluster.urls[0]))
+            wait_until(lambda: stored(cluster.urls[0]))
             postgres_tool(servers, "pg_dump", "--format=custom", f"--file={dump}", servers.database_url)
             api.command(session_id, "switch")  # in no backup
 
@@ -107,14 +110,14 @@ def test_both_are_restored_from_a_store_that_is_older_than_the_log(backup: Path)
         assert "replaced" in flask(servers, "sessions", "recover", "--all")
         flask(servers, "audit", "verify")
         with app(servers, backup / "new-app") as cluster:
-            api = Api(cluster.urls[0])
+            api = RestClient(cluster.urls[0])
             assert api.command(session_id, "switch")["version"] == 2  # of a new epoch
             assert api.command(untouched, "switch")["version"] == 3
             events = requests.get(f"{cluster.urls[0]}/v1/sessions/{session_id}/events", timeout=60)
             assert between in [each["version"] for each in events.json()["data"]["events"]]
-            eventually(lambda: stored(cluster.urls[0]))
+            wait_until(lambda: stored(cluster.urls[0]))
         assert "All is as committed." in flask(servers, "audit", "verify")
-        eventually(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0)
+        wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0)
     with running(new) as servers, redis_py.Redis.from_url(servers.redis_url) as client:
         assert client.dbsize() > 0  # the append-only file has it all
 
@@ -123,14 +126,14 @@ def test_a_lost_store_is_filled_from_the_log(backup: Path) -> None:
     with running(backup / "data") as servers:
         flask(servers, "db", "upgrade")
         with app(servers, backup / "app") as cluster:
-            session_id = Api(cluster.urls[0]).running()
-            eventually(lambda: stored(cluster.urls[0]))
+            session_id = RestClient(cluster.urls[0]).running()
+            wait_until(lambda: stored(cluster.urls[0]))
         with redis_py.Redis.from_url(servers.redis_url) as client:
             client.flushall()
         flask(servers, "sessions", "recover", "--all")
         flask(servers, "audit", "verify")
         with app(servers, backup / "again") as cluster:
-            assert Api(cluster.urls[0]).state(session_id)["status"] == "running"
+            assert RestClient(cluster.urls[0]).state(session_id)["status"] == "running"
 
 
 def test_a_lost_log_is_restored_and_sessions_go_on(backup: Path) -> None:
@@ -138,12 +141,12 @@ def test_a_lost_log_is_restored_and_sessions_go_on(backup: Path) -> None:
     with running(backup / "data") as servers:
         flask(servers, "db", "upgrade")
         with app(servers, backup / "app") as cluster:
-            api = Api(cluster.urls[0])
+            api = RestClient(cluster.urls[0])
             session_id = api.running()
-            eventually(lambda: stored(cluster.urls[0]))
+            wait_until(lambda: stored(cluster.urls[0]))
             postgres_tool(servers, "pg_dump", "--format=custom", f"--file={dump}", servers.database_url)
             api.command(session_id, "switch")
-            eventually(lambda: stored(cluster.urls[0]))
+            wait_until(lambda: stored(cluster.urls[0]))
         connection = psycopg2.connect(servers.database_url)
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -156,4 +159,4 @@ def test_a_lost_log_is_restored_and_sessions_go_on(backup: Path) -> None:
         assert "ahead" in flask(servers, "sessions", "recover", "--all", code=1)
         flask(servers, "audit", "verify", code=1)
         with app(servers, backup / "again") as cluster:
-            assert Api(cluster.urls[0]).command(session_id, "switch")["version"] == 4
+            assert RestClient(cluster.urls[0]).command(session_id, "switch")["version"] == 4
