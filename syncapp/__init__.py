@@ -29,15 +29,15 @@ __version__ = "0.1.0"
 
 @dataclass(frozen=True)
 class Services:
-    """What routes use; kept as `app.extensions["syncapp"]`.
+    """The services that routes use; kept as `app.extensions["syncapp"]`.
 
-    queue: reads how the audit queue is, without PostgreSQL. store_health, audit_fault: what `/ready` asks of Redis and
-    PostgreSQL. worries: what it tells an operator besides. loops: the background loops of this process.
+    queue: reads the counts of the audit queue from the store. store_health, audit_fault: check the store and PostgreSQL
+    for `/ready`. worries: further problems that `/ready` reports. loops: the background loops of this process.
     """
 
     settings: Settings
     store: SessionStore
-    live_sessions: SessionList
+    session_list: SessionList
     hub: Hub
     sweeper: Sweeper
     guards: Guards
@@ -52,14 +52,14 @@ class Services:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        """Start the background work of a web process; call it only after the fork."""
+        """Start the background loops of a web process; call it only after the fork."""
         self.sweeper.start()
-        # The log says at the start what /ready would say.
+        # The check logs at the start what /ready would report.
         threading.Thread(target=self.store_health, name="store_health", daemon=True).start()
         self.loops.start("clock_watch", self.clock_watch.turn, self.stopped)
 
     def stop(self) -> None:
-        """Let another process take over at once."""
+        """Stop the background loops; another process can sweep at once."""
         self.stopped.set()
         self.sweeper.stop()
 
@@ -67,8 +67,8 @@ class Services:
 def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] | None = None) -> Flask:
     """Return the application; nothing connects or starts before the first request.
 
-    partials: Lua partials that take the place of files, for tests that set the clock.
-    Raises `SettingsError` when the environment does not fit.
+    partials: Lua partials that replace files, for tests that set the clock. Raises `SettingsError` if the environment
+    is invalid.
     """
     # Imported here, so that the worker and users of SessionStore do not load Flask.
     import structlog
@@ -113,41 +113,40 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     for name in config.renamed():
         structlog.get_logger(__name__).warning("setting renamed", given=name, use=config.RENAMED[name])
     loops = Loops()
-    client = connect_store(settings)
-    nudge = DrainRequests(enqueue_drain, loops=loops).nudge
-    pool = ReadPool(
+    client, keys = connect_store(settings), Keyspace(settings.sync_buckets)
+    on_nudge = DrainRequests(enqueue_drain, loops=loops).nudge
+    read_pool = ReadPool(
         settings.database_url, connections=settings.history_connections, timeout_s=settings.history_timeout_s
     )
-    bare = SessionStore(client, settings, on_nudge=nudge, partials=partials)
-    outbox = Outbox(client, Keyspace(settings.sync_buckets))
-    history = HistoryQueries(pool, bare.time_ms, outbox.has_undrained)
-    recovery = Recovery(bare, history, outbox, settings)
+    plain_store = SessionStore(client, settings, on_nudge=on_nudge, partials=partials)
+    outbox = Outbox(client, keys)
+    history = HistoryQueries(read_pool, plain_store.time_ms, outbox.has_undrained)
+    recovery = Recovery(plain_store, history, outbox, settings)
     on_miss = recovery.on_miss if settings.recover_on_miss else None
-    store = SessionStore(client, settings, on_nudge=nudge, on_miss=on_miss, partials=partials)
-    # A connection of its own: expiries wait for no request's, nor requests for an expiry's.
-    apart = connect_store(settings, max_connections=1)
+    store = SessionStore(client, settings, on_nudge=on_nudge, on_miss=on_miss, partials=partials)
+    # The sweeper has its own connection, so that expiries and requests never wait for each other.
+    sweeper_client = connect_store(settings, max_connections=1)
     sweeper = Sweeper(
-        apart,
-        SessionStore(apart, settings, on_nudge=nudge, partials=partials),
+        sweeper_client,
+        SessionStore(sweeper_client, settings, on_nudge=on_nudge, partials=partials),
         buckets=settings.sync_buckets,
         loops=loops,
     )
-    hub = Hub(settings, read=store.read, attend=bare.attend, cached=store.known, client=client, loops=loops)
+    hub = Hub(settings, read=store.read, attend=plain_store.attend, cached=store.known, client=client, loops=loops)
     guards, limits = Guards(settings, loops), RateLimits(settings, store.known)
-    keys = Keyspace(settings.sync_buckets)
-    presence = ProcessRegistry(client, keys, kind="web", loops=loops)
-    clock_watch = ClockStepWatch(client, keys, presence, server=server_at(settings.redis_url), alert=Alerts(settings))
+    processes = ProcessRegistry(client, keys, kind="web", loops=loops)
+    clock_watch = ClockStepWatch(client, keys, processes, server=server_at(settings.redis_url), alert=Alerts(settings))
 
-    last_drain = LastFailure(client, Keyspace(settings.sync_buckets))
+    last_failure = LastFailure(client, keys)
 
-    def postgresql(*, ask_store: bool) -> str | None:
-        trouble = check(settings.database_url) or (last_drain.read() if ask_store else None)
-        return trouble.sentence if trouble else None
+    def audit_fault(*, ask_store: bool) -> str | None:
+        failure = check(settings.database_url) or (last_failure.read() if ask_store else None)
+        return failure.sentence if failure else None
 
     app = Flask(__name__, static_folder=None)
-    app.url_map.merge_slashes = False  # a redirect would repeat any Host
+    app.url_map.merge_slashes = False  # otherwise Flask answers // with a redirect to whatever Host was sent
     app.url_map.strict_slashes = False
-    # No route is a coroutine: Flask need not look at each call.
+    # No route is a coroutine, so Flask need not check each call.
     app.ensure_sync = lambda func: func  # type: ignore[method-assign]  # Flask's own hook
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     if settings.proxy_hops:
@@ -158,18 +157,16 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     app.extensions["syncapp"] = Services(
         settings,
         store,
-        SessionList(client, keys, bare),
+        SessionList(client, keys, plain_store),
         hub,
         sweeper,
         guards,
         limits,
-        queue=QueueCounts(
-            client, Keyspace(settings.sync_buckets), task_queue.connect(settings, client).scheduled_count
-        ).read,
+        queue=QueueCounts(client, keys, task_queue.connect(settings, client).scheduled_count).read,
         history=history,
-        store_health=StoreCheck(client, bare.check).health,
-        audit_fault=postgresql,
-        worries=lambda: [*clock_watch.worries(), *presence.show()],
+        store_health=StoreCheck(client, plain_store.check).health,
+        audit_fault=audit_fault,
+        worries=lambda: [*clock_watch.worries(), *processes.show()],
         clock_watch=clock_watch,
         loops=loops,
     )

@@ -1,7 +1,6 @@
-"""Errors: what a client can be told, and the one table from script words to them.
+"""Errors that clients see, and the one table from the reply words of scripts to them.
 
-Every error has an HTTP status and a code; REST and WebSockets send the same code,
-message and details.
+Every error has an HTTP status and a code; REST and WebSockets send the same code, message and details.
 """
 
 from __future__ import annotations
@@ -10,13 +9,18 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
+def retry_after(wait_s: int | None) -> Mapping[str, str]:
+    """Return the `Retry-After` header of an answer, in whole seconds; none for None."""
+    return {} if wait_s is None else {"Retry-After": str(wait_s)}
+
+
 class SyncError(Exception):
     """An error that a client sees: status, code, message (a sentence), details (JSON or None)."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "INTERNAL_ERROR"
     retry_after_s: ClassVar[int | None] = None
-    """Seconds to wait before the next try, unless `details` has its own; None when a retry does not help."""
+    """Seconds to wait before a retry, unless `details` has its own value; None if a retry does not help."""
 
     def __init__(self, message: str, details: Any = None) -> None:
         super().__init__(message)
@@ -24,26 +28,25 @@ class SyncError(Exception):
         self.details = details
 
     def document(self) -> dict[str, Any]:
-        """Return what a client is told: code, message, and details if there are any."""
-        told = {"code": self.code, "message": self.message}
-        return told if self.details is None else told | {"details": self.details}
+        """Return the error as clients see it: code, message, and details if there are any."""
+        document = {"code": self.code, "message": self.message}
+        return document if self.details is None else document | {"details": self.details}
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The HTTP headers that belong to the error: `Retry-After`, where a retry may help."""
+        """The HTTP headers that belong to the error: `Retry-After`, if a retry may help."""
         details = self.details if isinstance(self.details, dict) else {}
-        wait_s = details.get("retry_after_s", self.retry_after_s)
-        return {} if wait_s is None else {"Retry-After": str(wait_s)}
+        return retry_after(details.get("retry_after_s", self.retry_after_s))
 
 
 class ValidationFailed(SyncError):
-    """Input that does not fit; details: a list of {field, message, code}, every fault at once."""
+    """Invalid input; details: a list of {field, message, code} with all faults."""
 
     status, code = 400, "VALIDATION_ERROR"
 
     @classmethod
     def of(cls, field: str, message: str, code: str) -> ValidationFailed:
-        """Make the error of one field."""
+        """Return the error for one field."""
         return cls(f"{field}: {message}", [{"field": field, "message": message, "code": code}])
 
 
@@ -54,19 +57,19 @@ class InvalidJson(SyncError):
 
 
 class BadRequest(SyncError):
-    """What is no request: not HTTP, or not whole."""
+    """A request that is not valid HTTP, or incomplete."""
 
     status, code = 400, "BAD_REQUEST"
 
 
 class InvalidTransition(SyncError):
-    """A command out of place; the message names the current status."""
+    """The command is not allowed in the session's current status, which the message names."""
 
     status, code = 400, "INVALID_STATE_TRANSITION"
 
 
 class OriginRefused(SyncError):
-    """A page of an origin that may not change anything, or watch."""
+    """A page of this origin may not change or watch sessions."""
 
     status, code = 403, "ORIGIN_NOT_ALLOWED"
 
@@ -84,67 +87,67 @@ class NotFound(SyncError):
 
 
 class MethodNotAllowed(SyncError):
-    """A route that does not know the method."""
+    """The path does not support the method."""
 
     status, code = 405, "METHOD_NOT_ALLOWED"
 
 
 class RequestTimeout(SyncError):
-    """A request that took too long to arrive."""
+    """The request took too long to arrive."""
 
     status, code = 408, "REQUEST_TIMEOUT"
 
 
 class Conflict(SyncError):
-    """Another version than the expected one; details: expected_version, actual_version, current."""
+    """The session's version is not the expected one; details: expected_version, actual_version, current."""
 
     status, code = 409, "CONFLICT"
 
 
 class SessionExists(SyncError):
-    """A session of this id is there already."""
+    """A session with this id exists already."""
 
     status, code = 409, "SESSION_EXISTS"
 
 
 class NotActiveParticipant(SyncError):
-    """A switch named as its mover somebody whose turn it is not."""
+    """A switch named a participant whose turn it is not."""
 
     status, code = 409, "NOT_ACTIVE_PARTICIPANT"
 
 
 class PreconditionFailed(SyncError):
-    """`If-Match` names another version; details as of `Conflict`."""
+    """`If-Match` names another version than the session's; details as for `Conflict`."""
 
     status, code = 412, "PRECONDITION_FAILED"
 
 
 class PayloadTooLarge(SyncError):
-    """A body over the limit."""
+    """The body is larger than the limit."""
 
     status, code = 413, "PAYLOAD_TOO_LARGE"
 
 
 class UriTooLong(SyncError):
-    """A path and query over the limit."""
+    """The path and query are longer than the limit."""
 
     status, code = 414, "URI_TOO_LONG"
 
 
 class UnsupportedMediaType(SyncError):
-    """A body that is not `application/json`, or encoded."""
+    """The body is not `application/json`, or it is encoded."""
 
     status, code = 415, "UNSUPPORTED_MEDIA_TYPE"
 
 
 class ExpectationFailed(SyncError):
-    """An `Expect` header that asks for something else than `100-continue`."""
+    """The `Expect` header asks for anything but `100-continue`."""
 
     status, code = 417, "EXPECTATION_FAILED"
 
 
 class IdempotencyMismatch(SyncError):
-    """An idempotency key that was used for another command."""
+    """The idempotency key was used for another command."""
 
     status, code = 422, "IDEMPOTENCY_MISMATCH"
 
@@ -157,61 +160,64 @@ class RateLimited(SyncError):
 
 
 class TooManySubscriptions(SyncError):
-    """A WebSocket that watches as many sessions as it may; details: limit."""
+    """The WebSocket already watches the maximum number of sessions; details: limit."""
 
     status, code = 429, "TOO_MANY_SUBSCRIPTIONS"
 
 
 class HeadersTooLarge(SyncError):
-    """More or larger headers than allowed."""
+    """The headers are more or larger than the limit."""
 
     status, code = 431, "REQUEST_HEADER_FIELDS_TOO_LARGE"
 
 
 class TooManyConnections(SyncError):
-    """No room for another connection; details: limit, retry_after_s."""
+    """The maximum number of connections is open; details: limit, retry_after_s."""
 
     status, code = 503, "TOO_MANY_CONNECTIONS"
 
 
 class InternalError(SyncError):
-    """Our fault; details: request_id, under which it is logged."""
+    """A fault of the server; details: request_id, under which it is logged."""
 
 
 class StoreUnavailable(SyncError):
-    """Redis does not answer; details: retry_after_s."""
+    """The store does not answer; details: retry_after_s."""
 
     status, code = 503, "STORE_UNAVAILABLE"
     retry_after_s = 1
 
 
 class AuditBacklog(StoreUnavailable):
-    """No new sessions while the audit trail is too far behind; details: retry_after_s."""
+    """The audit log is too far behind to accept new sessions; details: retry_after_s."""
 
     code = "AUDIT_BACKLOG"
 
 
 class StoreFull(StoreUnavailable):
-    """The store is too full for the command, and accepts only those that free memory; details: retry_after_s."""
+    """The store is nearly full and accepts only commands that free memory; details: retry_after_s."""
 
     code = "STORE_FULL"
 
 
 class ServerStopping(SyncError):
-    """This process is about to end, and begins nothing new; details: retry_after_s."""
+    """This process is shutting down and accepts nothing new; details: retry_after_s."""
 
     status, code = 503, "SERVER_STOPPING"
     retry_after_s = 1
 
 
 class AuditUnavailable(StoreUnavailable):
-    """PostgreSQL does not answer, or is asked too much; details: retry_after_s."""
+    """PostgreSQL does not answer, or all connections for the history are busy; details: retry_after_s."""
 
     code = "AUDIT_UNAVAILABLE"
 
 
 class AuditIncomplete(StoreUnavailable):
-    """An event that the answer needs is not in the log, or not yet; details: epoch, version, retry_after_s."""
+    """The audit log lacks an event that the answer needs, or does not have it yet.
+
+    Details: epoch, version, retry_after_s.
+    """
 
     code = "AUDIT_INCOMPLETE"
 
@@ -237,7 +243,7 @@ BY_WORD: dict[str, type[SyncError]] = {
     "audit_backlog": AuditBacklog,
     "store_full": StoreFull,
 }
-"""What each refusing word of a script becomes; `ok` is the only other word."""
+"""The error for each reply word of a script; `ok` is the only other word."""
 
 
 def one_line(error: BaseException) -> str:

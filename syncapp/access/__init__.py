@@ -1,1 +1,1 @@
-"""Who may use the service, and how much: origins, client addresses and rate limits."""
+"""Access control: origins, client addresses and rate limits."""

@@ -1,4 +1,4 @@
-"""Client addresses in one form, whatever notation a proxy uses, and the groups that limits count by."""
+"""Client addresses in one form, whatever notation a proxy uses, and the groups by which limits count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Address = IPv4Address | IPv6Address
 
 UNKNOWN = "unknown"
 """The group of clients whose address cannot be read."""
-_LONGEST = 128
+_MAX_LENGTH = 128
 _BRACKETED = re.compile(r"\[([^\[\]]+)\](?::[\w.-]*)?\Z", re.ASCII)
 _V4_WITH_PORT = re.compile(r"([0-9.]+):[\w.-]*\Z", re.ASCII)
 _PREFIX = 64
@@ -28,7 +28,7 @@ def parse(text: str) -> Address | None:
     Ports, brackets, quotes, spaces and zones are removed. An IPv6 address that stands for an IPv4 address
     (`::ffff:192.0.2.1`, `64:ff9b::192.0.2.1`) is returned as that IPv4 address.
     """
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_LENGTH:
         return None
     text = text.strip(" \t").removeprefix('"').removesuffix('"').strip(" \t")
     if match := _BRACKETED.match(text) or _V4_WITH_PORT.match(text):
@@ -48,7 +48,7 @@ def parse(text: str) -> Address | None:
 
 @lru_cache(maxsize=4096)
 def group_of(text: str) -> str:
-    """Return the group that limits count an address in: an IPv4 address, an IPv6 network of 64 bits, or `unknown`."""
+    """Return the group in which limits count an address: the IPv4 address, the IPv6 /64 network, or `unknown`."""
     address = parse(text)
     if address is None:
         return UNKNOWN
@@ -60,18 +60,18 @@ def group_of(text: str) -> str:
 def client_of(forwarded: str | None, hops: int, peer: str) -> str:
     """Return a client's address: the entry that the outermost of `hops` trusted proxies has added.
 
-    forwarded: `X-Forwarded-For`. peer: the other end of the connection, which is returned when no entry can be
-    trusted: with fewer entries than hops, the request did not pass all proxies, and anybody may have written the
-    entries; and an entry that is not an address (`unknown`, `_hidden`) must not get its own group.
+    forwarded: `X-Forwarded-For`. peer: the other end of the connection. It is returned if no entry can be trusted: with
+    fewer entries than hops the request did not pass all proxies, so that anybody may have written the entries; and an
+    entry that is not an address (`unknown`, `_hidden`) must not get its own group.
     """
-    # Split by commas only, from the right: an unclosed quote by the client must not hide what proxies add.
+    # Split at commas only, from the right: an unclosed quote of the client must not hide what proxies add.
     entries = forwarded.rsplit(",", hops) if forwarded and hops else []
     address = parse(entries[-hops]) if entries and len(entries) >= hops else None
     return str(address) if address else peer
 
 
 class ForwardedFor:
-    """WSGI middleware that replaces the proxy's address by the client's."""
+    """WSGI middleware that replaces the proxy's address with the client's."""
 
     def __init__(self, app: WSGIApplication, hops: int) -> None:
         self._app: Callable[..., Iterable[bytes]] = app

@@ -1,7 +1,7 @@
-"""Origins: whose pages may use the API, by one rule for REST, streams and WebSockets.
+"""Origins: which pages may use the API. REST, streams and WebSockets share one rule.
 
-A browser names a page's origin (`scheme://host:port`) with whatever the page does to another one, and with whatever may
-change something. Clients that are no browsers name none, and pages of the service's own origin need no permission.
+A browser sends a page's origin (`scheme://host:port`) with each request to another origin, and with each request that
+may change something. Clients that are not browsers send none, and pages of the service's own origin are always allowed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PREFLIGHT = {
     "X-Request-Id, Last-Event-ID, Cache-Control",
     "Access-Control-Max-Age": "7200",
 }
-"""What a listed page is told that asks what it may send; for two hours, the most that Chromium remembers."""
+"""The answer to a preflight of an allowed origin. It is valid for two hours, the maximum in Chromium."""
 
 
 def fault(setting: str) -> str | None:
@@ -45,9 +45,9 @@ class Origins:
         return self._all or origin.lower() in self._listed
 
     def admits(self, environ: Mapping[str, Any]) -> bool:
-        """Tell whether a request may change something, or watch: it names no origin, a listed one, or our own.
+        """Tell whether a request may change or watch a session: it has no origin, an allowed one, or our own.
 
-        A browser that leaves `Origin` out may still say that another site's page is behind it.
+        Even without `Origin`, a browser may report that the request comes from another site's page.
         """
         origin = environ.get("HTTP_ORIGIN")
         if origin is None:
@@ -55,7 +55,7 @@ class Origins:
         return self.lists(origin) or _is_own(origin, environ)
 
     def headers(self, origin: str | None) -> dict[str, str]:
-        """Return the headers of CORS for an answer to a request of this origin; no page may send credentials."""
+        """Return the CORS headers for the answer to a request of this origin; no page may send credentials."""
         if not self._listed:
             return {}
         if origin is None or not self.lists(origin):
@@ -70,8 +70,8 @@ class Origins:
 def _is_own(origin: str, environ: Mapping[str, Any]) -> bool:
     """Tell whether a page is the service's own, such as `/api-docs`.
 
-    No page can forge `Sec-Fetch-Site`, and it is right behind proxies that change `Host` or the scheme. Browsers leave
-    it out over plain HTTP, except on the same machine.
+    No page can forge `Sec-Fetch-Site`, and it stays right behind proxies that change `Host` or the scheme. Browsers
+    send it over plain HTTP only to the same machine.
     """
     site: str | None = environ.get("HTTP_SEC_FETCH_SITE")
     if site is not None:
@@ -80,11 +80,11 @@ def _is_own(origin: str, environ: Mapping[str, Any]) -> bool:
 
 
 def _plain(origin: str) -> str:
-    """Return an origin in small letters, without the port that its scheme has by default."""
+    """Return an origin in lower case, without the default port of its scheme."""
     origin = origin.lower()
     return origin.removesuffix(_PORTS.get(origin.split(":", 1)[0], "/"))
 
 
 def _split(setting: str) -> list[str]:
-    """Return the origins of a setting as browsers write them."""
+    """Return the origins of a setting in the form that browsers send."""
     return [_plain(part.strip().removesuffix("/")) for part in setting.split(",") if part.strip()]

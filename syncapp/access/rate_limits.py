@@ -1,6 +1,6 @@
-"""Limits per address, counted in this process: requests, creates, bytes, and commits that sessions make by themselves.
+"""Limits per address, counted in this process: creates, stored bytes, and commits that sessions make by themselves.
 
-Until there are principals, only the address tells clients apart (docs/decisions.md). A request is refused before the
+There are no accounts, so only the address distinguishes clients (docs/decisions.md). A command is refused before the
 store is asked: it changes nothing, and its idempotency key stays unused.
 """
 
@@ -26,22 +26,22 @@ from syncapp.metrics import LIMITED
 from syncapp.token_bucket import TokenBuckets
 
 RECORD_BYTES = 1024
-_MOST_LEASES = 10_000
+_MAX_LEASES = 10_000
 _HOUR_S = 3600.0
-_GO_ON = frozenset({"start", "switch", "resume", "adjust", "update"})
+_RESUMING = frozenset({"start", "switch", "resume", "adjust", "update"})
 
 
 def refused(setting: str, limit: float, wait_s: float, message: str) -> RateLimited:
-    """Count a refusal and return its error; setting: the name of the limit."""
+    """Count a refusal and return its error; setting: the name of the limit; wait_s: until a retry can succeed."""
     LIMITED.labels(setting).inc()
     details = {"reason": setting, "limit": limit, "retry_after_s": max(1, round(wait_s + 0.5))}
     return RateLimited(message, details)
 
 
 class Charge:
-    """What a command was charged before it runs; a context that gives the charge back if the command changed nothing.
+    """The charge of one command; as a context manager, it refunds the charge if the command changed nothing.
 
-    The charge stays if the store did not answer, because the command may have taken effect then.
+    The charge stays if the store did not answer, because the command may have taken effect.
     """
 
     __slots__ = ("_bytes", "_creates", "_group", "_limits", "_now_s")
@@ -54,9 +54,9 @@ class Charge:
         self._bytes = size
 
     def settle(self, result: Result) -> Result:
-        """Charge the commits that the session may make by itself, or give back what a replay did not add; return it."""
+        """Charge the commits that the session may make by itself, or refund a replay; return the result."""
         if result.replayed:
-            self._limits.give_back(self._group, self._now_s, self._creates, self._bytes)
+            self._limits.refund(self._group, self._now_s, self._creates, self._bytes)
         elif result.session:
             self._limits.charge_commits(self._group, self._now_s, result.session)
         return result
@@ -66,7 +66,7 @@ class Charge:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if isinstance(error, SyncError) and not isinstance(error, StoreUnavailable):
-            self._limits.give_back(self._group, self._now_s, self._creates, self._bytes)
+            self._limits.refund(self._group, self._now_s, self._creates, self._bytes)
 
 
 class RateLimits:
@@ -86,7 +86,7 @@ class RateLimits:
         self._commits = _buckets(settings.self_commits_per_hour, _HOUR_S, _HOUR_S)
         self._lock = threading.Lock()
         self._leases: OrderedDict[str, float] = OrderedDict()
-        self._most_cycles = settings.max_unattended_cycles
+        self._max_cycles = settings.max_unattended_cycles
 
     def charge(self, address: str, command: str, session_id: str, body: Request, claim: Claim) -> Charge:
         """Charge an address for a command. Raises `RateLimited`."""
@@ -102,45 +102,45 @@ class RateLimits:
             limit = self._settings.creates_per_minute
             raise refused("creates_per_minute", limit, wait_s, f"this address may create {limit} sessions a minute")
         if size and self._bytes and (wait_s := self._bytes.take(group, now_s, size)):
-            self.give_back(group, now_s, creates, 0)
+            self.refund(group, now_s, creates, 0)
             limit = self._settings.address_store_bytes_per_hour
             message = (
                 f"this address may add {limit} bytes to the store an hour: sessions, metadata and idempotency keys"
             )
             raise refused("address_store_bytes_per_hour", limit, wait_s, message)
 
-    def give_back(self, group: str, now_s: float, creates: int, size: int) -> None:
-        """Give back the charge of a command that added nothing to the store."""
+    def refund(self, group: str, now_s: float, creates: int, size: int) -> None:
+        """Refund the charge of a command that added nothing to the store."""
         if creates and self._creates:
             self._creates.add(group, now_s, creates)
         if size and self._bytes:
             self._bytes.add(group, now_s, size)
 
     def _check_commits(self, group: str, now_s: float, command: str, session_id: str, body: Request) -> None:
-        """Refuse a command that lets another session go on by itself if too many do, as far as this process knows."""
+        """Refuse a command after which a session makes commits by itself, if sessions of this address make too many."""
         if not self._commits or not (owed_s := self._commits.wait_s(group, now_s)):
             return
         if isinstance(body, CreateSession):
             goes_on = MODES[body.sync_mode].has_turns and _skips(body)
         else:
-            known = self._known(session_id) if command in _GO_ON else None
-            goes_on = known is not None and commits_ahead(known, self._most_cycles)[0] > 0
+            known = self._known(session_id) if command in _RESUMING else None
+            goes_on = known is not None and commits_ahead(known, self._max_cycles)[0] > 0
         if goes_on:
             limit = self._settings.self_commits_per_hour
             message = f"sessions of this address may make {limit} commits an hour by themselves, by skip_cycle"
             raise refused("self_commits_per_hour", limit, owed_s, message)
 
     def charge_commits(self, group: str, now_s: float, session: Session) -> None:
-        """Charge what a session may commit by itself within an hour, less what was already charged for that time."""
+        """Charge the commits that a session may make by itself within an hour, minus those already charged."""
         if not self._commits:
             return
-        commits, window_s = commits_ahead(session, self._most_cycles)
+        commits, window_s = commits_ahead(session, self._max_cycles)
         if not commits:
             return
         with self._lock:
             last_s = self._leases.pop(session.session_id, now_s - window_s)
             self._leases[session.session_id] = now_s
-            while len(self._leases) > _MOST_LEASES:
+            while len(self._leases) > _MAX_LEASES:
                 self._leases.popitem(last=False)
         self._commits.add(group, now_s, -commits * min(1.0, (now_s - last_s) / window_s))
 
@@ -155,11 +155,11 @@ def _skips(asked: CreateSession) -> bool:
     return (action.type if action else MODES[asked.sync_mode].on_timeout) == "skip_cycle"
 
 
-def commits_ahead(session: Session, most_cycles: int) -> tuple[float, float]:
-    """Return how many commits a session may make by itself within an hour, and in how many seconds; 0 if it ends.
+def commits_ahead(session: Session, max_cycles: int) -> tuple[float, float]:
+    """Return how many commits a session may make by itself within an hour, and within how many seconds; 0 if none.
 
-    Only `skip_cycle` lets a session go on, in modes with turns: one commit for each timeout and each warning.
-    Any other session makes at most nine by itself after a command.
+    Only `skip_cycle`, in modes with turns, makes a session continue by itself: with one commit for each timeout and
+    each warning. Any other session makes at most nine commits by itself after a command.
     """
     definition, traits = session.definition, MODES[session.sync_mode]
     if not traits.has_turns or definition.action_on_timeout["type"] != "skip_cycle":
@@ -169,9 +169,9 @@ def commits_ahead(session: Session, most_cycles: int) -> tuple[float, float]:
     per_cycle = 1 + len(definition.warn_at_ms)
     if not traits.renews_budget:  # each budget runs out once
         budgets = len(definition.group_ids or definition.participant_ids)
-        return float(min(budgets, most_cycles) * per_cycle), _HOUR_S
+        return float(min(budgets, max_cycles) * per_cycle), _HOUR_S
     cycle_s = (definition.time_per_cycle_ms or 1000) / 1000
-    cycles = min(float(most_cycles), _HOUR_S / cycle_s)
+    cycles = min(float(max_cycles), _HOUR_S / cycle_s)
     if definition.max_cycles:
         cycles = min(cycles, float(definition.max_cycles - session.cycle_count))
     return cycles * per_cycle, max(1.0, cycles * cycle_s)

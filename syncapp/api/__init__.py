@@ -1,5 +1,5 @@
-"""REST: one blueprint a resource, and what they share.
+"""REST: one blueprint per resource, and the modules that they share.
 
-Routes are declarations; what a body or a header means is read in `requests`, answers are made in
-`responses`, and every rule about sessions lives in the scripts.
+Routes are declarations. `requests` reads bodies and headers, `responses` makes responses, and every rule about sessions
+stands in the scripts.
 """

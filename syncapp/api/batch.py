@@ -29,17 +29,17 @@ blueprint = Blueprint("batches", __name__, url_prefix="/v1/sessions")
     tags=["commands"],
 )
 def batch() -> Response:
-    """Run one command on up to 100 sessions: each is atomic, and has an answer of its own.
+    """Run one command on up to 100 sessions; each runs atomically and has its own result.
 
-    The answer is 200 whatever came of them, in the order of the request; `status` is what the command alone would have
-    answered with. An `Idempotency-Key` holds for each session. `If-Match` is refused.
+    The status is always 200. The results are in the order of the request; the `status` of each is what the command
+    alone would have returned. An `Idempotency-Key` applies to each session. `If-Match` is refused.
     """
     if "If-Match" in request.headers:
         raise ValidationFailed.of(
             "If-Match", "cannot be used in a batch, because each session has its own version", "misplaced"
         )
     asked = Batch.parse(requests.body())
-    body = asked.asked
+    body = asked.command_body
     claim, address = requests.claim(body), request.remote_addr or ""
     hooks.take(len(asked.session_ids), counted=1)
     services = current_app.extensions["syncapp"]

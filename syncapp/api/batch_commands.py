@@ -20,8 +20,8 @@ from syncapp.errors import InternalError, StoreUnavailable, SyncError, Validatio
 
 log = structlog.get_logger(__name__)
 
-MOST_SESSIONS = 100
-_AT_ONCE = 8  # commands at a time: each takes a connection
+MAX_SESSIONS = 100
+_MAX_CONCURRENT = 8  # each running command takes a connection to the store
 _PATIENCE_S = 1.0
 _COMMANDS = tuple(name for name in COMMANDS if name != "create")
 
@@ -33,15 +33,15 @@ def _command(name: str) -> str:
 
 
 class Batch(Request):
-    """One command on up to 100 sessions; `args` is what the command takes as its body, the same for all."""
+    """One command on up to 100 sessions; `args` is the command's body, the same for all of them."""
 
-    most: ClassVar = {"session_ids": MOST_SESSIONS}
+    most: ClassVar = {"session_ids": MAX_SESSIONS}
 
     command: Annotated[str, AfterValidator(_command), Field(json_schema_extra={"enum": list(_COMMANDS)})] = Field(
-        description="What to do on each session."
+        description="The command to run on each session."
     )
-    session_ids: Annotated[list[SessionId], Field(min_length=1, max_length=MOST_SESSIONS)] = Field(
-        description="1 to 100 different sessions.", json_schema_extra={"uniqueItems": True}
+    session_ids: Annotated[list[SessionId], Field(min_length=1, max_length=MAX_SESSIONS)] = Field(
+        description="The ids of 1 to 100 different sessions.", json_schema_extra={"uniqueItems": True}
     )
     args: dict[str, Any] = Field(
         default_factory=dict,
@@ -50,12 +50,12 @@ class Batch(Request):
 
     @classmethod
     def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
-        """Yield ids that are there twice, and what the command itself does not take."""
+        """Yield duplicate ids, and the faults that the command finds in its body."""
         seen: set[str] = set()
         ids = raw.get("session_ids")
-        for place, each in enumerate(ids if isinstance(ids, list) else ()):
+        for index, each in enumerate(ids if isinstance(ids, list) else ()):
             if isinstance(each, str) and each.lower() in seen:
-                yield _fault(("session_ids", place), "duplicate", "is a duplicate")
+                yield _fault(("session_ids", index), "duplicate", "is a duplicate")
             seen.add(each.lower() if isinstance(each, str) else "")
         args, command = raw.get("args", {}), raw.get("command")
         if not isinstance(args, dict) or command not in _COMMANDS:
@@ -71,42 +71,42 @@ class Batch(Request):
                 yield _fault(("args", *detail["field"].split(".")), detail["code"], detail["message"])
 
     @property
-    def asked(self) -> Request:
-        """The command's arguments by its own model."""
+    def command_body(self) -> Request:
+        """The command's body as its own model."""
         body: Request = COMMANDS[self.command].body.parse(self.args)
         return body
 
 
 def run_each(session_ids: Sequence[str], run: Callable[[str], Result]) -> list[Result | SyncError]:
-    """Run a command on each session, a few at a time; return what came of each, in their order. Never raises.
+    """Run a command on each session, up to 8 at a time; return each outcome, in the order of the ids. Never raises.
 
-    When the store has kept one waiting in vain, those that have not been begun are not sent.
+    If the store did not answer one of them for 1 s, the commands that have not begun are not sent.
     """
-    found: list[Result | SyncError] = [InternalError("the command was not begun")] * len(session_ids)
+    found: list[Result | SyncError] = [InternalError("the command was not started")] * len(session_ids)
     todo = iter(range(len(session_ids)))
-    lock, given_up = threading.Lock(), threading.Event()
+    lock, store_is_down = threading.Lock(), threading.Event()
 
     def work() -> None:
         while True:
             with lock:
-                place = next(todo, None)
-            if place is None:
+                index = next(todo, None)
+            if index is None:
                 return
-            if given_up.is_set():
+            if store_is_down.is_set():
                 message = "the store does not answer; the command was not sent to it"
-                found[place] = StoreUnavailable(message, {"retry_after_s": 1})
+                found[index] = StoreUnavailable(message, {"retry_after_s": 1})
                 continue
             began_s = time.monotonic()
-            found[place] = fault = _outcome(session_ids[place], run)
+            found[index] = fault = _outcome(session_ids[index], run)
             late = time.monotonic() - began_s >= _PATIENCE_S
             if late and isinstance(fault, StoreUnavailable) and "reason" in (fault.details or {}):
-                given_up.set()
+                store_is_down.set()
 
-    others = [threading.Thread(target=work, daemon=True) for _ in range(min(_AT_ONCE, len(session_ids)) - 1)]
-    for each in others:
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(_MAX_CONCURRENT, len(session_ids)) - 1)]
+    for each in threads:
         each.start()
     work()
-    for each in others:
+    for each in threads:
         each.join()
     return found
 

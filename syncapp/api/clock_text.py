@@ -1,4 +1,4 @@
-"""`GET /v1/sessions/<session>/text`: what a clock shows, as plain text."""
+"""`GET /v1/sessions/<session>/text`: a clock as plain text."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ TEXT: Body = {"text/plain": str, "application/json": OneText}
 @blueprint.get("/<session>/text")
 @documented(query=TextQuery, resp=answers(HTTP_200=TEXT, HTTP_404=ErrorAnswer), tags=["sessions"])
 def text(session: str) -> Response:
-    """Return what the running clock shows, or an owner's, as plain text; with `as=array` as a list of one string.
+    """Return a clock as plain text, or with `as=array` as a list of one string.
 
-    While nothing runs it is what the clock stands at. A clock without an end shows the time that has elapsed.
+    It is the clock that runs, or the one of the participant or group that the query names. A clock that does not run
+    shows where it stopped. A clock without an end shows elapsed time.
     """
     store: SessionStore = current_app.extensions["syncapp"].store
     name = session_id(session)

@@ -1,4 +1,4 @@
-"""Entity tags: a session's version, `"<epoch>-<version>"`, also as proxies that compress answers rewrite it.
+"""Entity tags: a session's version as `"<epoch>-<version>"`, also in the forms that compressing proxies make of it.
 
 nginx, HAProxy, Varnish and CDNs put `W/` before it; Apache appends `-gzip` or `-br`, Jetty `--gzip`, Apache Traffic
 Server `-df`, others `;gzip`, `:gzip` or `/gzip`. All of them still name the version.
@@ -17,15 +17,15 @@ _NEXT = re.compile(r'[ \t,]*(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?=,|\Z)')
 
 
 def order(text: str) -> Order | None:
-    """Return the (epoch, version) that a tag without quotes names; None when it is none of ours."""
+    """Return the (epoch, version) that a tag, without its quotes, names; None if the tag is not one of ours."""
     match = _OURS.match(text)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def read(text: str) -> list[Order | None]:
-    """Return what each tag of a list names, None for one that is none of ours. Raises `ValueError` when it is no list.
+    """Return what each tag of a list names, None for foreign tags. Raises `ValueError` if it is not a list of tags.
 
-    A weak tag is as good as a strong one, because versions are compared, not bytes (docs/decisions.md).
+    Weak tags are treated like strong ones, because versions are compared, not bytes (docs/decisions.md).
     """
     found: list[Order | None] = []
     at, text = 0, text.rstrip(" \t,")

@@ -1,4 +1,4 @@
-"""`/v1/history`, and what the log tells of one session: events, past states, statistics, export."""
+"""`/v1/history`, and the history of one session: events, past states, statistics and export."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ FILES: Body = {"application/json": ExportAnswer, "application/x-ndjson": str, "t
 
 
 def history() -> HistoryQueries:
-    """Return the application's history."""
+    """Return the application's history queries."""
     found: HistoryQueries = current_app.extensions["syncapp"].history
     return found
 
 
-def question(kind: type[Asked]) -> Asked:
-    """Return what the query string asks."""
+def parse_query(kind: type[Asked]) -> Asked:
+    """Return the request's query string as a model. Raises `ValidationFailed`."""
     return kind.from_args(request.args.to_dict(flat=False))
 
 
@@ -48,42 +48,42 @@ def page(name: str, found: Page) -> Response:
 @blueprint.get("/sessions/<session>/events")
 @documented(query=EventsQuery, resp=answers(HTTP_200=EventsAnswer, HTTP_404=ErrorAnswer), tags=["history"])
 def events(session: str) -> Response:
-    """Return a session's events from the log, oldest first, by pages.
+    """Return a session's events from the audit log, oldest first, in pages.
 
-    An event is in the log about half a second after it took effect. `next_cursor` leads to the next page.
+    An event is in the audit log about half a second after it took effect. `next_cursor` leads to the next page.
     """
-    return page("events", history().events(session_id(session), question(EventsQuery)))
+    return page("events", history().events(session_id(session), parse_query(EventsQuery)))
 
 
 @blueprint.get("/sessions/<session>/at")
 @documented(query=AtQuery, resp=answers(HTTP_200=PastAnswer, HTTP_404=ErrorAnswer), tags=["history"])
 def at(session: str) -> Response:
-    """Return a session, and what every clock showed, at an instant of the past or after a version.
+    """Return a session with all its clocks as of a past instant, or after a version.
 
     Give either `time` or `version`. Deleted and expired sessions are included.
     """
-    return responses.data(history().state_at(session_id(session), question(AtQuery)).document())
+    return responses.data(history().state_at(session_id(session), parse_query(AtQuery)).document())
 
 
 @blueprint.get("/history")
 @documented(query=HistoryQuery, resp=answers(HTTP_200=HistoryAnswer), tags=["history"])
 def sessions() -> Response:
-    """Return sessions from the log, the last changed first, by pages.
+    """Return sessions from the audit log, the most recently changed first, in pages.
 
     Deleted and expired sessions are included. `next_cursor` leads to the next page.
     """
-    return page("sessions", history().sessions(question(HistoryQuery)))
+    return page("sessions", history().sessions(parse_query(HistoryQuery)))
 
 
 @blueprint.get("/sessions/<session>/statistics")
 @documented(resp=answers(HTTP_200=StatisticsAnswer, HTTP_404=ErrorAnswer), tags=["history"])
 def statistics(session: str) -> Response:
-    """Return how many cycles each participant had, and how long they were, from the log.
+    """Return the number and lengths of the cycles of each participant, from the audit log.
 
-    Counts only cycles since the session was last created; paused time is excluded.
+    Only cycles since the session was last created count; paused time is excluded.
     """
     asked = session_id(session)
-    question(Query)
+    parse_query(Query)
     found = history().statistics(asked)
     people = [{"participant_id": name} | _cycles(cycles) for name, cycles in found.participants.items()]
     whole = {"session_id": asked, "epoch": found.epoch} | _cycles(found.whole)
@@ -93,14 +93,14 @@ def statistics(session: str) -> Response:
 @blueprint.get("/sessions/<session>/export")
 @documented(query=ExportQuery, resp=answers(HTTP_200=FILES, HTTP_404=ErrorAnswer), tags=["history"])
 def export(session: str) -> tuple[Iterator[bytes], int, dict[str, str]]:
-    """Return all of a session's events as a file.
+    """Return all events of a session as a file.
 
-    One JSON document, a line of JSON for each event, or a table for spreadsheets. A file that could not be read to its
-    end breaks off.
+    `format` selects one JSON document, one line of JSON for each event (NDJSON), or a table for spreadsheets (CSV). If
+    reading the log fails halfway, the connection is closed before the end of the file.
     """
-    asked, form = session_id(session), question(ExportQuery).format
+    asked, form = session_id(session), parse_query(ExportQuery).format
     pages = history().export(asked)
-    # Whatever is wrong with the first page is answered as an error; later ones can only break off.
+    # A failure of the first page is answered as an error. Later failures can only cut the file off.
     body = FORMS[form](asked, chain([next(pages)], pages))
     disposition = f'attachment; filename="session-{asked}.{form}"'
     return body, 200, {"Content-Type": CONTENT_TYPES[form], "Content-Disposition": disposition}

@@ -1,4 +1,4 @@
-"""What happens around every request: the page it comes from, its rate, its id, its metrics."""
+"""Hooks around every request: origin, rate limit, request id, compression, metrics and log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from syncapp.access.origins import PREFLIGHT, Origins
 from syncapp.access.rate_limits import refused
 from syncapp.api import requests, responses
 from syncapp.api.compression import compress
-from syncapp.api.streamed_bodies import unbroken
+from syncapp.api.streamed_bodies import complete_or_reset
 from syncapp.config import Settings
 from syncapp.errors import OriginRefused
 from syncapp.metrics import LATENCY, REQUESTS
@@ -28,13 +28,13 @@ _RATE = "syncapp_rate"
 _UNLIMITED = frozenset({"/health", "/ready", "/metrics"})
 
 
-# What is counted for a route is looked up once: few of each, because routes and methods are ours.
+# Labels are looked up once for each route and method; there are few, because both come from our own lists.
 _count = lru_cache(maxsize=1024)(REQUESTS.labels)
 _latency = lru_cache(maxsize=1024)(LATENCY.labels)
 
 
 def take(requests_made: int, *, counted: int = 0) -> None:
-    """Count requests of this request's address; counted: how many of them are already. Raises `RateLimited`."""
+    """Charge requests to the client's address; counted: how many of them are charged already. Raises `RateLimited`."""
     limit, per_s = current_app.extensions[_RATE]
     if not limit:
         return
@@ -60,15 +60,15 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
         if limit and request.path.rstrip("/") not in _UNLIMITED:
             take(1)
         if request.environ["REQUEST_METHOD"] not in _SAFE and not origins.admits(request.environ):
-            message = "pages of this origin may not change anything here; ALLOWED_ORIGINS lists those that may"
+            message = "pages of this origin may not send commands; ALLOWED_ORIGINS lists the allowed origins"
             raise OriginRefused(message)
         return None
 
-    unready = [""]
+    last_fault = [""]
 
     @app.after_request
     def end(response: Response) -> Response:
-        this: Request = request._get_current_object()  # type: ignore[attr-defined]  # each look through the proxy costs
+        this: Request = request._get_current_object()  # type: ignore[attr-defined]  # each access through the proxy costs time
         compress(this, response)
         now_s = time.perf_counter()
         took_s = now_s - g.get("began_s", now_s)
@@ -77,9 +77,9 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
         _count(route, method, response.status_code).inc()
         _latency(route, method).observe(took_s)
         _add_headers(response, origins.headers(this.environ.get("HTTP_ORIGIN")))
-        if response.is_streamed and not response.direct_passthrough:  # a file tells its length
-            response.response = unbroken(response.response, route, requests.request_id())
-        if response.status_code >= 500 and not (route == "/ready" and unready[0] == g.get("fault")):
+        if response.is_streamed and not response.direct_passthrough:  # a file has a Content-Length
+            response.response = complete_or_reset(response.response, route, requests.request_id())
+        if response.status_code >= 500 and not (route == "/ready" and last_fault[0] == g.get("fault")):
             log.warning(
                 "request failed",
                 method=method,
@@ -89,8 +89,8 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
                 request_id=requests.request_id(),
                 took_ms=round(took_s * 1000, 1),
             )
-        if route == "/ready":  # asked every few seconds: what is wrong is told once
-            unready[0] = g.get("fault", "")
+        if route == "/ready":  # polled every few seconds: each problem is logged once
+            last_fault[0] = g.get("fault", "")
         return response
 
 
@@ -98,13 +98,13 @@ def _add_headers(response: Response, of_origins: Mapping[str, str]) -> None:
     headers = response.headers
     headers.add("X-Request-Id", requests.request_id())
     if "Cache-Control" not in headers:
-        headers.add("Cache-Control", "no-store")  # the clock moves; routes whose answers may be cached set their own
+        headers.add("Cache-Control", "no-store")  # the clock moves; routes with cacheable answers set their own
     for name, value in of_origins.items():
         headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
 
 
 def _is_preflight(origins: Origins) -> bool:
-    """Tell whether a listed page asks what it may send."""
+    """Tell whether the request is a CORS preflight of an allowed origin."""
     environ = request.environ
     asks = environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
     return asks and origins.lists(environ["HTTP_ORIGIN"])

@@ -1,4 +1,4 @@
-"""What a request says: its body, its claim on a session, its preferences."""
+"""Reads requests: body, expected version, idempotency key, request id, preferences and waiting time."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 MAX_WAIT_MS = 25_000
-"""Routers give an answer up after 30 s."""
+"""Routers of platforms give up on an answer after 30 s."""
 _JSON_TYPES = frozenset({"application/json", "application/merge-patch+json"})
 _TAG_HINT = 'must be an entity tag, such as "<epoch>-<version>"'
-_NO_VERSION = (0, 0)
+_FOREIGN = (0, 0)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _KEY = re.compile(IDEMPOTENCY_KEY_PATTERN.removesuffix("$") + r"\Z")
 
 
 def request_id() -> str:
-    """Return the id this request is logged under: the caller's `X-Request-Id`, if it is one, or a new one."""
-    this = g._get_current_object()  # each look through the proxy is a search for the context
+    """Return the id for the logs: the caller's `X-Request-Id` if it is valid, otherwise a new one."""
+    this = g._get_current_object()  # each access through the proxy would search for the context
     found: str | None = this.get("request_id")
     if found is None:
         given = request.environ.get("HTTP_X_REQUEST_ID", "")
-        # Told apart, not kept secret: the system's random numbers would cost a system call each.
+        # An id must be unique, but not secret: the system's random numbers would cost a system call each.
         found = this.request_id = given if _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
     return found
 
 
 def body() -> Any:
-    """Return the decoded JSON body, {} when there is none.
+    """Return the decoded JSON body, {} if there is none.
 
-    Raises `UnsupportedMediaType`, also for one that is encoded, what `decode` raises, and werkzeug's 413 when it is
-    over the limit.
+    Raises `UnsupportedMediaType`, also for an encoded body, what `decode` raises, and werkzeug's 413 if the body is
+    larger than the limit.
     """
     environ = request.environ
     if "HTTP_TRANSFER_ENCODING" not in environ and environ.get("CONTENT_LENGTH") in (None, "", "0"):
@@ -56,28 +56,28 @@ def body() -> Any:
         raise UnsupportedMediaType(f"send application/json, not {request.mimetype or 'a body without a type'}")
     for name, only in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
         if request.headers.get(name, only).strip().lower() != only:
-            raise UnsupportedMediaType(f"send the body as it is, without the {name} {request.headers[name]}")
+            raise UnsupportedMediaType(f"send the body without {name}: {request.headers[name]}")
     return decode(raw, "the body")
 
 
 def claim(asked: Request) -> Claim:
-    """Return what the caller claims, from `If-Match`, `Idempotency-Key` and the body; a create has no `If-Match`.
+    """Return the caller's claim, from `If-Match`, `Idempotency-Key` and the body; a create has no `If-Match`.
 
-    Raises `ValidationFailed` naming the header that does not fit.
+    Raises `ValidationFailed`, which names the invalid header.
     """
-    version = epoch = tagged = None
+    version = epoch = by_tag = None
     environ = request.environ
     if isinstance(asked, CommandBody):
-        version, epoch, tagged = asked.expected_version, asked.expected_epoch, _tagged(environ)
-    if tagged:
-        if (epoch is not None and epoch != tagged[0]) or (version is not None and version != tagged[1]):
-            raise ValidationFailed.of("If-Match", "names another version than the body expects", "contradiction")
-        epoch, version = tagged
+        version, epoch, by_tag = asked.expected_version, asked.expected_epoch, _expected_by_tag(environ)
+    if by_tag:
+        if (epoch is not None and epoch != by_tag[0]) or (version is not None and version != by_tag[1]):
+            raise ValidationFailed.of("If-Match", "names another version than the body", "contradiction")
+        epoch, version = by_tag
     return Claim(expected_epoch=epoch, expected_version=version, idempotency_key=_key(environ), request_id=request_id())
 
 
 def claims_by_header() -> bool:
-    """Tell whether the expected version came in `If-Match`: a conflict is then a failed precondition."""
+    """Tell whether the expected version came in `If-Match`: then a conflict is answered with 412 instead of 409."""
     given: str = request.environ.get("HTTP_IF_MATCH", "*")
     return given.strip() != "*"
 
@@ -91,7 +91,7 @@ def wants_minimal() -> bool:
 
 
 def wait_ms() -> int | None:
-    """Return how long a read may wait for another version, None when it says nothing. Raises `ValidationFailed`."""
+    """Return how long a read waits for another version (ms), None if it is not given. Raises `ValidationFailed`."""
     text = request.args.get("wait_ms")
     if text is None:
         return None
@@ -101,7 +101,7 @@ def wait_ms() -> int | None:
 
 
 def known_version() -> Order | str | None:
-    """Return the newest (epoch, version) that `If-None-Match` names, `etags.ANY`, or None without that header.
+    """Return the newest (epoch, version) that `If-None-Match` names, `etags.ANY` for `*`, or None without the header.
 
     Raises `ValidationFailed` for a foreign tag: it would never match, so the read would not wait.
     """
@@ -119,18 +119,18 @@ def known_version() -> Order | str | None:
 
 
 def last_event() -> Order | None:
-    """Return the (epoch, version) that a stream is to go on from. Raises `ValidationFailed`."""
+    """Return the (epoch, version) from which a stream resumes, None without one. Raises `ValidationFailed`."""
     text = request.headers.get("Last-Event-ID", "").strip()
     found = etags.order(text)
     if text and not found:
-        raise ValidationFailed.of("Last-Event-ID", "must be the id of an event of this stream", "event_id")
+        raise ValidationFailed.of("Last-Event-ID", "must be the id of an event from this stream", "event_id")
     return found
 
 
-def _tagged(environ: WSGIEnvironment) -> Order | None:
-    """Return the version that `If-Match` names; None for any, (0, 0), which no session has, for tags that are not ours.
+def _expected_by_tag(environ: WSGIEnvironment) -> Order | None:
+    """Return the (epoch, version) that `If-Match` names, None for `*` or without the header.
 
-    Raises `ValidationFailed`.
+    Foreign tags give (0, 0), which no session has. Raises `ValidationFailed`.
     """
     text = environ.get("HTTP_IF_MATCH", etags.ANY).strip()
     if text == etags.ANY:
@@ -141,7 +141,7 @@ def _tagged(environ: WSGIEnvironment) -> Order | None:
         raise ValidationFailed.of("If-Match", _TAG_HINT, "etag") from None
     if len(ours) > 1:
         raise ValidationFailed.of("If-Match", "must name one version", "etag")
-    return ours.pop() if ours else _NO_VERSION
+    return ours.pop() if ours else _FOREIGN
 
 
 def _key(environ: WSGIEnvironment) -> str | None:

@@ -1,4 +1,4 @@
-"""Answers: `{"data": …}` or `{"error": …}`, and bare objects for probes and time clients."""
+"""Responses: `{"data": …}` or `{"error": …}`, and bare objects for probes and time clients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import structlog
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from syncapp.api import requests
@@ -24,38 +24,38 @@ log = structlog.get_logger(__name__)
 
 
 def data(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return a success."""
+    """Return a successful response."""
     return _json({"data": value}, status, headers)
 
 
 def bare(document: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return an object as it is, for probes and time clients."""
+    """Return an object without `data` around it, for probes and time clients."""
     return _json(document, status, headers)
 
 
 def state(found: Result) -> Response:
-    """Return the state that a read found."""
+    """Return the state of a session that was read, with its ETag."""
     return data(found.found.state(found.now_ms), headers={"ETag": found.found.etag})
 
 
 def result(found: Result, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return what is shown of a command's result."""
-    document, told = shown(found)
-    return data(document, status, told | (headers or {}))
+    """Return the result of a command."""
+    document, own_headers = shown(found)
+    return data(document, status, own_headers | (headers or {}))
 
 
 def shown(found: Result) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the state after a command, or just its event and patch when the caller prefers that; and headers.
+    """Return the state after a command, or only its event and patch if the caller prefers that; and the headers.
 
-    The record of an idempotency key may have no room for the patch. A replay then answers with the state anyway, as
-    RFC 7240 allows.
+    The patch may have been too large to keep with the idempotency key. A replay then returns the state, as RFC 7240
+    allows.
     """
     session = found.found
     headers = {"ETag": session.etag}
     if found.replayed:
         headers["Idempotency-Replayed"] = "true"
     if requests.wants_minimal() and (found.patch_json or not found.replayed):
-        # The patch's own: what the command made due may have been committed on top of it.
+        # Epoch and version are the patch's: a timeout that the command made due may have been committed after it.
         patch = found.patch or {}
         epoch = found.first[0] if found.first else session.epoch
         version = patch.get("version", session.version)
@@ -75,14 +75,14 @@ def shown(found: Result) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def empty(headers: dict[str, str], status: int = 204) -> Response:
-    """Return an answer without a body."""
+    """Return a response without a body."""
     answer = Response(status=status, headers=headers)
     del answer.headers["Content-Type"]
     return answer
 
 
 def error(fault: SyncError) -> Response:
-    """Return a failure as clients see it."""
+    """Return an error as clients see it."""
     document = {"error": fault.document()}
     if fault.status >= 500:  # for the log
         reason = fault.details.get("reason") if isinstance(fault.details, dict) else None
@@ -91,18 +91,18 @@ def error(fault: SyncError) -> Response:
 
 
 def register(app: Flask) -> None:
-    """Make every failure of the application answer in this form; none shows a traceback."""
+    """Make every error of the application a response of this form; none shows a traceback."""
     app.register_error_handler(SyncError, error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
 
 
 def _http_error(fault: HTTPException) -> Response:
-    """Return what the framework itself refuses: unknown routes, wrong methods, large or broken requests."""
+    """Return the response to what Flask itself refuses: unknown paths, wrong methods, invalid requests."""
     if fault.code == 404:
-        return error(NotFound("there is nothing at this path; /api-docs lists what is"))
+        return error(NotFound("there is nothing at this path; /api-docs lists all paths"))
     if fault.code == 405:
-        answer = error(MethodNotAllowed("this path does not support the method; see the Allow header"))
+        answer = error(MethodNotAllowed(f"{request.method} is not allowed here; see the Allow header"))
         answer.headers.update(dict(fault.get_headers()))
         answer.mimetype = "application/json"
         return answer

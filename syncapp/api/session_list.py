@@ -1,4 +1,4 @@
-"""`GET /v1/sessions`: which sessions there are."""
+"""`GET /v1/sessions`: the sessions that the store holds."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ blueprint = Blueprint("listing", __name__, url_prefix="/v1/sessions")
 @blueprint.get("")
 @documented(query=SessionsQuery, resp=answers(HTTP_200=ListAnswer), tags=["sessions"])
 def list_sessions() -> Response:
-    """Return the sessions that the store holds, newest first, by pages.
+    """Return the sessions that the store holds, newest first, in pages.
 
-    Finished sessions are among them for as long as they can be read. A page may be shorter than `limit`, or empty: go
-    on while there is a `next_cursor`. `metadata.<key>=<value>` asks for a member of the metadata. While `complete` is
+    Finished sessions are listed for as long as they can be read. A page may be shorter than `limit`, or empty: continue
+    while `next_cursor` is not null. `metadata.<key>=<value>` selects by a member of the metadata. While `complete` is
     false, sessions may be missing.
     """
-    live: SessionList = current_app.extensions["syncapp"].live_sessions
-    page = live.page(SessionsQuery.from_args(request.args.to_dict(flat=False)))
+    found: SessionList = current_app.extensions["syncapp"].session_list
+    page = found.page(SessionsQuery.from_args(request.args.to_dict(flat=False)))
     document = {
         "sessions": [each.document(page.now_ms) for each in page.sessions],
         "next_cursor": page.next_cursor,

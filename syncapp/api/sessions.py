@@ -22,7 +22,7 @@ from syncapp.domain.order import Order
 from syncapp.domain.results import Result
 from syncapp.domain.schemas import CreateSession, session_id
 from syncapp.errors import Conflict, PreconditionFailed
-from syncapp.server.admission import only
+from syncapp.server.admission import only_parameters
 from syncapp.server.sse import LongPoll
 from syncapp.store.sessions import SessionStore
 
@@ -54,16 +54,96 @@ def _services() -> Services:
 
 
 def run(command: SessionCommand[Body], session: str | None) -> Result:
-    """Run a command with this request's body on a session, within the rate limits of the client's address.
+    """Run a command <<<<<<< ours
+with this request's body on a session, within
+||||||| base
+within
+=======
+with
+>>>>>>> theirs
+ the <<<<<<< ours
+rate limits
+||||||| base
+limits
+=======
+claim
+>>>>>>> theirs
+ of the client's <<<<<<< ours
+address.
 
-    session: None to create one. Raises `PreconditionFailed` for a stale `If-Match`.
+    session:
+||||||| base
+address,
+=======
+headers,
+>>>>>>> theirs
+ <<<<<<< ours
+None
+||||||| base
+as
+=======
+within
+>>>>>>> theirs
+ <<<<<<< ours
+to
+||||||| base
+its
+=======
+the
+>>>>>>> theirs
+ <<<<<<< ours
+create
+||||||| base
+headers
+=======
+limits
+>>>>>>> theirs
+ <<<<<<< ours
+one
+||||||| base
+claim
+=======
+of the client's address
+>>>>>>> theirs
+. Raises `PreconditionFailed` for a stale `If-Match`.
     """
     body = command.body.parse(requests.body())
     name = "" if session is None else session_id(session)
     claim, services = requests.claim(body), _services()
     try:
         with services.limits.charge(request.remote_addr or "", command.name, name, body, claim) as charge:
-            return charge.settle(command.run(services.store, name, body, claim))
+            return charge.settle(command.run(services.store, name, body, claim))<<<<<<< ours
+
+||||||| base
+
+
+
+def answer(command: SessionCommand[Any], session: str) -> Response:
+    """Run a command with this request's body; answer with its result."""
+    return responses.result(run_on(command, session))
+
+
+def run_on(command: SessionCommand[Any], session: str) -> Result:
+    """Run a command with this request's body on a session. Raises `PreconditionFailed` for a stale `If-Match`."""
+    body = command.body.parse(requests.body())
+    try:
+        return run(command, session_id(session), body)
+=======
+
+
+
+def answer(command: SessionCommand[Any], session: str) -> Response:
+    """Run a command with this request's body, and return the response."""
+    return responses.result(run_on(command, session))
+
+
+def run_on(command: SessionCommand[Any], session: str) -> Result:
+    """Run a command with this request's body. Raises `PreconditionFailed` if `If-Match` names another version."""
+    body = command.body.parse(requests.body())
+    try:
+        return run(command, session_id(session), body)
+>>>>>>> theirs
+
     except Conflict as conflict:
         if requests.claims_by_header():
             raise PreconditionFailed(conflict.message, conflict.details) from None
@@ -87,8 +167,8 @@ def run(command: SessionCommand[Body], session: str | None) -> Result:
 def create() -> Response:
     """Create a session.
 
-    It stays pending until started. Each example is a whole session. If you leave out `session_id`, the server makes
-    one.
+    The session is `pending` until it is started. Each example is a complete body. Without `session_id`, the server
+    generates an id.
     """
     result = run(commands.CREATE, None)
     return responses.result(result, 201, {"Location": f"/v1/sessions/{result.found.session_id}"})
@@ -102,18 +182,18 @@ def create() -> Response:
     tags=["sessions"],
 )
 def read(session: str) -> Response:
-    """Return a session as it is now, or wait for another version than the one that the client has.
+    """Return the current state of a session, or wait for a version other than the one that the client has.
 
-    The clock is true for `server_time_ms`. With `wait_ms` and `If-None-Match` the answer comes when there is another
-    version, or as a 304 when there was none in time.
+    The clock is as of `server_time_ms`. With `wait_ms` and `If-None-Match`, the response comes as soon as there is
+    another version; if there is none within `wait_ms`, the status is 304.
     """
-    only("wait_ms")
+    only_parameters("wait_ms")
     wait_ms = requests.wait_ms()
     known = None if wait_ms is None else requests.known_version()
     if wait_ms and isinstance(known, tuple):
         return wait(session_id(session), known, wait_ms)
     result = store().get(session_id(session))
-    if known is None:  # browsers send `If-None-Match` by themselves, and the clock has moved since
+    if known is None:  # browsers send `If-None-Match` by themselves, but the clock has moved since
         return responses.state(result)
     current = (result.found.epoch, result.found.version)
     if wait_ms:
@@ -122,12 +202,12 @@ def read(session: str) -> Response:
 
 
 def wait(session: str, known: Order, wait_ms: int) -> Response:
-    """Return the next version, or 304 when there is none in time; the hub tells, Redis is not asked again."""
+    """Return the next version, or 304 if there is none in time. The hub notices it, without reads of the store."""
     services = current_app.extensions["syncapp"]
     guards, poll = services.guards, LongPoll(known)
-    guards.draining.check()
-    told = guards.watchdog.told(request.environ.get("gunicorn.socket"), poll.leave)
-    with guards.quotas.hold(session, request.remote_addr or ""), guards.draining.told(poll.leave), told:
+    guards.shutdown.check()
+    disconnect = guards.watchdog.notify_disconnect(request.environ.get("gunicorn.socket"), poll.stop)
+    with guards.quotas.hold(session, request.remote_addr or ""), guards.shutdown.notify(poll.stop), disconnect:
         found = poll.wait(services.hub, session, wait_ms / 1000)
     if found is None:
         return responses.empty({"ETag": f'"{known[0]}-{known[1]}"'}, 304)
@@ -139,7 +219,7 @@ def wait(session: str, known: Order, wait_ms: int) -> Response:
 def start(session: str) -> Response:
     """Start the clock of a pending session.
 
-    `participant_id` begins, or the first in rotation.
+    The first participant in rotation begins, unless `participant_id` names another one.
     """
     return responses.result(run(commands.START, session))
 
@@ -147,9 +227,10 @@ def start(session: str) -> Response:
 @blueprint.post("/<session>/switch")
 @documented(json=commands.SWITCH.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def switch(session: str) -> Response:
-    """End the active participant's cycle and hand the turn on.
+    """End the active participant's cycle and pass the turn on.
 
-    The mover is credited the increment. With `participant_id` a double press of a clock button is harmless.
+    The participant that ends the cycle is credited the increment. If `participant_id` names that participant, pressing
+    a clock button twice switches only once.
     """
     return responses.result(run(commands.SWITCH, session))
 
@@ -159,7 +240,7 @@ def switch(session: str) -> Response:
 def pause(session: str) -> Response:
     """Stop the clock.
 
-    What has elapsed is charged; the cycle goes on with `resume`.
+    Elapsed time is charged; `resume` continues the cycle.
     """
     return responses.result(run(commands.PAUSE, session))
 
@@ -169,7 +250,7 @@ def pause(session: str) -> Response:
 def resume(session: str) -> Response:
     """Resume the paused cycle.
 
-    The same participant is active, with what was left.
+    The same participant is active, with the same remaining time.
     """
     return responses.result(run(commands.RESUME, session))
 
@@ -177,9 +258,10 @@ def resume(session: str) -> Response:
 @blueprint.post("/<session>/adjust")
 @documented(json=commands.ADJUST.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def adjust(session: str) -> Response:
-    """Change what is left of one budget.
+    """Change the remaining time of one budget.
 
-    Of `participant_id`, of `group_id`, or of what runs or would run. A budget is not taken below zero.
+    It is the budget of `participant_id`, or of `group_id`, or by default the one that runs or would run. An adjustment
+    takes no budget below zero.
     """
     return responses.result(run(commands.ADJUST, session))
 
@@ -209,7 +291,7 @@ def cancel(session: str) -> Response:
 def update(session: str) -> Response:
     """Merge a patch (RFC 7396) into the metadata.
 
-    A member that is null is removed, all others are set. No clock is touched.
+    Members that are null are removed, all others are set. Clocks are not affected.
     """
     return responses.result(run(commands.UPDATE, session))
 
@@ -232,7 +314,7 @@ def update(session: str) -> Response:
 def delete(session: str) -> Response:
     """Delete a session; deleting one that does not exist succeeds.
 
-    Its clients are told, and its id can be used again. The audit log keeps what it was.
+    Its clients are notified, and its id can be used again. Its history stays in the audit log.
     """
     result = run(commands.DELETE, session)
     return responses.empty({"Idempotency-Replayed": "true"} if result.replayed else {})

@@ -1,4 +1,4 @@
-"""Answers that are sent in pieces: one that fails on the way does not look whole."""
+"""Streamed response bodies: one that fails halfway must not look complete."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ log = structlog.get_logger(__name__)
 
 
 class BodyFailed(ConnectionAbortedError):
-    """An answer that can't be sent to its end: the web server resets the connection (`worker`).
+    """A response that cannot be completed: the web server resets the connection (`server/gunicorn_worker`).
 
-    Its end would otherwise look like that of a whole answer to a client or proxy that speaks HTTP/1.0.
+    A client or proxy that uses HTTP/1.0 would otherwise take a closed connection for the end of a complete response.
     """
 
 
-def unbroken(pieces: Iterable[Any], route: str, request_id: str) -> Iterator[Any]:
-    """Yield the pieces, bytes or text. Raises `BodyFailed` instead of what they raise, other than `OSError`."""
+def complete_or_reset(pieces: Iterable[Any], route: str, request_id: str) -> Iterator[Any]:
+    """Yield the pieces, bytes or text. Raises `BodyFailed` in place of their exceptions, except `OSError`."""
     try:
         yield from pieces
     except OSError:

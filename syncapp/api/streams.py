@@ -1,4 +1,4 @@
-"""`/v1/sessions/<session>/stream`: what a WebSocket tells, as server-sent events (docs/protocol.md)."""
+"""`/v1/sessions/<session>/stream`: the messages of a WebSocket as server-sent events (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ blueprint = Blueprint("streams", __name__, url_prefix="/v1/sessions")
 def stream(session: str) -> Response:
     """Stream every change as `text/event-stream`.
 
-    Each event's `data` is one of the WebSocket's messages, as `/asyncapi.json` describes them. The stream does not end
-    by itself before the session is deleted. A session that is not there yet is waited for.
+    The `data` of each event is one message of the WebSocket protocol, as `/asyncapi.json` describes it. The stream ends
+    when the session is deleted. If the session does not exist yet, the stream waits for it.
     """
     services = current_app.extensions["syncapp"]
     guards = services.guards
     guards.check_origin()
-    wish = admission.watch_request(session_id(session))
-    wish = wish._replace(claim=requests.last_event() or wish.claim)
-    guards.draining.check()
+    asked = admission.watch_request(session_id(session))
+    asked = asked._replace(known=requests.last_event() or asked.known)
+    guards.shutdown.check()
     raw = request.environ.get("gunicorn.socket")
     with ExitStack() as stack:
-        stack.enter_context(guards.quotas.hold(wish.session_id, request.remote_addr or ""))
-        told = EventStream(
-            services.hub, services.settings, guards.watchdog, wish, raw if request.method == "GET" else None
+        stack.enter_context(guards.quotas.hold(asked.session_id, request.remote_addr or ""))
+        events = EventStream(
+            services.hub, services.settings, guards.watchdog, asked, raw if request.method == "GET" else None
         )
-        stack.enter_context(guards.draining.told(told.leave))
+        stack.enter_context(guards.shutdown.notify(events.stop))
         headers = {"X-Accel-Buffering": "no"}
-        answer = Response(told.chunks(), content_type="text/event-stream", headers=headers)
+        answer = Response(events.chunks(), content_type="text/event-stream", headers=headers)
         answer.call_on_close(stack.pop_all().close)
     return answer

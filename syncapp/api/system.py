@@ -1,4 +1,4 @@
-"""`/health`, `/ready`, `/metrics`, `/v1/time` and the API's documentation."""
+"""`/health`, `/ready`, `/metrics`, `/v1/time`, `/v1/audit/queue` and the documentation of the API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from syncapp.api.reference import openapi
 from syncapp.api.reference.schemas import VERSION, answers, documented
 from syncapp.api.reference.system_schemas import AuditQueueAnswer, HealthAnswer, ReadyAnswer, TimeAnswer, UnreadyAnswer
 from syncapp.audit.queue_stats import QueueStats
-from syncapp.errors import StoreUnavailable
+from syncapp.errors import StoreUnavailable, retry_after
 from syncapp.store.client import TRANSLATION
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ DRIFT_TOLERANCE_MS = 50
 def health() -> Response:
     """Report that this process is alive.
 
-    It asks neither the store nor the log.
+    The check uses neither the store nor PostgreSQL.
     """
     return responses.bare({"status": "ok"})
 
@@ -43,15 +43,15 @@ def health() -> Response:
 @blueprint.get("/ready")
 @documented(resp=answers(HTTP_200=ReadyAnswer, HTTP_503=UnreadyAnswer), tags=["system"])
 def ready() -> Response:
-    """Tell whether this process can take commands: 503 when it cannot, or when it is shutting down.
+    """Report whether this process can take commands: 503 if it cannot, or if it is shutting down.
 
-    Problems that delay only the audit trail, or do not stop commands, are in `worries`.
+    `worries` lists problems that do not stop commands, such as a delay of the audit log.
     """
     services: Services = current_app.extensions["syncapp"]
-    if services.guards.draining.is_on:
+    if services.guards.shutdown.is_on:
         return _unready(["this process is shutting down"], {})
     health, unwell = services.store_health(), services.loops.unwell()
-    # A store that does not answer is not asked twice: a health check waits for a few seconds only.
+    # A store that does not answer is not asked twice: health checks time out after a few seconds.
     audit_fault = services.audit_fault(ask_store=health.reason is None)
     bad = [f"redis {health.reason}"] if health.reason else []
     bad += [f"the loop {name} of this process is stuck or has ended" for name in unwell]
@@ -65,21 +65,21 @@ def ready() -> Response:
 
 def _unready(problems: list[str], parts: dict[str, Any]) -> Response:
     g.fault = f"not ready: {'; '.join(problems)}"  # for the log
-    return responses.bare({"status": "unavailable", "problems": problems} | parts, 503, {"Retry-After": "1"})
+    return responses.bare({"status": "unavailable", "problems": problems} | parts, 503, dict(retry_after(1)))
 
 
 @blueprint.get("/v1/audit/queue")
 @documented(resp=answers(HTTP_200=AuditQueueAnswer), tags=["system"])
 def audit_queue() -> Response:
-    """Tell how many audit events wait, were stored, and could not be.
+    """Return how many audit events wait, are stored, and could not be stored.
 
-    Counted in the store; PostgreSQL is not asked.
+    The counts come from the store, without PostgreSQL.
     """
     return responses.data(asdict(_queue()))
 
 
 def _queue() -> QueueStats:
-    """Return the counts of the audit queue. Raises `StoreUnavailable` on any error from Redis."""
+    """Return the counts of the audit queue. Raises `StoreUnavailable` on any error of the store."""
     queue: Callable[[], QueueStats] = current_app.extensions["syncapp"].queue
     try:
         with TRANSLATION:
@@ -93,7 +93,7 @@ def _queue() -> QueueStats:
 
 @blueprint.get("/metrics")
 def show_metrics() -> Response:
-    """Return all metrics as Prometheus text; of the audit queue what it was when Redis last answered."""
+    """Return all metrics as Prometheus text; those of the audit queue are as of the store's last answer."""
     with contextlib.suppress(StoreUnavailable):
         metrics.show_queue(**asdict(_queue()))
     text, content_type = metrics.render()
@@ -103,9 +103,9 @@ def show_metrics() -> Response:
 @blueprint.get("/v1/time")
 @documented(resp=answers(HTTP_200=TimeAnswer), tags=["system"])
 def time() -> Response:
-    """Return the server's clock, which every session runs by.
+    """Return the time of the server's clock, which all sessions use.
 
-    For clients without a WebSocket, where `PING` does the same. docs/protocol.md says how to use it.
+    It is for clients without a WebSocket, where `PING` does the same. docs/protocol.md explains how to use it.
     """
     now_ms = current_app.extensions["syncapp"].store.time_ms()
     return responses.bare({"timestamp_ms": now_ms, "server_version": VERSION, "drift_tolerance_ms": DRIFT_TOLERANCE_MS})
@@ -114,16 +114,16 @@ def time() -> Response:
 @blueprint.get("/api-docs.json")
 def api_document() -> Response:
     """Return the OpenAPI document."""
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the proxy's own
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the application behind the proxy
     return Response(openapi.encoded(app), headers={"Cache-Control": "no-cache"}, content_type="application/json")
 
 
 def register(app: Flask) -> None:
-    """Add these routes, and the documentation's page, which asks no other host for anything."""
+    """Add these routes, and the documentation page, which loads nothing from other hosts."""
     app.register_blueprint(blueprint)
     pages = get_swaggerui_blueprint(
         "/api-docs", "/api-docs.json", config={"app_name": "SyncApp API", "validatorUrl": None}
     )
     app.register_blueprint(pages)
-    # Without the slash too, so that the page needs no redirect.
+    # Also without the trailing slash, so that the page needs no redirect.
     app.add_url_rule("/api-docs", "api_docs", app.view_functions["swagger_ui.show"])

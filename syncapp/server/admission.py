@@ -1,4 +1,4 @@
-"""Who may watch a session, and from where: what is checked before a WebSocket, a stream or a long poll begins."""
+"""Admission: the checks of origin, query and quotas before a WebSocket, a stream or a long poll begins."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from syncapp.domain.validation import refused as refused_query
 from syncapp.errors import OriginRefused, SyncError, TooManyConnections, ValidationFailed
 from syncapp.loops import Loops
 from syncapp.metrics import SOCKETS, WS_REFUSED
+from syncapp.realtime.protocol import known_order
 from syncapp.server.shutdown import Shutdown
 from syncapp.server.transport import Watchdog
 
@@ -28,15 +29,19 @@ FORMATS = ("state", "patch")
 
 
 class WatchRequest(NamedTuple):
-    """What a client wants to watch, '' for nothing yet; claim: the order that it says it knows."""
+    """What a client asks to watch.
+
+    session_id: '' if the client subscribes later. known: the order that the client says it has. patches: it wants
+    patches instead of states.
+    """
 
     session_id: str
-    claim: Order
+    known: Order
     patches: bool
 
 
 class ConnectionQuotas:
-    """Counts the connections of this process, by session and by address."""
+    """Counts the connections of this process: all of them, and those of each session and each address."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -44,19 +49,19 @@ class ConnectionQuotas:
         self._open: Counter[tuple[str, str]] = Counter()
 
     def add(self, session: str) -> None:
-        """Count a connection that watches this session, too. Raises `TooManyConnections`."""
+        """Count another session that a connection watches. Raises `TooManyConnections`."""
         with self._lock:
             self._check([("session", session)])
             self._open["session", session] += 1
 
     def remove(self, session: str) -> None:
-        """Stop counting a connection that watched this session."""
+        """Stop counting a session that a connection has watched."""
         with self._lock:
-            self._take_out([("session", session)])
+            self._release([("session", session)])
 
     @contextmanager
     def hold(self, session: str, address: str) -> Iterator[None]:
-        """Count a connection in while it lasts; session: '' for none. Raises `TooManyConnections`, `RateLimited`."""
+        """Count a connection while it lasts; session: '' for none. Raises `TooManyConnections` and `RateLimited`."""
         keys = [("process", ""), ("address", group_of(address))]
         if session:
             keys.insert(1, ("session", session))
@@ -69,9 +74,9 @@ class ConnectionQuotas:
         finally:
             SOCKETS.dec()
             with self._lock:
-                self._take_out(keys)
+                self._release(keys)
 
-    def _take_out(self, keys: list[tuple[str, str]]) -> None:
+    def _release(self, keys: list[tuple[str, str]]) -> None:
         for key in keys:
             self._open[key] -= 1
             if not self._open[key]:
@@ -95,23 +100,23 @@ class ConnectionQuotas:
 
 
 class Guards:
-    """What every request to watch passes, and what watches over it then."""
+    """The checks that every request to watch a session must pass, and the services that its connection uses."""
 
     def __init__(self, settings: Settings, loops: Loops | None = None) -> None:
         self.origins = Origins(settings.allowed_origins)
         self.quotas = ConnectionQuotas(settings)
-        self.draining = Shutdown(settings.ws_drain_s)
+        self.shutdown = Shutdown(settings.ws_drain_s)
         self.watchdog = Watchdog(loops)
 
     def check_origin(self) -> None:
-        """Refuse a page that may not watch. Raises `OriginRefused`."""
+        """Refuse pages of origins that are not allowed. Raises `OriginRefused`."""
         if not self.origins.admits(request.environ):
             raise counted("origin", OriginRefused("pages of this origin may not watch sessions"))
 
 
 def session_of_query() -> str:
-    """Return the `sessionId` of the query, '' if there is none: sessions are named after connecting."""
-    given = _once("sessionId")
+    """Return the `sessionId` of the query, '' if there is none. Raises `ValidationFailed`."""
+    given = _parameter("sessionId")
     if given is None:
         return ""
     try:
@@ -121,8 +126,8 @@ def session_of_query() -> str:
         raise counted("session_id", ValidationFailed.of("sessionId", detail["message"], detail["code"])) from None
 
 
-def only(*known: str) -> None:
-    """Refuse a query with other names than these. Raises `ValidationFailed` that names each."""
+def only_parameters(*known: str) -> None:
+    """Refuse a query with any other parameter. Raises `ValidationFailed`, which names each of them."""
     message = f"is not a known parameter; known: {', '.join(known)}"
     unknown = [each for each in request.args if each not in known]
     if unknown:
@@ -130,36 +135,35 @@ def only(*known: str) -> None:
 
 
 def watch_request(session_id: str, *others: str) -> WatchRequest:
-    """Return what the query says beside the session: `epoch` and `version`, both or none, and `format`.
+    """Return what a query asks to watch: `epoch` and `version` (`protocol.known_order`), and `format`.
 
-    others: names that it may have besides. Raises `ValidationFailed`.
+    others: further parameters that the query may have. Raises `ValidationFailed`.
     """
     try:
-        only(*others, "epoch", "version", "format")
+        only_parameters(*others, "epoch", "version", "format")
     except ValidationFailed as unknown:
         raise counted("query", unknown) from None
-    numbers = {name: _number(name) for name in ("epoch", "version")}
-    known = [number for number in numbers.values() if number is not None]
-    if len(known) == 1:
-        name = next(name for name, number in numbers.items() if number is None)
-        fault = ValidationFailed.of(name, "is required: give both epoch and version, or neither", "missing")
-        raise counted("claim", fault)
+    epoch, version = _number("epoch"), _number("version")
+    try:
+        known = known_order(epoch, version)
+    except ValidationFailed as incomplete:
+        raise counted("claim", incomplete) from None
     if known and not session_id:
-        fault = ValidationFailed.of("sessionId", "is required beside epoch and version", "missing")
+        fault = ValidationFailed.of("sessionId", "is required with epoch and version", "missing")
         raise counted("claim", fault)
-    form = _once("format")
+    form = _parameter("format")
     if form not in (None, *FORMATS):
         raise counted("format", ValidationFailed.of("format", f"must be one of {', '.join(FORMATS)}", "unknown"))
-    return WatchRequest(session_id, (known[0], known[1]) if known else NEVER, form == "patch")
+    return WatchRequest(session_id, known or NEVER, form == "patch")
 
 
 def counted(reason: str, fault: SyncError) -> SyncError:
-    """Count a refusal, and return it."""
+    """Count a refusal and return its error; reason: the label of the metric."""
     WS_REFUSED.labels(reason).inc()
     return fault
 
 
-def _once(name: str) -> str | None:
+def _parameter(name: str) -> str | None:
     given = request.args.getlist(name)
     if len(given) > 1:
         raise counted("query", ValidationFailed.of(name, "must be given once", "repeated"))
@@ -167,7 +171,7 @@ def _once(name: str) -> str | None:
 
 
 def _number(name: str) -> int | None:
-    text = _once(name)
+    text = _parameter(name)
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 16):

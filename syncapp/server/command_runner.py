@@ -1,4 +1,4 @@
-"""Runs the commands of one connection, and answers them; on the crew's threads."""
+"""Runs the commands of one connection and answers them, on the threads of the command pool."""
 
 from __future__ import annotations
 
@@ -29,42 +29,42 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What connections are served with."""
+    """The services that connections use."""
 
     settings: Settings
     store: SessionStore
     hub: Hub
-    crew: CommandPool
+    command_pool: CommandPool
     limits: RateLimits
     quotas: ConnectionQuotas
 
 
 class CommandRunner:
-    """The owner of an inbox (`syncapp.server.command_queue`); made with a connection's first command.
+    """The owner of a command queue (`syncapp.server.command_queue`); created with a connection's first command.
 
-    own: the session of commands that name none. wake: lets the handler take another command, or end.
+    own: the session of commands that name none. wake: wakes the handler, so that it reads another command or ends.
     """
 
     def __init__(
-        self, backend: Backend, outlet: Writer, own: str, address: str, connection_id: str, wake: Callable[[], None]
+        self, backend: Backend, writer: Writer, own: str, address: str, connection_id: str, wake: Callable[[], None]
     ) -> None:
         self._backend = backend
-        self._outlet = outlet
+        self._writer = writer
         self._own = own
         self._address = address
         self._id = connection_id
         self._wake = wake
-        self._commands = 0
+        self._count = 0
 
     @property
-    def takes_answers(self) -> bool:
-        """Whether the client takes answers."""
-        return not self._outlet.is_full
+    def accepts_answers(self) -> bool:
+        """Whether the client reads its answers."""
+        return not self._writer.is_full
 
-    def obey(self, command: Command) -> SyncError | None:
-        """Run a command and answer it; returns why it was refused, if it was."""
-        self._commands += 1
-        request_id = f"{self._id}.{self._commands}"
+    def run(self, command: Command) -> SyncError | None:
+        """Run a command and answer it; return why it was refused, if it was."""
+        self._count += 1
+        request_id = f"{self._id}.{self._count}"
         session_id = command.session_id or self._own
         try:
             body = command.body(session_id)
@@ -84,27 +84,27 @@ class CommandRunner:
         return None
 
     def refuse(self, command: Command, fault: SyncError) -> None:
-        """Answer a command that did not happen, or of which that is not known."""
+        """Answer a command that was refused, or whose outcome is unknown."""
         WS_COMMANDS.labels(command.command, fault.code).inc()
         current = fault.details.get("current") if isinstance(fault.details, dict) else None
         order = (current["epoch"], current["version"]) if current else NEVER
         session_id = command.session_id or self._own
         self._answer(session_id, Outgoing.ERROR, protocol.error(session_id, self._now_ms(), fault, command.id), order)
 
-    def obeyed(self) -> None:
+    def command_finished(self) -> None:
         """Let the handler take another command, or end."""
         self._wake()
 
     def _answer(self, session_id: str, kind: Outgoing, text: bytes, order: Order, result: Result | None = None) -> None:
         answer = QueuedAnswer(protocol.text_frame(text), order, time.monotonic() + MAX_HOLD_S, result)
-        self._outlet.answer(session_id, kind, answer)
+        self._writer.answer(session_id, kind, answer)
 
     def _now_ms(self) -> int:
         return self._backend.hub.clock.now_ms()
 
 
 def _order_of(result: Result) -> Order:
-    """Return what the client is told of before the answer: the command's version, or the session's end."""
+    """Return the order of the update that comes before the answer: the version after the command, or the delete."""
     if result.order:
         return result.order
     return AFTER_DELETE if result.event_json and not result.replayed else NEVER

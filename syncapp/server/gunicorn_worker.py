@@ -1,4 +1,4 @@
-"""The web worker: gunicorn's for gevent, in which no client has more than its share of time, room or attention."""
+"""The web worker: gunicorn's gevent worker, with limits on how much time and memory each client can take."""
 
 from __future__ import annotations
 
@@ -29,99 +29,102 @@ from syncapp.server.http_parser import Parser
 from syncapp.server.http_reader import HttpReader
 
 LINGER_S = 1.0
-"""How long input is thrown away after a refusal: a socket closed with input unread takes our last words with it."""
-SEEN_S = 0.5
-"""How long a process that ends at least says so, at `/ready`, before it takes no more connections."""
-LAST_WORDS_S = 2.0
-"""What clients may take to read to the end, once they are told that the process ends."""
+"""How long input is discarded after an error: closing a socket with unread input could lose the answer."""
+ANNOUNCE_S = 0.5
+"""How long a process that shuts down reports that at `/ready`, at least, before it stops accepting connections."""
+FINAL_READ_S = 2.0
+"""How long clients may take to read to the end, once the process has told them that it shuts down."""
 IDLE_S, STUCK_S = 0.3, 0.4
-"""What a request may take to begin, and one that has begun to arrive, once no more connections are taken."""
-CROWDED = 0.9
-"""From this part of `worker_connections` on who is waited for longest makes room."""
+"""How long a request may take to begin, and then to arrive as a whole, once no more connections are accepted."""
+CROWDED_SHARE = 0.9
+"""From this share of `worker_connections` on, each new connection closes the longest-waiting one."""
 _DISCARD_BYTES = 262_144
 _PAUSE_S = 0.01
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ECONNABORTED}
-"""Of a client that is gone, or that was told all there is to say."""
+"""Error numbers that only say that the client has disconnected."""
 _FAULTS: dict[type[Exception], tuple[type[SyncError], str]] = {
     gunicorn_errors.LimitRequestLine: (UriTooLong, "the path and query are longer than this server accepts"),
     gunicorn_errors.LimitRequestHeaders: (HeadersTooLarge, "the headers are larger than this server accepts"),
-    gunicorn_errors.ExpectationFailed: (ExpectationFailed, "100-continue is the only expectation that is met"),
-    gunicorn_errors.UnsupportedTransferCoding: (UnsupportedMediaType, "chunked is the only transfer coding"),
-    gunicorn_errors.InvalidRequestLine: (BadRequest, "the request line is not valid HTTP; encode what is not ASCII"),
+    gunicorn_errors.ExpectationFailed: (ExpectationFailed, "100-continue is the only supported expectation"),
+    gunicorn_errors.UnsupportedTransferCoding: (
+        UnsupportedMediaType,
+        "chunked is the only supported transfer coding",
+    ),
+    gunicorn_errors.InvalidRequestLine: (BadRequest, "the request line is not valid HTTP; percent-encode non-ASCII"),
     gunicorn_errors.InvalidRequestMethod: (BadRequest, "the method is not valid HTTP"),
-    gunicorn_errors.InvalidHTTPVersion: (BadRequest, "this server speaks HTTP/1.1 and 1.0"),
+    gunicorn_errors.InvalidHTTPVersion: (BadRequest, "this server supports HTTP/1.1 and 1.0 only"),
     gunicorn_errors.InvalidChunkSize: (BadRequest, "a chunk of the body does not begin with its size"),
     gunicorn_errors.InvalidChunkExtension: (BadRequest, "a chunk's extension is not valid HTTP"),
-    gunicorn_errors.ChunkMissingTerminator: (BadRequest, "a chunk of the body does not end where it should"),
-    gunicorn_errors.ParseException: (BadRequest, "a header is not valid HTTP, or given twice, or contradicts another"),
+    gunicorn_errors.ChunkMissingTerminator: (BadRequest, "a chunk of the body does not end where its size says"),
+    gunicorn_errors.ParseException: (BadRequest, "a header is invalid, repeated, or contradicts another header"),
 }
-"""What a client is told of gunicorn's errors; the first that fits."""
+"""What gunicorn's errors become; the first entry that fits is used."""
 
 
 class GunicornWorker(GeventWorker):
-    """Serves connections, each in a greenlet: reads a whole request, in time, and only then asks the application.
+    """Serves connections, each in a greenlet: it reads a whole request within a time limit, then calls the application.
 
-    It ends in order: it says so, closes its WebSockets one by one, and answers what runs. Gunicorn's own would wait
-    `graceful_timeout` for every browser or router that keeps a connection open.
-    waiting: the connections of which a request, or the rest of one, is waited for, the longest wait first.
+    It shuts down in order: `/ready` reports it, the WebSockets are closed one by one, and running requests are
+    answered. Gunicorn's own worker would wait `graceful_timeout` for every client that keeps a connection open.
+    waiting: the connections that wait for a request, or for the rest of one; the longest wait comes first.
     """
 
-    ends = False
+    shutting_down = False
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until SIGTERM."""
         settings = self.wsgi.extensions["syncapp"].settings
         self.limit_s: float = settings.request_timeout_s
-        self.most_body_bytes: int = settings.max_body_bytes
+        self.max_body_bytes: int = settings.max_body_bytes
         self.waiting: dict[HttpReader, None] = {}
         self.connections = 0
-        self.cfg.set("graceful_timeout", int(LAST_WORDS_S))  # for the requests that still run at the end
-        gevent.spawn(self._end_waiting)
+        self.cfg.set("graceful_timeout", int(FINAL_READ_S))  # for requests that still run after the shutdown
+        gevent.spawn(self._close_waiting)
         super().run()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin the end, on SIGTERM: of the server, or of a worker that a reload replaces."""
-        if not self.ends:
-            self.ends = True
-            gevent.spawn(self._drain)
+        """Begin to shut down on SIGTERM: the server stops, or a reload replaces this worker."""
+        if not self.shutting_down:
+            self.shutting_down = True
+            gevent.spawn(self._shut_down)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection."""
-        inflow = HttpReader(client, self.limit_s)
+        reader = HttpReader(client, self.limit_s)
         parser = Parser(self.cfg, client, addr)
-        parser.unreader = inflow
+        parser.unreader = reader
         self._make_room()
         self.connections += 1
         request: Any = None
         try:
             address = listener.getsockname()
-            idle_s = self.limit_s  # a new connection is there for a request
+            idle_s = self.limit_s  # a new connection is expected to send a request soon
             while True:
                 request = None
-                self.waiting[inflow] = None
+                self.waiting[reader] = None
                 try:
-                    inflow.expect(idle_s)
+                    reader.expect(idle_s)
                     request = next(parser)
-                    inflow.read_body(request, self.most_body_bytes)
+                    reader.read_body(request, self.max_body_bytes)
                 finally:
-                    self.waiting.pop(inflow, None)
+                    self.waiting.pop(reader, None)
                 client.settimeout(self.limit_s)  # for each write; `syncapp.server.transport` has limits of its own
                 self.handle_request(address, request, client, addr)
                 idle_s = self.cfg.keepalive
         except (StopIteration, gunicorn_errors.NoMoreData):
-            pass  # all is said
+            pass  # the client has ended its side
         except OSError as error:
-            if not inflow.evicted:  # gevent wakes who waits with an error
+            if not reader.evicted:  # an evicted connection fails with an error of its own
                 self._abort(client, error)
-        except Exception as error:  # noqa: BLE001  # each is answered
-            if not inflow.evicted:
+        except Exception as error:  # noqa: BLE001  # each one is answered
+            if not reader.evicted:
                 self.handle_error(request, client, addr, error)
         finally:
             self.connections -= 1
             util.close(client)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer what is no request, or what failed outside of the application, in the form of all errors."""
+        """Answer an invalid request, or a failure outside of the application, in the same form as all errors."""
         fault = _fault(exc)
         if fault.status >= 500:
             self.log.error("Error handling a request", exc_info=exc)
@@ -131,9 +134,10 @@ class GunicornWorker(GeventWorker):
             f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\nCache-Control: no-store\r\n"
         )
-        # The origin of what could not be read is unknown: only where all may read answers may its page read this.
+        # The origin of an unreadable request is unknown: its page may read this answer only if all origins may.
         origin = next((value for name, value in getattr(req, "headers", ()) if name == "ORIGIN"), "null")
-        for name, value in self.wsgi.extensions["syncapp"].guards.origins.headers(origin).items():
+        origin_headers = self.wsgi.extensions["syncapp"].guards.origins.headers(origin)
+        for name, value in {**fault.headers, **origin_headers}.items():
             head += f"{name}: {value}\r\n"
         with suppress(OSError):
             client.settimeout(LINGER_S)
@@ -144,40 +148,40 @@ class GunicornWorker(GeventWorker):
                 gevent.sleep(_PAUSE_S)
 
     def _abort(self, client: Any, error: OSError) -> None:
-        """Reset the connection of a client that is gone or does not read, or whose answer can't be sent to its end."""
+        """Reset a connection whose client is gone or does not read, or whose answer cannot be completed."""
         if error.errno not in _GONE and not isinstance(error, TimeoutError):
             self.log.error("Socket error", exc_info=error)
         with suppress(OSError):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _make_room(self) -> None:
-        """Give up whoever is waited for longest, when there are too many: a client that is served does not wait."""
-        if self.connections >= CROWDED * self.worker_connections and self.waiting:
-            inflow = next(iter(self.waiting))
-            del self.waiting[inflow]
-            inflow.evict()
+        """Close the longest-waiting connection if there are too many; connections being served are not affected."""
+        if self.connections >= CROWDED_SHARE * self.worker_connections and self.waiting:
+            reader = next(iter(self.waiting))
+            del self.waiting[reader]
+            reader.evict()
 
-    def _drain(self) -> None:
+    def _shut_down(self) -> None:
         try:
-            seen_s = time.monotonic() + SEEN_S
-            draining = self.wsgi.extensions["syncapp"].guards.draining
-            draining.run()
-            end_s = time.monotonic() + LAST_WORDS_S
-            while draining.held and time.monotonic() < end_s:
+            announced_s = time.monotonic() + ANNOUNCE_S
+            shutdown = self.wsgi.extensions["syncapp"].guards.shutdown
+            shutdown.run()
+            end_s = time.monotonic() + FINAL_READ_S
+            while shutdown.open_connections and time.monotonic() < end_s:
                 gevent.sleep(0.05)
-            gevent.sleep(max(0.0, seen_s - time.monotonic()))
+            gevent.sleep(max(0.0, announced_s - time.monotonic()))
         finally:
             self.alive = False
 
-    def _end_waiting(self) -> None:
+    def _close_waiting(self) -> None:
         while self.alive:
             gevent.sleep(0.2)
         gevent.sleep(IDLE_S)
-        for inflow in [each for each in self.waiting if each.is_idle]:
-            inflow.evict()
+        for reader in [each for each in self.waiting if each.is_idle]:
+            reader.evict()
         gevent.sleep(STUCK_S)
-        for inflow in list(self.waiting):
-            inflow.evict()
+        for reader in list(self.waiting):
+            reader.evict()
 
 
 def _fault(error: BaseException) -> SyncError:
@@ -194,11 +198,11 @@ _OURS = (
     gunicorn_errors.InvalidResponseHeaderName,
     gunicorn_errors.ConfigurationProblem,
 )
-"""Errors of gunicorn's that no client is to blame for."""
+"""Errors of gunicorn's that are our fault, not the client's."""
 
 
 def _count(status: int) -> None:
-    # Not before a worker runs: gunicorn's main process must not have metrics of its own.
+    # Imported only in a running worker: gunicorn's main process must not have metrics of its own.
     from syncapp.metrics import REQUESTS
 
     REQUESTS.labels("unparsed", "other", status).inc()

@@ -1,4 +1,4 @@
-"""What gunicorn's parser leaves open of HTTP/1.1 (RFC 9112): `Host`, `Connection`, later versions, sizes of chunks."""
+"""Rules of HTTP/1.1 (RFC 9112) that gunicorn's parser does not check: `Host`, `Connection`, versions, chunk sizes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from gunicorn.http.parser import RequestParser
 from syncapp.errors import BadRequest, PayloadTooLarge
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Za-z:.%_~-]+\])(?::[0-9]{0,5})?\Z")
-# The beginning of a chunk's first line: up to 16 digits, and then nothing yet, the end of the line, or an extension.
+# The beginning of a chunk's first line, which may be incomplete: up to 16 digits, then its end or an extension.
 _SIZE = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:\r\n|\r?\Z|[ \t]*;|[ \t]+\Z))|\Z")
 
 
 class Head(Request):
-    """The head of a request; its body is read by `Inflow.read_body`."""
+    """The head of a request; `HttpReader.read_body` reads the body."""
 
     version: tuple[int, int]
 
     def set_body_reader(self) -> None:
-        """Check the host, and choose how the body is read. Raises `BadRequest`, and gunicorn's errors."""
+        """Check the host, and choose how the body is read. Raises `BadRequest` and gunicorn's errors."""
         hosts = [value for name, value in self.headers if name == "HOST"]
         if not hosts and self.version > (1, 0):
             raise BadRequest("HTTP/1.1 needs the header Host")
         if hosts and not _HOST.match(hosts[0]):
-            raise BadRequest("the header Host names no host")
-        self.version = min(self.version, (1, 1))  # what comes after 1.1 can be answered as 1.1
+            raise BadRequest("the header Host is not a valid host")
+        self.version = min(self.version, (1, 1))  # later 1.x versions are answered as 1.1
         super().set_body_reader()
 
     def should_close(self) -> bool:
@@ -48,19 +48,19 @@ class Parser(RequestParser):
 
 
 class Chunks(ChunkedReader):
-    """A body in chunks; a size that can't be, or that is over the limit, is refused before more of it is waited for."""
+    """A body in chunks; an invalid or too large size is refused before more of the chunk is read."""
 
-    def __init__(self, request: Any, unreader: Any, most_bytes: int) -> None:
+    def __init__(self, request: Any, unreader: Any, max_bytes: int) -> None:
         super().__init__(request, unreader)
-        self._left = most_bytes
+        self._remaining = max_bytes
 
     @classmethod
-    def of(cls, request: Any, unreader: Any, most_bytes: int) -> Body:
-        """Return a body that is read like this."""
-        return Body(cls(request, unreader, most_bytes))
+    def of(cls, request: Any, unreader: Any, max_bytes: int) -> Body:
+        """Return a body that is read in this way."""
+        return Body(cls(request, unreader, max_bytes))
 
     def parse_chunk_size(self, unreader: Any, data: bytes | None = None) -> tuple[int, bytes | None]:
-        """Return the size of the next chunk, and what was read of it. Raises `PayloadTooLarge`, `InvalidChunkSize`."""
+        """Return the size of the next chunk and what was read of it. Raises `PayloadTooLarge`, `InvalidChunkSize`."""
         line = bytearray(data or b"")
         while True:
             if not _SIZE.match(line):
@@ -69,7 +69,7 @@ class Chunks(ChunkedReader):
                 break
             self.read_into(unreader, line)
         size, rest = super().parse_chunk_size(unreader, bytes(line))
-        self._left -= size
-        if self._left < 0:
+        self._remaining -= size
+        if self._remaining < 0:
             raise PayloadTooLarge("the body is larger than this server accepts")
         return size, rest

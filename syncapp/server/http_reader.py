@@ -1,7 +1,7 @@
-"""What a client sends over HTTP: whole requests, in time, of bounded size, and read in shares.
+"""Reads HTTP requests: whole, within a time limit, of bounded size, and in shares so that clients take turns.
 
-gevent lets nobody else run while there is something to read: who keeps sending, or always has the next request there
-in time, would have the worker for itself.
+gevent runs nothing else as long as there is something to read: a client that keeps sending, or always has its next
+request there in time, would block the whole worker.
 """
 
 from __future__ import annotations
@@ -20,52 +20,53 @@ from gunicorn.http.unreader import SocketUnreader
 from syncapp.errors import BadRequest, HeadersTooLarge, PayloadTooLarge, RequestTimeout, SyncError
 from syncapp.server.http_parser import Chunks
 
-MOST_HEAD_BYTES = 65_536
+MAX_HEAD_BYTES = 65_536
 SHARE_BYTES = 8192
-"""What is read of one connection before others have their turn."""
+"""What is read of one connection before others get a turn."""
 
 
 class HttpReader(SocketUnreader):
-    """What gunicorn's parser reads of one connection.
+    """The input of one connection, for gunicorn's parser.
 
-    is_idle: nothing of a request has come yet. evicted: given up, to make room or because the process ends.
+    is_idle: nothing of the next request has arrived. evicted: closed by us, to make room or because the process ends.
     """
 
     def __init__(self, sock: socket.socket, limit_s: float) -> None:
         super().__init__(sock)
         self._limit_s = limit_s
         self._share = SHARE_BYTES
-        self._left = 0
-        self._excess: type[SyncError] = HeadersTooLarge
-        self._until_s = 0.0
+        self._remaining = 0
+        self._too_large: type[SyncError] = HeadersTooLarge
+        self._deadline_s = 0.0
         self._loop = gevent.get_hub().loop
         self._turn = -1
         self.is_idle = True
         self.evicted = False
 
     def expect(self, idle_s: float) -> None:
-        """Wait for a request: `idle_s` for its first byte, then the limit for all of it, head and body."""
-        self._left, self._excess = MOST_HEAD_BYTES, HeadersTooLarge
+        """Prepare for a request: it has `idle_s` for its first byte, then `limit_s` for the whole of head and body."""
+        self._remaining, self._too_large = MAX_HEAD_BYTES, HeadersTooLarge
         self.is_idle = True
-        self._until_s = time.monotonic() + idle_s
-        if self._turn == self._loop.iteration:  # nobody else could run during the request before
+        self._deadline_s = time.monotonic() + idle_s
+        if self._turn == self._loop.iteration:  # nothing else could run during the previous request
             self._pause()
         self._turn = self._loop.iteration
-        if self.buf.tell():  # sent without waiting for the answer before
+        if self.buf.tell():  # pipelined: sent before the previous answer
             self._begin()
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """Receive; nothing at the end of the stream, or when no request has begun in time.
+        """Receive data; b'' at the end of the stream, or if no request has begun in time.
 
-        Raises `RequestTimeout` when one has, and `HeadersTooLarge` or `PayloadTooLarge`.
+        Raises `RequestTimeout` if a request has begun but is not complete in time, `HeadersTooLarge` and
+        `PayloadTooLarge`.
         """
-        if self._left <= 0:
-            raise self._excess("the request is larger than this server accepts")
+        if self._remaining <= 0:
+            raise self._too_large("the request is larger than this server accepts")
         if self._share <= 0:
             self._pause()
         data: bytes | None = None
-        wait_s = self._until_s - time.monotonic()
-        if wait_s > 0:  # else a client that is never waited for would have no limit
+        wait_s = self._deadline_s - time.monotonic()
+        if wait_s > 0:  # otherwise a client that always has data there would have no limit
             self.sock.settimeout(wait_s)
             with suppress(TimeoutError):
                 data = super().chunk(size_hint)
@@ -75,48 +76,48 @@ class HttpReader(SocketUnreader):
             raise RequestTimeout(f"the request was not complete after {self._limit_s:g} s")
         if self.is_idle:
             self._begin()
-        self._left -= len(data)
+        self._remaining -= len(data)
         self._share -= len(data)
         return data
 
-    def read_body(self, request: Any, most_bytes: int) -> None:
-        """Put the whole body in the place of the one to be read.
+    def read_body(self, request: Any, max_bytes: int) -> None:
+        """Read the whole body, and put it in the place of the request's unread one.
 
-        Raises `PayloadTooLarge` before reading more than it must, `BadRequest` when the client ends too early,
-        `RequestTimeout`, and gunicorn's `ParseException` for chunks that are none.
+        Raises `PayloadTooLarge` as early as possible, `BadRequest` if the client ends too early, `RequestTimeout`, and
+        gunicorn's `ParseException` for invalid chunks.
         """
         reader = request.body.reader
         if isinstance(reader, ChunkedReader):
-            request.body = Chunks.of(request, self, most_bytes)
+            request.body = Chunks.of(request, self, max_bytes)
         length = reader.length if isinstance(reader, LengthReader) else None
         if length == 0:
             return
-        if length is not None and length > most_bytes:
+        if length is not None and length > max_bytes:
             raise PayloadTooLarge("the body is larger than this server accepts")
-        # Chunks of a few bytes, or with extensions, cost more to read than they bring.
-        self._left, self._excess = (length or 2 * most_bytes) + MOST_HEAD_BYTES, PayloadTooLarge
+        # Chunk sizes and extensions count too, up to twice the limit: tiny chunks cost more to read than they hold.
+        self._remaining, self._too_large = (length or 2 * max_bytes) + MAX_HEAD_BYTES, PayloadTooLarge
         if request._expected_100_continue:
             self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request._expected_100_continue = False  # else gunicorn would say it again
+            request._expected_100_continue = False  # otherwise gunicorn would send it again
         try:
-            body = request.body.read(length if length is not None else most_bytes + 1)
+            body = request.body.read(length if length is not None else max_bytes + 1)
         except NoMoreData:
             body = None
         if body is None or (length is not None and len(body) < length):
             raise BadRequest("the body ends too early; nothing was done")
-        if len(body) > most_bytes:
+        if len(body) > max_bytes:
             raise PayloadTooLarge("the body is larger than this server accepts")
         request.body = io.BytesIO(body)
 
     def evict(self) -> None:
-        """End the wait: the client's part of the stream is over."""
+        """End the wait for input, by closing the receiving side of the connection."""
         self.evicted = True
-        with suppress(OSError):  # gone already
+        with suppress(OSError):  # closed already
             self.sock.shutdown(socket.SHUT_RD)
 
     def _begin(self) -> None:
         self.is_idle = False
-        self._until_s = time.monotonic() + self._limit_s
+        self._deadline_s = time.monotonic() + self._limit_s
 
     def _pause(self) -> None:
         self._share = SHARE_BYTES

@@ -18,7 +18,10 @@ class ListenAddress:
 
     @classmethod
     def of(cls, settings: Settings) -> ListenAddress:
-        """Look HOST up if it is a name, IPv4 first. Raises `SettingsError` when this machine has no such address."""
+        """Return the address of HOST and PORT; a name is looked up, IPv4 first.
+
+        Raises `SettingsError` if this machine has no such address.
+        """
         try:
             address = str(ipaddress.ip_address(settings.host))
         except ValueError:
@@ -33,22 +36,22 @@ class ListenAddress:
 
     @property
     def family(self) -> socket.AddressFamily:
-        """Family of its sockets."""
+        """The address family of its sockets."""
         return socket.AF_INET6 if ":" in self.address else socket.AF_INET
 
     @property
     def bind(self) -> str:
-        """Address and port as gunicorn takes them."""
+        """Address and port in gunicorn's form."""
         return f"{_bracketed(self.address)}:{self.port}"
 
     @property
     def reached_at(self) -> str:
-        """Address at which this machine reaches it: loopback if it listens on any address."""
+        """The address at which this machine reaches it: loopback if it listens on all addresses."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)  # noqa: S104 compares only, binds nothing
 
     @property
     def url(self) -> str:
-        """Base URL at which this machine reaches it."""
+        """The base URL at which this machine reaches it."""
         return f"http://{_bracketed(self.reached_at)}:{self.port}"
 
 

@@ -1,4 +1,4 @@
-"""The end of a process: whoever holds a connection open is told, one after the other."""
+"""Shutdown of a process: its open connections are closed one after the other."""
 
 from __future__ import annotations
 
@@ -11,48 +11,51 @@ from contextlib import contextmanager
 from syncapp.errors import ServerStopping
 
 PAUSE_S = 0.02
-"""Between two that are told, unless they are too many for the time there is."""
+"""Between two connections, or less if they are too many for the time that there is."""
 
 
 class Shutdown:
-    """Whether this process is about to end. Those told come back elsewhere, and must not all do so at once."""
+    """Whether this process is shutting down. Clients reconnect elsewhere, and must not all do so at once.
+
+    spread_s: time in which all connections are told to close.
+    """
 
     def __init__(self, spread_s: float) -> None:
         self._spread_s = spread_s
         self._lock = threading.Lock()
-        self._held: dict[Callable[[], None], None] = {}
+        self._callbacks: dict[Callable[[], None], None] = {}
         self.is_on = False
 
     @property
-    def held(self) -> int:
-        """How many connections are held open."""
-        return len(self._held)
+    def open_connections(self) -> int:
+        """Number of connections that are still open."""
+        return len(self._callbacks)
 
     @contextmanager
-    def told(self, leave: Callable[[], None]) -> Iterator[None]:
-        """Have `leave` called when this process is about to end; it must not wait."""
+    def notify(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Have `stop` called when this process shuts down, while the context lasts; it must not wait."""
         with self._lock:
-            self._held[leave] = None
+            self._callbacks[stop] = None
         if self.is_on:
-            leave()
+            stop()
         try:
             yield
         finally:
             with self._lock:
-                self._held.pop(leave, None)
+                self._callbacks.pop(stop, None)
 
     def check(self) -> None:
-        """Raise `ServerStopping` when nothing new is to begin here."""
+        """Raise `ServerStopping` if this process accepts no new connections."""
         if self.is_on:
-            raise ServerStopping("this process is about to end; come back", {"retry_after_s": 1})
+            raise ServerStopping("this process is shutting down; try again", {"retry_after_s": 1})
 
     def run(self) -> None:
-        """Tell everybody, in any order, spread over some time; returns when the last one is told."""
+        """Call `stop` of all connections, in random order and spread over `spread_s`; return after the last one."""
         self.is_on = True
         with self._lock:
-            held = list(self._held)
-        random.shuffle(held)
-        pause_s = min(PAUSE_S, self._spread_s / (len(held) or 1))
-        for leave in held:
-            leave()
+            callbacks = list(self._callbacks)
+        random.shuffle(callbacks)
+        pause_s = min(PAUSE_S, self._spread_s / (len(callbacks) or 1))
+        for stop in callbacks:
+            stop()
             time.sleep(pause_s)

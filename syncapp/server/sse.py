@@ -1,4 +1,4 @@
-"""Fallbacks for clients without WebSockets: a stream of server-sent events, and a wait for the next version."""
+"""Fallbacks for clients without WebSockets: a stream of server-sent events, and a long poll for the next version."""
 
 from __future__ import annotations
 
@@ -25,92 +25,92 @@ from syncapp.server.transport import Transport, Watchdog
 log = structlog.get_logger(__name__)
 
 _RETRY_MS = (1000, 5000)
+_SHUTDOWN_WRITE_S = 2.0
+"""How long one write may take once this process shuts down."""
 _WITH_STATE = (Outgoing.STATE_SYNC, Outgoing.STATE_UPDATE, Outgoing.STATE_PATCH)
 
 
 class EventStream:
     """The messages of a WebSocket as server-sent events. A watcher of the hub.
 
-    raw: the client's socket, to give up on one that does not read; None where the web server does not show it.
+    raw: the client's socket, to disconnect a client that does not read; None if the web server does not provide it.
     """
 
-    def __init__(self, hub: Hub, settings: Settings, watchdog: Watchdog, wish: WatchRequest, raw: Any) -> None:
+    def __init__(self, hub: Hub, settings: Settings, watchdog: Watchdog, watch_request: WatchRequest, raw: Any) -> None:
         self._hub = hub
         self._settings = settings
         self._watchdog = watchdog
-        self._wish = wish
+        self._request = watch_request
         self._raw = raw
-        self._wire = Transport(raw, watchdog, settings.ws_slow_close_s) if raw else None
+        self._transport = Transport(raw, watchdog, settings.ws_slow_close_s) if raw else None
         self._lock = threading.Lock()
-        self._backlog = SendQueue(wish.claim, patches=wish.patches)
+        self._queue = SendQueue(watch_request.known, patches=watch_request.patches)
         self._event = threading.Event()
-        self._leaves = False
+        self._stopping = False
 
     def offer(self, update: SessionUpdate) -> None:
-        """Note what the client is to be told."""
+        """Queue an update for the client."""
         with self._lock:
-            self._backlog.put(update)
+            self._queue.put(update)
         self._event.set()
 
-    def leave(self) -> None:
-        """End, because this process ends; the client comes back."""
-        if self._wire:
-            self._wire.hurry(2.0)
+    def stop(self) -> None:
+        """End because this process shuts down; the client reconnects."""
+        if self._transport:
+            self._transport.shorten_limit(_SHUTDOWN_WRITE_S)
         self._end()
 
     def _end(self) -> None:
-        self._leaves = True
+        self._stopping = True
         self._event.set()
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield events until either side ends; a client may not take longer for one than `WS_SLOW_CLOSE_S`."""
-        began_s, sent, session_id = time.monotonic(), 0, self._wish.session_id
+        """Yield events until either side ends. A client must accept each of them within `WS_SLOW_CLOSE_S`."""
+        began_s, sent, session_id = time.monotonic(), 0, self._request.session_id
         log.info("stream opened", session_id=session_id)
         try:
-            self._hub.watch(session_id, self, self._wish.claim)
-            with self._watchdog.told(self._raw, self._end):
+            self._hub.watch(session_id, self, self._request.known)
+            with self._watchdog.notify_disconnect(self._raw, self._end):
                 for chunk in self._chunks():
-                    if self._wire:
-                        self._watchdog.begin(self._wire, time.monotonic() + self._wire.limit_s)
+                    if self._transport:
+                        self._watchdog.begin(self._transport, time.monotonic() + self._transport.limit_s)
                     yield chunk
-                    if self._wire:
-                        self._watchdog.end(self._wire)
+                    if self._transport:
+                        self._watchdog.end(self._transport)
                     sent += 1
         finally:
             self._hub.unwatch(session_id, self)
-            if self._wire:
-                self._watchdog.end(self._wire)
-                if self._wire.aborted:
+            if self._transport:
+                self._watchdog.end(self._transport)
+                if self._transport.aborted:
                     WS_CLOSED.labels(int(Close.TOO_SLOW)).inc()
-            WS_SKIPPED.inc(self._backlog.skipped)
+            WS_SKIPPED.inc(self._queue.skipped)
             took_s = round(time.monotonic() - began_s, 1)
-            log.info(
-                "stream closed", session_id=session_id, duration_s=took_s, sent=sent, skipped=self._backlog.skipped
-            )
+            log.info("stream closed", session_id=session_id, duration_s=took_s, sent=sent, skipped=self._queue.skipped)
 
     def _chunks(self) -> Iterator[bytes]:
-        # Clients that lost the same process must not come back in the same instant.
+        # Clients that lost the same process must not all reconnect at the same time.
         yield b"retry: %d\n\n" % random.randint(*_RETRY_MS)
         beat_s = time.monotonic() + self._settings.stream_heartbeat_s
         while True:
             with self._lock:
-                item = self._backlog.take()
+                item = self._queue.take()
             if item:
                 SENT.add(item.kind)
                 yield _event(item)
-            elif self._backlog.is_ended or self._leaves:
+            elif self._queue.is_ended or self._stopping:
                 return
             elif self._event.wait(max(0.0, beat_s - time.monotonic())):
                 self._event.clear()
-            if time.monotonic() >= beat_s:  # however much else there is: a script may listen to nothing but these
+            if time.monotonic() >= beat_s:  # sent even between other messages: a script may listen to heartbeats only
                 beat_s = time.monotonic() + self._settings.stream_heartbeat_s
                 SENT.add(Outgoing.HEARTBEAT)
-                beat = protocol.message(Outgoing.HEARTBEAT, self._wish.session_id, self._hub.clock.now_ms(), {})
+                beat = protocol.message(Outgoing.HEARTBEAT, self._request.session_id, self._hub.clock.now_ms(), {})
                 yield b"event: heartbeat\ndata: " + beat + b"\n\n"
 
 
 class LongPoll:
-    """Waits for another version than the one that the client has. A watcher of the hub."""
+    """Waits for a version other than the one that the client has. A watcher of the hub."""
 
     def __init__(self, known: Order) -> None:
         self._known = known
@@ -118,20 +118,20 @@ class LongPoll:
         self._found: SessionUpdate | None = None
 
     def offer(self, update: SessionUpdate) -> None:
-        """Take the first news."""
-        is_news = update.error or update.order > self._known or (update.went_back and update.order != self._known)
-        if is_news and self._found is None:
+        """Take the first update that differs from what the client has."""
+        differs = update.error or update.order > self._known or (update.went_back and update.order != self._known)
+        if differs and self._found is None:
             self._found = update
             self._event.set()
 
-    def leave(self) -> None:
-        """Wait no longer."""
+    def stop(self) -> None:
+        """End the wait."""
         self._event.set()
 
     def wait(self, hub: Hub, session_id: str, wait_s: float) -> SessionUpdate | None:
-        """Return another version, or None when there was none in time.
+        """Return another version, or None if there is none within `wait_s`.
 
-        Raises `SessionNotFound`, also when the session is deleted meanwhile, and `StoreUnavailable`.
+        Raises `SessionNotFound`, also if the session is deleted meanwhile, and `StoreUnavailable`.
         """
         hub.watch(session_id, self, self._known)
         try:
@@ -146,7 +146,7 @@ class LongPoll:
 
 
 def _event(item: QueuedItem) -> bytes:
-    """Return a message as an event; only one with a state has an id: from there a client can go on."""
+    """Return a message as an event. Only one with a state has an id: a client can resume from there."""
     update = item.update
     if isinstance(update, QueuedAnswer):
         raise TypeError("a stream has no commands to answer")

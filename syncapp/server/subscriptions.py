@@ -1,4 +1,4 @@
-"""The sessions that one WebSocket watches beside the one that it was opened for."""
+"""The subscriptions of one WebSocket: the sessions that it watches besides the one that it was opened for."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ log = structlog.get_logger(__name__)
 
 
 class Subscriptions:
-    """Begins and ends watches as a client asks. They count as connections of their sessions.
+    """Adds and removes sessions that the client watches. Each counts as a connection of its session.
 
-    own: the session that the connection was opened for, which is counted with it; empty when there is none.
+    own: the session that the connection was opened for, which is already counted with the connection; '' for none.
     """
 
-    def __init__(self, backend: Backend, outlet: Writer, watcher: Watcher, own: str, connection_id: str) -> None:
+    def __init__(self, backend: Backend, writer: Writer, watcher: Watcher, own: str, connection_id: str) -> None:
         self._hub = backend.hub
         self._quotas = backend.quotas
         self._limit = backend.settings.ws_max_subscriptions
-        self._outlet = outlet
+        self._writer = writer
         self._watcher = watcher
         self._own = own
         self._id = connection_id
 
-    def add(self, session_id: str, claim: Order, confirm: Callable[[], None]) -> None:
-        """Watch another session; confirm: tells the client, before anything of the session.
+    def add(self, session_id: str, known: Order, confirm: Callable[[], None]) -> None:
+        """Watch another session; confirm: sends the answer, which comes before anything about the session.
 
-        Raises `TooManySubscriptions`, `TooManyConnections`.
+        Raises `TooManySubscriptions` and `TooManyConnections`.
         """
-        if len(self._outlet.sessions) >= self._limit:
+        if len(self._writer.sessions) >= self._limit:
             message = f"this connection already watches {self._limit} sessions, the maximum; open another one"
             raise TooManySubscriptions(message, {"limit": self._limit})
         if session_id != self._own:
             self._quotas.add(session_id)
             SUBSCRIPTIONS.inc()
         confirm()
-        self._outlet.add(session_id, claim)
+        self._writer.add(session_id, known)
         log.info("websocket subscribed", session_id=session_id, connection=self._id)
-        self._hub.watch(session_id, self._watcher, claim)
+        self._hub.watch(session_id, self._watcher, known)
 
     def remove(self, session_id: str) -> None:
-        """Watch a session no more: nothing of it follows."""
+        """Stop watching a session: nothing more about it is sent."""
         self._hub.unwatch(session_id, self._watcher)
-        self._outlet.remove(session_id)
-        self._give_back(session_id)
+        self._writer.remove(session_id)
+        self._uncount(session_id)
         log.info("websocket unsubscribed", session_id=session_id, connection=self._id)
 
     def end(self) -> None:
-        """Watch nothing more."""
-        for session_id in self._outlet.sessions:
+        """Stop watching all sessions."""
+        for session_id in self._writer.sessions:
             self._hub.unwatch(session_id, self._watcher)
-            self._give_back(session_id)
+            self._uncount(session_id)
 
-    def _give_back(self, session_id: str) -> None:
+    def _uncount(self, session_id: str) -> None:
         if session_id != self._own:
             self._quotas.remove(session_id)
             SUBSCRIPTIONS.dec()

@@ -1,4 +1,4 @@
-"""The raw socket under a WebSocket or a stream: whole frames only, and no wait without an end."""
+"""The raw socket under a WebSocket or a stream: it sends whole frames only, and no write waits without a limit."""
 
 from __future__ import annotations
 
@@ -17,60 +17,62 @@ from syncapp.server.disconnects import DisconnectWatch
 
 SEND_BUFFER_BYTES = 131_072
 RECEIVE_BUFFER_BYTES = 65_536
-"""What the system buffers for a client (it doubles the numbers): bounded, so that what a slow one reads is not old."""
+"""What the system buffers for a client (Linux doubles the numbers); bounded, so that a slow client does not read old
+states."""
 LINGER_S = 1.0
+"""How long input is discarded after a close."""
 _WATCH_S = 0.25
 _DISCARD_BYTES = 65_536
 _AT_ONCE = socket.MSG_DONTWAIT
 PAUSE_S = 0.01
-"""gevent lets nobody else run while there is something to read."""
+"""Between two reads: gevent runs nothing else as long as there is something to read."""
 
 
 class Watchdog:
-    """Aborts wires that have been writing one message for too long, on one thread; and flushes what they counted.
+    """Aborts transports that take too long to write one message. One thread does it for all of them.
 
-    On the same thread it notices clients that have hung up.
+    The same thread notices clients that have disconnected, and adds the count of sent messages to the metric.
     """
 
     def __init__(self, loops: Loops | None = None) -> None:
-        self._hangups = DisconnectWatch()
+        self._disconnects = DisconnectWatch()
         self._loops = loops or Loops()
         self._deadlines: dict[Transport, float] = {}
         self._thread: threading.Thread | None = None
 
-    def begin(self, wire: Transport, deadline_s: float) -> None:
-        """Watch a wire that begins to write, until this monotonic instant."""
-        self._deadlines[wire] = deadline_s
+    def begin(self, transport: Transport, deadline_s: float) -> None:
+        """Watch a transport that begins to write; it is aborted at this monotonic instant (s)."""
+        self._deadlines[transport] = deadline_s
 
-    def told(self, raw: socket.socket | None, leave: Callable[[], None]) -> AbstractContextManager[None]:
-        """Have `leave` called when the client of a socket has hung up; it must not wait."""
+    def notify_disconnect(self, raw: socket.socket | None, stop: Callable[[], None]) -> AbstractContextManager[None]:
+        """Have `stop` called when the client of a socket disconnects, while the context lasts; it must not wait."""
         self.start()
-        return self._hangups.told(raw, leave)
+        return self._disconnects.notify(raw, stop)
 
     def start(self) -> None:
         """Start the thread, once."""
         if self._thread is None:
             self._thread = self._loops.start("ws_watchdog", self._turn, threading.Event())
 
-    def hurry(self, wire: Transport, deadline_s: float) -> None:
-        """Watch a wire that is writing until an earlier instant."""
-        if wire in self._deadlines:
-            self._deadlines[wire] = min(deadline_s, self._deadlines[wire])
+    def shorten_limit(self, transport: Transport, deadline_s: float) -> None:
+        """Move the deadline of a transport that is writing to an earlier instant."""
+        if transport in self._deadlines:
+            self._deadlines[transport] = min(deadline_s, self._deadlines[transport])
 
-    def end(self, wire: Transport) -> None:
-        """Watch a wire no more."""
-        self._deadlines.pop(wire, None)
+    def end(self, transport: Transport) -> None:
+        """Stop watching a transport."""
+        self._deadlines.pop(transport, None)
 
     def run_once(self, now_s: float) -> None:
-        """Abort every wire whose time is up."""
-        for wire, deadline_s in list(self._deadlines.items()):
+        """Abort every transport whose deadline has passed."""
+        for transport, deadline_s in list(self._deadlines.items()):
             if now_s >= deadline_s:
-                self.end(wire)
-                wire.abort()
+                self.end(transport)
+                transport.abort()
 
     def _turn(self) -> float:
         self.run_once(time.monotonic())
-        self._hangups.run_once()
+        self._disconnects.run_once()
         SENT.flush()
         return _WATCH_S
 
@@ -78,91 +80,91 @@ class Watchdog:
 class Transport:
     """A socket that sends whole frames, one at a time, whichever thread they come from.
 
-    aborted: a message took longer than it may. heard_s: when the client was last heard of. wake: called, at once
-    when there is something for `write`, or reading has ended. lock: never held for long. early: what was received
-    already.
+    limit_s: how long one write may take. aborted: a write took longer. received_s: when the client last sent anything.
+    wake: called when there is something for `write`, or reading has ended; it must return at once. lock: guards
+    `try_write`; never held while a write waits. buffered: input that the web server has read already.
     """
 
     __slots__ = (
-        "_direct", "_draining", "_early", "_is_writing", "_raw", "_rest", "_turn", "_watchdog", "aborted", "ended",
-        "heard_s", "limit_s", "lock", "wake",
+        "_buffered", "_direct", "_finishing", "_is_writing", "_raw", "_unsent", "_watchdog", "_write_lock", "aborted",
+        "ended", "limit_s", "lock", "received_s", "wake",
     )  # fmt: skip
 
-    def __init__(self, raw: socket.socket, watchdog: Watchdog, limit_s: float, early: bytes = b"") -> None:
+    def __init__(self, raw: socket.socket, watchdog: Watchdog, limit_s: float, buffered: bytes = b"") -> None:
         self._raw = raw
-        self._early = early
-        # What gevent's socket has within never waits; a TLS socket can't be asked not to.
+        self._buffered = buffered
+        # The socket inside gevent's never waits. A TLS socket has no such mode.
         self._direct = None if isinstance(raw, ssl.SSLSocket) else getattr(raw, "_sock", raw)
-        self._rest: memoryview | None = None
+        self._unsent: memoryview | None = None
         self._is_writing = False
-        self._turn = threading.Lock()
+        self._write_lock = threading.Lock()
         self.lock = threading.Lock()
         self._watchdog = watchdog
         watchdog.start()
-        self._draining = False
+        self._finishing = False
         self.limit_s = limit_s
         self.aborted = self.ended = False
-        self.heard_s = time.monotonic()
+        self.received_s = time.monotonic()
         self.wake: Callable[[], None] = lambda: None
-        raw.settimeout(None)  # the web server's limits are those of a request
+        raw.settimeout(None)  # the web server's timeout is meant for a request
         with contextlib.suppress(OSError):  # a Unix socket has no such options
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # For a client that is gone; later than the watchdog, so that a slow one is known to be slow.
+            # For clients that have vanished. It is later than the watchdog, so that a slow client is closed as slow.
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limit_s * 1000) + 5000)
 
     @property
     def is_open(self) -> bool:
-        """Whether neither side has begun to end it."""
-        return not (self._draining or self.aborted or self.ended)
+        """Whether neither side has begun to close."""
+        return not (self._finishing or self.aborted or self.ended)
 
     def try_write(self, frame: bytes) -> bool:
-        """Send a frame without waiting for anything; False when there is no room for any of it now.
+        """Send a frame without waiting; return False if the socket has no room for any part of it now.
 
-        When there is room for a part, the rest is left to `write`. The caller holds `lock`.
+        If the socket has room for a part, the rest is left to `write`. The caller holds `lock`.
         """
-        if self._is_writing or self._rest or self._direct is None:
-            return self._draining  # then nobody reads it any more
+        if self._is_writing or self._unsent or self._direct is None:
+            return self._finishing  # once it is closing, frames are discarded
         try:
             sent = self._direct.send(frame, _AT_ONCE)
         except BlockingIOError:
             return False
         except OSError:
-            return True  # the client is gone: the next `recv` notices
+            return True  # the client has disconnected: the next `recv` notices
         if sent < len(frame):
-            self._rest = memoryview(frame)[sent:]
+            self._unsent = memoryview(frame)[sent:]
             self._watchdog.begin(self, time.monotonic() + self.limit_s)
             self.wake()
         return True
 
     @property
-    def has_rest(self) -> bool:
-        """Whether a frame is sent in part."""
-        return self._rest is not None
+    def has_partial_frame(self) -> bool:
+        """Whether a frame has been sent only in part."""
+        return self._unsent is not None
 
     def write(self, frame: bytes) -> None:
-        """Send the rest of a frame, and a frame. Raises `OSError` when the client is gone, or takes too long."""
-        with self._turn:
+        """Send the rest of a partial frame, then this frame. Raises `OSError` if the client is gone or too slow."""
+        with self._write_lock:
             with self.lock:
                 self._is_writing = True
             try:
-                if self._rest:
-                    self._raw.sendall(self._rest)
-                    self._rest = None
+                if self._unsent:
+                    self._raw.sendall(self._unsent)
+                    self._unsent = None
                 self._watchdog.begin(self, time.monotonic() + self.limit_s)
                 self._raw.sendall(frame)
             finally:
                 self._watchdog.end(self)
                 self._is_writing = False
 
-    def hurry(self, limit_s: float) -> None:
-        """Give a message that is being written no more than this time, from now."""
+    def shorten_limit(self, limit_s: float) -> None:
+        """Limit each write, including the one in progress, to this time from now."""
         self.limit_s = min(limit_s, self.limit_s)
-        self._watchdog.hurry(self, time.monotonic() + limit_s)
+        self._watchdog.shorten_limit(self, time.monotonic() + limit_s)
 
     def abort(self) -> None:
-        """Give up: whoever waits on the socket is woken, and what is still to be sent is thrown away."""
+        """Reset the connection: waiting reads and writes end, and unsent data is discarded."""
         self.aborted = True
         with contextlib.suppress(OSError):
             self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -172,22 +174,22 @@ class Transport:
     # What simple_websocket calls.
 
     def send(self, data: bytes) -> int:
-        """Send all of it; a client that is gone is noticed by the next `recv`."""
-        if not self._draining:
+        """Send all of the data; that a client has disconnected is noticed by the next `recv`."""
+        if not self._finishing:
             with contextlib.suppress(OSError):
                 self.write(data)
         return len(data)
 
     def recv(self, size: int) -> bytes:
-        """Receive; nothing once the connection is being closed."""
+        """Receive data; b'' at the end. Once the connection is closing, input is discarded."""
         while True:
-            if self._early:
-                data, self._early = self._early[:size], self._early[size:]
+            if self._buffered:
+                data, self._buffered = self._buffered[:size], self._buffered[size:]
             else:
                 data = self._raw.recv(size)
-            self.heard_s = time.monotonic()
-            if not self._draining or not data:
-                time.sleep(0)  # else one client that keeps sending would have the whole worker
+            self.received_s = time.monotonic()
+            if not self._finishing or not data:
+                time.sleep(0)  # otherwise a client that keeps sending would block the whole worker
                 return data
             time.sleep(PAUSE_S)
 
@@ -199,11 +201,11 @@ class Transport:
     # The end.
 
     def finish(self, reader: threading.Thread) -> None:
-        """End the stream, and give the client a moment to read to its end.
+        """End the stream, and give the client up to 1 s to read to its end.
 
-        A socket that is closed with input unread is reset, and the client may then lose our last frames.
+        Closing a socket with unread input resets the connection, and the client may then lose the last frames.
         """
-        self._draining = True
+        self._finishing = True
         end_s = time.monotonic() + LINGER_S
         with contextlib.suppress(OSError):
             self._raw.shutdown(socket.SHUT_WR)

@@ -188,18 +188,18 @@ def test_health_is_answered_while_sockets_fill_the_process(make_cluster: MakeClu
 
 
 def test_nobody_is_forgotten_and_nothing_begins_any_more() -> None:
-    draining, told = Shutdown(0.2), []
+    shutdown, told = Shutdown(0.2), []
     with ExitStack() as stack:
         for i in range(50):
-            stack.enter_context(draining.told(lambda i=i: told.append(i)))  # type: ignore[misc]  # a default
-        draining.check()
+            stack.enter_context(shutdown.notify(lambda i=i: told.append(i)))  # type: ignore[misc]  # a default
+        shutdown.check()
         begun_s = time.monotonic()
-        draining.run()
+        shutdown.run()
         assert time.monotonic() - begun_s >= 0.2
         assert sorted(told) == list(range(50))
         assert told != list(range(50))
-        with draining.told(lambda: told.append(99)):
+        with shutdown.notify(lambda: told.append(99)):
             assert told[-1] == 99
         with pytest.raises(ServerStopping):
-            draining.check()
-    assert draining.held == 0
+            shutdown.check()
+    assert shutdown.open_connections == 0

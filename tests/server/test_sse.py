@@ -213,7 +213,7 @@ def test_a_stream_whose_client_has_closed_is_let_go_at_once(apis: list[RestClien
 def test_the_first_request_that_waits_is_let_go_too() -> None:
     ours, theirs = socket.socketpair()
     gone = threading.Event()
-    with ours, Watchdog().told(ours, gone.set):
+    with ours, Watchdog().notify_disconnect(ours, gone.set):
         theirs.close()
         assert gone.wait(60)
 

@@ -15,7 +15,7 @@ from syncapp.dev.servers import Valkey
 from syncapp.domain.commands import COMMANDS, CREATE, START
 from syncapp.errors import StoreUnavailable, SyncError
 from syncapp.realtime.protocol import Close, Command, parse
-from syncapp.server.command_queue import MOST_IN_FLIGHT, CommandPool, CommandQueue
+from syncapp.server.command_queue import MAX_IN_FLIGHT, CommandPool, CommandQueue
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_websocket import TEXT, RawWebSocket, client_frame
 from tests.support.store import make_store, outbox_messages
@@ -283,19 +283,19 @@ class Recorded:
 
     def __init__(self, store_is_away: bool = False) -> None:
         self.store_is_away = store_is_away
-        self.takes_answers = True
+        self.accepts_answers = True
         self.done: list[Any] = []
         self.refused: list[Any] = []
         self.seen = threading.Event()
 
-    def obey(self, command: Command) -> SyncError | None:
+    def run(self, command: Command) -> SyncError | None:
         self.done.append(command.id)
         return StoreUnavailable("away") if self.store_is_away else None
 
     def refuse(self, command: Command, fault: SyncError) -> None:
         self.refused.append(command.id)
 
-    def obeyed(self) -> None:
+    def command_finished(self) -> None:
         self.seen.set()
 
 
@@ -308,29 +308,29 @@ def asked(id: int) -> Command:  # noqa: A002 - the field's name
 def test_commands_of_a_connection_run_one_after_the_other_while_those_of_others_go_on() -> None:
     crew, owners = CommandPool(4), [Recorded() for _ in range(10)]
     inboxes = [CommandQueue(crew, 5, owner) for owner in owners]
-    for i in range(MOST_IN_FLIGHT):
+    for i in range(MAX_IN_FLIGHT):
         for inbox in inboxes:
             inbox.put(asked(i))
     wait_until(lambda: not any(map(len, inboxes)))
     crew.stop()
-    assert all(owner.done == list(range(MOST_IN_FLIGHT)) for owner in owners)
+    assert all(owner.done == list(range(MAX_IN_FLIGHT)) for owner in owners)
 
 
 def test_what_waits_behind_a_failure_of_the_store_or_too_long_is_not_run() -> None:
     crew, owner = CommandPool(1), Recorded(store_is_away=True)
-    owner.takes_answers = False
+    owner.accepts_answers = False
     inbox = CommandQueue(crew, 1.0, owner)
     for i in range(4):
         inbox.put(asked(i))
     assert not owner.done
-    owner.takes_answers = True
+    owner.accepts_answers = True
     inbox.proceed()
     wait_until(lambda: not len(inbox))
     assert (owner.done, owner.refused) == ([0], [1, 2, 3])
-    owner.store_is_away = owner.takes_answers = False
+    owner.store_is_away = owner.accepts_answers = False
     inbox.put(asked(5))
     time.sleep(1.2)
-    owner.takes_answers = True
+    owner.accepts_answers = True
     inbox.put(asked(6))
     wait_until(lambda: not len(inbox))
     crew.stop()
