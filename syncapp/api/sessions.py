@@ -54,96 +54,16 @@ def _services() -> Services:
 
 
 def run(command: SessionCommand[Body], session: str | None) -> Result:
-    """Run a command <<<<<<< ours
-with this request's body on a session, within
-||||||| base
-within
-=======
-with
->>>>>>> theirs
- the <<<<<<< ours
-rate limits
-||||||| base
-limits
-=======
-claim
->>>>>>> theirs
- of the client's <<<<<<< ours
-address.
+    """Run a command with this request's body on a session, within the rate limits of the client's address.
 
-    session:
-||||||| base
-address,
-=======
-headers,
->>>>>>> theirs
- <<<<<<< ours
-None
-||||||| base
-as
-=======
-within
->>>>>>> theirs
- <<<<<<< ours
-to
-||||||| base
-its
-=======
-the
->>>>>>> theirs
- <<<<<<< ours
-create
-||||||| base
-headers
-=======
-limits
->>>>>>> theirs
- <<<<<<< ours
-one
-||||||| base
-claim
-=======
-of the client's address
->>>>>>> theirs
-. Raises `PreconditionFailed` for a stale `If-Match`.
+    session: None to create one. Raises `PreconditionFailed` for a stale `If-Match`.
     """
     body = command.body.parse(requests.body())
     name = "" if session is None else session_id(session)
     claim, services = requests.claim(body), _services()
     try:
         with services.limits.charge(request.remote_addr or "", command.name, name, body, claim) as charge:
-            return charge.settle(command.run(services.store, name, body, claim))<<<<<<< ours
-
-||||||| base
-
-
-
-def answer(command: SessionCommand[Any], session: str) -> Response:
-    """Run a command with this request's body; answer with its result."""
-    return responses.result(run_on(command, session))
-
-
-def run_on(command: SessionCommand[Any], session: str) -> Result:
-    """Run a command with this request's body on a session. Raises `PreconditionFailed` for a stale `If-Match`."""
-    body = command.body.parse(requests.body())
-    try:
-        return run(command, session_id(session), body)
-=======
-
-
-
-def answer(command: SessionCommand[Any], session: str) -> Response:
-    """Run a command with this request's body, and return the response."""
-    return responses.result(run_on(command, session))
-
-
-def run_on(command: SessionCommand[Any], session: str) -> Result:
-    """Run a command with this request's body. Raises `PreconditionFailed` if `If-Match` names another version."""
-    body = command.body.parse(requests.body())
-    try:
-        return run(command, session_id(session), body)
->>>>>>> theirs
-
+            return charge.settle(command.run(services.store, name, body, claim))
     except Conflict as conflict:
         if requests.claims_by_header():
             raise PreconditionFailed(conflict.message, conflict.details) from None
