@@ -116,7 +116,7 @@ def test_both_are_restored_from_a_store_that_is_older_than_the_log(backup: Path)
             events = requests.get(f"{cluster.urls[0]}/v1/sessions/{session_id}/events", timeout=60)
             assert between in [each["version"] for each in events.json()["data"]["events"]]
             wait_until(lambda: stored(cluster.urls[0]))
-        assert "All is as committed." in flask(servers, "audit", "verify")
+        assert "Everything is as committed." in flask(servers, "audit", "verify")
         wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0)
     with running(new) as servers, redis_py.Redis.from_url(servers.redis_url) as client:
         assert client.dbsize() > 0  # the append-only file has it all
