@@ -220,7 +220,7 @@ class AuditWorker:
 
     def _check_postgresql(self) -> None:
         """Release the buckets that wait for PostgreSQL, if it accepts writes again."""
-        if self._retries.holds(POSTGRESQL) and check(self.settings.database_url, _PROBE_TIMEOUT_S) is None:
+        if self._retries.held_buckets(POSTGRESQL) and check(self.settings.database_url, _PROBE_TIMEOUT_S) is None:
             self._release(POSTGRESQL)
 
     def _hold(self, bucket: int, error: Exception, *, is_last: bool) -> None:

@@ -22,7 +22,7 @@ _FETCHED_AT_ONCE = 100
 _ROW = """
 SELECT message::text, content_hash FROM sync_events WHERE session_id = %s AND epoch = %s AND version = %s
 """
-_LETTERS = """
+_DEAD_LETTERS = """
 SELECT raw, content_hash, stored_hash, redriven_at IS NOT NULL FROM sync_dead_letters
 WHERE session_id = %s AND epoch = %s AND version = %s AND kind = 'divergent' ORDER BY id
 """
@@ -116,7 +116,7 @@ class Forks:
         text, row_hash = cursor.fetchone() or (None, None)
         if text is not None and _hash(text.encode()) == wanted:
             return orjson.loads(text), True
-        cursor.execute(_LETTERS, key)
+        cursor.execute(_DEAD_LETTERS, key)
         for kept, content_hash, stored_hash, is_redriven in cursor.fetchall():
             raw = bytes(kept)
             if _hash(raw) != wanted or sha256(raw).digest() != bytes(content_hash):

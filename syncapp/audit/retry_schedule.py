@@ -23,13 +23,13 @@ class DrainFailure:
     """A bucket's latest failed drain.
 
     count: consecutive failures so far. retry_in_s: the time until Huey's retry. held_s: how long other drains leave the
-    bucket alone. of: the server that failed; None for any other cause.
+    bucket alone. server: the one that failed; None for any other cause.
     """
 
     count: int
     retry_in_s: float
     held_s: float
-    of: str | None
+    server: str | None
 
 
 class RetrySchedule:
@@ -57,7 +57,7 @@ class RetrySchedule:
             found = self._failures.get(bucket)
             return found[0].count if found else 0
 
-    def failed(self, bucket: int, of: str | None) -> DrainFailure:
+    def failed(self, bucket: int, server: str | None) -> DrainFailure:
         """Record a failed drain and hold the bucket for the retry; after the last retry the count starts again."""
         with self._lock:
             now_s = self._clock()
@@ -67,7 +67,7 @@ class RetrySchedule:
                 count = before.count + 1
             is_last = count > self._retries
             retry_in_s = self._delay_s if is_last else self._delay_s * self._backoff ** (count - 1)
-            failure = DrainFailure(count, retry_in_s, retry_in_s if is_last else retry_in_s + _SLACK_S, of)
+            failure = DrainFailure(count, retry_in_s, retry_in_s if is_last else retry_in_s + _SLACK_S, server)
             self._failures[bucket] = (failure, now_s + failure.held_s)
             return failure
 
@@ -76,15 +76,19 @@ class RetrySchedule:
         with self._lock:
             self._failures.pop(bucket, None)
 
-    def holds(self, of: str) -> list[int]:
+    def held_buckets(self, server: str) -> list[int]:
         """Return the buckets that are held because this server failed."""
         with self._lock:
             now_s = self._clock()
-            return [each for each, (failure, until_s) in self._failures.items() if failure.of == of and until_s > now_s]
+            return [
+                each
+                for each, (failure, until_s) in self._failures.items()
+                if failure.server == server and until_s > now_s
+            ]
 
-    def release(self, of: str) -> list[int]:
+    def release(self, server: str) -> list[int]:
         """Release and return the buckets that are held because this server failed; their counts stay."""
-        released = self.holds(of)
+        released = self.held_buckets(server)
         with self._lock:
             for each in released:
                 if found := self._failures.get(each):

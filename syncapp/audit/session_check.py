@@ -93,7 +93,7 @@ class SessionCheck:
         expected = {name: row for (_, name), row in self._totals.participants.items()}
         found = {participant["participant_id"]: participant for participant in participants}
         if self._is_cut:
-            # Dropped epochs have left only these columns behind, and participants of whom no row is kept.
+            # These columns also count dropped epochs, and participants may be known from dropped epochs only.
             found = {name: row for name, row in found.items() if name in expected}
             expected = {name: without(row, _ALL_EPOCHS) for name, row in expected.items()}
             found = {name: without(row, _ALL_EPOCHS) for name, row in found.items()}
@@ -117,10 +117,10 @@ class SessionCheck:
         elif self._suspect:
             raise BadRow(*self._suspect, _CHANGED)
 
-    def _check_first(self, epoch: int, previous_hash: bytes, before: tuple[int, bytes], what: str) -> None:
+    def _check_first(self, epoch: int, previous_hash: bytes, before: tuple[int, bytes], follower: str) -> None:
         """Check what the first message of an epoch follows: nothing, or a message of an earlier epoch.
 
-        before: epoch and hash of the last row of an earlier epoch. what: names the first message in a finding.
+        before: epoch and hash of the last row of an earlier epoch. follower: names the first message in a finding.
         """
         last_epoch, last_hash = before
         if any(low < epoch and high > last_epoch for low, high in self._dropped):
@@ -130,24 +130,24 @@ class SessionCheck:
             if found is None:
                 raise BadRow(epoch, 1, "follows a row of an earlier epoch that is missing or was changed")
             earlier_epoch, version, is_row = found
-            if not is_row and not self._is_fork(earlier_epoch, version + 1, previous_hash, what):
+            if not is_row and not self._is_fork(earlier_epoch, version + 1, previous_hash, follower):
                 raise BadRow(epoch, 1, "follows a dead letter of an earlier epoch that follows no row")
 
-    def _is_fork(self, epoch: int, version: int, previous_hash: bytes, what: str = "") -> bool:
+    def _is_fork(self, epoch: int, version: int, previous_hash: bytes, follower: str = "") -> bool:
         """Return whether dead letters explain the previous hash of a message with this epoch and version.
 
-        what: names the message that follows the dead letters, if it is not the row of this epoch and version.
+        follower: names the message that follows the dead letters, if it is not the row of this epoch and version.
         """
         branch = self._branches.find_branch(epoch, version - 1, previous_hash)
         if branch is None:
             return False
         if branch.root is not None:
-            before = self._branches.last_before(epoch) if what else self._last_of_earlier
+            before = self._branches.last_before(epoch) if follower else self._last_of_earlier
             self._check_first(epoch, branch.root, before, f"a dead letter of epoch {epoch}")
         count = branch.last - branch.first + 1
-        follower = what or f"version {version}"
-        self.forks.append(Fork(self._session_id, epoch, branch.first, branch.last, count, follower))
-        if not what:
+        name = follower or f"version {version}"
+        self.forks.append(Fork(self._session_id, epoch, branch.first, branch.last, count, name))
+        if not follower:
             self._state = branch.state
             self._forked_epochs.add(epoch)
         return True
@@ -161,10 +161,10 @@ class SessionCheck:
             return
         state = self._state.fold(*patch_of(message)) if self._state else None
         if "snapshot" in message:
-            whole = Session.from_snapshot(self._session_id, message["snapshot"])
-            if state not in (None, whole):
+            in_snapshot = Session.from_snapshot(self._session_id, message["snapshot"])
+            if state not in (None, in_snapshot):
                 raise BadRow(epoch, version, "its snapshot differs from the state that the patches make")
-            state = whole
+            state = in_snapshot
         self._state = state
 
     def _has_successor(self, epoch: int, row_hash: bytes) -> bool:

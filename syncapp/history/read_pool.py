@@ -145,9 +145,8 @@ class ReadPool:
                 return self._execute(connection, query)
             except psycopg2.errors.QueryCanceled:
                 raise
-            except (
-                CONNECTION_ERRORS
-            ):  # the connection broke while it was idle; a query changes nothing, so it is repeated
+            except CONNECTION_ERRORS:
+                # The connection broke while it was idle. A query changes nothing, so it is repeated.
                 self.close()
         return self._execute(self._connect(), query)
 

@@ -86,9 +86,8 @@ class Database:
             connection.commit()
         except BaseException as error:
             # A server that has become read-only may no longer be the primary, and a read-only session stays read-only.
-            if isinstance(error, (*CONNECTION_ERRORS, psycopg2.errors.ReadOnlySqlTransaction)) or not _roll_back(
-                connection
-            ):
+            is_unusable = isinstance(error, (*CONNECTION_ERRORS, psycopg2.errors.ReadOnlySqlTransaction))
+            if is_unusable or not _roll_back(connection):
                 _close(connection)
                 self.close()
             else:
@@ -129,9 +128,8 @@ class Database:
                 return _with_limits(connect(self._url))
             try:
                 return _with_limits(connection)
-            except (
-                CONNECTION_ERRORS
-            ):  # it broke while it was idle; the transaction has not begun, so another connection can do it
+            except CONNECTION_ERRORS:
+                # It broke while it was idle. The transaction has done nothing yet, so another connection can take it.
                 _close(connection)
 
     def _release(self, connection: Connection) -> None:

@@ -176,10 +176,10 @@ def test_what_waits_for_a_server_is_released_when_it_is_back_and_counted_on(cloc
     retries = RetrySchedule(3, 2, 2.0, clock=clock)
     for bucket, of in ((1, POSTGRESQL), (2, REDIS), (3, None), (4, POSTGRESQL)):
         retries.failed(bucket, of)
-    assert retries.holds(POSTGRESQL) == retries.release(POSTGRESQL) == [1, 4]
+    assert retries.held_buckets(POSTGRESQL) == retries.release(POSTGRESQL) == [1, 4]
     assert [retries.held_s(bucket) for bucket in (1, 2, 3, 4)] == [0, 7, 7, 0]
     assert [retries.count(bucket) for bucket in (1, 5)] == [1, 0]
-    assert retries.release(POSTGRESQL) == retries.holds(POSTGRESQL) == []
+    assert retries.release(POSTGRESQL) == retries.held_buckets(POSTGRESQL) == []
     assert retries.failed(1, POSTGRESQL).count == 2
 
 
