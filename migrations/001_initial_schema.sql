@@ -1,25 +1,25 @@
--- The audit trail: every commit of every session, and totals for analytics. Nothing that a client is
--- answered comes from here; Redis is the primary store.
+-- The audit trail: every commit of every session, and totals for analytics. Redis is the primary store: commands
+-- are answered from there, never from these tables.
 --
--- Events arrive at least once and in any order, from several drains at a time. So an event has a key,
--- (session_id, epoch, version), and every table below ends up the same whatever order its events came in.
--- There are no foreign keys: the log never waits for, nor is refused because of, another table.
+-- Events arrive at least once and in any order, from several drains at the same time. So an event has a key,
+-- (session_id, epoch, version), and the contents of every table below do not depend on the order of arrival.
+-- There are no foreign keys, so an insert into the log never waits for another table, or fails because of it.
 
 CREATE TYPE sync_mode AS ENUM ('per_participant', 'per_cycle', 'per_group', 'global', 'count_up');
 
 CREATE TYPE sync_status AS ENUM ('pending', 'running', 'paused', 'completed', 'expired', 'cancelled', 'deleted');
 
--- One row a session: its latest known state, by (epoch, version).
+-- One row per session: its latest known state, by (epoch, version).
 CREATE TABLE sync_sessions (
     session_id        uuid PRIMARY KEY,
-    epoch             bigint NOT NULL,       -- incarnation: the instant (ms) it was created or restored
-    version           bigint NOT NULL,       -- newest commit that is known
+    epoch             bigint NOT NULL,       -- instant (ms) at which it was created or restored
+    version           bigint NOT NULL,       -- newest known commit
     sync_mode         sync_mode NOT NULL,
     status            sync_status NOT NULL,  -- after that commit
-    cycle_count       bigint NOT NULL,       -- cycles ended, as of that commit
+    cycle_count       bigint NOT NULL,       -- ended cycles, after that commit
     updated_at        timestamptz NOT NULL,  -- when that commit took effect
-    content_hash      bytea NOT NULL,        -- of that commit's row: the last row is watched from here
-    -- The rest is null until the event that tells it has come.
+    content_hash      bytea NOT NULL,        -- of that commit's row, to detect a change of the last row
+    -- The columns below are null until an event that sets them has arrived.
     participant_count integer,
     total_time_ms     bigint,
     created_at        timestamptz,
@@ -27,50 +27,50 @@ CREATE TABLE sync_sessions (
     completed_at      timestamptz,           -- completed, expired or cancelled
     deleted_at        timestamptz,
     metadata          jsonb,
-    metadata_version  bigint                 -- commit that set the metadata
+    metadata_version  bigint                 -- version of the commit that set the metadata
 );
 
 COMMENT ON TABLE sync_sessions IS 'One row a session: its latest known state; the newest (epoch, version) wins.';
 
--- The log: one row a commit, appended and never changed (a trigger refuses it).
+-- The log: one row per commit, append-only (a trigger refuses changes).
 --
--- `message` is what the primary store committed, byte for byte, and every other column is read from it. It names,
--- as `previous`, the SHA-1 of the session's message before it: the chain is made at the source, where the order is
--- total, so it holds in whatever order events arrive here. `flask audit verify` checks all of it.
+-- `message` is what the primary store committed, byte for byte, and all other columns are made from it. Its member
+-- `previous` is the SHA-1 of the session's message before it. The store makes this chain, because it knows the order
+-- of commits, so the chain does not depend on the order of arrival. `flask audit verify` checks it.
 --
--- Partitioned by the month of the epoch, so that the primary key is the event's key and nothing else: another
--- event under a known key cannot slip in, whatever instant it carries. A session's events stay together, and
--- lie in the partition of the month in which it was created or restored.
+-- Partitioned by the month of the epoch, so that the primary key is exactly the event's key: a second event with
+-- the same key is impossible, whatever its instant. All events of an epoch are in the partition of the month in
+-- which the session was created or restored.
 CREATE TABLE sync_events (
     session_id          uuid NOT NULL,
     epoch               bigint NOT NULL,
     version             bigint NOT NULL,       -- number of the commit within the epoch, from 1
     event_type          text NOT NULL,
-    at                  timestamptz NOT NULL,  -- when it took effect, to the millisecond: for a timeout, the deadline
+    at                  timestamptz NOT NULL,  -- when it took effect, exact to the millisecond; for a timeout, the deadline
     sync_mode           sync_mode NOT NULL,
     status              sync_status NOT NULL,  -- after the commit
-    cycle_count         bigint NOT NULL,       -- cycle number: cycles ended, after the commit
-    participant_id      text,                  -- whom it concerns
+    cycle_count         bigint NOT NULL,       -- ended cycles, after the commit
+    participant_id      text,                  -- participant that the event is about
     next_participant_id text,
     group_id            text,
-    remaining_ms        bigint,                -- left of the budget concerned
+    remaining_ms        bigint,                -- remaining budget, if the event has it
     elapsed_ms          bigint,                -- charged by this commit
-    actor               text NOT NULL,         -- client, or system for what a session does by itself
+    actor               text NOT NULL,         -- client, or system for commits that no client requested
     request_id          text,
-    metadata            jsonb,                 -- the session's metadata, where this commit set it
-    patch               jsonb NOT NULL,        -- what changed, as the primary store tells it: `updated_ms` is the document's `updated_at`
-    snapshot            jsonb,                 -- the whole state document: first, last and each 100th commit
-    record              jsonb,                 -- the same by the names of the primary store, for a restore
-    message             json NOT NULL,         -- as committed, byte for byte; message->'event' is what clients saw
-    previous_hash       bytea,                 -- SHA-1 of the session's message before this one, as message says it
-    content_hash        bytea NOT NULL,        -- SHA-256 of message: tells a repeat from a divergence
+    metadata            jsonb,                 -- metadata, if this commit set it
+    patch               jsonb NOT NULL,        -- changes, with the names of the primary store: `updated_ms` is `updated_at` in a state
+    snapshot            jsonb,                 -- whole state document: in the first, the last and every 100th commit
+    record              jsonb,                 -- the same with the names of the primary store, for a restore
+    message             json NOT NULL,         -- as committed, byte for byte; message->'event' is what clients received
+    previous_hash       bytea,                 -- SHA-1 of the session's previous message, from message
+    content_hash        bytea NOT NULL,        -- SHA-256 of message, to distinguish a repeat from a divergence
     stored_at           timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (session_id, epoch, version)
 ) PARTITION BY RANGE (epoch);
 
 COMMENT ON TABLE sync_events IS 'The log: one row a commit, append-only, partitioned by the month of the epoch (UTC).';
 
--- Refuse to change what is stored. Partitions are dropped as a whole; rows move between them by sync_make_partitions.
+-- Refuses changes of stored rows. Whole partitions may be dropped; sync_make_partitions moves rows between them.
 CREATE FUNCTION sync_refuse_change() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -88,50 +88,50 @@ FOR EACH ROW EXECUTE FUNCTION sync_refuse_change();
 CREATE TRIGGER sync_events_no_truncate BEFORE TRUNCATE ON sync_events
 FOR EACH STATEMENT EXECUTE FUNCTION sync_refuse_change();
 
--- Takes what no month's partition is there for, so that no event is ever refused for that.
+-- Takes the rows of months without a partition, so that no event is refused for lack of one.
 CREATE TABLE sync_events_default PARTITION OF sync_events DEFAULT;
 
--- Totals of each participant, for analytics. Rows of an epoch before their session's belong to an
--- earlier incarnation that the participant was last part of.
+-- Totals of each participant, for analytics. A row with an earlier epoch than its session is of a participant
+-- that is not part of the current epoch.
 CREATE TABLE sync_participants (
     session_id        uuid NOT NULL,
     participant_id    text NOT NULL,
     epoch             bigint NOT NULL,
-    version           bigint NOT NULL,   -- newest commit that touched this participant
-    time_used_ms      bigint NOT NULL,   -- settled, as of that commit
+    version           bigint NOT NULL,   -- newest commit that changed this participant
+    time_used_ms      bigint NOT NULL,   -- settled, after that commit
     time_remaining_ms bigint,            -- null in modes whose participants have no budget of their own
     cycle_count       bigint NOT NULL,
     has_expired       boolean NOT NULL,
-    participant_index integer,           -- place in the rotation
-    total_time_ms     bigint,            -- budget granted; null until a whole state has come
-    first_active_at   timestamptz,       -- first and last commit that left the participant active,
+    participant_index integer,           -- position in the rotation
+    total_time_ms     bigint,            -- granted budget; null until a snapshot has arrived
+    first_active_at   timestamptz,       -- first and last commit after which the participant was active,
     last_active_at    timestamptz,       -- over all epochs
     PRIMARY KEY (session_id, participant_id)
 );
 
 COMMENT ON TABLE sync_participants IS 'Totals per participant, as of the newest commit that touched it.';
 
--- Messages that could not be stored, byte for byte; read one with convert_from(raw, 'UTF8').
+-- Messages that could not be stored, byte for byte. Read one with convert_from(raw, 'UTF8').
 CREATE TABLE sync_dead_letters (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    bucket       integer NOT NULL,  -- outbox and entry the message was read from
+    bucket       integer NOT NULL,  -- bucket and stream entry that the message was read from
     stream_id    text NOT NULL,
     kind         text NOT NULL CHECK (kind IN ('refused', 'divergent')),
     error        text NOT NULL,
     raw          bytea NOT NULL,
     content_hash bytea NOT NULL GENERATED ALWAYS AS (sha256(raw)) STORED,
     at           timestamptz NOT NULL DEFAULT now(),
-    redriven_at  timestamptz,       -- when it went through after all; null while it waits for somebody
+    redriven_at  timestamptz,       -- when it was stored after all; null until then
     UNIQUE (bucket, stream_id, content_hash)
 );
 
 COMMENT ON TABLE sync_dead_letters IS
     'Messages that could not be stored: refused for what they are, or divergent from the event under their key.';
 
--- Make the partitions of this month and of the given number of months after it; returns the names of those made.
+-- Makes the partitions of this month and of the given number of months after it. Returns the names of those made.
 --
--- Rows of such a month that the default partition already took are moved. Takes short exclusive locks on the
--- default partition, and gives up after 5 s rather than hold up the drains behind a long query.
+-- Moves the rows of such a month out of the default partition. Takes short exclusive locks on the default
+-- partition, and gives up after 5 s, so that it does not delay drains while it waits for a long query.
 CREATE FUNCTION sync_make_partitions(months_ahead integer) RETURNS SETOF text
 LANGUAGE plpgsql
 SET TimeZone = 'UTC'
@@ -169,7 +169,7 @@ $$;
 COMMENT ON FUNCTION sync_make_partitions IS
     'Makes the monthly partitions of sync_events from this month on; run by db upgrade and daily by the worker.';
 
--- Months that retention has dropped: what is missing of them was not taken by hand.
+-- Months that retention has dropped, so that `flask audit verify` expects no rows of them.
 CREATE TABLE sync_dropped_partitions (
     name       text NOT NULL,
     from_epoch bigint NOT NULL,  -- ms, inclusive
@@ -179,9 +179,9 @@ CREATE TABLE sync_dropped_partitions (
 
 COMMENT ON TABLE sync_dropped_partitions IS 'Months of sync_events that flask audit retention has dropped.';
 
--- Drop the partitions of months that ended at least the given number of months ago; returns their names.
+-- Drops the partitions of months that ended at least the given number of months ago. Returns their names.
 --
--- A partition stays as long as any of its sessions, however old its epoch, has an event as recent as that.
+-- A partition is kept while any of its sessions has an event that is more recent than that.
 CREATE FUNCTION sync_drop_partitions(months_kept integer) RETURNS SETOF text
 LANGUAGE plpgsql
 SET TimeZone = 'UTC'

@@ -1,15 +1,15 @@
 -- depends: 002_add_indexes
 
--- Which event a dead letter is, and what stood in its place: `flask audit verify` explains forks by them.
+-- The event of a dead letter, and the row that was stored instead. `flask audit verify` explains forks with them.
 ALTER TABLE sync_dead_letters
-    ADD COLUMN session_id  uuid,    -- the event's key, as far as the message tells it
+    ADD COLUMN session_id  uuid,    -- the event's key, if the message has it
     ADD COLUMN epoch       bigint,
     ADD COLUMN version     bigint,
-    ADD COLUMN stored_hash bytea;   -- of a divergent one: content_hash of the row that was stored under its key
+    ADD COLUMN stored_hash bytea;   -- for a divergent one, content_hash of the row that has its key
 
 CREATE INDEX sync_dead_letters_event ON sync_dead_letters (session_id, epoch, version);
 
--- The key that a message tells; nulls when it tells none.
+-- Returns the key in a message; nulls if it has none.
 CREATE FUNCTION sync_letter_key(raw bytea, OUT session_id uuid, OUT epoch bigint, OUT version bigint)
 LANGUAGE plpgsql
 AS $$
@@ -27,7 +27,7 @@ EXCEPTION WHEN others THEN
 END
 $$;
 
--- Whoever keeps a letter, its key and what it diverges from are noted here.
+-- Sets these columns on every insert of a dead letter.
 CREATE FUNCTION sync_note_letter() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -46,7 +46,7 @@ $$;
 CREATE TRIGGER sync_dead_letters_note BEFORE INSERT ON sync_dead_letters
 FOR EACH ROW EXECUTE FUNCTION sync_note_letter();
 
--- Letters from before this migration.
+-- Dead letters from before this migration.
 UPDATE sync_dead_letters AS letter SET (session_id, epoch, version) = (SELECT * FROM sync_letter_key(letter.raw));
 
 UPDATE sync_dead_letters AS letter SET stored_hash = stored.content_hash FROM sync_events AS stored
