@@ -24,7 +24,7 @@ from tests.support.types import Db
 
 
 class Receiver(ThreadingHTTPServer):
-    """Takes what is posted; answers with `status`, after `go_on`."""
+    """A web server that records what is posted; it answers with `status`, after `go_on`."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -106,7 +106,7 @@ def test_a_webhook_that_does_not_answer_holds_nobody_up_and_one_that_fails_is_as
     alerts = Alerts(make_settings("", alert_webhook_url=f"http://{receiver.address}/"))
     began_s = time.monotonic()
     alerts("audit_lag", events=1)
-    assert time.monotonic() - began_s < 4  # the webhook would have been waited for longer
+    assert time.monotonic() - began_s < 4  # waiting for the webhook would take longer
     receiver.go_on.set()
     alerts.close()
     assert len(receiver.bodies) == 2
@@ -252,5 +252,5 @@ def test_new_sessions_are_refused_while_the_outbox_is_full_and_running_ones_go_o
 
 @pytest.fixture
 def dump_all(redis: redis_py.Redis) -> Callable[[], Any]:
-    """What returns every key with what it holds."""
+    """Returns every key with its value."""
     return lambda: {key: redis.dump(key) for key in sorted(redis.keys())}

@@ -149,7 +149,7 @@ def test_what_the_servers_themselves_read_is_checked_before_they_do(kind: str, n
 
 
 def start(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command as a platform does, until it ends by itself."""
+    """Run a command as a platform does, until it ends."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}"
     return subprocess.run(
         ["sh", "-c", f"exec {command}"],

@@ -48,7 +48,7 @@ def test_no_exception_ends_a_loop_and_a_row_of_them_is_logged_once(error: Except
     assert loops.unwell() == []
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # its end is what is wanted
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the test expects it to end
 def test_a_loop_that_is_stuck_or_whose_thread_has_ended_is_named(stopped: threading.Event) -> None:
     clock, go_on, began = Clock(), threading.Event(), threading.Event()
 
@@ -99,19 +99,19 @@ def test_a_server_that_is_busy_for_seconds_ends_no_loop_of_web_or_worker(
         loop = threading.Thread(target=_block, args=(other,))
         loop.start()
         try:
-            # Every loop has met BUSY, whatever it asks for.
+            # Every loop has met BUSY.
             wait_until(lambda: requests.get(f"{url}/ready", timeout=30).status_code == 503, within_s=60)
             assert "busy" in requests.get(f"{url}/ready", timeout=30).text
             assert requests.get(f"{url}/metrics", timeout=30).status_code == 200
             assert requests.get(f"{url}/v1/audit/queue", timeout=30).status_code == 503
-            threading.Event().wait(6)  # the worker looks at its buckets each 5 s
+            threading.Event().wait(6)  # the worker looks at its buckets every 5 s
         finally:
             wait_until(lambda: _killed(redis_url), within_s=60)
             loop.join(60)
             other.config_set("busy-reply-threshold", int(limit))
     wait_until(lambda: requests.get(f"{url}/ready", timeout=30).status_code == 200, within_s=60)
     api.command(session_id, "switch")
-    # Nothing nudges for this one: only the worker's own look finds it.
+    # No drain request comes for this one; only the worker's own look finds it.
     redis.delete(*[f"sync:{{b{bucket:02d}}}:nudge" for bucket in range(16)])
     wait_until(lambda: metric_value(url, 'syncapp_audit_queue{state="waiting"}') == 0, within_s=60)
     wait_until(lambda: _seconds_since(url, "sweeper") < 30, within_s=60)

@@ -18,8 +18,6 @@ from syncapp.dev.processes import free_port
 from tests.support.captured_logs import capture_own_logs
 from tests.support.web_clients import wait_until
 
-# The queue
-
 
 def test_messages_come_back_from_json_as_they_were() -> None:
     serializer = task_queue.JsonSerializer()
@@ -88,5 +86,5 @@ def test_importing_the_tasks_connects_to_nothing_and_nudges_do_not_wait_for_a_re
         assert time.monotonic() - began < 5
         wait_until(lambda: logs)
         time.sleep(0.1)
-        nudges._act = lambda bucket: None  # it would try again each second, and tell the next tests so
+        nudges._act = lambda bucket: None  # it would retry every second, and log in later tests
     assert {(line["log_level"], line["event"]) for line in logs} == {("debug", "nudge_failed")}

@@ -28,7 +28,7 @@ from tests.support.store import make_settings
 from tests.support.types import Db
 from tests.support.web_clients import wait_until
 
-# Tasks, run here
+# Tasks, run in this process
 
 
 def run_next(tasks: ModuleType) -> Any:
@@ -90,7 +90,7 @@ def test_while_a_retry_waits_nudges_leave_its_bucket_alone(
 
 
 class Batch(list[OutboxEntry]):
-    """A batch that can be watched going."""
+    """A batch that a weak reference can watch."""
 
 
 def test_a_drain_that_failed_keeps_nothing_of_its_batch(
@@ -107,7 +107,7 @@ def test_a_drain_that_failed_keeps_nothing_of_its_batch(
 
     monkeypatch.setattr(tasks.worker._drain._audit, "store", store)
     gc.collect()
-    gc.disable()  # a worker collects rarely: nothing may wait for that
+    gc.disable()  # a worker collects garbage rarely, so nothing may depend on it
     try:
         tasks.enqueue_drain(bucket)
         run_next(tasks)

@@ -36,7 +36,7 @@ def listed(make_cluster: MakeCluster, redis_url: str) -> RestClient:
 
 @pytest.fixture(scope="module")
 def closed(make_cluster: MakeCluster) -> RestClient:
-    """One with the settings that it has by default."""
+    """One with default settings."""
     return api(make_cluster(web=1, worker=False))
 
 
@@ -117,7 +117,7 @@ def test_a_page_of_a_listed_origin_may_read_faults_of_the_store_limits_and_our_o
     assert [answer.status_code for answer in answers] == [200, 429]
     assert answers[1].headers["Access-Control-Allow-Origin"] == PLAY
     asked = client.options("/v1/time", headers=headers | {"Access-Control-Request-Method": "GET"})
-    assert asked.status_code == 204  # else a browser could not tell its page why
+    assert asked.status_code == 204  # else a page could not read the error
 
     app = create_app(make_settings(redis_url, allowed_origins=PLAY))
     monkeypatch.setattr(app.extensions["syncapp"].store, "time_ms", lambda: 1 / 0)

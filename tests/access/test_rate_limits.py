@@ -142,7 +142,7 @@ def test_a_create_is_charged_what_it_takes(redis_url: str, redis: redis_py.Redis
         info: Any = redis.info("memory")
         return int(info["used_memory"])
 
-    # Enough of them that buffers of other connections do not count.
+    # Enough sessions to outweigh the buffers of other connections.
     count, before = max(20, 4 * MB // stored_bytes(new, Claim())), used()
     for _ in range(count):
         store.create(new)
@@ -164,12 +164,12 @@ def test_keyed_commands_and_metadata_of_one_address_are_bounded_in_bytes(
     refusal(client.patch(url, json={"metadata": {"a": "x" * 2000}}))
     refusal(client.post("/v1/sessions", json=CHESS))
     assert dump_session(redis, url.rsplit("/", 1)[1]) == before
-    assert client.post(f"{url}/switch").status_code == 200  # without a key it adds nothing
+    assert client.post(f"{url}/switch").status_code == 200  # without a key there is no record
     elsewhere = {"X-Forwarded-For": "203.0.113.7", "Idempotency-Key": "x"}
     assert client.post(f"{url}/switch", headers=elsewhere).status_code == 200
 
 
-# Sessions that go on by themselves
+# Sessions that commit without commands
 
 
 def test_sessions_that_go_on_by_themselves_are_bounded_and_others_go_on(
@@ -231,7 +231,7 @@ def test_a_session_is_charged_what_it_may_commit_by_itself_within_an_hour_once(
     run("start", {})
     for number in range(20):
         run("update", {"metadata": {"n": number}})
-    # What was charged for the time ahead is not charged again; the time that this has taken is.
+    # Time that was charged in advance is not charged again; the time since then is.
     took_s = time.monotonic() - began_s
     assert 100_000 - left() <= charge + 4 * took_s + 1
 

@@ -15,7 +15,7 @@ GENERATED = TOOLS / "generated"
 
 
 def main() -> int:
-    """Run every tool; all of them, so that one run shows all faults."""
+    """Run all tools, so that one run shows all faults."""
     if not (shutil.which("npm") and shutil.which("node")):
         print("lint-api: needs Node.js with npm (Debian: apt-get install nodejs npm); nothing was checked")
         return 1
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def install() -> None:
-    """Install the tools as the lock file says, unless they are."""
+    """Install the tools of the lock file, unless they are installed."""
     installed, lock = TOOLS / "node_modules/.package-lock.json", TOOLS / "package-lock.json"
     if installed.exists() and installed.stat().st_mtime > lock.stat().st_mtime:
         return
@@ -62,7 +62,7 @@ def write_documents() -> None:
 
 
 def run(tool: str, *arguments: str) -> bool:
-    """Run a tool; show what it says only if it finds faults."""
+    """Run a tool; show its output only if it finds faults."""
     command = ["node"] if tool == "node" else [f"node_modules/.bin/{tool}"]
     found = subprocess.run([*command, *arguments], cwd=TOOLS, capture_output=True, text=True, check=False)
     if found.returncode:

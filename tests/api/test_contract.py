@@ -232,7 +232,7 @@ def test_a_trailing_slash_does_not_change_what_a_command_does(base: str) -> None
 
 
 def test_a_parameter_that_is_not_known_is_refused_by_name_wherever_somebody_waits(base: str) -> None:
-    # A poll with a typo would ask again at once, and a WebSocket would wait for a session that it never named.
+    # With a typo, a poll would return at once for ever, and a WebSocket would wait for a session that it did not name.
     session = created(base, {"sync_mode": "count_up"})["session_id"]
     for path, known in (
         (f"/v1/sessions/{session}?waitMs=20000", "wait_ms"),

@@ -29,7 +29,7 @@ USUAL = {
 }
 """Headers that HTTP itself describes, or that are for proxies."""
 
-APP = create_app(make_settings("redis://127.0.0.1:1/0"))  # makes documents, and connects to nothing
+APP = create_app(make_settings("redis://127.0.0.1:1/0"))  # builds documents without a connection
 DOCUMENT: dict[str, Any] = APP.test_client().get("/api-docs.json").get_json()
 ASYNC: dict[str, Any] = APP.test_client().get("/asyncapi.json").get_json()
 OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -142,7 +142,7 @@ def test_the_codes_of_errors_are_those_of_the_code() -> None:
 
 
 def test_everything_that_a_request_may_hold_is_bounded() -> None:
-    free = "#/components/schemas/ActionOnTimeout"  # further keys are the caller's
+    free = "#/components/schemas/ActionOnTimeout"  # other keys belong to the caller
     asked = {content["schema"]["$ref"] for content in _bodies()}
     for ref in list(asked):
         asked |= {found["$ref"] for _, found in objects(resolve(DOCUMENT, {"$ref": ref})) if "$ref" in found}
@@ -197,7 +197,7 @@ def server(make_cluster: MakeCluster) -> Cluster:
 
 
 def call(server: Cluster, name: str, session: str = "", **request: Any) -> requests.Response:
-    """Ask an operation, and compare the answer with what the document says of it."""
+    """Call an operation, and compare the answer with the document."""
     method, path, operation = OPERATIONS[name]
     url = server.urls[0] + path.replace("{session_id}", session)
     answer = requests.request(method, url, timeout=20, stream=name == "stream", **request)
@@ -249,7 +249,7 @@ def test_no_operation_is_left_out_of_these_tests() -> None:
 
 
 def test_every_read_answers_as_documented(server: Cluster) -> None:
-    # The id of the examples is in no other test: what they ask can be asked as it stands.
+    # No other test uses the id of the examples, so the examples work unchanged.
     created = call(server, "create", json={"session_id": SESSION_ID, "sync_mode": "count_up"})
     assert created.status_code in (201, 409)
     assert call(server, "start", SESSION_ID, json={}).status_code in (200, 400)
@@ -268,7 +268,7 @@ def test_every_read_answers_as_documented(server: Cluster) -> None:
 
 
 def eventually(server: Cluster, name: str, query: dict[str, Any]) -> int:
-    """Ask the log until it knows the session."""
+    """Poll the log until it has the session."""
     for _ in range(200):
         status = call(server, name, SESSION_ID, params=query).status_code
         if status not in (404, 503):
@@ -300,12 +300,12 @@ def test_refusals_are_documented(server: Cluster) -> None:
 ANSWERED = {
     Incoming.PING: {Outgoing.PONG},
     Incoming.RECONNECT: {Outgoing.STATE_SYNC},
-    Incoming.COMMAND: {Outgoing.ERROR},  # it is for another version; it was understood all the same
+    Incoming.COMMAND: {Outgoing.ERROR},  # the version differs, but the request is valid
     Incoming.SUBSCRIBE: {Outgoing.SUBSCRIBED},
     Incoming.UNSUBSCRIBE: {
         Outgoing.UNSUBSCRIBED,
         Outgoing.ERROR,
-    },  # of a session that is not subscribed to
+    },  # for a session without a subscription
 }
 
 

@@ -33,7 +33,7 @@ def test_a_body_of_countless_faults_gets_a_short_answer_soon(
     target = "/v1/sessions" if method == "POST" else url
     body = orjson.dumps(FLOODS[name])
     assert len(body) < 1_048_576
-    began_s = time.thread_time()  # this thread's own work: others may keep it waiting
+    began_s = time.thread_time()  # CPU time of this thread, because others may delay it
     answer = client.open(target, method=method, data=body, content_type="application/json")
     assert time.thread_time() - began_s < 2
     found = expect_error(answer, 400, "VALIDATION_ERROR")

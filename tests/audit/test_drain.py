@@ -20,8 +20,6 @@ from tests.support.outboxes import KEYS, commit_events, count_rows, entries_left
 from tests.support.store import make_settings
 from tests.support.types import Db
 
-# Drains
-
 
 def test_a_drain_moves_everything_in_batches_and_leaves_an_empty_stream(
     db: Db, audit: AuditLog, outbox: Outbox, redis: redis_py.Redis, redis_url: str
@@ -51,7 +49,7 @@ def test_an_event_that_was_stored_but_not_acknowledged_is_stored_once(
 ) -> None:
     commits = commit_events(redis_url, 1, 20)
     for bucket in outbox.buckets:
-        audit.store(outbox.read_new(bucket, 10))  # and then the reader dies
+        audit.store(outbox.read_new(bucket, 10))  # then the reader dies
     survivor = Outbox(connect(make_settings(redis_url), decode=False), KEYS, reader="survivor")
     assert sum(Drain(survivor, audit, batch=10).run(bucket).moved for bucket in range(16)) == commits
     assert count_rows(db) == commits
@@ -69,7 +67,7 @@ def test_a_drain_ends_when_its_time_is_up(
 
 
 class SlowLog:
-    """Stands where the audit log does, and stores nothing before it is told to."""
+    """A fake audit log that stores nothing until the test allows it."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()

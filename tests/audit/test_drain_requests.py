@@ -11,8 +11,6 @@ from redis.exceptions import RedisError
 
 from tests.support.web_clients import wait_until
 
-# Nudges
-
 
 def test_a_nudge_waits_for_nobody_and_what_is_asked_for_twice_is_enqueued_once(tasks: ModuleType) -> None:
     enqueued: list[int] = []

@@ -45,7 +45,7 @@ def counted(counter: Any) -> float:
 
 @pytest.fixture
 def played(store: SessionStore, clock: ManualClock, redis: redis_py.Redis) -> list[OutboxEntry]:
-    """Two incarnations of one session, each with everything that can happen to one."""
+    """Two lives of one session, each with every kind of event."""
     for name in ("first", "second"):
         store.create(chess_request(60_000, session_id=ID, increment_ms=1000, metadata={"name": name}))
         clock.advance_ms(10)
@@ -131,7 +131,7 @@ def test_each_row_names_the_hash_of_the_sessions_message_before_it(
     found = query_rows(db, "SELECT message::text, previous_hash FROM sync_events ORDER BY epoch, version")
     assert [message.encode() for message, _ in found] == [entry.raw for entry in played]
     hashes = [None, *(sha1(entry.raw or b"").digest() for entry in played[:-1])]
-    # Over the epochs, too: what was deleted leaves its hash to what is made anew.
+    # Across epochs, too: a deleted session passes its hash on to the next one of its id.
     assert [previous and bytes(previous) for _, previous in found] == hashes
     last = sha256(played[-1].raw or b"").digest()
     assert bytes(query_rows(db, "SELECT content_hash FROM sync_sessions")[0][0]) == last
@@ -330,14 +330,14 @@ def test_an_event_that_cannot_be_stored_is_kept_raw_and_the_others_are_stored(
     assert error
     assert [line["log_level"] for line in logs] == ["critical"]
     assert counted(metrics.DEAD_LETTERS) - before == 1
-    assert audit.store([bad]) == Stored()  # it is kept already
+    assert audit.store([bad]) == Stored()  # already kept
     assert query_rows(db, "SELECT count(*) FROM sync_dead_letters") == [(1,)]
 
 
 def test_an_event_that_fits_the_log_and_not_the_totals_is_kept_raw_too(
     db: Db, audit: AuditLog, played: list[OutboxEntry]
 ) -> None:
-    good, bad = played[-1], nested(played[-2], 253)  # alone it can be written, as a part of a row it cannot
+    good, bad = played[-1], nested(played[-2], 253)  # it fits alone, but not as part of a row
     stored = audit.store([bad, good])
     assert stored.new == 1
     assert [letter.entry for letter in stored.dead_letters] == [bad]
@@ -372,7 +372,7 @@ def test_what_is_not_the_events_fault_is_raised_and_stores_nothing(
 
 
 class Conflicting(Database):
-    """A database whose first transactions are told that they deadlocked."""
+    """A database whose first transactions fail with a deadlock."""
 
     conflicts = 0
 

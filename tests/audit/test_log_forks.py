@@ -35,7 +35,7 @@ from tests.support.web_clients import wait_until
         (3, 3, Outcome.RENEWED, [(4, 6, 3, "epoch E")]),
         (1, 3, Outcome.RENEWED, [(4, 4, 1, "version 5")]),
         (2, 3, Outcome.RENEWED, [(4, 5, 2, "version 6")]),
-        (3, 1, Outcome.REPLACED, []),  # the log goes on from its own rows: nothing follows on the dead letter
+        (3, 1, Outcome.REPLACED, []),  # the log continues from its own rows; nothing follows the dead letter
     ],
 )
 def test_a_fork_that_was_recovered_is_told_and_every_row_of_it_is_still_checked(
@@ -68,7 +68,7 @@ def test_a_fork_of_many_commits_goes_over_snapshots(play: ForkingSession, lost: 
 def test_the_state_of_the_side_that_goes_on_is_held_against_its_snapshots(play: ForkingSession) -> None:
     play.begin()
     play.fork(2, 2)
-    # The store's own patch is wrong from here on, chained and hashed in good order.
+    # From here on the store's patch is wrong, with a valid chain and valid hashes.
     play.commit(110)
     select = "SELECT version, message::text FROM sync_events WHERE epoch = %s AND version > 5 ORDER BY version"
     texts = query_rows(play.db, select, NOON_MS)
@@ -140,7 +140,7 @@ def test_a_redrive_changes_nothing_of_a_fork(play: ForkingSession) -> None:
     expected = play.forks()
     assert play.run("audit", "redrive") == (0, ["0 dead letters were stored, 2 were not."])
     assert play.forks() == expected
-    # As an earlier release could have marked them.
+    # As an earlier release may have marked them.
     query_rows(play.db, "UPDATE sync_dead_letters SET redriven_at = now() RETURNING 1")
     assert play.forks() == expected
 
@@ -296,7 +296,7 @@ def test_forks_of_months_that_retention_has_dropped_are_passed_over(play: Forkin
         assert play.forks() == []
         assert play.run("audit", "redrive") == (0, ["0 dead letters were stored, 2 were not."])
         assert play.forks() == []
-        # What is still there is checked.
+        # The remaining rows are checked.
         epoch, version = event_keys(play.db)[0]
         forge_row(play.db, epoch, version)
         assert play.verify()[0] == 1
@@ -314,7 +314,7 @@ def test_after_retention_an_epoch_is_still_held_against_the_one_before_it(play: 
     expect_every_forgery_is_found(play)
 
 
-# A failover of real servers
+# Failover of real servers
 
 
 def test_a_replica_that_was_promoted_without_the_last_writes(
@@ -367,7 +367,7 @@ def test_a_replica_that_was_promoted_without_the_last_writes(
         code, printed = run("audit", "verify")
         assert code == 0, printed
         told = [line for line in printed.splitlines() if ": fork: " in line]
-        # Of those that were switched on both sides, the ones that were not further in the log.
+        # Sessions that were switched on both sides, unless the log had more commits.
         forked = [each for number, each in enumerate(names) if 0 < number % 4 <= number // 2]
         assert sorted(line.split()[1].rstrip(",") for line in told) == sorted(forked)
         back = forge_any(db, forked[0])

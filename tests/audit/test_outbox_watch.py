@@ -22,7 +22,7 @@ from tests.support.web_clients import wait_until
 
 
 class Buckets:
-    """Stands where the outbox does; `reply` is what it answers, or raises."""
+    """A fake outbox; `reply` is its answer, or the error that it raises."""
 
     buckets = range(3)
 
@@ -95,7 +95,7 @@ def test_people_are_told_when_it_cannot_be_known_for_too_long_whether_anything_w
         watch.sweep()
         assert ("audit_lag", {"not_seen_for_s": 101, "error": str(error)}) in happened
     assert [line["event"] for line in logs] == ["sweep_failed"]
-    # What cannot be looked at may be drained all the same, unless nothing can.
+    # A bucket that cannot be read is drained anyway, unless no bucket can be read.
     assert (("ask", 2) in happened) is not isinstance(error, RedisConnectionError)
     happened.clear()
     buckets.reply = dict.fromkeys(range(3), OutboxBacklog(0, 0, None))
@@ -126,7 +126,7 @@ def test_the_watch_goes_on_whatever_a_look_raises(
         Loops().start("watch", watch.turn, stopped)
         wait_until(lambda: happened.count(("before",)) > 2)
         stopped.set()
-    assert happened.count(("after",)) > 2  # each look went on to the sweep
+    assert happened.count(("after",)) > 2  # each look reached the sweep
     assert {line["event"] for line in logs} == {"loop_failed", "loop_recovered"}
 
 
@@ -143,7 +143,7 @@ def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once() -> None:
         nudger = DrainRequests(act)
         nudger.nudge(999)
         wait_until(lambda: acted == [999])
-    ours = [line for line in logs if line["bucket"] == 999]  # nudges of other tests may still be at it
+    ours = [line for line in logs if line["bucket"] == 999]  # drain requests of other tests may still be running
     assert [(line["log_level"], line["error"]) for line in ours] == [("error", "one"), ("debug", "away")]
 
 
@@ -199,7 +199,7 @@ def test_what_a_worker_tries_between_retries_of_huey_begins_no_further_row_of_th
         assert tasks.worker._retries.count(3) == 4
         (retry,) = tasks.huey.scheduled()
         tasks.huey.execute(retry, retry.eta)
-        assert tasks.huey.scheduled_count() == 2  # the next of the row; this test leaves the first where it was
+        assert tasks.huey.scheduled_count() == 2  # the next in the row; the first stays where it was
 
 
 def test_the_last_failure_is_an_alert_though_redis_does_not_answer(

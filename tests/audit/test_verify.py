@@ -32,7 +32,7 @@ Verify = Callable[..., tuple[int, list[str]]]
 
 @pytest.fixture
 def drain(db: Db, redis: redis_py.Redis, database_url: str) -> Iterator[Callable[[], None]]:
-    """What moves all that is in the outboxes into the log."""
+    """Moves all entries of the outboxes into the log."""
     database = Database(database_url)
     outbox = Outbox(redis, KEYS)
 
@@ -48,7 +48,7 @@ def drain(db: Db, redis: redis_py.Redis, database_url: str) -> Iterator[Callable
 
 @pytest.fixture
 def verify(db: Db, redis_url: str, database_url: str) -> Verify:
-    """What runs the command and returns its exit code and what it printed, by line."""
+    """Runs the command; returns its exit code and the lines that it printed."""
 
     def verify(*words: str) -> tuple[int, list[str]]:
         app = Flask("test")
@@ -61,7 +61,7 @@ def verify(db: Db, redis_url: str, database_url: str) -> Verify:
 
 @pytest.fixture
 def played(store: SessionStore, clock: ManualClock, drain: Callable[[], None]) -> int:
-    """A session of two epochs between two others, in the log: how many events that makes."""
+    """A session of two epochs and two other sessions, in the log; the number of their events."""
     for other in OTHERS:
         store.create(chess_request(session_id=other))
         store.start(other)
@@ -141,7 +141,7 @@ def test_a_row_of_which_any_column_was_changed_by_hand_is_named(
 
 
 def rewrite(db: Db, version: int, change: Callable[[dict[str, Any]], None]) -> int:
-    """Change a message, and everything in its row that is made from it."""
+    """Change a message, and all columns of its row that depend on it."""
     ((epoch, text),) = query_rows(db, f"SELECT epoch, message::text FROM sync_events WHERE {of_version(version)}")
     message = orjson.loads(text)
     change(message)
@@ -240,7 +240,7 @@ def test_a_commit_that_contradicts_the_ones_before_it_is_named(
     for _ in range(98):
         store.switch(ID)
     entries = outbox_entries(redis)
-    # A store that told a patch wrong, and chained on in good order.
+    # A store that wrote a wrong patch, with a valid chain.
     chained, previous = [], ""
     for entry in entries:
         message = orjson.loads(entry.raw or b"") | {"previous": previous}

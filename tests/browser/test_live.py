@@ -65,7 +65,7 @@ def test_a_page_with_a_stream_that_is_reloaded_many_times_fills_no_limit(page: P
     path = f"/v1/sessions/{api.running()}/stream"
     page.goto(f"{api.url}/health")
     for _ in range(15):
-        # One that was left counts for half a second.
+        # A closed connection counts for another half second.
         wait_until(lambda: metric_value(api.url, "syncapp_ws_connections") < 4)
         assert page.evaluate(OPEN, path)
         page.reload()

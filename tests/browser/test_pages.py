@@ -37,12 +37,12 @@ def api(web: Cluster) -> RestClient:
 
 @pytest.fixture(scope="module")
 def closed(make_cluster: MakeCluster) -> RestClient:
-    """One web process with the settings that it has by default."""
+    """One web process with default settings."""
     return RestClient(make_cluster(web=1, worker=False).urls[0])
 
 
 def ask(page: Page, method: str, url: str, headers: dict[str, str] | None = None, body: str | None = None) -> Any:
-    """What the page's own `fetch` gives it."""
+    """What the page's `fetch` returns."""
     return page.evaluate(ASK, [method, url, headers or {}, body])
 
 

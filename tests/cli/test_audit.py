@@ -18,17 +18,15 @@ from tests.support.outboxes import KEYS, commit_events, count_rows
 from tests.support.store import make_settings
 from tests.support.types import Db
 
-# Commands
-
 
 @pytest.fixture
 def run(db: Db, redis: redis_py.Redis, redis_url: str, database_url: str) -> Callable[..., tuple[int, str]]:
-    """What runs a command of `flask` and returns its exit code and what it printed."""
+    """Runs a command of `flask`; returns its exit code and output."""
 
     def run(*words: str, **changes: str) -> tuple[int, str]:
         app = Flask("test")
         cli.register(app, make_settings(**({"redis_url": redis_url, "database_url": database_url} | changes)))
-        with capture_own_logs():  # where nothing has configured them, log lines would go to standard output
+        with capture_own_logs():  # unconfigured, log lines would go to standard output
             done = app.test_cli_runner().invoke(args=words)
         return done.exit_code, done.output
 
@@ -56,7 +54,7 @@ def test_events_can_be_counted_and_drained_without_a_worker(
 
 @pytest.fixture
 def no_fives(db: Db) -> Iterator[Callable[[], None]]:
-    """A database that refuses every fifth version, until it is called."""
+    """A database that refuses every fifth version, until this is called."""
 
     def allow() -> None:
         with db.cursor() as cursor:

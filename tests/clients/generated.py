@@ -27,7 +27,7 @@ def server(make_cluster: MakeCluster) -> Cluster:
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run a program to its end, and return what it says; what it says is shown when it fails."""
+    """Run a program, and return its output; a failure shows the output."""
     env = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "SYNCAPP_RULES": str(HERE / "rules.py")}
     env |= {"PYTHONPATH": str(cwd)}
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=280)
@@ -45,7 +45,7 @@ def test_a_python_client_passes_mypy_and_plays_a_game(server: Cluster, tmp_path:
     generate = (BIN / "openapi-python-client", "generate", "--url", document, "--output-path", "client")
     run(*generate, "--meta", "none", "--fail-on-warning", cwd=tmp_path)
     (tmp_path / "game.py").write_bytes((HERE / "game.py").read_bytes())
-    # client.py is the generator's own, the same for every API, and does not pass.
+    # client.py belongs to the generator, is the same for every API, and does not pass.
     (tmp_path / "mypy.ini").write_text("[mypy]\nstrict = true\n[mypy-client.client]\nignore_errors = true\n")
     run(BIN / "mypy", "game.py", cwd=tmp_path)
     assert "played" in run(BIN / "python", "game.py", server.urls[0], cwd=tmp_path)

@@ -37,7 +37,7 @@ SESSION = {
 }
 
 RUNNER = (sys.executable, "-m", "syncapp.dev")
-"""What `make run` runs: its exit code without make's."""
+"""The program of `make run`, whose exit code is not make's."""
 
 
 class Run:
@@ -48,11 +48,11 @@ class Run:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = Path(f"{directory}-{self.port}.log")
-        # Nothing of a surrounding make, which would pass its own flags and PORT on.
+        # A surrounding make would pass on its own flags and PORT.
         kept = {
             name: value for name, value in os.environ.items() if not re.match("MAKE|MFLAGS|(PORT|HOST|DATA_DIR)$", name)
         }
-        # Where servers are given the run is given them too; otherwise it starts its own.
+        # Given servers are passed on to the run; otherwise it starts its own.
         given = {} if servers.valkey else {"REDIS_URL": servers.redis_url}
         given |= {} if servers.postgres else {"DATABASE_URL": servers.database_url}
         env = kept | given | {"PORT": str(self.port), "DATA_DIR": str(directory)}
@@ -74,7 +74,7 @@ class Run:
         return self.process.wait(timeout=110)
 
     def processes(self) -> list[psutil.Process]:
-        """What runs for the directory now, the runner left out."""
+        """The processes of the directory, without the runner."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):  # it ended just now
@@ -181,7 +181,7 @@ def test_a_run_after_ctrl_c_finds_the_sessions_of_the_first(make_run: RunIt) -> 
     assert made.status_code == 201, made.text
     os.killpg(
         first.process.pid, signal.SIGINT
-    )  # as a terminal does: to make, the runner, and whoever shares their group
+    )  # as a terminal does: to make, the runner, and the rest of their process group
     first.wait()
     assert first.processes() == []
 

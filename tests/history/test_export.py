@@ -33,7 +33,7 @@ def cluster(make_cluster: MakeCluster) -> Cluster:
 
 @pytest.fixture
 def log(db: Db) -> Callable[..., str]:
-    """What puts a session of `EVENTS` events into the log; the one of version `broken` can't be shown."""
+    """Writes a session of `EVENTS` events into the log; the event of version `broken` cannot be exported."""
 
     def fill(broken: int = 0, reason: str = "Größe") -> str:
         session_id = str(uuid.uuid4())
@@ -58,7 +58,7 @@ def path_of(session_id: str, form: str) -> str:
 
 
 def fetched(url: str, *options: str) -> tuple[int, bytes]:
-    """Return curl's exit status, and what it has received."""
+    """Return curl's exit status, and the bytes that it received."""
     if shutil.which("curl") is None:
         pytest.skip("no curl here")
     found = subprocess.run(["curl", "-sS", "--max-time", "60", *options, url], capture_output=True, check=False)
@@ -87,7 +87,7 @@ def test_an_export_whose_database_is_killed_ends_by_a_reset(
     base = make_cluster(web=1, worker=False, HISTORY_TIMEOUT_S="1").urls[0]
     with asked(base, path_of(log(reason=LARGE), "ndjson"), receive_bytes=4096) as connection:
         assert connection.recv(100).startswith(b"HTTP/1.0 200 OK")
-        postgres.kill()  # the rest does not fit into the buffers between
+        postgres.kill()  # more than the buffers on the way can hold
         try:
             with pytest.raises(ConnectionResetError):
                 to_the_end(connection)
@@ -152,7 +152,7 @@ def number_of_events(form: str, content: bytes) -> int:
 
 
 def test_a_file_for_spreadsheets_has_ids_as_they_are_and_texts_that_are_no_formulas(cluster: Cluster, db: Db) -> None:
-    """Ids are exact; of a reason one apostrophe at its beginning is taken off, as docs/audit.md says."""
+    """Ids are exact; a reason loses one leading apostrophe, as docs/audit.md says."""
     ids = ["+491234", "-1-1", "@SUM", "007", "1e5", "00000000000000000001", "2-3", "a@b.example", "c++"]
     reasons = ["=1+1", "+1", "-1", "@A1", "'quoted'", "''", " =1", "\tx", "plain", 'Grüße; „so“, "oder"\nso', "5"]
     session_id, rows = str(uuid.uuid4()), max(len(ids), len(reasons))

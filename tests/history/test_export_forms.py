@@ -47,7 +47,7 @@ def test_an_export_has_every_event_in_every_form(
         answer = client.get(f"{url}/export?format={form}")
         assert answer.status_code == 200
         assert answer.content_type == content_type
-        assert "Content-Length" not in answer.headers  # nobody has read it to the end
+        assert "Content-Length" not in answer.headers  # not read to the end
         assert answer.headers["Content-Disposition"] == f'attachment; filename="session-{session_id}.{form}"'
         forms[form] = answer.get_data()
     exported = orjson.loads(forms["json"])["data"]

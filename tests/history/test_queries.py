@@ -112,7 +112,7 @@ def test_a_past_state_and_its_clocks_are_what_redis_said_then(
 
 
 def _expect_clocks(clocks: dict[str, Any], state: dict[str, Any]) -> None:
-    """Work out from the settled state and the live clock what each clock shows."""
+    """Check the clocks against the settled state and the live clock."""
     running = state["clock"]["running"]
     ran_ms = state["server_time_ms"] - (ms_of(state["cycle_started_at"]) or 0) if running else 0
     active_group = None
@@ -221,7 +221,7 @@ def test_a_long_session_is_told_of_from_its_nearest_snapshot(
         state = answer_data(client.post(f"{url}/switch"))
         said[state["version"]] = state
     logged()
-    # What the nearest snapshot makes needless is not read.
+    # Rows before the nearest snapshot are not read.
     query_rows(db, "SET syncapp.allow_changes = on; UPDATE sync_events SET patch = '{}' WHERE version < 200; SELECT 1")
     for version in (200, 201, 227, 250):
         past = answer_data(client.get(f"{url}/at?version={version}"))

@@ -31,7 +31,7 @@ def pool(database_url: str) -> Iterator[ReadPool]:
 
 
 def number(cursor: Cursor) -> int:
-    """The server process that answers."""
+    """Return the process id of the server process."""
     cursor.execute("SELECT pg_backend_pid()")
     ((pid,),) = cursor.fetchall()
     return int(pid)
@@ -84,7 +84,7 @@ def test_a_server_that_refuses_is_left_alone_for_a_second() -> None:
     pool = ReadPool("postgresql://127.0.0.1:1/nothing")
     with pytest.raises(AuditUnavailable) as refused:
         pool.ask(number)
-    assert refused.value.details["reason"] == "cannot be reached"  # the driver's text names host and port
+    assert refused.value.details["reason"] == "cannot be reached"  # the driver's message names host and port
     pool._connect = lambda: pytest.fail("it tried")  # type: ignore[method-assign]
     with pytest.raises(AuditUnavailable):
         pool.ask(number)
@@ -164,7 +164,7 @@ def test_web_processes_that_were_asked_once_give_every_connection_back(
         run_sql(database_url, f"ALTER ROLE {role} CONNECTION LIMIT 12")
         cluster = make_cluster(web=3, worker=False, DATABASE_URL=url, HISTORY_TIMEOUT_S="60")
         ours = Database(url)
-        with db.cursor() as cursor:  # an answer takes a while, so that every connection is needed
+        with db.cursor() as cursor:  # slow enough to need every connection
             cursor.execute("BEGIN; LOCK TABLE sync_sessions")
             with ThreadPoolExecutor(24) as threads:
                 asked = [threads.submit(requests.get, f"{base}/v1/history", timeout=90) for base in cluster.urls * 8]
@@ -203,7 +203,7 @@ def test_an_outage_of_postgresql_stops_answers_from_the_log_and_nothing_else(
         assert {answer.status_code for answer in answers} == {503}
         assert {answer.json()["error"]["code"] for answer in answers} == {"AUDIT_UNAVAILABLE"}
         assert {answer.headers["Retry-After"] for answer in answers} == {"1"}
-        # Had one of them stopped the process, a switch would have waited as long as it.
+        # If one of them blocked the process, a switch would take as long.
         assert sorted(took_s)[10] < 2
     finally:
         postgres.unpause()

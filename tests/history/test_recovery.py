@@ -71,7 +71,7 @@ def test_of_many_recoverers_one_wins(
 
     with ThreadPoolExecutor(8) as threads:
         outcomes = sorted(threads.map(recover, range(8)))
-    # Who came when its event was on its way already did not look further.
+    # A request that came while the event was on its way did not look further.
     assert outcomes.count(Outcome.RESTORED) == 1
     assert set(outcomes) <= {Outcome.RESTORED, Outcome.CURRENT}
     assert [message["event"]["type"] for message in outbox_messages(redis, ID)] == ["session_restored"]
@@ -144,7 +144,7 @@ def test_a_retry_of_a_command_before_the_loss_is_a_replay_in_the_restored_sessio
         assert (again.found, again.found.version) == (other.get(ID).found, 1)
     log.store()
     lose_session(redis)
-    store.create(chess_request(session_id=ID))  # another session: there is no first result of this command in it
+    store.create(chess_request(session_id=ID))  # another session, without a first result of this command
     with pytest.raises(SessionNotFound):
         store.switch(ID, Claim(idempotency_key="move-17"))
 
@@ -245,7 +245,7 @@ def test_everything_is_what_the_log_or_redis_takes_for_live(
     assert sorted(recovery.all_session_ids()) == sorted([*ids[:2], ids[3], redis_only])
 
 
-# By command.
+# The command of operators.
 
 
 def test_the_command_drains_brings_back_and_tells(

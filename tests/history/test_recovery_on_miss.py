@@ -26,8 +26,6 @@ from tests.support.store import PARTIALS, ManualClock, make_settings, outbox_mes
 from tests.support.types import Db
 from tests.support.web_clients import wait_until
 
-# On a miss.
-
 
 @pytest.fixture
 def client(redis_url: str, database_url: str, clock: ManualClock) -> FlaskClient:
@@ -123,7 +121,7 @@ def test_a_miss_is_a_503_while_the_log_is_away_and_a_404_when_it_is_not_asked(
     assert asking.test_client().post("/v1/sessions", json=CHESS).status_code == 201
 
 
-# On real processes.
+# Real processes.
 
 
 def test_clients_of_every_process_see_the_new_epoch_and_go_on(

@@ -32,7 +32,7 @@ STEPS = 40
 
 
 class ReplayMachine(ClockMachine):
-    """Remembers what was said, loses sessions, and compares with what the log tells."""
+    """Records the states, loses sessions, and compares the states with the log."""
 
     def __init__(
         self, log: AuditServices, client: redis_py.Redis, stores: list[SessionStore], redis_url: str, mode: str
@@ -75,15 +75,15 @@ class ReplayMachine(ClockMachine):
     def _check(self) -> None:
         super()._check()
         result = self.stores[0].get(self.session_id)
-        if result.now_ms >= result.found.epoch:  # not with an epoch that is later only to be another one
+        if result.now_ms >= result.found.epoch:  # not in an epoch that is later only to be unique
             self.said[result.now_ms] = document(result) | {"idle_at": self.logged_idle_at}
 
     def _fold(self, message: dict[str, Any]) -> None:
         super()._fold(message)
         assert self.folded
-        self.logged_idle_at = iso(self.folded.idle_ms)  # the log does not know who watched since
+        self.logged_idle_at = iso(self.folded.idle_ms)  # the log has no watchers
         self.after[self.folded.order] = (self.folded, message["event"])
-        # What was said of an instant before the clock was set back, or before another commit at it, is not what was.
+        # A state is outdated if the clock was set back behind it, or another commit came at its instant.
         restored = message["event"]["type"] == "session_restored"
         since_ms = message["epoch"] if restored else message["event"]["at_ms"]
         self.said = {at_ms: state for at_ms, state in self.said.items() if at_ms < since_ms}

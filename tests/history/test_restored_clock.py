@@ -69,7 +69,7 @@ def test_what_was_due_meanwhile_happens_at_its_own_instant(
     told = [(message["event"]["type"], message["event"]["at_ms"] - NOON_MS) for message in outbox_messages(redis, ID)]
     assert told == [("session_restored", 17_000), ("time_warning", 55_000), ("participant_expired", 65_000)]
     assert store.get(ID).found.session_completed_ms == NOON_MS + 65_000
-    # Asked for the time between, the log tells what the clock did, not that nobody was there to see it.
+    # For the time in between, the log shows what the clock did, although the session was lost.
     log.store()
 
     def at(ms: int) -> Any:
@@ -141,7 +141,7 @@ def test_nobody_could_come_to_a_lost_session_so_its_idle_time_begins_anew(
     store.start(ID)
     log.store()
     lose_session(redis)
-    clock.advance_ms(500_000)  # by `run`, overtime began while it was away
+    clock.advance_ms(500_000)  # by `run`, overtime began while it was lost
     log.recoveries[rule].recover(ID)
     assert store.get(ID).found.idle_ms == (None if rule == "credit" else clock.now_ms + 60_000)
     store.get(ID)

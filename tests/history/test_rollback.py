@@ -54,11 +54,11 @@ def test_a_fork_is_kept_as_a_dead_letter_and_the_later_past_goes_on_in_a_new_epo
     log.store()
     restore_hash(redis, file)
     clock.advance_ms(500)
-    store.pause(ID)  # another version 6 than the log's
+    store.pause(ID)  # a version 6 that differs from the log's
     log.store()
     assert query_rows(db, "SELECT kind FROM sync_dead_letters") == [("divergent",)]
     assert log.history.forks() == {(ID, NOON_MS)}
-    assert recovery.recover(ID) is Outcome.REPLACED  # the log is further
+    assert recovery.recover(ID) is Outcome.REPLACED  # the log has more versions
     assert store.get(ID).found.cycle_count == 4
     log.store()
     assert recovery.recover(ID) is Outcome.CURRENT
@@ -154,9 +154,9 @@ def test_a_store_put_back_from_an_old_copy_of_its_files_is_put_right_by_the_comm
     shutil.copytree(tmp_path / "old", data)
     valkey.start()
     wait_until(lambda: requests.get(f"{cluster.urls[0]}/ready", timeout=60).status_code == 200)
-    assert post(names[0], "switch")["cycle_count"] == 1  # nobody has told this client to wait
+    assert post(names[0], "switch")["cycle_count"] == 1  # this client does not wait
     runner = create_app(make_settings(redis_url, database_url=database_url)).test_cli_runner()
-    drain = ["audit", "drain"]  # the worker's queue was put back, too: it may wait for the next sweep
+    drain = ["audit", "drain"]  # the worker's queue went back, too, so this may wait for the next sweep
     assert runner.invoke(args=drain).exit_code == 0
     assert query_rows(db, "SELECT kind FROM sync_dead_letters") == [("divergent",)]
 

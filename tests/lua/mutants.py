@@ -24,7 +24,7 @@ from syncapp.dev.servers import Servers
 from syncapp.store import scripts
 from tests.support.paths import ROOT
 
-# The fast and pointed ones first: most mutants do not come to the last.
+# Fast and specific tests first: most mutants do not reach the last.
 SUITES = [
     "tests/lua/test_idempotency.py",
     "tests/lua/test_clock.py",
@@ -108,7 +108,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("attend_session", "  write_fields(session)\n", ""),
     ("attend_session", "  write_deadline(session, keys, call, now)\n", ""),
     ("attend_session", "  set_next_due(session, now)\n", ""),
-    # Rounds that nobody attends.
+    # Unattended cycles.
     ("_due", ">= tonumber(call.max_unattended_cycles)", "> tonumber(call.max_unattended_cycles)"),
     ("_due", "if session.status == 'running' and (session.unattended", "if (session.unattended"),
     ("_due", "(session.unattended or 0) + 1", "(session.unattended or 0)"),
@@ -260,12 +260,12 @@ MUTATIONS: list[tuple[str, str, str]] = [
 
 
 def pytest_configure() -> None:
-    """Let the tests of a mutant read its scripts: this module is their plugin then."""
+    """Let the tests of a mutant read its scripts; pytest loads this module as a plugin."""
     scripts.LUA_DIR = Path(os.environ["MUTANT_LUA_DIR"])
 
 
 def survives(mutation: tuple[str, str, str], environment: dict[str, str]) -> bool:
-    """Tell whether the tests pass in spite of a mutation."""
+    """Tell whether the tests pass with a mutation."""
     name, old, new = mutation
     with tempfile.TemporaryDirectory(prefix="syncapp-mutant-") as directory:
         lua = Path(directory) / "lua"
@@ -273,7 +273,7 @@ def survives(mutation: tuple[str, str, str], environment: dict[str, str]) -> boo
         script = lua / f"{name}.lua"
         script.write_text(script.read_text().replace(old, new))
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "tests.lua.mutants", "-p", "no:cacheprovider"]
-        # A mutant may never come to an end of what is due.
+        # A mutant may settle for ever.
         command += ["-o", f"timeout={TEST_S}", *SUITES]
         with Redis.from_url(environment["REDIS_URL"]) as client:
             client.flushall()
@@ -286,7 +286,7 @@ def survives(mutation: tuple[str, str, str], environment: dict[str, str]) -> boo
 
 
 def main() -> None:
-    """Try every mutation, or those that are named by their numbers."""
+    """Try all mutations, or those with the given numbers."""
     for name, old, _ in MUTATIONS:
         if (count := (ROOT / "lua" / f"{name}.lua").read_text().count(old)) != 1:
             raise SystemExit(f"{name}: {old!r} occurs {count} times, not once")

@@ -198,7 +198,7 @@ def test_a_restored_session_has_them_again(
         redis.delete(Keyspace().session(ID))
 
 
-# Next to processes of an earlier release, which know no completion.
+# Beside processes of an earlier release, which know no completion.
 
 KEPT: dict[str, Any] = {"reason": "over", "result": RESULT}
 FORGET = "UPDATE sync_events SET snapshot = snapshot - 'completion', record = record - 'completion' RETURNING 1"
@@ -212,7 +212,7 @@ def test_the_completion_stands_beside_the_patch_of_its_message(store: SessionSto
     topic.current = True
     answer = store.complete(ID, **KEPT)
     (*_, message) = outbox_messages(redis, ID)
-    assert "completion" not in message["patch"]  # an earlier release could not fold it
+    assert "completion" not in message["patch"]  # an earlier release could not apply it
     assert message["completion"] == KEPT
     told = topic.apply(message, NOON_MS)
     assert told
@@ -242,7 +242,7 @@ def test_a_session_is_restored_with_the_completion_that_an_earlier_release_did_n
     store.create(chess_request(session_id=ID))
     store.complete(ID, **KEPT)
     log.recoveries["run"]._store.time_ms = lambda: NOON_MS  # type: ignore[method-assign]
-    for _ in range(2):  # the second time from the message of the restore
+    for _ in range(2):  # the second time, from the restore's message
         log.store()
         query_rows(db, FORGET)
         redis.delete(Keyspace().session(ID))

@@ -37,7 +37,7 @@ def record(redis: redis_py.Redis, session_id: str, key: str = KEY) -> bytes:
 
 
 def previous_record(redis: redis_py.Redis, session_id: str, first: Result, key: str = KEY) -> None:
-    """Write the record that the previous release would have written; its fingerprint is that of the present one."""
+    """Write a record as the previous release did; the fingerprint is the same in both."""
     name = Keyspace().idempotency(session_id, key)
     fingerprint = record(redis, session_id, key).split(b"\n", 1)[0].decode()
     state: list[str] = []
@@ -48,7 +48,7 @@ def previous_record(redis: redis_py.Redis, session_id: str, first: Result, key: 
     redis.set(name, orjson.dumps(head + state), px=3_600_000)
 
 
-# What a replay answers.
+# Answers of replays.
 
 
 def test_a_replay_answers_with_the_present_state_and_the_first_event_and_commits_nothing(
@@ -71,7 +71,7 @@ def test_a_replay_settles_what_is_due_as_a_read_does(store: SessionStore, clock:
     clock.advance_ms(400_000)
     again = store.switch(running, CLAIM)
     assert (again.found.status, again.found.version, again.event) == ("expired", 4, first.event)
-    assert again.expired_participant_id is None  # the first result found nobody out of time
+    assert again.expired_participant_id is None  # in the first result nobody was out of time
     assert again.found == store.get(running).found
 
 
@@ -132,7 +132,7 @@ def test_a_key_belongs_to_its_command_arguments_and_expected_version(store: Sess
             attempt()
 
 
-# When the session is gone.
+# Deleted sessions.
 
 
 def test_a_replay_for_a_session_that_was_deleted_says_that_it_took_effect_and_the_session_is_gone(
@@ -192,11 +192,11 @@ def test_a_deleted_session_leaves_a_tombstone_without_its_definition(
     assert (redis.memory_usage(key, samples=0) or 0) < 300
 
 
-# What a record costs.
+# The size of records.
 
 
 def keyed_commands(store: SessionStore, session_id: str, count: int) -> dict[str, Callable[[Claim], Result]]:
-    """Each command of a session, in an order in which all succeed."""
+    """Every command, in an order in which all succeed."""
     document = {"notes": None, **{f"part {n}": "x" * 4000 for n in range(4)}}
     return {
         "start": lambda claim: store.start(session_id, claim, participant_id="p0"),
@@ -300,7 +300,7 @@ def test_a_delete_that_the_previous_release_recorded_is_not_done_to_a_later_sess
     assert store.get(running).found.version == 1
 
 
-# Ids that are made from keys.
+# Ids from keys.
 
 RANDOM = "5d1f3c0e-9a44-4b7e-8c21-6f0a7b3d9e58"
 
@@ -338,7 +338,7 @@ def test_a_create_with_a_random_uuid_as_key_and_no_id_finds_its_first_session_ag
     first = store.create(chess_request(), claim)
     again = make_store(redis_url).create(chess_request(), claim)
     assert (again.replayed, again.found) == (True, first.found)
-    assert first.found.session_id != key.lower()  # whoever watches the session does not learn the key
+    assert first.found.session_id != key.lower()  # watchers of the session do not learn the key
     with pytest.raises(IdempotencyMismatch):
         store.create(chess_request(increment_ms=1), claim)
 

@@ -38,7 +38,7 @@ DAY_MS = 86_400_000
 
 
 def idle_at(store: SessionStore, session_id: str) -> int | None:
-    """When it will be idle, in ms since noon."""
+    """Return when the session becomes idle, in ms since NOON_MS."""
     idle_ms = store.get(session_id).found.idle_ms
     return None if idle_ms is None else idle_ms - NOON_MS
 
@@ -52,7 +52,7 @@ def score(client: Redis, session_id: str) -> int | None:
     return None if found is None else int(found) - NOON_MS
 
 
-# How long.
+# Length.
 
 
 def test_a_session_lives_for_a_day_when_nobody_comes_whatever_its_lifetime_afterwards(
@@ -80,7 +80,7 @@ def test_the_default_is_a_setting_and_a_create_may_ask_for_up_to_thirty_days(
     assert refused.value.details[0]["field"] == "idle_timeout_s"
 
 
-# When it counts.
+# When idle time counts.
 
 ROUNDS = {"mode": "per_cycle", "action_on_timeout": SKIP}
 
@@ -178,7 +178,7 @@ def test_patches_tell_when_a_session_will_be_idle(store: SessionStore, clock: Ma
         told = len(outbox_messages(redis, session_id))
         step()
         for message in outbox_messages(redis, session_id)[told:]:
-            assert "idle_ms" not in message["patch"]  # an earlier release could not fold it
+            assert "idle_ms" not in message["patch"]  # an earlier release could not apply it
             update = topic.apply(message, clock.now_ms)
             assert update
             assert update.session
@@ -266,7 +266,7 @@ def test_one_session_that_cannot_be_read_keeps_no_other_from_being_put_off(
     assert idle_at(store, good) == 61_000
 
 
-# Rounds that nobody attends.
+# Unattended cycles.
 
 
 @pytest.mark.parametrize("how", ["at once", "a cycle at a time", "swept"])
@@ -301,7 +301,7 @@ def test_rounds_go_on_by_themselves_for_just_so_many_cycles(
     assert shown["clock"] | {"scope": "cycle"} == shown["clock"]
     assert (shown["clock"]["running"], shown["clock"]["remaining_ms"], shown["clock"]["elapsed_ms"]) == (False, 1000, 0)
     assert [person["time_used_ms"] for person in shown["participants"]] == [50_000] * 3
-    assert shown["idle_at"] == iso(NOON_MS + DAY_MS)  # it has counted since the start
+    assert shown["idle_at"] == iso(NOON_MS + DAY_MS)  # counting since the start
 
 
 def test_a_client_undoes_it_by_a_resume_and_the_count_begins_anew(
@@ -463,6 +463,6 @@ def test_an_earlier_release_finds_all_that_it_knows_of_a_snapshot_in_its_place(
     assert snapshot[27] == "idling=1 unattended=98"
     assert [len(block) // 34 for block in snapshot[28:]] == [128, 72]
     assert Session.from_snapshot(session_id, snapshot) == found
-    # Such a release has the blocks' tags there.
+    # Such a release keeps the blocks' tags there.
     written_before = [*snapshot[:27], "100.4102488000000 99.4102488000000", *snapshot[28:]]
     assert Session.from_snapshot(session_id, written_before) == replace(found, idle_ms=None)

@@ -19,8 +19,6 @@ from tests.support.store_sessions import (
 )
 from tests.support.types import Redis
 
-# Idle, lifetime
-
 
 def test_reads_and_what_a_session_does_by_itself_do_not_keep_it_from_being_idle(
     store: SessionStore, clock: ManualClock, redis: Redis
@@ -102,7 +100,7 @@ def test_what_ended_stays_for_its_lifetime_and_no_command_prolongs_it(
         store.expire([session_id])
         assert redis.pexpiretime(key_of(session_id)) == gone_ms
     late = create_running(store)
-    clock.advance_ms(70_000)  # noticed a minute after: readable for as long as any other
+    clock.advance_ms(70_000)  # noticed a minute later, yet readable as long as any other
     store.expire([late])
     assert redis.pexpiretime(key_of(late)) == clock.now_ms + 60_000
 

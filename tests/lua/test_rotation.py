@@ -25,8 +25,6 @@ from tests.support.store_sessions import (
 )
 from tests.support.types import Redis
 
-# Rotation
-
 
 def test_expired_participants_are_passed_over_until_nobody_is_left(
     store: SessionStore, clock: ManualClock, redis: Redis

@@ -89,7 +89,7 @@ def bytecode_globals(chunk: bytes) -> Iterator[tuple[str, str]]:
 
 
 def compiled(text: str) -> bytes:
-    text = re.sub(r"^#!.*", "", text)  # the server reads this line by itself
+    text = re.sub(r"^#!.*", "", text)  # the server reads this line itself
     lua = lupa.lua51.LuaRuntime(encoding=None)
     function = lua.eval(b"function(text) return string.dump(assert(loadstring(text))) end")
     return bytes(function(text.encode()))

@@ -20,8 +20,6 @@ from tests.support.store_sessions import (
 )
 from tests.support.types import Redis
 
-# What is shown
-
 
 def shows(found: dict[str, Any]) -> tuple[Any, ...]:
     shown = found["clock"]

@@ -88,7 +88,7 @@ def test_a_double_press_is_harmless_when_it_names_who_pressed(store: SessionStor
     assert store.get(session_id).found.cycle_count == 1
 
 
-# Zero, and time after it
+# Zero, and overtime
 
 
 @pytest.mark.parametrize("mode", MODES)

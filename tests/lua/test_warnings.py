@@ -9,11 +9,9 @@ from tests.support.store import NOON_MS, ManualClock
 from tests.support.store_sessions import END, MODES, TIMEOUTS, create_running, event_instants, events_since_start
 from tests.support.types import Redis
 
-# Warnings
-
 
 def warnings(client: Redis, session_id: str) -> list[tuple[int, int, int]]:
-    """Instant, threshold and what was left, of each."""
+    """Return instant, threshold and remaining time of each warning."""
     found = [event for event in events_since_start(client, session_id) if event["type"] == "time_warning"]
     return [(event["at"], event["threshold_ms"], event["remaining_ms"]) for event in found]
 

@@ -36,7 +36,7 @@ def test_the_sql_function_makes_each_month_once_also_when_two_ask(db: Db, databa
 
     with ThreadPoolExecutor(2) as threads:
         made = [name for names in threads.map(make, [7, 7]) for name in names]
-    assert len(made) == len(set(made)) == 4  # the first three after this month were there
+    assert len(made) == len(set(made)) == 4  # the next three months exist already
     assert all(re.fullmatch(r"sync_events_\d{4}_\d\d", name) for name in made)
     assert make(7) == []
     for name in made:

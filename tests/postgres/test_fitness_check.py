@@ -25,7 +25,7 @@ from tests.support.postgres_roles import database_name, maintenance_url, role_na
 
 
 def sentence(url: str) -> str | None:
-    """What `check` says now: an answer is kept for a second."""
+    """Return the current answer of `check`, which keeps an answer for a second."""
     time.sleep(1.1)
     found = check(url, 10)
     return found.sentence if found else None
@@ -140,7 +140,7 @@ def test_check_asks_once_for_all_who_come_and_waits_no_longer_than_told() -> Non
 
 
 def test_check_never_holds_up_other_greenlets() -> None:
-    silent = socket.create_server(("127.0.0.1", 0))  # takes connections and never says a word
+    silent = socket.create_server(("127.0.0.1", 0))  # accepts connections and never answers
     url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/none"
     code = f"""
 from gevent import monkey; monkey.patch_all()
@@ -165,4 +165,4 @@ print({{str(answer.value) for answer in answers}}, ticks, time.monotonic() - beg
     reasons, ticks, took = done.stdout.splitlines()[-1].split("|")  # after what is logged
     assert reasons == "{'does not answer in time'}"
     assert int(ticks) > 5
-    assert float(took) < 8  # one after the other they would take 10 s
+    assert float(took) < 8  # one after the other, they would take 10 s

@@ -46,7 +46,7 @@ def test_two_upgrades_at_once_apply_each_file_once(empty_url: str) -> None:
 
 def test_an_upgrade_goes_through_after_one_was_killed_half_way(empty_url: str) -> None:
     with closing(psycopg2.connect(empty_url)) as blocker, blocker.cursor() as cursor:
-        # Uncommitted, so that the migration waits for it in its middle.
+        # Uncommitted, so that the migration waits halfway.
         cursor.execute("CREATE TABLE sync_participants ()")
         killed = start_upgrade(empty_url)
         waiting = (
@@ -144,7 +144,7 @@ def test_a_long_query_in_the_way_of_new_partitions_does_not_fail_an_upgrade(empt
     assert run_sql(empty_url, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sync_events'::regclass") == [(3,)]
 
 
-# Without the right to write
+# Roles without write access
 
 
 def test_an_upgrade_with_nothing_to_apply_needs_no_right_to_write(empty_url: str, guest: str) -> None:
@@ -155,7 +155,7 @@ def test_an_upgrade_with_nothing_to_apply_needs_no_right_to_write(empty_url: str
     set_read_only(empty_url, on=True)
     assert upgrade(empty_url, warn=warned.append) == []
     assert warned == []
-    # A month that is missing is told, and no failure.
+    # A missing month is reported, but is no failure.
     assert upgrade(empty_url, partition_months=4, warn=warned.append) == []
     assert upgrade(guest, partition_months=4, warn=warned.append) == []
     assert len(warned) == 2
@@ -173,7 +173,7 @@ def test_an_upgrade_that_may_not_apply_what_is_missing_says_so_in_one_line(
 ) -> None:
     role = role_name(guest)
     add_migration(tmp_path, monkeypatch, "CREATE TABLE more ();\n")
-    with pytest.raises(UpgradeFailed, match="permission denied"):  # it may not even read what is applied
+    with pytest.raises(UpgradeFailed, match="permission denied"):  # it may not even read the list of applied migrations
         upgrade(guest)
     run_sql(empty_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
     with pytest.raises(UpgradeFailed, match=r"^900_more must be applied, but this role may not: permission") as refused:
@@ -195,4 +195,4 @@ def test_an_upgrade_waits_for_a_connection_that_is_kept_for_a_moment(empty_url: 
         cursor.execute("SELECT 1")
         with pytest.raises(psycopg2.OperationalError, match="too many connections"):
             database.connect(guest)
-    assert upgrade(guest) == []  # theirs was given back meanwhile
+    assert upgrade(guest) == []  # their connection was closed meanwhile

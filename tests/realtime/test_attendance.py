@@ -28,7 +28,7 @@ DAY_S = 86_400
 
 
 class Fake:
-    """Sessions that a process watches, and what it tells the store of them, by a clock that the test sets."""
+    """Sessions that a process watches, and its reports to the store, by a clock that the test sets."""
 
     def __init__(self, session: Session) -> None:
         self.now_s = 0.0
@@ -50,7 +50,7 @@ class Fake:
         return [self.answers.get(each) for each in session_ids]
 
     def run(self, until_s: float, step_s: float = 0.1) -> list[tuple[float, tuple[str, ...]]]:
-        """Run it every tenth of a second, and return what was told."""
+        """Run it every tenth of a second, and return the reports."""
         self.told.clear()
         while self.now_s < until_s:
             self.attendance.run_once()
@@ -72,7 +72,7 @@ def test_a_session_is_told_of_when_its_watch_begins_and_then_each_quarter_of_its
 
 def test_who_comes_again_and_again_is_not_told_of_each_time(process: Fake) -> None:
     told = []
-    for second in range(25):  # a long poll is a watch of its own
+    for second in range(25):  # a long poll counts as a watcher
         process.watch("a")
         told += process.run(second + 0.5)
         del process.watched["a"]
@@ -124,7 +124,7 @@ def test_many_sessions_are_told_of_a_batch_at_a_time(process: Fake) -> None:
     assert len({name for _, names in told for name in names}) == 3 * BATCH
 
 
-# By the servers' own clocks.
+# With the servers' own clocks.
 
 
 def test_a_watched_session_is_not_idle_and_ends_when_its_watcher_has_left(redis: Redis, redis_url: str) -> None:
@@ -145,7 +145,7 @@ def test_a_watched_session_is_not_idle_and_ends_when_its_watcher_has_left(redis:
 
 
 def test_whoever_is_connected_keeps_a_session_alive(make_cluster: MakeCluster, redis: Redis) -> None:
-    # Pings often: whoever left without a word is noticed by them.
+    # Frequent pings find clients that left without a close.
     cluster = make_cluster(web=1, worker=False, WS_PING_INTERVAL_S="0.5")
     api = RestClient(cluster.urls[0])
     ids = {kind: api.create(idle_timeout_s=6) for kind in ("socket", "stream", "poll", "nobody")}

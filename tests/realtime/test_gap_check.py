@@ -16,12 +16,10 @@ from tests.support.store import chess_request, make_settings
 from tests.support.types import Redis
 from tests.support.watchers import CountedReads, Recorder, stopping
 
-# What no message tells.
-
 
 @pytest.fixture
 def unheard(redis: Redis, store: SessionStore, running: Session) -> Callable[[], Session]:
-    """What makes a commit of which no message comes: the session is put back, and then forward again."""
+    """Makes a commit without a message: the session's hash goes back, and then forward again."""
     key = Keyspace().session(running.session_id)
     old = redis.dump(key)
     newer = store.switch(running.session_id).found
@@ -88,7 +86,7 @@ def test_who_comes_after_an_answer_of_this_process_is_never_shown_an_older_versi
         hub.watch(running.session_id, second)
         second.wait_for_order(newest.order)
         assert second.orders == [newest.order]
-        assert first.orders == [running.order]  # the message, with its event, is what it is told by
+        assert first.orders == [running.order]  # it comes from the message, with its event
 
 
 def test_who_claims_what_the_store_does_not_know_is_told_what_is_so(hub: Hub, running: Session) -> None:

@@ -181,7 +181,7 @@ def test_a_missed_message_is_noticed_at_the_next_and_repaired(
     watcher.wait_for_order(running.order)
     store.switch(running.session_id)
     watcher.wait(lambda: len(watcher.orders) == 2)
-    # What is published from here on does not come from a commit: the hub must look, and find nothing new.
+    # From here on, messages come without a commit: the hub must look, and find nothing new.
     message = outbox_messages(redis, running.session_id)[-1] | {"version": running.version + 9}
     redis.publish(Keyspace().channel(running.session_id), orjson.dumps(message))
     newest = store.switch(running.session_id).found

@@ -85,18 +85,18 @@ def test_a_server_that_falls_silent_is_given_up_within_5_s(hub: Hub, running: Se
 
 
 class Proxy:
-    """Stands between a hub and the server; connections can be frozen: open, and nothing gets through."""
+    """A proxy between a hub and the server that can freeze connections: they stay open, but no byte passes."""
 
     def __init__(self, url: str) -> None:
         self._target = (urlsplit(url).hostname, urlsplit(url).port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
         self._frozen = [threading.Event()]
-        self.swallows = False  # what is opened from now on is frozen from its first byte
+        self.swallows = False  # new connections are frozen from their first byte
         threading.Thread(target=self._accept, daemon=True).start()
 
     def freeze(self) -> None:
-        """Freeze what is open now; what is opened later works."""
+        """Freeze the open connections; later ones work."""
         self._frozen[-1].set()
         self._frozen.append(threading.Event())
 
@@ -119,7 +119,7 @@ class Proxy:
             while data := source.recv(65536):
                 if not frozen.is_set():
                     target.sendall(data)
-            target.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it, which closes it
+            target.shutdown(socket.SHUT_RDWR)  # wakes the reading thread, which closes it
 
 
 def test_a_connection_that_is_cut_half_way_is_noticed_and_repaired_within_5_s(
@@ -201,7 +201,7 @@ def test_everybody_is_told_when_the_store_is_away_for_more_than_a_moment_and_whe
     redis.client_kill_filter(_type="pubsub")
     wait_until(lambda: not hub._pubsub.is_down)
     time.sleep(0.5)
-    # A machine that took longer to connect again had an outage that is told.
+    # On a machine that takes longer to reconnect, the outage is reported.
     assert watcher.kinds == [Outgoing.STATE_SYNC] or time.monotonic() - killed_s > 1
     watcher.wait(lambda: watcher.kinds[-1] == Outgoing.STATE_SYNC)
     told = len(watcher.kinds)
@@ -213,7 +213,7 @@ def test_everybody_is_told_when_the_store_is_away_for_more_than_a_moment_and_whe
 
 
 class Loading(socketserver.StreamRequestHandler):
-    """A server that is loading its file: it takes connections and refuses commands, until the fourth."""
+    """A server that is loading its file: it accepts connections and refuses commands, until the fourth."""
 
     taken = 0
 

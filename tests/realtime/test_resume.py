@@ -77,7 +77,7 @@ def test_versions_rise_for_a_client_that_comes_back_over_and_over_to_any_process
             if chance.random() < 0.1:
                 apis[0].delete(session_id)
                 apis[1].running(session_id=session_id)
-            within_s = 60.0  # the first message comes in any case
+            within_s = 60.0  # CONNECTED always comes
             try:
                 while True:
                     message = raw.message(within_s=within_s)
@@ -132,11 +132,11 @@ def test_who_waits_for_a_session_with_patches_is_sent_the_state_it_is_made_with(
     assert apply_patch(made["state"], started)["status"] == "running"
 
 
-# Every kind of event, without a socket.
+# Every kind of event, without a network.
 
 
 def scenario(store: SessionStore, clock: ManualClock, body: dict[str, Any]) -> str:
-    """Let a session live through much of what its mode knows; returns its id."""
+    """Create a session, make many kinds of events, and return its id."""
     session_id = store.create(CreateSession.parse(body)).found.session_id
     if body["sync_mode"] in ("per_participant", "per_group", "global"):
         store.adjust(session_id, op="add", ms=500)

@@ -37,7 +37,7 @@ def test_however_slow_a_client_is_versions_rise_gaps_are_whole_states_and_the_ne
     known = NEVER
     for kind, update in told:
         if kind is Outgoing.CONNECTED:
-            known = NEVER  # it asked where it stands
+            known = NEVER  # it asked for its position
             continue
         if kind is Outgoing.STATE_UPDATE:
             assert known in (NEVER, (update.order[0], update.order[1] - 1))
@@ -46,7 +46,7 @@ def test_however_slow_a_client_is_versions_rise_gaps_are_whole_states_and_the_ne
 
 
 def played(many: list[SessionUpdate], steps: list[str], burst: int) -> tuple[list[QueuedItem], Order]:
-    """Return what a client is told, and the newest order it was to be told of."""
+    """Return a client's updates, and the newest order that was put into its queue."""
     backlog, updates, told = SendQueue(), iter(many), []
     latest = many[0]
     for step in steps:

@@ -16,7 +16,7 @@ from tests.support.watchers import is_rising
 
 
 class History:
-    """What happened to one session id: messages in order, and what a read finds after each."""
+    """The messages of one session id, and the result of a read after each."""
 
     def __init__(self, store: SessionStore, redis: Redis) -> None:
         session_id = store.create(chess_request()).found.session_id
@@ -67,10 +67,10 @@ def test_whatever_is_lost_repeated_or_late_orders_rise_and_the_end_is_the_newest
 
 
 def read_and_take(topic: Topic, history: History, at: int, done: int) -> list[SessionUpdate | None]:
-    """Read as of commit `at`; the messages up to `done` come before its answer is taken."""
+    """Read as of commit `at`; the messages up to `done` arrive before the answer."""
     before = topic.order
     if (history.messages[at]["epoch"], history.messages[at]["version"]) < before:
-        at = done  # a store does not go back by itself
+        at = done  # a store does not go back without a reason
     told: list[SessionUpdate | None] = [topic.apply(message, 0) for message in history.messages[at + 1 : done + 1]]
     topic.current = True
     told.append(topic.apply_read(history.found[at], before, 0))

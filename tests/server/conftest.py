@@ -29,7 +29,7 @@ def strict_cluster(make_cluster: MakeCluster) -> Cluster:
 
 @pytest.fixture
 def strict(strict_cluster: Cluster) -> Cluster:
-    """A web process that allows little; connections of earlier tests have ended."""
+    """A web process with small limits; connections of earlier tests have ended."""
     wait_until(lambda: metric_value(strict_cluster.urls[0], "syncapp_ws_connections") == 0)
     return strict_cluster
 

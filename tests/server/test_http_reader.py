@@ -77,7 +77,7 @@ def test_a_body_of_broken_chunks_is_refused_and_not_acted_on(
 ) -> None:
     before, errors = version_of(api, path), logged_errors(web)
     with RawConnection(web.urls[0], post_request(f"{path}/switch", "Transfer-Encoding: chunked\r\n")) as peer:
-        with suppress(OSError):  # it may be refused before all is sent
+        with suppress(OSError):  # the server may refuse before everything is sent
             peer.send(body)
         peer.refused(status, code)
     assert version_of(api, path) == before
@@ -153,7 +153,7 @@ def test_who_asks_first_is_told_to_go_on_or_refused_before_sending(web: Cluster,
         peer.refused(413, "PAYLOAD_TOO_LARGE")
 
 
-# What is no request.
+# Invalid requests.
 NO_HOSTS = ["", "a b", "a/b", "a@b", "\xff\xfe", "a:b", "a:1:2", "::1", "[::1", "http://a", "a?b", "a:123456"]
 
 
@@ -194,7 +194,7 @@ def test_what_is_no_request_is_refused_in_the_form_of_all_errors(
         peer.refused(status, code)
 
 
-# What is one, though not of the usual form.
+# Unusual but valid requests.
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_chunk_whose_size_cant_be_is_not_waited_for(web: Cluster, path: str, s
     with RawConnection(
         web.urls[0], post_request(f"{path}/switch", "Transfer-Encoding: chunked\r\n", before + size)
     ) as peer:
-        peer.refused(400, "BAD_REQUEST")  # 408 after the limit, were it waited for
+        peer.refused(400, "BAD_REQUEST")  # it would be 408 after the limit if the server waited
 
 
 @pytest.mark.parametrize("size", [b"%x" % (MOST_BODY_BYTES + 1), b"ffffffff", b"f" * 16, b"2\r\n{}\r\nfffff"])

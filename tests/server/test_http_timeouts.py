@@ -32,11 +32,11 @@ from tests.support.web_clients import CHESS, RestClient, logged_errors, wait_unt
 
 @pytest.fixture(scope="module")
 def brisk(make_cluster: MakeCluster) -> Cluster:
-    """A web process that soon gives up whom it waits for, and has room for a few only."""
+    """A web process with a short request timeout and room for few connections."""
     return make_cluster(web=1, worker=False, REQUEST_TIMEOUT_S=str(TIMEOUT_S), WORKER_CONNECTIONS=str(MOST_CONNECTIONS))
 
 
-# Shares.
+# Endless and pipelined requests.
 PIPELINED = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 200
 CHUNKS = b"1\r\n \r\n" * 10_000
 
@@ -174,11 +174,11 @@ def test_a_worker_that_stops_does_not_wait_for_what_is_stuck(make_cluster: MakeC
     assert "graceful timeout" not in cluster.web[0].output()
 
 
-# Anything.
+# Random bytes.
 
 
 def noise(chance: random.Random) -> list[bytes]:
-    """Return a request as a client that is broken sends it, in pieces."""
+    """Return a request of a broken client, in pieces."""
     body = orjson.dumps(CHESS)
     start = chance.choice([b"POST /v1/sessions HTTP/1.1", b"GET /health HTTP/1.1", b"PATCH /v1/sessions/x HTTP/1.0"])
     framing = chance.choice([

@@ -31,7 +31,7 @@ HOSTS = [
     pytest.param("[::1]", "[::1]", "[::1]", marks=IPV6),
     pytest.param("0:0:0:0:0:0:0:1", "[::1]", "[::1]", marks=IPV6),
 ]
-"""Each way to write HOST, what gunicorn is told, and where this machine reaches it."""
+"""Each way to write HOST, gunicorn's bind address, and the URL on this machine."""
 
 
 @pytest.mark.parametrize(("host", "bind", "reached_at"), HOSTS)

@@ -57,16 +57,16 @@ class Eager(RawWebSocket):
 
 
 def order_of(message: dict[str, Any]) -> Order | None:
-    """Return what a message says of the session's version, if it does."""
+    """Return the session's order in a message, if it has one."""
     found = message.get("state", message)
     return (found["epoch"], found["version"]) if found.get("version") else None
 
 
 def check_order(told: list[dict[str, Any]], *, gaps: bool = False) -> tuple[int, int]:
-    """Check one connection's messages: the beginning, versions that rise, nothing older than an answer after it.
+    """Check one connection's messages: CONNECTED first, rising versions, nothing older after an answer.
 
-    gaps: versions may be left out, as they are where messages take seconds; a whole state stands for them then.
-    Returns how many commits the client made, and of how many it was told by an update.
+    gaps: versions may be skipped, when messages take seconds; a whole state replaces them.
+    Returns the number of the client's commits, and of those that came as updates.
     """
     assert told[0]["type"] in ("CONNECTED", "ERROR"), told[0]
     assert "id" not in told[0]
@@ -87,7 +87,7 @@ def check_order(told: list[dict[str, Any]], *, gaps: bool = False) -> tuple[int,
             else:
                 state = message["state"]
         elif message["type"] == "ACK" and order:
-            assert order <= newest, told  # the client knows what it did
+            assert order <= newest, told  # the client knows its own command
             if not message.get("replayed"):
                 own.append(order)
         elif message["type"] == "ERROR" and "id" in message and "current" in message.get("details", {}):
@@ -100,7 +100,7 @@ def check_order(told: list[dict[str, Any]], *, gaps: bool = False) -> tuple[int,
 
 
 def hear(raw: RawWebSocket, until: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-    """Return what a client is told until something is so, or the server closes."""
+    """Return a client's messages until `check` is true or the server closes."""
     told: list[dict[str, Any]] = []
     while not until(told):
         try:
@@ -260,7 +260,7 @@ def test_a_connection_that_begins_while_the_store_is_away_begins_with_an_error(
     assert order_of(told[-1]) == newest
 
 
-# Without a socket.
+# Without a network.
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.support.raw_websocket import CLOSE, PING, ConnectionEnded, RawWebSock
 from tests.support.web_clients import RestClient, metric_value, wait_until
 
 KILLED_AFTER_S = 15
-"""When gunicorn kills what does not end in order (graceful_timeout)."""
+"""After this time (s) gunicorn kills a worker that has not ended (graceful_timeout)."""
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_what_runs_is_answered_before_the_end(single: Cluster, api: RestClient, 
                 target=lambda: answers.append(requests.post(f"{api.url}/v1/sessions/{session_id}/switch", timeout=60))
             )
             request.start()
-            time.sleep(1.5)  # both are on their way then, and wait for the store
+            time.sleep(1.5)  # both wait for the store now
             begun_s = time.monotonic()
             single.web[0].ask_to_stop()
             time.sleep(1)

@@ -27,7 +27,7 @@ LARGE: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def impatient(make_cluster: MakeCluster) -> Cluster:
-    """A web process that soon gives a slow client up."""
+    """A web process that soon closes slow clients."""
     return make_cluster(web=1, worker=False, WS_SLOW_CLOSE_S=str(SLOW_CLOSE_S))
 
 
@@ -52,7 +52,7 @@ class Large:
 
 
 class Follower:
-    """A client that reads all the time, on a thread, and notes when it saw which version."""
+    """A client that reads all the time, on a thread, and records when it saw each version."""
 
     def __init__(self, raw: RawWebSocket) -> None:
         self.raw = raw
@@ -85,7 +85,7 @@ def read_until(raw: RawWebSocket, version: int) -> list[Frame]:
 
 
 def check_versions(frames: list[Frame]) -> None:
-    """Versions rise; what follows on the one before is an update, and after a gap comes a whole state."""
+    """Check that versions rise, and that a whole state follows each gap."""
     last = 0
     for frame in frames:
         version = version_of(frame)
@@ -111,7 +111,7 @@ def test_a_client_that_does_not_read_for_10_s_sees_whole_frames_and_the_newest_s
         wait_until(lambda: all(newest in follower.seen_s for follower in fast))
         time.sleep(max(0.0, began_s + 10 - time.monotonic()))
         for follower in fast:
-            # On a busy machine this process is a slow client itself, now and then. How soon is for bench/; whoever
+            # On a busy machine this process is sometimes slow itself. The delay is measured in bench/; a client that
             # waited for the slow ones would have seen next to nothing within these 10 s.
             assert follower.versions == sorted(set(follower.versions))
             assert len(follower.versions) > 100
@@ -138,7 +138,7 @@ def test_a_client_that_never_reads_is_closed_and_costs_a_bounded_amount_of_memor
         before = worker.memory_info().rss
         for _ in range(30):
             newest = session.switch()
-        # The same bytes wait for all of them.
+        # All queues share the same bytes.
         assert worker.memory_info().rss - before < 20 * MAX_BYTES
         wait_until(lambda: metric(url, "syncapp_ws_connections") == 1, SLOW_CLOSE_S + 60)
         assert metric(url, 'syncapp_ws_closed_total{code="1013"}') >= count
@@ -152,7 +152,7 @@ def test_a_client_that_never_reads_is_closed_and_costs_a_bounded_amount_of_memor
 
 
 def cut_off(raw: RawWebSocket) -> list[Frame]:
-    """Return the whole frames of a stream that ends anywhere."""
+    """Return the complete frames of a stream that may end within one."""
     frames: list[Frame] = []
     with suppress(ConnectionEnded, AssertionError):
         while True:

@@ -174,7 +174,7 @@ def test_a_stream_that_nobody_reads_is_cut_off(apis: list[RestClient]) -> None:
 
 
 def hanging_up(api: RestClient, path: str, headers: str, how: str) -> float:
-    """Open and leave ten requests that wait; returns how long the process took to let go of the last one."""
+    """Open and close five long polls; return how long the process took to end the last one."""
     address = urlsplit(api.url)
     with ExitStack() as stack:
         clients = [
@@ -186,7 +186,7 @@ def hanging_up(api: RestClient, path: str, headers: str, how: str) -> float:
             if how == "after pipelining":
                 client.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
         wait_until(lambda: metric_value(api.url, "syncapp_ws_connections") == 5)
-        time.sleep(0.6)  # longer than between two looks: what was sent behind the request is no end of it
+        time.sleep(0.6)  # longer than between two looks: bytes after the request do not end it
         assert metric_value(api.url, "syncapp_ws_connections") == 5
         for client in clients:
             if how == "reset":
@@ -254,7 +254,7 @@ def test_a_heartbeat_is_an_event_with_the_servers_time_that_leaves_the_last_id_a
         times: list[int] = []
         last_id = one.last_id
         busy = threading.Thread(target=lambda: [api.command(session_id, "switch") for _ in range(100)])
-        busy.start()  # they come in the midst of other events, too
+        busy.start()  # heartbeats also come between other events
         while len(times) < 4:
             fields = [line.split(": ", 1) for line in one.event()]
             if fields[0] == ["event", "heartbeat"]:
@@ -270,7 +270,7 @@ def test_a_heartbeat_is_an_event_with_the_servers_time_that_leaves_the_last_id_a
     assert abs(times[-1] - time.time() * 1000) < 30_000
 
 
-# A read that waits.
+# Long polling.
 
 
 def poll(api: RestClient, session_id: str, tag: str, wait_ms: int = 5000) -> requests.Response:

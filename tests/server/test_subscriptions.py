@@ -37,14 +37,14 @@ def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
 
 @pytest.fixture(scope="module")
 def patient(make_cluster: MakeCluster) -> Cluster:
-    """A web process that gives nobody up, however long a client or the store takes."""
+    """A web process with very long timeouts for clients and for the store."""
     waits = {"REDIS_TIMEOUT_S": "60", "WS_SLOW_CLOSE_S": "600", "WS_PING_INTERVAL_S": "600"}
     return make_cluster(web=1, worker=False, WS_MESSAGES_PER_S="1000", WS_MESSAGES_BURST="2000", **waits)
 
 
 @pytest.fixture(scope="module")
 def strict(make_cluster: MakeCluster) -> Cluster:
-    """A web process that allows little."""
+    """A web process with small limits."""
     return make_cluster(
         web=1, worker=False, WS_MAX_SUBSCRIPTIONS="3", WS_MAX_CONNECTIONS_PER_SESSION="2", WS_MESSAGES_BURST="20"
     )
@@ -60,7 +60,7 @@ def bare(open_websocket: OpenWebSocket, api: RestClient) -> WebSocketClient:
 
 
 def subscribed(one: WebSocketClient, session_id: str, **more: Any) -> list[dict[str, Any]]:
-    """Subscribe, and return what comes up to where the session stands."""
+    """Subscribe, and return SUBSCRIBED and CONNECTED."""
     one.send(type="SUBSCRIBE", session_id=session_id, **more)
     told = [one.next("SUBSCRIBED"), one.next("CONNECTED")]
     assert {each["sessionId"] for each in told} == {session_id.lower()}
@@ -209,7 +209,7 @@ def subscribed_among_others(one: WebSocketClient, session_id: str) -> list[dict[
 
 
 def test_versions_of_each_session_follow_on_each_other_and_answers_on_their_news(apis: list[RestClient]) -> None:
-    """Two processes, patches, commands to all sessions from two connections, and somebody who plays over REST."""
+    """Two processes, patches, commands to all sessions from two connections, and commands over REST."""
     sessions = [apis[i % 2].running() for i in range(20)]
     told: dict[int, list[dict[str, Any]]] = {}
     count = 200
@@ -242,7 +242,7 @@ def test_versions_of_each_session_follow_on_each_other_and_answers_on_their_news
 
 
 def followed(heard: list[dict[str, Any]]) -> set[str]:
-    """Check that versions rise in each session, patches fit, and answers follow their news; returns the sessions."""
+    """Check that versions rise in each session, patches fit, and answers follow their updates; return the sessions."""
     states: dict[str, dict[str, Any]] = {}
     for message in heard:
         session_id, kind = message["sessionId"], message["type"]
@@ -401,7 +401,7 @@ def test_a_client_that_does_not_read_costs_a_bounded_amount_of_memory_and_a_live
             assert message["state"]["version"] > seen.get(message["sessionId"], 0)
             seen[message["sessionId"]] = message["state"]["version"]
             order.append(message["sessionId"])
-    # In turns: nobody waits for all that a lively session has to say.
+    # In turns: a busy session does not delay the others.
     assert len(order) < 2000
 
 
@@ -423,7 +423,7 @@ def test_a_process_that_ends_closes_a_connection_of_many_sessions_after_answerin
     assert one.close_code() == Close.RESTART
 
 
-# Without a socket.
+# Without a network.
 
 
 def test_sessions_take_turns_and_share_the_room(redis: Redis, redis_url: str) -> None:

@@ -27,7 +27,7 @@ from tests.support.web_clients import OpenWebSocket, RestClient, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
-# What a client is told.
+# Messages.
 
 
 def test_a_client_is_told_where_it_stands_and_then_what_the_session_is(
@@ -254,7 +254,7 @@ def test_whatever_text_comes_is_a_message_or_an_error_a_client_may_see(text: str
         assert document["type"] == Outgoing.ERROR
 
 
-# Trouble with the store.
+# Store outages.
 
 
 def test_after_a_restart_and_flushed_scripts_nothing_fails_and_nobody_is_behind(
@@ -296,7 +296,7 @@ def test_after_a_restart_and_flushed_scripts_nothing_fails_and_nobody_is_behind(
         orders: list[tuple[int, int]] = []
         while not orders or orders[-1] < (newest["epoch"], newest["version"]):
             message = each.next()
-            if message["type"] == "ERROR":  # on a busy machine the outage is long enough to be told
+            if message["type"] == "ERROR":  # on a busy machine the outage is long enough to be reported
                 assert message["code"] == "STORE_UNAVAILABLE"
                 continue
             assert message["type"] in ("CONNECTED", "STATE_SYNC", "STATE_UPDATE")
@@ -346,7 +346,7 @@ def test_who_is_connected_while_the_store_is_away_is_told_so_stays_and_catches_u
     assert {each.next()["type"] for each in clients} == {"STATE_UPDATE"}
 
 
-# What is written about it.
+# Log lines.
 
 
 def test_a_connection_is_one_line_at_its_begin_and_one_at_its_end(

@@ -33,7 +33,7 @@ def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
 
 
 def command(one: WebSocketClient, name: str, *, id: str | int = "c", **more: Any) -> dict[str, Any]:  # noqa: A002 - the field's name
-    """Send a command, and return its answer; what else comes is passed over."""
+    """Send a command, and return its answer; other messages are skipped."""
     one.send(type="COMMAND", id=id, command=name, **more)
     while True:
         message = one.next()
@@ -109,7 +109,7 @@ def test_a_refusal_has_the_code_and_the_details_of_rest(
 
 
 def timeless(details: Any) -> Any:
-    """Leave out what moves by itself."""
+    """Leave out the fields that change with time."""
     if isinstance(details, dict) and "current" in details:
         current = {name: value for name, value in details["current"].items() if name not in ("server_time_ms", "clock")}
         return details | {"current": current}
@@ -126,7 +126,7 @@ def test_a_switch_that_finds_the_mover_out_of_time_says_who(
     command(one, "start")
     time.sleep(1.1)
     ack = command(one, "switch")
-    # Either the sweeper or the switch has found it.
+    # Either the sweeper or the switch has applied it.
     assert ack.get("expired_participant_id", "white") == "white"
     ended = apis[0].running(participants=people[:2])
     two = open_websocket(apis[0].url, ended)
@@ -279,7 +279,7 @@ def test_the_audit_trail_names_the_connection_and_the_command(
 
 
 class Recorded:
-    """Whose commands they are, in a test without a socket."""
+    """A fake connection that records its commands and answers."""
 
     def __init__(self, store_is_away: bool = False) -> None:
         self.store_is_away = store_is_away

@@ -20,12 +20,10 @@ from tests.support.web_clients import CHESS, OpenWebSocket, RestClient, metric_v
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
-# What a client may not do.
-
 
 @pytest.fixture
 def raw(strict: Cluster) -> Iterator[RawWebSocket]:
-    """A connection that has been told that there is no such session."""
+    """A connection to a session that does not exist, after CONNECTED."""
     with RawWebSocket(strict.urls[0], str(uuid.uuid4())) as connection:
         assert connection.message()["version"] is None
         yield connection
@@ -259,7 +257,7 @@ def test_fuzz_never_hurts_anybody_else(strict: Cluster, open_websocket: OpenWebS
         )()
 
     for _ in range(150):
-        wait_until(lambda: metric_value(url, "syncapp_ws_connections") < 4)  # few are allowed
+        wait_until(lambda: metric_value(url, "syncapp_ws_connections") < 4)  # few connections are allowed
         with RawWebSocket(url, str(uuid.uuid4())) as fuzzed, suppress(ConnectionError, TimeoutError):
             assert fuzzed.status == 101, f"seed {seed}"
             for _ in range(chance.randrange(1, 12)):

@@ -22,8 +22,6 @@ from tests.support.web_clients import OpenWebSocket, RestClient, metric_value, w
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
-# What is checked before a connection opens.
-
 
 def refusal(
     api: RestClient, session_id: str, headers: Mapping[str, str] | None = None

@@ -35,7 +35,7 @@ HOUR_MS = 3_600_000
 
 
 class World:
-    """Real time, and what clocks make of it: the store's is set by a test, each process has one of its own."""
+    """Real time, and clocks that differ from it: the store's, and one for each process."""
 
     def __init__(self) -> None:
         self.real_s = 1000.0
@@ -93,7 +93,7 @@ def processes(
 
 
 def look(world: World, all_of_them: list[Process], seconds: float) -> None:
-    """Let time pass, each process looking once in a turn."""
+    """Let time pass; each process looks once per turn."""
     for _ in range(int(seconds / TURN_S)):
         world.pass_s(TURN_S)
         for process in all_of_them:

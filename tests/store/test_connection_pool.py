@@ -35,7 +35,7 @@ def test_replies_come_in_the_order_of_commands_and_an_error_stands_in_its_place(
 
 def test_a_command_without_an_answer_fails_in_time_and_its_late_answer_reaches_nobody(client: redis_py.Redis) -> None:
     pool = pool_of(client)
-    with pytest.raises(exceptions.TimeoutError):  # an answer would have come, had it been waited for
+    with pytest.raises(exceptions.TimeoutError):  # the answer would have come if the caller had waited
         pool.call(packed("BLPOP", "a list nobody fills", 2))
     for number in range(8):
         assert pool.call(packed("ECHO", number)) == [str(number)]
@@ -80,7 +80,7 @@ def test_after_a_restart_one_failure_closes_all_idle_lines(client: redis_py.Redi
     pool.call(packed("PING"))
     valkey.restart()
     for line in taken:
-        line.used_s = time.monotonic()  # as if they had been in use a moment ago
+        line.used_s = time.monotonic()  # as if they had just been used
     with pytest.raises(exceptions.ConnectionError):
         pool.call(packed("PING"))
     assert pool.call(packed("PING")) == ["PONG"]
@@ -136,7 +136,7 @@ def test_a_connection_in_use_stays_and_its_pool_can_be_collected(redis_url: str)
     client = connect(make_settings(redis_url))
     pool = pool_of(client)
     pool._idle_s = 0.0
-    (answer,) = pool.call(packed("BLPOP", "a list nobody fills", "1.5"))  # longer than idle ones are kept
+    (answer,) = pool.call(packed("BLPOP", "a list nobody fills", "1.5"))  # longer than idle connections are kept
     assert answer is None
     gone = weakref.ref(pool)
     del client, pool

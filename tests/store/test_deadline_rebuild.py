@@ -32,7 +32,7 @@ ALL = [KEYS.deadlines(bucket) for bucket in range(KEYS.buckets)]
 
 
 class FastClock:
-    """Makes each step one round trip: a slice is over whenever somebody asks."""
+    """A clock that ends each slice at once, so that a step is one round trip."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -51,7 +51,7 @@ def rebuild(clock: ManualClock, redis_url: str) -> DeadlineRebuild:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
-    """What the rebuild logs."""
+    """Log lines of the rebuild."""
     capture = LogCapture()
     recorder = structlog.wrap_logger(None, processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(0))
     monkeypatch.setattr(rebuild_module, "log", recorder)
@@ -64,7 +64,7 @@ def marks(client: redis_py.Redis) -> set[float | None]:
 
 
 def scheduled(client: redis_py.Redis) -> dict[str, float]:
-    """Deadlines of all sessions, as they are in the store."""
+    """Return the deadlines of all sessions in the store."""
     found: dict[str, float] = {}
     for key in ALL:
         entries: Any = client.zrange(key, 0, -1, withscores=True)
@@ -251,7 +251,7 @@ def test_sessions_time_out_though_their_deadlines_were_deleted_and_nobody_comes(
     for each in ids:
         assert requests.post(f"{cluster.urls[0]}/v1/sessions/{each}/start", timeout=30).status_code == 200
     redis.delete(*ALL)
-    # Some come back by themselves: the keys are there again, and lack the others.
+    # Commands write some deadlines again: the keys exist, but are incomplete.
     for each in ids[:10]:
         requests.post(f"{cluster.urls[1]}/v1/sessions/{each}/pause", timeout=30)
         requests.post(f"{cluster.urls[1]}/v1/sessions/{each}/resume", timeout=30)

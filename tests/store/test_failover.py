@@ -40,7 +40,7 @@ class Pair:
         self._wait_in_step(replica)
 
     def fail_over(self) -> float:
-        """Promote the replica, demote the primary, move the address; return when it moved (monotonic s)."""
+        """Promote the replica, demote the primary, move the address; return the time of the move (monotonic s)."""
         with Redis.from_url(self.primary.url) as old, Redis.from_url(self.replica.url) as new:
             self._wait_in_step(self.replica)
             new.replicaof("NO", "ONE")
@@ -200,7 +200,7 @@ def test_after_a_planned_failover_everything_works_and_verify_is_clean(
     versions = {session_id: apis[0].state(session_id)["version"] for session_id in sessions}
     assert versions == {session_id: apis[1].state(session_id)["version"] for session_id in sessions}
     wait_until(lambda: _stored(database_url, versions), within_s=60)
-    # Nobody is left at the demoted server but its own replication, and this question.
+    # Only the replication and this query are still connected to the demoted server.
     with Redis.from_url(pair.replica.url) as demoted:
         wait_until(lambda: len(demoted.client_list(_type="normal")) <= 1, within_s=30)
 

@@ -17,7 +17,7 @@ from tests.support.full_store import FullStore
 from tests.support.store import chess_request
 from tests.support.web_clients import wait_until
 
-# What is refused
+# Commands
 NEW = "0b54a2a1-4f0e-4b9e-8d58-0e9f6a3f2c11"
 COMMANDS: dict[str, Callable[[SessionStore, str, Claim], Result]] = {
     "create": lambda store, session, claim: store.create(chess_request(session_id=NEW), claim),
@@ -117,10 +117,10 @@ def test_what_is_due_shows_as_soon_as_there_is_memory_again(full: FullStore) -> 
         with pytest.raises(StoreUnavailable, match="nothing was changed"):
             sweeper.run_once(later_ms)
     assert full.dump() == before
-    with pytest.raises(StoreUnavailable):  # a read would have to write what is due
+    with pytest.raises(StoreUnavailable):  # a read would have to write due events
         full.store.get(sessions[0])
     full.no_limit()
-    wait_until(lambda: sweeper.run_once(later_ms).sessions == 0)  # none of them was set aside
+    wait_until(lambda: sweeper.run_once(later_ms).sessions == 0)  # no session was set aside
     assert {full.store.peek(session).version for session in sessions} == {4}  # type: ignore[union-attr]
     full.check_that_all_is_well()
 
@@ -142,7 +142,7 @@ def test_new_sessions_are_refused_by_a_share_of_memory_and_others_go_on(full: Fu
     assert full.dump() == before
     assert store.create(chess_request(), made).replayed
     assert store.switch(running).found.cycle_count == 1
-    full.store.create(chess_request())  # its limit is 0: none
+    full.store.create(chess_request())  # limit 0 means no limit
     full.redis.config_set("maxmemory", int(full.used / 0.7))
     store.create(chess_request())
     full.no_limit()

@@ -25,7 +25,7 @@ from tests.support.outboxes import KEYS
 from tests.support.store import chess_request
 from tests.support.web_clients import wait_until
 
-# What empties again
+# Drains
 
 
 def test_a_full_store_empties_by_itself_when_postgresql_is_back(full: FullStore) -> None:
@@ -79,11 +79,11 @@ def test_a_worker_that_starts_while_the_store_is_full_and_has_no_groups_empties_
 
 def test_a_worker_whose_queue_takes_nothing_drains_all_the_same(full: FullStore) -> None:
     with running_worker(full) as process:
-        wait_until(lambda: full.redis.exists(KEYS.outbox(15)))  # its groups are made
+        wait_until(lambda: full.redis.exists(KEYS.outbox(15)))  # its groups exist
         full.redis.flushall()
         full.redis.set("huey.redis.syncapp", "no list")
         session = full.store.create(chess_request(3_600_000)).found.session_id
-        for _ in range(3):  # each time found by the sweep alone
+        for _ in range(3):  # found by the sweep alone each time
             full.store.update(session, {"at": time.monotonic_ns()})
             wait_until(lambda: full.left == 0, within_s=60)
         assert process.alive
@@ -109,7 +109,7 @@ def test_a_retry_that_huey_lost_is_made_by_the_worker(full: FullStore) -> None:
 
 @contextmanager
 def over_and_over(act: Callable[[], Any]) -> Iterator[None]:
-    """Do something over and over on a thread."""
+    """Repeat a call on a thread."""
     stopping = threading.Event()
 
     def run() -> None:
@@ -148,7 +148,7 @@ def test_the_watch_of_a_worker_survives_a_store_that_is_busy(full: FullStore) ->
             wait_until(lambda: log_lines(process, "sweep_failed"), within_s=60)
             full.redis.script_kill()
             blocked.join()
-        full.store.create(chess_request())  # nobody nudges
+        full.store.create(chess_request())  # no drain requests
         wait_until(lambda: full.left == 0, within_s=60)
         assert len(log_lines(process, "sweep_failed")) == 1
     full.check_that_all_is_well()
@@ -174,7 +174,7 @@ def test_a_batch_of_any_size_is_removed_at_once_from_a_full_store(full: FullStor
     full.check_that_all_is_well()
 
 
-# What is counted
+# Counters
 
 
 def test_what_cannot_be_counted_fails_no_drain_and_repeats_no_batch_and_is_counted_later(full: FullStore) -> None:
@@ -245,7 +245,7 @@ def test_dead_letters_are_driven_and_sessions_recovered_though_the_store_is_full
     full.check_that_all_is_well()
 
 
-# What tells of it
+# Metrics and logs
 
 
 def test_the_queue_is_unavailable_and_the_metrics_answer_whatever_redis_replies(full: FullStore) -> None:

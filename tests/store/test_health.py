@@ -55,7 +55,7 @@ def health(url: str) -> StoreHealth:
 
 def test_a_server_that_is_fit_has_no_reason_and_the_probe_leaves_no_trace(redis: Redis, redis_url: str) -> None:
     assert health(redis_url).reason is None
-    assert all(redis.pttl(key) <= 1000 for key in redis.keys("*"))  # -2 when it is gone by now
+    assert all(redis.pttl(key) <= 1000 for key in redis.keys("*"))  # -2 if it has expired by now
     wait_until(lambda: not redis.keys("*"), within_s=30)
 
 
@@ -82,13 +82,13 @@ def test_a_server_that_cannot_save_is_not_ready_and_recovers(valkey_with: Any, t
         server.wait_ready()
         with Redis.from_url(server.url) as client:
             data = Path(client.config_get("dir")["dir"])
-            (data / "dump.rdb").mkdir()  # a snapshot cannot take the place of a folder
-            client.set("a", "1")  # one change is enough for a snapshot, which fails
+            (data / "dump.rdb").mkdir()  # a snapshot cannot replace a directory
+            client.set("a", "1")  # one change starts a snapshot, which fails
             wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] != "ok", within_s=60)
             found = health(server.url)
             assert found.reason == "cannot save to its disk and refuses writes"
             (data / "dump.rdb").rmdir()
-            wait_until(lambda: health(server.url).reason is None, within_s=60)  # it tries again by itself
+            wait_until(lambda: health(server.url).reason is None, within_s=60)  # the server retries
 
 
 def test_a_node_of_a_cluster_and_a_sentinel_are_named(valkey_with: Any, tmp_path: Path, run_directory: Path) -> None:
@@ -142,7 +142,7 @@ COMMIT_RIGHTS += ["del", "hdel", "persist"]  # to begin or to remove a session
 
 @pytest.fixture
 def user(redis: Redis, redis_url: str) -> Iterator[str]:
-    """URL of a user who may do everything, until a test takes something away."""
+    """URL of a user with all rights, until a test revokes some."""
     everything: Any = {"keys": ["*"], "channels": ["*"], "commands": ["+@all"]}
     redis.acl_setuser("app", enabled=True, reset=True, passwords=["+secret"], **everything)
     yield redis_url.replace("//", "//app:secret@", 1)
@@ -158,7 +158,7 @@ def test_a_user_who_lacks_a_right_leaves_no_half_commit_behind(
     store = SessionStore(connect(chosen), chosen)
     owner = SessionStore(connect(make_settings(user)), make_settings(user))
     claim = Claim(idempotency_key="a-key" if keyed else None)
-    # Each in a bucket of its own: a dump holds the bucket's outbox.
+    # Each in its own bucket, because a dump includes the bucket's outbox.
     ids = {Keyspace().bucket(each): each for each in (str(uuid.uuid4()) for _ in range(100))}
     made = [owner.create(chess_request(session_id=each)).found.session_id for each in list(ids.values())[:4]]
     for session_id in made[1:]:
@@ -182,7 +182,7 @@ def test_a_user_who_lacks_a_right_leaves_no_half_commit_behind(
         except StoreUnavailable:
             refused.append(session_id)
     for session_id, was in zip(made, before, strict=True):
-        # What was refused changed nothing; what does not need the right that is missing is done whole.
+        # A refused command changed nothing; a command that does not need the missing right is done completely.
         assert (dump_session(redis, session_id) == was) == (session_id in refused)
     if right in ("xadd", "zadd", "set", "publish", "channels", "keys", "hset", "hmget"):
         assert refused == made

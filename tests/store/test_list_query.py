@@ -14,7 +14,7 @@ from tests.support.rest import CHESS, expect_faults
 
 @pytest.fixture
 def variety(client: FlaskClient) -> dict[str, str]:
-    """Sessions by what they are called."""
+    """Sessions by name."""
     bodies: dict[str, dict[str, Any]] = {
         "chess": CHESS | {"metadata": {"hall": "3", "round": 7, "rated": True, "a.b": "x", "rate": 1.5, "none": None}},
         "exam": {"sync_mode": "global", "total_time_ms": 5000, "metadata": {"hall": 3, "round": "seven"}},
@@ -106,7 +106,7 @@ def test_filters_find_what_fits_and_nothing_else(
 def test_whole_numbers_are_compared_exactly_and_others_as_doubles(
     client: FlaskClient, written: str, asked: str, found: bool
 ) -> None:
-    # As text: a number that is decoded and encoded may be written in another way.
+    # As text, because decoding and encoding may change how a number is written.
     body = json.dumps({"sync_mode": "count_up", "metadata": {"order": None}}).replace("null", written)
     assert client.post("/v1/sessions", data=body, content_type="application/json").status_code == 201
     data = client.get(f"/v1/sessions?metadata.order={asked}").get_json()["data"]

@@ -44,7 +44,7 @@ def test_a_page_says_whether_sessions_may_be_missing(
     store: SessionStore, clock: ManualClock, live: SessionList, upkeep: ListUpkeep, minutes: StepClock, redis: Redis
 ) -> None:
     def answers() -> set[bool]:
-        """What the pages say, with and without a cursor, a filter, and anything found."""
+        """Return `complete` of pages with and without a cursor, a filter, and results."""
         first = live.page(SessionsQuery(limit=5))
         second = live.page(SessionsQuery.from_args({"limit": ["5"], "cursor": [first.next_cursor or ""]}))
         filtered = live.page(SessionsQuery(status=["running"]))
@@ -64,7 +64,7 @@ def test_a_page_says_whether_sessions_may_be_missing(
 
 
 def left_out(client: Redis, session_ids: list[str]) -> None:
-    """Make sessions as if an earlier release had created them, which does not know the lists."""
+    """Create sessions as an earlier release did, which does not know the lists."""
     for each in session_ids:
         client.zrem(KEYS.listed(KEYS.bucket(each)), each)
 
@@ -118,7 +118,7 @@ def test_a_session_that_is_deleted_or_made_again_while_it_is_added_is_not_listed
     call = upkeep._pool.call
 
     def overtaken(commands: bytes, count: int = 1) -> Any:
-        """Let another client come between the look and the write."""
+        """Let another client write between the read and the write."""
         if b"NX" in commands and redis.exists(KEYS.session(deleted)) and deleted.encode() in commands:
             store.delete(deleted)
         if b"NX" in commands and again.encode() in commands:

@@ -27,7 +27,7 @@ def test_a_server_may_be_reached_by_a_socket(redis: Redis, tmp_path: Path) -> No
     from syncapp.store.client import connect, connect_pubsub
 
     for make in (connect, connect_pubsub):
-        with pytest.raises(RedisConnectionError):  # there is no server: what it was given is accepted
+        with pytest.raises(RedisConnectionError):  # there is no server; the argument is accepted
             make(Settings(redis_url=f"unix://{tmp_path}/none")).ping()
 
 

@@ -68,7 +68,7 @@ def test_a_deleted_session_is_not_listed_and_a_finished_one_is_until_it_is_gone(
     store.delete(deleted)
     assert listed_ids(live) == [ended, kept]
     assert ids_in_redis(redis) == {kept, ended}
-    redis.delete(KEYS.session(ended))  # as if its time were over
+    redis.delete(KEYS.session(ended))  # as if it had expired
     assert listed_ids(live) == [kept]
 
 

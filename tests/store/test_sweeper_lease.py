@@ -120,7 +120,7 @@ def test_of_two_sweepers_one_sweeps_and_the_other_takes_over_when_it_stops(
         wait_until(lambda: first.sweeping)
         with running_sweepers(second):
             time.sleep(2 * RENEW_S)
-            # On a busy machine the first may have come too late to renew its lease.
+            # On a busy machine the first may have renewed its lease too late.
             wait_until(lambda: first.sweeping != second.sweeping)
             holder, other = (first, second) if first.sweeping else (second, first)
             holder.stop()
@@ -171,7 +171,7 @@ def two_processes(redis: redis_py.Redis, redis_url: str, run_directory: Path) ->
 
 
 def told(process: Process) -> list[str]:
-    """What has become of a process's lease, oldest first."""
+    """Return the events of a process's lease, oldest first."""
     return re.findall(r"sweeper_lease_(\w+)", process.output())
 
 

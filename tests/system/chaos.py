@@ -54,7 +54,7 @@ BODIES: list[dict[str, Any]] = [
             {"participant_id": f"p{number}", "group_id": ("red", "blue")[number % 2]} for number in range(5)
         ],
     },
-    # Changes by itself each second and a half, whoever is up.
+    # Commits every 1.5 s without commands.
     {"sync_mode": "per_cycle", "time_per_cycle_ms": 1500, "warn_at_ms": [500], "metadata": {"who": "nobody"}},
     {"sync_mode": "count_up", "participants": [{"participant_id": "runner"}]},
 ]
@@ -115,7 +115,7 @@ class Rig:
 
 
 class Client(threading.Thread):
-    """Commands sessions of its own, one command after another, each until it is acknowledged."""
+    """A client that sends commands to its own sessions, and repeats each until it is acknowledged."""
 
     def __init__(self, number: int, seed: int, rig: Rig, enough: Callable[[], bool]) -> None:
         super().__init__(name=f"client-{number}", daemon=True)
@@ -171,13 +171,13 @@ class Client(threading.Thread):
                     self.refused.append(f"{method} {path}: {answer.status_code} {answer.text[:200]}")
                     return
             except (requests.RequestException, ValueError, KeyError):
-                pass  # no answer, or half of one
+                pass  # no answer, or an incomplete one
             time.sleep(self._rng.uniform(0.02, 0.2))
 
 
 @dataclass(frozen=True)
 class Harm:
-    """One kind of fault: what it is done to, how, and what mends it after a while."""
+    """One kind of fault: its target, the harm, and the repair after a while."""
 
     name: str
     victim: object
@@ -227,7 +227,7 @@ def harms(rig: Rig, *, kill_valkey: bool) -> list[Harm]:
 
 
 class Monkey:
-    """Does harm and mends it: to one victim one after another, to several at a time."""
+    """Harms and repairs targets: several at a time, but each by one fault at a time."""
 
     def __init__(self, rig: Rig, rng: random.Random, *, kill_valkey: bool) -> None:
         self._rng = rng
@@ -237,7 +237,7 @@ class Monkey:
         self.failed: list[Exception] = []
 
     def run(self, enough: Callable[[], bool]) -> None:
-        """Do each kind of harm once, in an order of its own, and go on by chance until it is enough."""
+        """Do each kind of harm once, in random order, and then at random until `enough`."""
         order = self._rng.sample(self._harms, len(self._harms))
         threads = []
         while not enough() or order:
@@ -259,7 +259,7 @@ class Monkey:
 
 
 class Outcome:
-    """What the log holds against what was acknowledged."""
+    """The log compared with the acknowledged commands."""
 
     def __init__(self, rig: Rig, clients: list[Client], monkey: Monkey) -> None:
         self.acknowledged = [each for client in clients for each in client.acknowledged]
@@ -347,7 +347,7 @@ def _drained(rig: Rig) -> None:
 
 
 def main() -> int:
-    """Run by the words of the command line."""
+    """Run with the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commits", type=int, default=20_000)
     parser.add_argument("--clients", type=int, default=24)

@@ -46,7 +46,7 @@ Order = tuple[int, int]
 
 
 class Player:
-    """One client, on a thread of its own."""
+    """One client, on its own thread."""
 
     def __init__(self, stress: Stress, number: int) -> None:
         self.stress = stress
@@ -94,7 +94,7 @@ class Player:
                 return
             self.seen["connected"] += 1
             end_s = time.monotonic() + self.chance.expovariate(0.5)
-            # Who is there at the end stays, to be compared.
+            # Clients that are connected at the end stay, to be compared.
             while time.monotonic() < end_s or self.stress.is_ending.is_set():
                 if self.stress.is_over.is_set():
                     return
@@ -152,7 +152,7 @@ class Player:
 
 
 class Stress:
-    """A run; `run` raises AssertionError when anything is not as it should be."""
+    """A run; `run` raises AssertionError when a check fails."""
 
     def __init__(self, cluster: Cluster, valkey: Valkey, redis_url: str, *, seed: int, clients: int) -> None:
         self.cluster, self.valkey, self.redis_url, self.seed = cluster, valkey, redis_url, seed
@@ -170,7 +170,7 @@ class Stress:
         return chance.choice(self.cluster.urls)
 
     def run(self, seconds: float) -> Counter[str]:
-        """Return what happened, counted."""
+        """Return counts of what happened."""
         worker = psutil.Process(self.cluster.web[0].pid).children()[0]
         files, memory = worker.num_fds(), worker.memory_info().rss
         for player in self.players:
@@ -213,7 +213,7 @@ class Stress:
             self.valkey.unpause()
 
     def _kill_web(self) -> None:
-        """Kill the second process: what is measured of the first must not begin anew."""
+        """Kill the second process, because the first one's metrics must not restart."""
         self.cluster.web[1].kill()
         time.sleep(self.chance.uniform(0, 1))
         self.cluster.web[1].start()
@@ -223,7 +223,7 @@ class Stress:
             assert not player.fault, f"seed {self.seed}: {player.fault}"
 
     def _check_convergence(self) -> None:
-        """Everybody, once connected again, knows the newest state: within 5 s, or later on a machine that is busy."""
+        """Check that all clients have the newest state: within 5 s, or later on a busy machine."""
         newest: dict[str, dict[str, Any]] = {}
 
         def behind() -> list[Player]:
@@ -244,7 +244,7 @@ class Stress:
             assert player.state == expected | moving, f"seed {self.seed}"
 
     def _check_commits(self) -> None:
-        """What was acknowledged is in the outbox, once, as what it was; and nothing is missing there."""
+        """Check that each acknowledged command is in the outbox once, unchanged, and that no version is missing."""
         with Redis.from_url(self.redis_url) as redis:
             for session_id in self.sessions:
                 log = {message["version"]: message for message in outbox_messages(redis, session_id)}

@@ -16,7 +16,7 @@ from tests.system import chaos
 def test_whatever_dies_the_log_has_every_acknowledged_command_once() -> None:
     directory = Path(
         tempfile.mkdtemp(prefix="syncapp-chaos-")
-    )  # not under pytest's own, which other users may not pass
+    )  # not under pytest's own, which other users cannot enter
     try:
         outcome = chaos.run(directory, seed=20_261_126, commits=300, clients=6)
         print(outcome)

@@ -45,9 +45,9 @@ class Commit:
 
 
 class Load:
-    """Sessions and clients of both web processes; notes the deadline of every state it is answered with.
+    """Sessions and clients of both web processes; records the deadline of every state in an answer.
 
-    Sessions are made past the web processes, so that these have nothing but expiries and commands to do.
+    Sessions are created directly in the store, so that the web processes only handle expiries and commands.
     """
 
     def __init__(self, cluster: Cluster, redis_url: str) -> None:
@@ -102,7 +102,7 @@ def outbox(redis: redis_py.Redis) -> redis_py.Redis:
 
 
 def commits(client: redis_py.Redis) -> dict[str, list[Commit]]:
-    """What was committed, by session."""
+    """Return the commits of each session."""
     found: dict[str, list[Commit]] = defaultdict(list)
     keys = Keyspace()
     for bucket in range(keys.buckets):
@@ -180,7 +180,7 @@ def test_sessions_that_expire_while_commands_run_expire_once_at_their_deadlines(
     assert set(statuses) == {200, 400}
     past = commits(outbox)
     for session, end in found.items():
-        # Nobody was shown a state between an adjustment that left nothing and the end it brought: that is its deadline.
+        # No state is shown between an adjustment to zero and the expiry, so the adjustment is the deadline.
         adjusted_ms = past[session][-2].at_ms
         assert end.at_ms == load.deadlines.get((session, end.version - 1), adjusted_ms)
         assert end.committed_ms >= end.at_ms

@@ -21,7 +21,7 @@ from tests.support.web_clients import CHESS, wait_until
 
 
 class Load:
-    """Threads that switch sessions through both web processes until told to stop."""
+    """Threads that switch sessions through both web processes until they are stopped."""
 
     def __init__(self, clients: ClientThreads, sessions: list[str]) -> None:
         self.clients = clients
@@ -102,7 +102,7 @@ def test_an_outage_of_postgresql_is_not_seen_by_clients_and_loses_nothing(
     assert {status for _, _, status in load.answers} == {200}
     before = sorted(ended - began for began, ended, _ in load.answers if ended < down_s)
     during = sorted(ended - began for began, ended, _ in load.answers if down_s < began and ended < up_s)
-    # Whoever waited for PostgreSQL would wait for seconds; how much slower it gets is for bench/.
+    # A request that waited for PostgreSQL would take seconds; smaller slowdowns are measured in bench/.
     assert during[len(during) // 2] < max(1.0, 3 * before[len(before) // 2])
     query = (
         "SELECT session_id::text, count(*), count(DISTINCT version), max(version) FROM sync_events"

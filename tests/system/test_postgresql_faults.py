@@ -46,7 +46,7 @@ RIGHTS = "SELECT, INSERT, UPDATE"
 
 
 class Scene:
-    """A database of its own, a role that drains into it, a real worker, and a session whose commits it drains."""
+    """A private database, a role that drains into it, a real worker, and a session whose commits it drains."""
 
     def __init__(self, url: str, guest: str, client: redis_py.Redis, redis_url: str, stack: ExitStack) -> None:
         self.url, self.guest, self.client, self.redis_url, self.stack = url, guest, client, redis_url, stack
@@ -67,20 +67,20 @@ class Scene:
         wait_until(lambda: entries_left(self.client) == 0)
 
     def play(self, commits: int) -> None:
-        """Make commits with much in them."""
+        """Make large commits."""
         for number in range(commits):
             self.store.update(self.session_id, {"text": secrets.token_hex(2000), "number": number})
         self.commits += commits
 
     def rows(self) -> tuple[int, int]:
-        """How many events are in the log, and how many dead letters."""
+        """Return the numbers of events in the log and of dead letters."""
         ((events, letters),) = run_sql(
             self.url, "SELECT (SELECT count(*) FROM sync_events), (SELECT count(*) FROM sync_dead_letters)"
         )
         return events, letters
 
     def found(self) -> str | None:
-        """What web processes know of the last drain."""
+        """Return what web processes know of the last drain."""
         trouble = LastFailure(self.client, Keyspace(1)).read()
         return trouble.category if trouble else None
 
@@ -98,7 +98,7 @@ Make = Callable[..., Scene]
 def make(
     servers: Servers, run_directory: Path, redis: redis_py.Redis, redis_url: str, database_url: str
 ) -> Iterator[Make]:
-    """What makes the scene, in the given tablespace."""
+    """Makes a scene, in the given tablespace."""
     with ExitStack() as stack:
 
         def make(tablespace: str = "pg_default") -> Scene:
@@ -136,7 +136,7 @@ def test_a_read_only_postgresql_delays_events_and_loses_none(make: Make) -> None
     scene = make()
     set_read_only(scene.url, on=True)
     end_connections(scene.url)
-    # The worker keeps no connection that was told to be read-only.
+    # The worker keeps no read-only connection.
     suffer(scene, "read_only", lambda: set_read_only(scene.url, on=False))
 
 
@@ -212,7 +212,7 @@ def small_disk(postgres: Postgres, directory: Path, size: str) -> Iterator[str]:
 
 
 def ask_alone(url: str, query: str) -> None:
-    """Ask what no transaction may hold."""
+    """Run a statement that cannot run in a transaction."""
     connection = psycopg2.connect(maintenance_url(url))
     connection.autocommit = True
     with connection.cursor() as cursor:
@@ -227,13 +227,13 @@ def test_a_full_disk_of_postgresql_delays_events_and_loses_none(
         make: Make = request.getfixturevalue("make")
         scene = make(tablespace)
         fill(scene.url)
-        assert check(scene.guest, 10) is None  # what is small still works
+        assert check(scene.guest, 10) is None  # small writes still work
         suffer(scene, "disk_full", lambda: run_sql(scene.url, "DROP TABLE filler"))
         scene.stack.close()
 
 
 def fill(url: str) -> None:
-    """Leave no room for another block."""
+    """Fill the tablespace to the last block."""
     run_sql(url, "CREATE TABLE filler (text text); ALTER TABLE filler ALTER text SET STORAGE PLAIN")
     for rows in (100_000, 1000, 10, 1):
         while True:

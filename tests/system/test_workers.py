@@ -24,12 +24,10 @@ from tests.support.store import chess_request, make_store
 from tests.support.types import Db
 from tests.support.web_clients import wait_until
 
-# Real workers
-
 
 @pytest.fixture
 def workers(servers: Servers, run_directory: Path) -> Iterator[Callable[..., App]]:
-    """What makes workers, not started, with settings of their own."""
+    """Makes workers with their own settings; the test starts them."""
     with ExitStack() as stack:
 
         def make(**env: str) -> App:
@@ -50,7 +48,7 @@ def test_a_worker_that_is_killed_while_it_drains_leaves_every_event_to_be_stored
 ) -> None:
     commits = commit_events(redis_url, 50, 98)
     assert commits == entries_left(redis) == 5000
-    # What a killed worker held is not left alone until somebody may claim it.
+    # The entries of a killed worker do not wait until another reader may claim them.
     worker = workers(AUDIT_BATCH="25", AUDIT_CLAIM_IDLE_S="600")
     for goal in (200, 600, 1000):
         worker.spawn()
@@ -79,7 +77,7 @@ def test_when_all_is_well_an_event_is_stored_without_waiting_for_a_sweep(
     wait_until(lambda: count_rows(db) == 2)
     for number in range(100):
         store.switch(session_id)
-        time.sleep(0.04 if number % 20 else 0.9)  # bursts, and pauses as long as the nudges are held back
+        time.sleep(0.04 if number % 20 else 0.9)  # bursts, and pauses as long as drain requests are held back
     wait_until(lambda: count_rows(db) == 102)
     with db.cursor() as cursor:
         cursor.execute(
@@ -88,7 +86,7 @@ def test_when_all_is_well_an_event_is_stored_without_waiting_for_a_sweep(
         )
         median_s, p95_s, slowest_s = cursor.fetchone()[0]  # type: ignore[index]
     print(f"from commit to row: median {median_s:.3f} s, p95 {p95_s:.3f} s, slowest {slowest_s:.3f} s")
-    # How soon exactly is for bench/. Without nudges a sweep would come for events every 5 s.
+    # The exact delay is measured in bench/. Without drain requests, a sweep would store events every 5 s.
     assert median_s < 1.5
     assert p95_s < 4
 
