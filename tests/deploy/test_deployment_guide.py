@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from syncapp import capacity
+from syncapp import connection_limits
 from syncapp.config import Settings
-from syncapp.dev import procfile
+from syncapp.dev.runner import procfile
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "deployment.md").read_text()
@@ -47,8 +47,8 @@ def test_processes_have_the_commands_of_the_procfile() -> None:
 def test_numbers_of_connections_are_those_of_the_code() -> None:
     def both(settings: Settings, webs: int) -> tuple[int, int]:
         return (
-            webs * capacity.postgresql_of_web(settings) + capacity.postgresql_of_worker(settings),
-            webs * capacity.redis_of_web(settings) + capacity.redis_of_worker(settings),
+            webs * connection_limits.postgresql_of_web(settings) + connection_limits.postgresql_of_worker(settings),
+            webs * connection_limits.redis_of_web(settings) + connection_limits.redis_of_worker(settings),
         )
 
     app: dict[str, Any] = json.loads((ROOT / "app.json").read_text())["env"]
