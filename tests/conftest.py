@@ -86,16 +86,30 @@ def servers(run_directory: Path) -> Iterator[Servers]:
         )
 
 
-@pytest.fixture(scope="session")
-def valkey(servers: Servers) -> Valkey:
-    """The run's private Valkey, which tests may kill and pause; they must not do that to a given server."""
-    return servers.valkey or pytest.skip("REDIS_URL is given")
+@pytest.fixture
+def valkey(servers: Servers) -> Iterator[Valkey]:
+    """The run's private Valkey, which tests may stop, kill and pause; it runs again afterwards.
+
+    Tests must not do that to a given server.
+    """
+    server = servers.valkey or pytest.skip("REDIS_URL is given")
+    yield server
+    server.unpause()
+    if not server.alive:
+        server.start()
 
 
-@pytest.fixture(scope="session")
-def postgres(servers: Servers) -> Postgres:
-    """The run's private PostgreSQL, which tests may kill and pause; they must not do that to a given server."""
-    return servers.postgres or pytest.skip("DATABASE_URL is given")
+@pytest.fixture
+def postgres(servers: Servers) -> Iterator[Postgres]:
+    """The run's private PostgreSQL, which tests may stop, kill and pause; it runs again afterwards.
+
+    Tests must not do that to a given server.
+    """
+    server = servers.postgres or pytest.skip("DATABASE_URL is given")
+    yield server
+    server.unpause()
+    if not server.alive:
+        server.start()
 
 
 @pytest.fixture(scope="session")
