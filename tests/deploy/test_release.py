@@ -11,9 +11,10 @@ from syncapp.api.reference.openapi import INFO
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_version_is_a_release_of_the_changelog() -> None:
-    headings = re.findall(r"^## \[?(\d+\.\d+\.\d+)\]?", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert __version__ in headings
+def test_the_changelog_knows_the_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", text, re.MULTILINE)
+    assert __version__ in released[:1] or f"Version {__version__} is not released yet" in text
 
 
 def test_only_the_package_states_the_version() -> None:
