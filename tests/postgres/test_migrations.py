@@ -25,7 +25,7 @@ MIGRATIONS = ["001_initial_schema", "002_add_indexes", "003_dead_letters_by_even
 
 
 def start_upgrade(url: str) -> subprocess.Popen[str]:
-    code = f"from syncapp.db import upgrade; print(upgrade({url!r}))"
+    code = f"from syncapp.postgres.schema import upgrade; print(upgrade({url!r}))"
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
