@@ -1,4 +1,4 @@
-"""The AsyncAPI document: made from the models of what goes over a WebSocket and the tables that the code goes by."""
+"""The AsyncAPI document, generated from the models of the WebSocket messages and the tables that the code uses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OVER_SOCKETS = [each for each in Outgoing if each is not Outgoing.HEARTBEAT]
 
 
 def document(version: str = VERSIONS[0]) -> dict[str, Any]:
-    """Return the AsyncAPI document; nothing in it is new in 3.1."""
+    """Return the AsyncAPI document; its content is the same in both versions."""
     models: dict[str, type[BaseModel]] = {str(name): model for name, model in [*SENT.items(), *RECEIVED.items()]}
     schemas = components.schemas(models.values())
     return {
@@ -37,8 +37,8 @@ def document(version: str = VERSIONS[0]) -> dict[str, Any]:
         "info": {
             **{name: value for name, value in INFO.items() if name != "license"},
             "license": {"name": INFO["license"]["name"]},
-            "description": "What a client of a session is told, and may ask. docs/protocol.md says it in sentences. "
-            "Times in ms are whole milliseconds, instants since 1970.",
+            "description": "The messages that clients of a session receive and may send; docs/protocol.md explains "
+            "them. Times in ms are whole milliseconds; instants are ms since 1970.",
             "tags": [{"name": "sessions", "description": TAGS["sessions"]}],
         },
         "servers": {name: _server(protocol) for name, protocol in (("encrypted", "wss"), ("plain", "ws"))},
@@ -47,7 +47,7 @@ def document(version: str = VERSIONS[0]) -> dict[str, Any]:
             "session": {
                 "address": "/ws",
                 "title": "WebSocket",
-                "description": "A WebSocket for one session or many; text frames, one JSON object each.",
+                "description": "A WebSocket for one or more sessions. Each text frame holds one JSON object.",
                 "messages": {name: _ref("components/messages", name) for name in map(str, [*_OVER_SOCKETS, *RECEIVED])},
                 "bindings": {"ws": {"method": "GET", "query": _query()}},
                 "x-close-codes": {str(int(code)): code.name for code in Close},
@@ -55,7 +55,7 @@ def document(version: str = VERSIONS[0]) -> dict[str, Any]:
             "stream": {
                 "address": "/v1/sessions/{sessionId}/stream",
                 "title": "Server-sent events",
-                "description": "The same messages as server-sent events, each as the `data` of one, over HTTP.",
+                "description": "The same messages as server-sent events over HTTP; each event's `data` is one message.",
                 "parameters": {"sessionId": {"description": "The session, a UUID."}},
                 "messages": {name: _ref("components/messages", name) for name in map(str, _STREAMED)},
             },
@@ -74,7 +74,7 @@ def document(version: str = VERSIONS[0]) -> dict[str, Any]:
 
 @blueprint.get("/asyncapi.json")
 def asyncapi() -> Response:
-    """Return the AsyncAPI document, of the version that the tool of the caller knows. Raises `ValidationFailed`."""
+    """Return the AsyncAPI document in version 3.1.0, or in the one that `version` names. Raises `ValidationFailed`."""
     version = request.args.get("version", VERSIONS[0])
     if version not in VERSIONS:
         raise ValidationFailed.of("version", f"must be one of {', '.join(VERSIONS)}", "version")
@@ -82,11 +82,11 @@ def asyncapi() -> Response:
 
 
 def _server(protocol: str) -> dict[str, Any]:
-    here = {"default": "localhost:8000", "description": "Where this document came from: host, and port if any."}
+    here = {"default": "localhost:8000", "description": "The server of this document: host, and port if there is one."}
     return {
         "host": "{host}",
         "protocol": protocol,
-        "description": f"The server that this document came from, by {protocol}.",
+        "description": f"The server of this document, over {protocol}.",
         "variables": {"host": here},
     }
 
@@ -114,12 +114,12 @@ def _message(name: str, model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _operation(action: str, channel: str, name: str, models: dict[str, type[BaseModel]]) -> dict[str, Any]:
-    ways = {"send": "The server sends", "receive": "A client sends"}
+    senders = {"send": "The server sends", "receive": "A client sends"}
     text = (inspect.getdoc(models[name]) or "").split("\n\n", maxsplit=1)[0]
     return {
         "action": action,
-        "title": f"{ways[action]} {name}",
-        "summary": f"{ways[action]} `{name}`.",
+        "title": f"{senders[action]} {name}",
+        "summary": f"{senders[action]} `{name}`.",
         "description": text,
         "channel": _ref("channels", channel),
         "messages": [_ref(f"channels/{channel}/messages", name)],

@@ -1,4 +1,4 @@
-"""JSON Schemas of models, under the models' names, as the OpenAPI and the AsyncAPI document hold them."""
+"""JSON Schemas of models for the OpenAPI and AsyncAPI documents, by the models' names."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ NULL = {"type": "null"}
 def schemas(
     models: Iterable[type[BaseModel]], mode: Literal["validation", "serialization"] = "validation"
 ) -> dict[str, Any]:
-    """Return the schemas of models, and of those within, each by its model's name."""
+    """Return the schemas of models and of the models in them, by name."""
     _, found = models_json_schema([(model, mode) for model in models], ref_template="#/components/schemas/{model}")
     schemas: dict[str, Any] = found.get("$defs", {})
     for name, schema in schemas.items():
         for field in schema.get("properties", {}).values():
             _tidy(field)
-            # A generator makes a field with a default one that has to be given; the description says it.
+            # Code generators make a field with a default required; descriptions mention defaults instead.
             field.pop("default", None)
         schema["title"] = name
     return schemas
 
 
 def parameters(model: type[BaseModel], place: Literal["query", "header"]) -> list[dict[str, Any]]:
-    """Return the parameters that the fields of a model are. None can be null: what is not given is absent."""
+    """Return a model's fields as parameters. A parameter cannot be null, only absent."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     return list(_parameters(schema, place))
 
@@ -46,7 +46,7 @@ def _parameters(schema: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
 
 
 def _tidy(field: dict[str, Any]) -> None:
-    """Drop titles that repeat the field's name, flatten nested anyOf, and drop an anyOf that accepts anything."""
+    """Remove titles that repeat the field's name, flatten nested anyOf, and remove an anyOf that accepts anything."""
     field.pop("title", None)
     for branch in field.get("anyOf", []):
         branch.pop("title", None)
@@ -54,4 +54,4 @@ def _tidy(field: dict[str, Any]) -> None:
     if any("anyOf" in branch for branch in field_branches):
         field["anyOf"] = [inner for branch in field_branches for inner in branch.get("anyOf", [branch])]
     if {} in field_branches:
-        del field["anyOf"]  # anything, or null, is anything
+        del field["anyOf"]  # "anything or null" means anything

@@ -1,6 +1,6 @@
-"""Examples of the OpenAPI and the AsyncAPI document: bodies that work as they stand, and a game that answers show.
+"""Examples for the OpenAPI and AsyncAPI documents: request bodies that work unchanged, and a game for the responses.
 
-tests/api/test_reference.py sends each to a real server.
+tests/api/test_reference.py sends each body to a real server.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def named(**values: tuple[str, Any]) -> dict[str, Any]:
     return {name: {"summary": summary, "value": value} for name, (summary, value) in values.items()}
 
 
-ASKED: dict[str, dict[str, Any]] = {
+REQUEST_BODIES: dict[str, dict[str, Any]] = {
     "create": named(
         chess=(
-            "A game of chess, five minutes each and three seconds a move",
+            "A chess game: five minutes each, three seconds per move",
             {
                 "sync_mode": "per_participant",
                 "participants": [
@@ -33,7 +33,7 @@ ASKED: dict[str, dict[str, Any]] = {
             },
         ),
         rounds=(
-            "Turns of thirty seconds that pass on by themselves",
+            "Turns of thirty seconds that pass automatically",
             {
                 "sync_mode": "per_cycle",
                 "participants": [{"participant_id": "anna"}, {"participant_id": "ben"}],
@@ -43,7 +43,7 @@ ASKED: dict[str, dict[str, Any]] = {
             },
         ),
         debate=(
-            "Two teams, each with a time of its own",
+            "A debate of two teams, each with its own time",
             {
                 "sync_mode": "per_group",
                 "groups": [
@@ -64,27 +64,29 @@ ASKED: dict[str, dict[str, Any]] = {
         stopwatch=("A stopwatch that counts up to an hour", {"sync_mode": "count_up", "max_time_ms": 3_600_000}),
     ),
     "start": named(
-        first=("The first in rotation begins", {}), named=("A named participant begins", {"participant_id": "white"})
+        first=("The first participant in rotation begins", {}),
+        named=("A named participant begins", {"participant_id": "white"}),
     ),
     "switch": named(
-        next=("Hand the turn on", {}),
-        once=("Hand the turn on, once", {"participant_id": "white", "expected_version": 2}),
+        next=("Pass the turn on", {}),
+        once=("Pass the turn on only once", {"participant_id": "white", "expected_version": 2}),
     ),
     "pause": named(now=("Stop the clock", {})),
-    "resume": named(now=("Go on", {})),
+    "resume": named(now=("Continue", {})),
     "adjust": named(
-        add=("Ten seconds more", {"op": "add", "ms": 10_000, "participant_id": "white", "reason": "interrupted"}),
-        set=("What runs has a minute left", {"op": "set", "ms": 60_000}),
+        add=("Add ten seconds", {"op": "add", "ms": 10_000, "participant_id": "white", "reason": "interrupted"}),
+        set=("Set the running budget to one minute", {"op": "set", "ms": 60_000}),
     ),
     "complete": named(
-        result=("White has won", {"reason": "checkmate", "result": {"winner": "white"}}), now=("End as intended", {})
+        result=("White has won", {"reason": "checkmate", "result": {"winner": "white"}}),
+        now=("Without reason and result", {}),
     ),
-    "cancel": named(reason=("Call it off", {"reason": "the players have left"})),
+    "cancel": named(reason=("Cancel with a reason", {"reason": "the players have left"})),
     "update": named(merge=("Set one member, remove another", {"metadata": {"table": 4, "room": None}})),
-    "delete": named(now=("Remove it", {})),
-    "batch": named(pause=("Pause an exam in every room", {"command": "pause", "session_ids": [SESSION_ID]})),
+    "delete": named(now=("Delete the session", {})),
+    "batch": named(pause=("Pause the exam in every room", {"command": "pause", "session_ids": [SESSION_ID]})),
 }
-"""Bodies that work as they stand, by operation: on a game of chess, the first example of `create`."""
+"""Request bodies by operation. They work unchanged on the first example of `create`, a chess game."""
 
 _WHITE = {
     "participant_id": "white",

@@ -1,4 +1,4 @@
-"""What the history answers, for the OpenAPI document."""
+"""Models of the responses of the history, the session list and batches, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -26,38 +26,40 @@ from syncapp.domain.query import Status
 
 
 class LoggedEvent(Answer):
-    """A commit."""
+    """A commit, as the audit log has it."""
 
     epoch: Epoch
     version: Version
-    type: str = Field(description="What happened, such as `cycle_switched`.")
-    at: Instant = Field(description="When it took effect: for a timeout the deadline.")
+    type: str = Field(description="The type of the event, such as `cycle_switched`.")
+    at: Instant = Field(description="When it took effect; for a timeout, the deadline.")
     at_ms: int = Field(ge=0, description="The same instant, in ms since 1970.")
-    status: Status = Field(description="The session's status after it.")
-    cycle_count: int = Field(ge=0, description="Cycles that had ended then.")
-    participant_id: str | None = Field(description="The participant concerned; null when nobody is.")
-    next_participant_id: str | None = Field(description="Whose turn it became; null when it became nobody's.")
-    group_id: str | None = Field(description="The group concerned; null outside of `per_group`.")
-    remaining_ms: int | None = Field(description="Left of the budget concerned, in ms; null without one.")
-    elapsed_ms: int | None = Field(description="Charged by this commit, in ms; null when nothing ran.")
-    actor: str = Field(description="`client`, or `system` for what a session does by itself.")
-    request_id: str | None = Field(description="`X-Request-Id` of the request; null for what had none.")
-    event: Event = Field(description="The event as it was told.")
-    patch: dict[str, Any] = Field(description="What changed, under the names of the state.")
+    status: Status = Field(description="The session's status after the commit.")
+    cycle_count: int = Field(ge=0, description="Number of completed cycles after the commit.")
+    participant_id: str | None = Field(description="The participant concerned; null if there is none.")
+    next_participant_id: str | None = Field(
+        description="The participant whose turn it is afterwards; null if there is none."
+    )
+    group_id: str | None = Field(description="The group concerned; null except in `per_group`.")
+    remaining_ms: int | None = Field(description="Remaining budget, in ms; null without a budget.")
+    elapsed_ms: int | None = Field(description="Time charged by this commit, in ms; null if the clock did not run.")
+    actor: str = Field(description="`client`, or `system` if the session made the commit by itself.")
+    request_id: str | None = Field(description="`X-Request-Id` of the request; null if there was none.")
+    event: Event = Field(description="The event as it was published.")
+    patch: dict[str, Any] = Field(description="What changed, with the names of the state.")
 
 
 class EventsPage(Answer):
     """A page of events."""
 
-    events: list[LoggedEvent] = Field(description="Oldest first; `limit` at most.")
-    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
+    events: list[LoggedEvent] = Field(description="Oldest first; at most `limit`.")
+    next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last page.")
 
 
 class ExportedEvent(LoggedEvent):
-    """A commit, with the whole state where the log holds one."""
+    """A commit, with the whole state if the audit log has it."""
 
     snapshot: dict[str, Any] | None = Field(
-        description="The state after it, as the store keeps it (docs/audit.md); null for most events."
+        description="The state after the commit, in the store's form (docs/audit.md); null for most events."
     )
 
 
@@ -66,147 +68,149 @@ class Export(Answer):
 
     session_id: Uuid = Field(description="The session's id.")
     events: list[ExportedEvent] = Field(description="All events, oldest first.")
-    count: int = Field(ge=0, description="How many events there are: a file without it was cut off.")
+    count: int = Field(ge=0, description="Number of events; a file without it is incomplete.")
 
 
 class ShownClock(Answer):
-    """What a clock showed."""
+    """A clock as of the instant."""
 
-    running: bool = Field(description="Whether it ran.")
-    used_ms: int = Field(ge=0, description="Time used until then, in ms.")
+    running: bool = Field(description="Whether the clock ran.")
+    used_ms: int = Field(ge=0, description="Time used until the instant, in ms.")
     remaining_ms: int | None = Field(
-        description="What was left, in ms; null without a budget of its own, negative in overtime."
+        description="Remaining budget, in ms; null without an own budget, negative in overtime."
     )
 
 
 class ParticipantClock(ShownClock):
-    """What a participant's clock showed."""
+    """A participant's clock as of the instant."""
 
-    participant_id: str = Field(description="Whose clock it is.")
+    participant_id: str = Field(description="The participant.")
 
 
 class GroupClock(ShownClock):
-    """What a group's clock showed."""
+    """A group's clock as of the instant."""
 
-    group_id: str = Field(description="Which group's clock it is.")
+    group_id: str = Field(description="The group.")
 
 
 class Clocks(Answer):
-    """What every clock showed, settled to that instant."""
+    """All clocks as of the instant, including the time that was running."""
 
-    participants: list[ParticipantClock] = Field(description="Of every participant, in rotation order.")
-    groups: list[GroupClock] | None = absent("Of every group; only in `per_group`.")
+    participants: list[ParticipantClock] = Field(description="The clocks of all participants, in rotation order.")
+    groups: list[GroupClock] | None = absent("The clocks of all groups; only in `per_group`.")
 
 
 class Past(State):
-    """A session as it was; `server_time_ms` is the instant."""
+    """A session as of a past instant, which is `server_time_ms`."""
 
-    event: Event = Field(description="The last event before that instant, or at it.")
-    clocks: Clocks = Field(description="What every clock showed at that instant.")
+    event: Event = Field(description="The last event at or before the instant.")
+    clocks: Clocks = Field(description="All clocks as of the instant.")
 
 
 class LoggedSession(Answer):
-    """A session as the log knows it; null is what no event has told."""
+    """A session as the audit log knows it; a value that no event contains is null."""
 
     session_id: Uuid = Field(description="The session's id.")
-    sync_mode: Mode = Field(description="What its time is counted for.")
-    status: Status = Field(description="Its last status; `deleted` is one that was removed.")
+    sync_mode: Mode = Field(description="The mode, which determines what the budgets belong to.")
+    status: Status = Field(description="The last status; `deleted` if the session was deleted.")
     epoch: Epoch
     version: Version
-    cycle_count: int = Field(ge=0, description="Cycles that have ended.")
-    participant_count: int | None = Field(description="How many participants it has.")
-    total_time_ms: int | None = Field(description="All time that was granted, in ms; null in modes without a total.")
-    created_at: Instant | None = Field(description="When it was created.")
-    started_at: Instant | None = Field(description="When it was started; null before.")
-    completed_at: Instant | None = Field(description="When it ended; null before.")
-    deleted_at: Instant | None = Field(description="When it was deleted; null if it was not.")
-    updated_at: Instant = Field(description="When its last commit took effect.")
-    metadata: dict[str, Any] | None = Field(description="The caller's own document.")
+    cycle_count: int = Field(ge=0, description="Number of completed cycles.")
+    participant_count: int | None = Field(description="Number of participants.")
+    total_time_ms: int | None = Field(description="Total time granted, in ms; null in modes without a total.")
+    created_at: Instant | None = Field(description="When the session was created.")
+    started_at: Instant | None = Field(description="When the session was started; null before that.")
+    completed_at: Instant | None = Field(description="When the session ended; null before that.")
+    deleted_at: Instant | None = Field(description="When the session was deleted; null if it was not.")
+    updated_at: Instant = Field(description="When the last commit took effect.")
+    metadata: dict[str, Any] | None = Field(description="The application's own document.")
 
 
 class SessionsPage(Answer):
     """A page of sessions."""
 
-    sessions: list[LoggedSession] = Field(description="The last changed first; `limit` at most.")
-    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last one.")
+    sessions: list[LoggedSession] = Field(description="The most recently changed first; at most `limit`.")
+    next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last page.")
 
 
 class ListedSession(Answer):
     """A session that the store holds, without its participants."""
 
     session_id: Uuid = Field(description="The session's id.")
-    sync_mode: Mode = Field(description="What its time is counted for.")
+    sync_mode: Mode = Field(description="The mode, which determines what the budgets belong to.")
     status: Literal["pending", "running", "paused", "completed", "expired", "cancelled"] = Field(
-        description="Its status; the last three are final."
+        description="The status; `completed`, `expired` and `cancelled` are final."
     )
     epoch: Epoch
     version: Version
-    participant_count: int = Field(ge=0, description="How many participants it has.")
-    active_participant_id: str | None = Field(description="Whose turn it is; null when it is nobody's.")
-    cycle_count: int = Field(ge=0, description="Cycles that have ended.")
-    session_started_at: Instant | None = Field(description="When it was started; null before.")
-    session_completed_at: Instant | None = Field(description="When it ended; null before.")
-    created_at: Instant = Field(description="When it was created.")
-    updated_at: Instant = Field(description="When its last commit took effect.")
-    metadata: dict[str, Any] = Field(description="The caller's own document.")
-    clock: Clock = Field(description="As it shows at `server_time_ms` of the page.")
-    completion: Completion | None = absent("Only of a session that a `complete` ended and gave a reason or a result.")
+    participant_count: int = Field(ge=0, description="Number of participants.")
+    active_participant_id: str | None = Field(description="The participant whose turn it is; null if there is none.")
+    cycle_count: int = Field(ge=0, description="Number of completed cycles.")
+    session_started_at: Instant | None = Field(description="When the session was started; null before that.")
+    session_completed_at: Instant | None = Field(description="When the session ended; null before that.")
+    created_at: Instant = Field(description="When the session was created.")
+    updated_at: Instant = Field(description="When the last commit took effect.")
+    metadata: dict[str, Any] = Field(description="The application's own document.")
+    clock: Clock = Field(description="The clock as of the page's `server_time_ms`.")
+    completion: Completion | None = absent(
+        "Present if a `complete` command ended the session and gave a reason or a result."
+    )
 
 
 class ListedSessions(Answer):
     """A page of sessions that the store holds."""
 
     sessions: list[ListedSession] = Field(
-        description="Newest first, at most `limit`; fewer if many sessions do not match."
+        description="Newest first; at most `limit`, fewer if many sessions do not match."
     )
-    next_cursor: str | None = Field(description="`cursor` of the next page; null when nothing is left.")
+    next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last page.")
     complete: bool = Field(
-        description="False while the list is being filled, for some seconds after a first start or an upgrade: "
+        description="False while the list is being built, for some seconds after the first start or an upgrade: "
         "sessions may be missing."
     )
-    server_time_ms: int = Field(ge=0, description="Server instant that the clocks are true for, in ms since 1970.")
+    server_time_ms: int = Field(ge=0, description="The server's time that the clocks are as of, in ms since 1970.")
 
 
 class BatchItem(Answer):
-    """What came of a command on one session."""
+    """The result of a command on one session."""
 
     session_id: Uuid = Field(description="The session's id.")
-    status: int = Field(ge=200, le=599, description="HTTP status that the command alone would have been answered with.")
-    data: State | Minimal | None = absent("As the command alone would have answered, if it took effect.")
-    error: Error | None = absent("Why it was refused, if it was.")
-    replayed: Literal[True] | None = absent("It was carried out before under the same idempotency key.")
+    status: int = Field(ge=200, le=599, description="The HTTP status that the command alone would have returned.")
+    data: State | Minimal | None = absent("What the command alone would have returned, if it succeeded.")
+    error: Error | None = absent("Why the command failed, if it did.")
+    replayed: Literal[True] | None = absent("The command was already executed with the same idempotency key.")
 
 
 class BatchResults(Answer):
-    """What came of a command on each session, in the order of the request."""
+    """The results of a command on several sessions."""
 
-    results: list[BatchItem] = Field(description="One for each session, in the order of the request.")
-    succeeded: int = Field(ge=0, description="On how many sessions the command took effect.")
-    failed: int = Field(ge=0, description="On how many sessions it was refused.")
+    results: list[BatchItem] = Field(description="One result for each session, in the order of the request.")
+    succeeded: int = Field(ge=0, description="Number of sessions on which the command succeeded.")
+    failed: int = Field(ge=0, description="Number of sessions on which the command failed.")
 
 
 class CycleTotals(Answer):
     """Cycles and their lengths."""
 
-    cycles: int = Field(ge=0, description="How many have ended.")
-    total_ms: int = Field(ge=0, description="All time charged, in ms; pauses not counted.")
-    mean_ms: int | None = Field(description="Mean length of cycles that have ended, in ms; null when none has.")
-    longest_ms: int | None = Field(description="Length of the longest that has ended, in ms; null when none has.")
-    open_ms: int = Field(ge=0, description="Charged to a cycle that has not ended, in ms.")
+    cycles: int = Field(ge=0, description="Number of completed cycles.")
+    total_ms: int = Field(ge=0, description="Total time charged, in ms; without pauses.")
+    mean_ms: int | None = Field(description="Mean length of completed cycles, in ms; null if there are none.")
+    longest_ms: int | None = Field(description="Length of the longest completed cycle, in ms; null if there are none.")
+    open_ms: int = Field(ge=0, description="Time charged to a cycle that is not completed, in ms.")
 
 
 class ParticipantCycles(CycleTotals):
     """A participant's cycles."""
 
-    participant_id: str = Field(description="Whose cycles they are.")
+    participant_id: str = Field(description="The participant.")
 
 
 class SessionStatistics(CycleTotals):
-    """A session's cycles since it was created last."""
+    """A session's cycles since it was last created."""
 
     session_id: Uuid = Field(description="The session's id.")
     epoch: Epoch
-    participants: list[ParticipantCycles] = Field(description="Of every participant, in rotation order.")
+    participants: list[ParticipantCycles] = Field(description="The cycles of all participants, in rotation order.")
 
 
 class EventsAnswer(Data[EventsPage]):
@@ -214,11 +218,11 @@ class EventsAnswer(Data[EventsPage]):
 
 
 class PastAnswer(Data[Past]):
-    """A session as it was."""
+    """A session as of a past instant."""
 
 
 class HistoryAnswer(Data[SessionsPage]):
-    """Sessions of the log."""
+    """Sessions of the audit log."""
 
 
 class ListAnswer(Data[ListedSessions]):
@@ -230,7 +234,7 @@ class BatchAnswer(Data[BatchResults]):
 
 
 class OneText(RootModel[Annotated[list[str], Field(min_length=1, max_length=1)]]):
-    """What a clock shows, as a list of one text."""
+    """A clock as text, in a list of one string."""
 
 
 class StatisticsAnswer(Data[SessionStatistics]):

@@ -1,6 +1,6 @@
-"""The OpenAPI document: made from the routes, the models that validate, and models of what is answered.
+"""The OpenAPI document, generated from the routes, the models of requests and the models of responses.
 
-Holds only what models cannot express: tags, headers of answers, statuses, and which example belongs where.
+This module has only what models cannot express: tags, response headers, statuses, and the places of the examples.
 """
 
 from __future__ import annotations
@@ -29,56 +29,56 @@ from syncapp.domain.field_types import UUID_PATTERN
 
 DESCRIPTION = """Authoritative shared clocks for many clients.
 
-Instants and durations whose names end in `_ms` are whole milliseconds, instants since 1970; those in `_at` are ISO 8601
-in UTC; those in `_s` are seconds. A whole number is written without a fraction (`1`, not `1.0`).
+Names that end in `_ms` are whole milliseconds, instants are ms since 1970; names that end in `_at` are ISO 8601 in UTC;
+names that end in `_s` are seconds. Whole numbers must not have a fraction (`1`, not `1.0`).
 
-Every error has the same form, `{"error": {"code", "message", "details"}}`.
+All errors have the same form: `{"error": {"code", "message", "details"}}`.
 
-Before an operation is looked at, a request can also be refused with 405 `METHOD_NOT_ALLOWED`, 408 `REQUEST_TIMEOUT`,
+Besides the responses of each operation, a request can be refused with 405 `METHOD_NOT_ALLOWED`, 408 `REQUEST_TIMEOUT`,
 414 `URI_TOO_LONG`, 417 `EXPECTATION_FAILED` and 431 `REQUEST_HEADER_FIELDS_TOO_LARGE`.
 
-`/asyncapi.json` describes `/ws`. docs/protocol.md explains both in prose."""
+`/asyncapi.json` describes `/ws`. docs/protocol.md explains both."""
 INFO: dict[str, Any] = {
     "title": "SyncApp",
     "version": VERSION,
     "license": {"name": "MIT License", "identifier": "MIT"},
 }
 TAGS = {
-    "sessions": "Make, read, follow and remove sessions.",
-    "commands": "Act on a session. Each either takes effect as a whole, in one commit, or changes nothing.",
-    "history": "What the audit log tells, also of sessions that are gone. It follows within about half a second.",
-    "system": "The server itself: its clock, its health, its audit queue.",
+    "sessions": "Create, read, follow and delete sessions.",
+    "commands": "Commands on a session. Each takes effect completely, in one commit, or changes nothing.",
+    "history": "Queries of the audit log, including deleted and expired sessions. Events arrive after about 0.5 s.",
+    "system": "The server's clock, health and audit queue.",
 }
 PATH = {
     "session_id": {
-        "description": "The session's id, a UUID; lower and upper case are the same. Create a session first.",
+        "description": "The session's id, a UUID in lower or upper case. Create a session first.",
         "schema": {"type": "string", "format": "uuid", "pattern": UUID_PATTERN},
         "example": examples.SESSION_ID,
     },
 }
 HEADERS: dict[str, dict[str, Any]] = {
     "ETag": {
-        "description": 'The version that the answer is of: `"<epoch>-<version>"`.',
+        "description": 'The version of the session in the response: `"<epoch>-<version>"`.',
         "schema": {"type": "string", "pattern": '^"[0-9]+-[0-9]+"$'},
     },
     "Location": {"description": "Path of the new session.", "schema": {"type": "string", "format": "uri-reference"}},
     "Idempotency-Replayed": {
-        "description": "Only there when the command was already executed under the same key.",
+        "description": "Present if the command was already executed with the same idempotency key.",
         "schema": {"type": "string", "enum": ["true"]},
     },
     "Preference-Applied": {
-        "description": "Only there when the answer leaves the state out.",
+        "description": "Present if the response leaves out the state.",
         "schema": {"type": "string", "enum": ["return=minimal"]},
     },
     "Content-Disposition": {"description": "A name for the file.", "schema": {"type": "string"}},
-    "Retry-After": {"description": "Seconds to wait before the next try.", "schema": {"type": "integer", "minimum": 0}},
+    "Retry-After": {"description": "Seconds to wait before a retry.", "schema": {"type": "integer", "minimum": 0}},
     "X-Request-Id": {
         "description": "The id that the request is logged under.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },
 }
 ALWAYS = {"X-Request-Id", "ETag", "Location", "Retry-After", "Content-Disposition"}
-"""Headers that are there whenever they are named."""
+"""Headers that a response always has if they are documented for it."""
 OF_MODEL: dict[Any, tuple[str, ...]] = {
     StateAnswer: ("ETag",),
     CommandAnswer: ("ETag", "Idempotency-Replayed", "Preference-Applied"),
@@ -94,54 +94,54 @@ OF_STATUS: dict[int, tuple[str, ...]] = {
 LINKS = {
     name: {
         "operationId": name,
-        "description": "With the new session's id.",
+        "description": "Uses the new session's id.",
         "parameters": {"session_id": "$response.body#/data/session_id"},
     }
     for name in ("read", "start", "switch", "pause", "resume", "adjust", "complete", "cancel", "update", "delete")
 }
 _PLACE = re.compile(r"<(\w+)>")
 MEANING: dict[int, str] = {
-    200: "Done.",
+    200: "Success.",
     201: "Created.",
-    204: "Removed, or not there.",
-    304: "Nothing has changed; no body.",
-    400: "The request is invalid, or not allowed in this status. `VALIDATION_ERROR` names every fault.",
-    403: "A page of this origin may not do this.",
+    204: "Deleted, or did not exist.",
+    304: "No other version within the waiting time; no body.",
+    400: "The request is invalid, or not allowed in the session's status. `VALIDATION_ERROR` lists all faults.",
+    403: "Pages of this origin may not do this.",
     404: "No such session.",
-    409: "The session is not as expected; `details.current` is how it is.",
-    412: "`If-Match` names another version; `details.current` is the session.",
+    409: "The session is not in the expected version or state; `details.current` is the current state.",
+    412: "`If-Match` names another version; `details.current` is the current state.",
     413: "The body is too large.",
     414: "The URL is too long.",
-    415: "The body is not plain JSON.",
+    415: "The body is not JSON, or it is encoded.",
     422: "The idempotency key was used for another command.",
-    429: "This address does too much; nothing was changed.",
+    429: "A limit of the client's address is exceeded; nothing was changed.",
     500: "A fault of the server, logged under the request's id.",
-    503: "Temporarily unavailable. Try again with the same idempotency key.",
+    503: "Temporarily unavailable. Retry with the same idempotency key.",
 }
 
 
 @lru_cache(maxsize=1)
 def encoded(app: Flask) -> bytes:
-    """Return the document of an application as JSON; it is made once."""
+    """Return an application's document as JSON; it is generated once."""
     return orjson.dumps(document(app))
 
 
 def document(app: Flask) -> dict[str, Any]:
-    """Return the OpenAPI document of an application's routes, by tags, and in the order in which they were declared."""
+    """Return the OpenAPI document of an application's routes, ordered by tag, then by declaration."""
     found = {route: (path, method) for path, method, route in _routes(app)}
     paths: dict[str, dict[str, Any]] = {}
     order = list(TAGS)
-    for route, about in sorted(DOCUMENTED.items(), key=lambda each: order.index(each[1].tags[0])):
+    for route, doc in sorted(DOCUMENTED.items(), key=lambda each: order.index(each[1].tags[0])):
         if route in found:
             path, method = found[route]
-            paths.setdefault(path, {})[method] = _operation(path, route, about)
-    used = [about for route, about in DOCUMENTED.items() if route in found]
-    schemas = components.schemas(_asked(used)) | components.schemas(_answered(used), "serialization")
-    tagged = {tag for about in used for tag in about.tags}
+            paths.setdefault(path, {})[method] = _operation(path, route, doc)
+    used = [doc for route, doc in DOCUMENTED.items() if route in found]
+    schemas = components.schemas(_request_models(used)) | components.schemas(_response_models(used), "serialization")
+    tagged = {tag for doc in used for tag in doc.tags}
     return {
         "openapi": "3.1.0",
         "info": INFO | {"description": DESCRIPTION},
-        "servers": [{"url": "/", "description": "The server that this document came from."}],
+        "servers": [{"url": "/", "description": "The server of this document."}],
         "security": [],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items() if name in tagged],
         "paths": paths,
@@ -161,33 +161,33 @@ def _routes(app: Flask) -> list[tuple[str, str, Callable[..., Any]]]:
     ]
 
 
-def _operation(path: str, route: Callable[..., Any], about: Documented) -> dict[str, Any]:
+def _operation(path: str, route: Callable[..., Any], doc: Documented) -> dict[str, Any]:
     name = route.__name__
     summary, _, description = (inspect.getdoc(route) or "").partition("\n\n")
-    told: list[dict[str, Any]] = [
+    parameters: list[dict[str, Any]] = [
         {"name": part, "in": "path", "required": True, **PATH[part]} for part in re.findall(r"{(\w+)}", path)
     ]
-    told += components.parameters(about.query, "query") if about.query else []
-    told += components.parameters(about.headers, "header") if about.headers else []
+    parameters += components.parameters(doc.query, "query") if doc.query else []
+    parameters += components.parameters(doc.headers, "header") if doc.headers else []
     operation: dict[str, Any] = {
         "operationId": name,
         "summary": summary.replace("\n", " ").removesuffix("."),
         "description": description.replace("\n", " ") or summary.replace("\n", " "),
-        "tags": about.tags,
-        "parameters": told,
+        "tags": doc.tags,
+        "parameters": parameters,
     }
-    if about.json:
-        content: dict[str, Any] = {"schema": _ref(about.json), "examples": examples.ASKED[name]}
+    if doc.json:
+        content: dict[str, Any] = {"schema": _ref(doc.json), "examples": examples.REQUEST_BODIES[name]}
         operation["requestBody"] = {
-            "description": inspect.getdoc(about.json) or "",
-            "required": any(field.is_required() for field in about.json.model_fields.values()),
+            "description": inspect.getdoc(doc.json) or "",
+            "required": any(field.is_required() for field in doc.json.model_fields.values()),
             "content": {"application/json": content},
         }
-    operation["responses"] = {str(status): _answer(status, body, name) for status, body in sorted(about.resp.items())}
+    operation["responses"] = {str(status): _response(status, body, name) for status, body in sorted(doc.resp.items())}
     return operation
 
 
-def _answer(status: int, body: Body, name: str) -> dict[str, Any]:
+def _response(status: int, body: Body, name: str) -> dict[str, Any]:
     if body is ErrorAnswer:
         return {"$ref": f"#/components/responses/Error{status}"}
     answer: dict[str, Any] = {"description": MEANING[status], "headers": _headers(status, body)}
@@ -198,7 +198,7 @@ def _answer(status: int, body: Body, name: str) -> dict[str, Any]:
         answer["content"] = {
             kind: {
                 "schema": {"type": "string"} if model is str else _ref(model),
-                "examples": response_examples.answered(name, status, kind),
+                "examples": response_examples.for_response(name, status, kind),
             }
             for kind, model in by_type.items()
         }
@@ -216,7 +216,7 @@ def _failure(status: int) -> dict[str, Any]:
 
 def _headers(status: int, body: Any) -> dict[str, Any]:
     by_type = [header for kind in body if kind in OF_TYPE for header in OF_TYPE[kind]] if isinstance(body, dict) else []
-    names = ["X-Request-Id"] if status not in (413, 414) else []  # said before the request has an id
+    names = ["X-Request-Id"] if status not in (413, 414) else []  # these may be sent before the request has an id
     names += [*by_type, *OF_STATUS.get(status, ())]
     if isinstance(body, type):
         names += OF_MODEL.get(body, ())
@@ -224,17 +224,17 @@ def _headers(status: int, body: Any) -> dict[str, Any]:
 
 
 def _failures(used: list[Documented]) -> set[int]:
-    return {status for about in used for status, body in about.resp.items() if body is ErrorAnswer}
+    return {status for doc in used for status, body in doc.resp.items() if body is ErrorAnswer}
 
 
-def _asked(used: list[Documented]) -> list[type[BaseModel]]:
-    return list(dict.fromkeys(about.json for about in used if about.json))
+def _request_models(used: list[Documented]) -> list[type[BaseModel]]:
+    return list(dict.fromkeys(doc.json for doc in used if doc.json))
 
 
-def _answered(used: list[Documented]) -> list[type[BaseModel]]:
+def _response_models(used: list[Documented]) -> list[type[BaseModel]]:
     bodies: list[Any] = []
-    for about in used:
-        for body in about.resp.values():
+    for doc in used:
+        for body in doc.resp.values():
             bodies += [body] if isinstance(body, type) else (body or {}).values()
     return list(dict.fromkeys(body for body in bodies if body is not str))
 

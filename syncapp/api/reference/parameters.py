@@ -1,4 +1,4 @@
-"""Headers and query parameters of the OpenAPI document."""
+"""Headers and query parameters for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -20,35 +20,40 @@ class ReadHeaders(BaseModel):
     if_none_match: str | None = Field(
         default=None,
         alias="If-None-Match",
-        description="With `wait_ms`: the ETag that the client has, or `*` for whatever is current. Without `wait_ms` "
-        "it is ignored, because the clock moves while the version stays the same.",
+        description="With `wait_ms`: the ETag that the client has, or `*` for the current one. Without `wait_ms` it is "
+        "ignored, because the clock moves while the version stays the same.",
     )
 
 
 class ReadQuery(BaseModel):
-    """How long a read waits."""
+    """Query parameters of a read."""
 
     wait_ms: int = Field(
         default=0,
         ge=0,
         le=MAX_WAIT_MS,
-        description="With `If-None-Match`: wait so many ms for another version than that, then answer 304.",
+        description="With `If-None-Match`: how long to wait for another version, in ms. If there is none by then, the "
+        "status is 304.",
     )
 
 
 class StreamQuery(BaseModel):
-    """Where a stream begins, and what it carries."""
+    """Query parameters of a stream."""
 
-    epoch: Ordinal | None = Field(default=None, description="With `version`: the epoch that the client knows.")
-    version: Ordinal | None = Field(default=None, description="With `epoch`: the version that the client knows.")
-    format: Literal["state", "patch"] = Field(default="state", description="Whole states, or what changed.")
+    epoch: Ordinal | None = Field(default=None, description="The epoch that the client has; requires `version`.")
+    version: Ordinal | None = Field(default=None, description="The version that the client has; requires `epoch`.")
+    format: Literal["state", "patch"] = Field(
+        default="state", description="`state` for whole states, `patch` for only what changed."
+    )
 
 
 class StreamHeaders(BaseModel):
     """Headers of a stream."""
 
     last_event_id: Annotated[str, Field(pattern=r"^[0-9]{1,16}-[0-9]{1,16}$")] | None = Field(
-        default=None, alias="Last-Event-ID", description="`<epoch>-<version>` of the last event; browsers send it."
+        default=None,
+        alias="Last-Event-ID",
+        description="The `<epoch>-<version>` of the last event that the client has; browsers send it by themselves.",
     )
 
 
@@ -58,15 +63,18 @@ class CreateHeaders(BaseModel):
     idempotency_key: Key | None = Field(
         default=None,
         alias="Idempotency-Key",
-        description="1 to 128 visible ASCII characters; the same key again changes nothing and answers with the "
-        "current state. Without a `session_id` the key must be a random UUID (version 4 or 7), made for this create.",
+        description="1 to 128 visible ASCII characters. A repeated request with the same key changes nothing and "
+        "returns the current state. Without `session_id`, the key must be a random UUID (version 4 or 7), a new one "
+        "for each create.",
     )
-    prefer: str | None = Field(default=None, alias="Prefer", description="`return=minimal` leaves the state out.")
+    prefer: str | None = Field(
+        default=None, alias="Prefer", description="`return=minimal` leaves the state out of the response."
+    )
     request_id: str | None = Field(
         default=None,
         alias="X-Request-Id",
-        description="Goes into logs and the audit trail, if it is 1 to 64 characters of A-Z a-z 0-9 . _ -; else the "
-        "server makes one.",
+        description="An id for the logs and the audit log: 1 to 64 characters of A-Z a-z 0-9 . _ -. If it is absent or "
+        "invalid, the server generates one.",
     )
 
 
@@ -76,12 +84,13 @@ class CommandHeaders(CreateHeaders):
     idempotency_key: Key | None = Field(
         default=None,
         alias="Idempotency-Key",
-        description="1 to 128 visible ASCII characters; the same key again changes nothing and answers with the "
-        "current state, or, where `return=minimal` is preferred, with the first event and patch if they were kept.",
+        description="1 to 128 visible ASCII characters. A repeated command with the same key changes nothing and "
+        "returns the current state, or with `return=minimal` the first event and patch, if they were kept.",
     )
 
     if_match: Annotated[str, Field(pattern=rf"^(\*|{_TAG}( ?, ?{_TAG})*)$")] | None = Field(
         default=None,
         alias="If-Match",
-        description="The ETag to act on, weak or strong; with another version nothing is changed (412).",
+        description="The ETag that the session must have, weak or strong. If it has another one, nothing changes and "
+        "the status is 412.",
     )

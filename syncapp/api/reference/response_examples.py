@@ -1,4 +1,4 @@
-"""Examples of what the OpenAPI document says is answered, by operation and by status; each fits its model."""
+"""Examples of responses for the OpenAPI document, by operation and status; each is valid for its model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from syncapp import __version__
 from syncapp.api.reference.examples import (
-    ASKED,
     EPOCH,
     EVENT,
     MINIMAL,
     NOON,
     NOON_MS,
     PATCH,
+    REQUEST_BODIES,
     REQUEST_ID,
     SESSION_ID,
     STATE,
@@ -90,19 +90,20 @@ def _data(summary: str, value: Any) -> dict[str, Any]:
 
 
 _COMMANDED = named(
-    state=("The state after it", {"data": STATE}), minimal=("With `Prefer: return=minimal`", {"data": MINIMAL})
+    state=("The state after the command", {"data": STATE}),
+    minimal=("With `Prefer: return=minimal`", {"data": MINIMAL}),
 )
-_ANSWERED: dict[tuple[str, str], dict[str, Any]] = {
+_RESPONSES: dict[tuple[str, str], dict[str, Any]] = {
     ("read", "application/json"): _data("A running game", STATE),
     ("batch", "application/json"): _data(
-        "One took effect, one did not",
+        "One command succeeded, one failed",
         {
             "results": [
                 {"session_id": SESSION_ID, "status": 200, "data": MINIMAL},
                 {
                     "session_id": "7165bb25-3a78-48c0-9517-8e27740d0194",
                     "status": 404,
-                    "error": {"code": "SESSION_NOT_FOUND", "message": "there is no session of this id"},
+                    "error": {"code": "SESSION_NOT_FOUND", "message": "there is no session with this id"},
                 },
             ],
             "succeeded": 1,
@@ -110,11 +111,11 @@ _ANSWERED: dict[tuple[str, str], dict[str, Any]] = {
         },
     ),
     ("text", "text/plain"): named(text=("Four minutes and forty-eight seconds", "04:48")),
-    ("text", "application/json"): named(array=("The same, as a list", ["04:48"])),
-    ("stream", "text/event-stream"): named(begin=("How a stream begins", _STREAM)),
+    ("text", "application/json"): named(array=("The same as a list", ["04:48"])),
+    ("stream", "text/event-stream"): named(begin=("The beginning of a stream", _STREAM)),
     ("events", "application/json"): _data("The last page", {"events": [_LOGGED], "next_cursor": None}),
     ("at", "application/json"): _data(
-        "A game as it was", STATE | {"event": EVENT, "clocks": {"participants": [_SHOWN, _STOOD]}}
+        "A game as of a past instant", STATE | {"event": EVENT, "clocks": {"participants": [_SHOWN, _STOOD]}}
     ),
     ("sessions", "application/json"): _data("The last page", {"sessions": [_LISTED], "next_cursor": None}),
     ("statistics", "application/json"): _data(
@@ -132,12 +133,12 @@ _ANSWERED: dict[tuple[str, str], dict[str, Any]] = {
     ("export", "application/x-ndjson"): named(
         lines=("A line for each event", '{"epoch": 1767268680000, "version": 2}\n')
     ),
-    ("export", "text/csv"): named(table=("The heading", _CSV)),
+    ("export", "text/csv"): named(table=("The header line", _CSV)),
     ("list_sessions", "application/json"): _data(
         "A lobby with one game",
         {"sessions": [_HELD], "next_cursor": None, "complete": True, "server_time_ms": NOON_MS + 12_345},
     ),
-    ("health", "application/json"): named(well=("Well", {"status": "ok"})),
+    ("health", "application/json"): named(well=("Alive", {"status": "ok"})),
     ("ready", "application/json"): named(ready=("Ready", {"status": "ready", "redis": "ok", "postgresql": "ok"})),
     ("audit_queue", "application/json"): _data(
         "Nothing waits",
@@ -158,22 +159,22 @@ _ANSWERED: dict[tuple[str, str], dict[str, Any]] = {
 
 
 _UNREADY = named(
-    stopping=("At the end of a process", {"status": "unavailable", "problems": ["this process is shutting down"]})
+    stopping=("During a shutdown", {"status": "unavailable", "problems": ["this process is shutting down"]})
 )
 
 
-def answered(operation: str, status: int, content_type: str) -> dict[str, Any]:
-    """Return the examples of an operation's answer; a command answers with a state, or with what changed."""
-    if operation in ASKED and operation != "batch":
+def for_response(operation: str, status: int, content_type: str) -> dict[str, Any]:
+    """Return the examples of a response; commands return a state, or what changed."""
+    if operation in REQUEST_BODIES and operation != "batch":
         return _COMMANDED
     if status >= 400:
         return _UNREADY
-    return _ANSWERED.get((operation, content_type), {})  # tests notice one that is missing
+    return _RESPONSES.get((operation, content_type), {})  # a test fails if an example is missing
 
 
 def _failure(code: str, message: str, details: Any = None) -> dict[str, Any]:
-    told = {} if details is None else {"details": details}
-    return named(**{code.lower(): (message, {"error": {"code": code, "message": message, **told}})})
+    members = {} if details is None else {"details": details}
+    return named(**{code.lower(): (message, {"error": {"code": code, "message": message, **members}})})
 
 
 _CURRENT = {"expected_version": 1, "actual_version": 2, "current": STATE}
@@ -184,7 +185,8 @@ FAILURES: dict[int, dict[str, Any]] = {
         [{"field": "sync_mode", "message": "is required", "code": "missing"}],
     ),
     403: _failure(
-        "ORIGIN_NOT_ALLOWED", "pages of this origin may not change anything here; ALLOWED_ORIGINS lists those that may"
+        "ORIGIN_NOT_ALLOWED",
+        "pages of this origin may not send commands; ALLOWED_ORIGINS lists the allowed origins",
     ),
     404: _failure(
         "SESSION_NOT_FOUND", "there is no session of this id; it may have been deleted or have ended long ago"

@@ -1,6 +1,6 @@
-"""What REST answers, as models; every field says what it is, in which unit, and between which limits.
+"""Models of REST's responses; each field's description has its meaning, unit and limits.
 
-The OpenAPI document (`openapi.py`) and the AsyncAPI document (`asyncapi.py`) are made from them.
+The OpenAPI document (`openapi.py`) and the AsyncAPI document (`asyncapi.py`) are generated from them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from syncapp.server import admission
 Payload = TypeVar("Payload")
 Route = TypeVar("Route", bound=Callable[..., Any])
 Body = type[BaseModel] | Mapping[str, type[BaseModel] | type[str]] | None
-"""An answer's body: a model as JSON, or a model or plain text by content type, or none."""
+"""A response body: a model as JSON, or models and plain text by content type, or None."""
 
 VERSION = __version__
 ERROR_CODES = sorted(
@@ -28,18 +28,18 @@ ERROR_CODES = sorted(
         if isinstance(each, type) and issubclass(each, errors.SyncError)
     }
 )
-"""Every code that REST answers with."""
+"""All error codes of REST."""
 
 
 def _never_null(schema: dict[str, Any]) -> None:
-    """Say that a field is absent where there is nothing to tell, not null."""
+    """Change the schema of an optional field: it is absent without a value, never null."""
     schema.pop("default", None)
     branches = [branch for branch in schema.pop("anyOf", []) if branch != {"type": "null"}]
     schema.update(branches[0] if len(branches) == 1 else {"anyOf": branches} if branches else {})
 
 
 def absent(description: str, **limits: Any) -> Any:
-    """Return a field that an answer has only where there is something to tell."""
+    """Return a field that is absent from a response if it has no value."""
     return Field(default=None, description=description, json_schema_extra=_never_null, **limits)
 
 
@@ -48,99 +48,112 @@ Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Status = Literal["pending", "running", "paused", "completed", "expired", "cancelled"]
 Epoch = Annotated[
     int,
-    Field(ge=1, description="Life of the session: ms since 1970 at which it began; a later life has a larger number."),
+    Field(
+        ge=1,
+        description="When this life of the session began, with its create or restore, in ms since 1970. A later epoch "
+        "is a larger number.",
+    ),
 ]
-Version = Annotated[int, Field(ge=1, description="Counts the commits of this epoch, from 1, without gaps.")]
+Version = Annotated[int, Field(ge=1, description="Number of commits in this epoch, from 1, without gaps.")]
 
 
 class Answer(BaseModel):
-    """A part of an answer."""
+    """Part of a response or message."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Clock(Answer):
-    """The clock that runs, or would run, as it shows at `server_time_ms`."""
+    """The clock that runs, or would run, as of `server_time_ms`."""
 
-    scope: Literal["participant", "cycle", "group", "session"] = Field(description="Whose time it is, by the mode.")
-    direction: Literal["down", "up"] = Field(description="`up` in `count_up`, else `down`.")
-    running: bool = Field(description="Whether time passes now.")
+    scope: Literal["participant", "cycle", "group", "session"] = Field(
+        description="What the clock belongs to; the mode determines it."
+    )
+    direction: Literal["down", "up"] = Field(description="`up` in `count_up`, otherwise `down`.")
+    running: bool = Field(description="Whether the clock runs.")
     remaining_ms: int | None = Field(
-        description="What is left, in ms; null for an uncapped stopwatch, negative in overtime."
+        description="Remaining time, in ms; null for an uncapped stopwatch, negative in overtime."
     )
     elapsed_ms: int = Field(
         ge=0,
-        description="How long this run of the clock has lasted, in ms; 0 when it stands. In `count_up` all of it.",
+        description="Time since the last start, switch or resume, in ms; 0 while the clock is stopped. In `count_up`, "
+        "the total elapsed time.",
     )
     deadline_ms: int | None = Field(
-        description="Server instant at which it reaches 0, in ms since 1970; null when nothing runs out."
+        description="When the clock reaches 0, in ms since 1970 by the server's clock; null if it will not."
     )
 
 
 class ParticipantState(Answer):
-    """A participant; times are settled, true as of `cycle_started_at`."""
+    """A participant. Its times are settled: as of `cycle_started_at`, without the current run of the clock."""
 
     participant_id: str = Field(description="The participant's id, 1 to 64 characters.")
-    participant_index: int = Field(ge=0, description="Place in the rotation, from 0.")
-    total_time_ms: int | None = Field(description="Budget that was granted, in ms; null without one.")
+    participant_index: int = Field(ge=0, description="Position in the rotation, from 0.")
+    total_time_ms: int | None = Field(description="Budget granted, in ms; null without a budget.")
     time_used_ms: int = Field(ge=0, description="Time charged so far, in ms.")
     time_remaining_ms: int | None = Field(
-        description="What is left of the budget, in ms; null in modes whose participants have no budget of their own."
+        description="Remaining budget, in ms; null in modes without a budget per participant."
     )
-    cycle_count: int = Field(ge=0, description="Cycles that this participant has ended.")
+    cycle_count: int = Field(ge=0, description="Cycles that this participant has completed.")
     is_active: bool = Field(description="Whether it is this participant's turn.")
     has_expired: bool = Field(description="Whether the budget has run out.")
     group_id: str | None = absent("The participant's group; only in `per_group`.")
 
 
 class GroupState(Answer):
-    """A group, in `per_group`; times are settled like a participant's."""
+    """A group, in `per_group`. Its times are settled, like a participant's."""
 
     group_id: str = Field(description="The group's id, 1 to 64 characters.")
-    total_time_ms: int = Field(ge=0, description="Budget that was granted, in ms.")
+    total_time_ms: int = Field(ge=0, description="Budget granted, in ms.")
     time_used_ms: int = Field(ge=0, description="Time charged so far, in ms.")
-    time_remaining_ms: int = Field(description="What is left of the budget, in ms; negative in overtime.")
+    time_remaining_ms: int = Field(description="Remaining budget, in ms; negative in overtime.")
     has_expired: bool = Field(description="Whether the budget has run out.")
 
 
 class Completion(Answer):
-    """What a `complete` told of a session's end."""
+    """The reason and result that a `complete` command gave."""
 
-    reason: str | None = absent("Why, 1 to 500 characters; absent if none was given.")
-    result: Any = absent("Any JSON of at most 1,024 bytes; absent if none was given.")
+    reason: str | None = absent("The reason, 1 to 500 characters; absent if none was given.")
+    result: Any = absent("The result, any JSON of at most 1,024 bytes; absent if none was given.")
 
 
 class State(Answer):
     """A session."""
 
     session_id: Uuid = Field(description="The session's id, a UUID in lower case.")
-    sync_mode: Mode = Field(description="What the session's time is counted for.")
+    sync_mode: Mode = Field(description="The mode, which determines what the budgets belong to.")
     status: Status = Field(description="`completed`, `expired` and `cancelled` are final.")
     epoch: Epoch
     version: Version
     participants: list[ParticipantState] = Field(description="All participants, in rotation order; 1,000 at most.")
     active_participant_id: str | None = Field(
-        description="Whose turn it is; null before the start, after the end, or without participants."
+        description="The participant whose turn it is; null before the start, after the end, or without participants."
     )
-    cycle_count: int = Field(ge=0, description="Cycles that have ended.")
-    total_time_ms: int | None = Field(description="All time that was granted, in ms; null in modes without a total.")
-    time_per_cycle_ms: int | None = Field(description="Budget of each cycle, in ms; null outside of `per_cycle`.")
-    increment_ms: int = Field(ge=0, description="Credited to the mover at each switch, in ms; 0 to 60,000.")
-    cycle_started_at: Instant | None = Field(description="When this run of the cycle began; null while nothing runs.")
-    session_started_at: Instant | None = Field(description="When the session was started; null before.")
-    session_completed_at: Instant | None = Field(description="When the session ended; null before.")
+    cycle_count: int = Field(ge=0, description="Number of completed cycles.")
+    total_time_ms: int | None = Field(description="Total time granted, in ms; null in modes without a total.")
+    time_per_cycle_ms: int | None = Field(description="Budget of each cycle, in ms; null except in `per_cycle`.")
+    increment_ms: int = Field(
+        ge=0, description="Credited at each switch to the participant that moved, in ms; 0 to 60,000."
+    )
+    cycle_started_at: Instant | None = Field(
+        description="When the current run of the clock began, by a start, switch or resume; null while it is stopped."
+    )
+    session_started_at: Instant | None = Field(description="When the session was started; null before that.")
+    session_completed_at: Instant | None = Field(description="When the session ended; null before that.")
     created_at: Instant = Field(description="When the session was created.")
     updated_at: Instant = Field(description="When the last commit took effect.")
-    idle_timeout_s: int = Field(ge=1, description="How long an abandoned session lives, in s; 30 days at most.")
+    idle_timeout_s: int = Field(
+        ge=1, description="Idle time after which the session is cancelled, in s; at most 30 days."
+    )
     idle_at: Instant | None = Field(
-        description="When it would be cancelled as idle; null while idle time does not count. Watchers postpone it "
-        "without a new version."
+        description="When the session is cancelled as idle; null while idle time does not count. Open connections "
+        "postpone it without a new version."
     )
     action_on_timeout: dict[str, Any] = Field(
-        description="What happens at zero: `type`, and whatever the caller of create added."
+        description="What happens when the clock reaches zero: `type`, and the members that the create added."
     )
-    metadata: dict[str, Any] = Field(description="The caller's own document, at most 16,384 bytes as JSON.")
-    server_time_ms: int = Field(ge=0, description="Server instant that `clock` is true for, in ms since 1970.")
+    metadata: dict[str, Any] = Field(description="The application's own document, at most 16,384 bytes as JSON.")
+    server_time_ms: int = Field(ge=0, description="The server's time that `clock` is as of, in ms since 1970.")
     clock: Clock = Field(description="The only live part of a state; all other times are settled.")
     groups: list[GroupState] | None = absent("All groups, in the order of their turns; only in `per_group`.")
     time_used_ms: int | None = absent(
@@ -148,54 +161,60 @@ class State(Answer):
     )
     time_remaining_ms: int | None = Field(
         default=None,
-        description="What is left of the session's own budget, in ms; null without one. Only in `per_cycle`, `global` "
-        "and `count_up`.",
+        description="Remaining budget of the session, in ms; null without one. Only in `per_cycle`, `global` and "
+        "`count_up`.",
     )
-    max_time_ms: int | None = absent("Cap of the stopwatch, in ms; only in `count_up`, if it has one.", ge=1)
-    max_cycles: int | None = absent("Number of cycles after which the session is completed, if there is one.", ge=1)
-    warn_at_ms: list[int] | None = absent("Thresholds at which the clock warns, in ms, if there are any.")
-    completion: Completion | None = absent("Only of a session that a `complete` ended and gave a reason or a result.")
-    expired_participant_id: str | None = absent("Only after a command that found someone out of time, or made it so.")
+    max_time_ms: int | None = absent("Cap of the stopwatch, in ms; only in `count_up` with a cap.", ge=1)
+    max_cycles: int | None = absent("Number of cycles after which the session is completed; absent if unlimited.", ge=1)
+    warn_at_ms: list[int] | None = absent("Remaining times at which the clock warns, in ms; absent if there are none.")
+    completion: Completion | None = absent(
+        "Present if a `complete` command ended the session and gave a reason or a result."
+    )
+    expired_participant_id: str | None = absent(
+        "Present after a command during which a participant ran out of time, before or because of it."
+    )
 
 
 class Event(BaseModel):
-    """What a commit was: its type, the instant it took effect, and what it concerns.
+    """A commit's event: its type, the instant at which it took effect, and what it concerns.
 
-    A field is absent where there is nothing to tell. docs/protocol.md says which type has which.
+    Fields without a value are absent. docs/protocol.md lists the fields of each type.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    type: str = Field(description="What happened, such as `cycle_switched`.", examples=["cycle_switched"])
-    at_ms: int = Field(ge=0, description="When it took effect, in ms since 1970: for a timeout the deadline.")
-    participant_id: str | None = absent("The participant concerned; of a switch, who moved.")
-    next_participant_id: str | None = absent("Whose turn it became.")
+    type: str = Field(description="The type of the event, such as `cycle_switched`.", examples=["cycle_switched"])
+    at_ms: int = Field(ge=0, description="When it took effect, in ms since 1970; for a timeout, the deadline.")
+    participant_id: str | None = absent("The participant concerned; for a switch, the one that moved.")
+    next_participant_id: str | None = absent("The participant whose turn it is afterwards.")
     group_id: str | None = absent("The group concerned; only in `per_group`.")
     remaining_ms: int | None = Field(
-        default=None, description="Left of the budget concerned, in ms; negative in overtime, null without a budget."
+        default=None, description="Remaining budget, in ms; negative in overtime, null without a budget."
     )
     adjusted_ms: int | None = absent("By how much an adjustment changed the budget, in ms.")
-    threshold_ms: int | None = absent("The threshold that a warning is about, in ms.", ge=1)
-    reason: str | None = absent("Why, if a reason was given, or the session did it by itself; 500 characters at most.")
-    result: Any = absent("What came of it, if a `complete` told: any JSON of at most 1,024 bytes.")
-    action_on_timeout: dict[str, Any] | None = absent("What happens at zero, with the caller's own keys; of timeouts.")
+    threshold_ms: int | None = absent("The threshold of a warning, in ms.", ge=1)
+    reason: str | None = absent("The reason that was given, or why the session did it by itself; up to 500 characters.")
+    result: Any = absent("The result that a `complete` command gave: any JSON of at most 1,024 bytes.")
+    action_on_timeout: dict[str, Any] | None = absent(
+        "What happens when the clock reaches zero, with the members that the create added; only for timeouts."
+    )
 
 
 class Minimal(Answer):
-    """The answer to `Prefer: return=minimal`."""
+    """The result of a command with `Prefer: return=minimal`."""
 
     session_id: Uuid = Field(description="The session's id.")
     epoch: Epoch
     version: Version
-    event: Event | None = Field(description="What the command was; null when it changed nothing.")
-    patch: dict[str, Any] = Field(description="What changed, under the names of the state (docs/protocol.md).")
-    expired_participant_id: str | None = absent("Who was found to be out of time, if anybody was.")
+    event: Event | None = Field(description="The event of the command; null if it changed nothing.")
+    patch: dict[str, Any] = Field(description="What changed, with the names of the state (docs/protocol.md).")
+    expired_participant_id: str | None = absent("The participant that ran out of time, if one did.")
 
 
 class Fault(Answer):
     """One fault of a request."""
 
-    field: str = Field(description="Name of the field, header or parameter; parts of a path are joined by dots.")
+    field: str = Field(description="The field, header or parameter; the parts of a path are joined by dots.")
     message: str = Field(description="What is wrong with it, in English.")
     code: str = Field(description="The kind of fault, for programs.")
 
@@ -204,27 +223,27 @@ class Error(Answer):
     """Why a request failed."""
 
     code: str = Field(
-        description="The kind of failure, for programs; docs/protocol.md says what to do about each.",
+        description="The kind of error, for programs; docs/protocol.md says what to do about each.",
         json_schema_extra={"enum": list[Any](ERROR_CODES)},
     )
     message: str = Field(description="What is wrong, in an English sentence.")
     details: Any = Field(
         default=None,
-        description="More for programs: of `VALIDATION_ERROR` a list of {field, message, code}, of other codes an "
-        "object, such as {current} or {retry_after_s}; absent when there is none.",
+        description="Details for programs. For `VALIDATION_ERROR`, a list of {field, message, code}; for other codes "
+        "an object, such as {current} or {retry_after_s}. Absent if there are none.",
     )
 
 
 class ErrorAnswer(Answer):
-    """A failure."""
+    """An error response."""
 
     error: Error = Field(description="Why the request failed.")
 
 
 class Data(Answer, Generic[Payload]):
-    """A success."""
+    """A successful response."""
 
-    data: Payload = Field(description="What was asked for.")
+    data: Payload = Field(description="The result.")
 
 
 class StateAnswer(Data[State]):
@@ -232,12 +251,12 @@ class StateAnswer(Data[State]):
 
 
 class CommandAnswer(Data[State | Minimal]):
-    """A session after a command, or just what changed."""
+    """A session after a command, or only what changed."""
 
 
 @dataclass(frozen=True)
 class Documented:
-    """What the OpenAPI document says of a route, beside its docstring."""
+    """What the OpenAPI document needs to know about a route, besides its docstring."""
 
     tags: list[str]
     resp: Mapping[int, Body]
@@ -247,17 +266,17 @@ class Documented:
 
 
 DOCUMENTED: dict[Callable[..., Any], Documented] = {}
-"""By the function of a route, whose name is the operation's id."""
+"""By the function of a route. Its name is the operation's id."""
 
 
 def answers(**by_status: Body) -> dict[int, Body]:
-    """Return the documented answers of a route; every route may also answer 400, 429, 500 and 503."""
+    """Return the documented responses of a route; every route may also return 400, 429, 500 and 503."""
     common: dict[int, Body] = dict.fromkeys((400, 429, 500, 503), ErrorAnswer)
     return common | {int(name.removeprefix("HTTP_")): body for name, body in by_status.items()}
 
 
 def documented(**options: Any) -> Callable[[Route], Route]:
-    """Return a decorator that adds a route to the document; the route stays as it is."""
+    """Return a decorator that adds a route to the document, and leaves the route unchanged."""
     if options.get("query"):
         options["resp"] = options["resp"] | {414: ErrorAnswer}
 

@@ -1,4 +1,4 @@
-"""What the server answers about itself, as models."""
+"""Models of the responses about the server itself."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from syncapp.api.reference.schemas import Answer, Data, absent
 
 
 class Time(Answer):
-    """The server's clock, which every session runs by."""
+    """The time of the server's clock, which all sessions use."""
 
     timestamp_ms: int = Field(ge=0, description="The server's time, in ms since 1970.")
     server_version: str = Field(description="Version of SyncApp.")
-    drift_tolerance_ms: int = Field(ge=0, description="By how much a client's clock may be off without harm, in ms.")
+    drift_tolerance_ms: int = Field(
+        ge=0, description="How far a client's clock may differ without visible effect, in ms."
+    )
 
 
 class Health(Answer):
-    """A process that answers."""
+    """Liveness of the process."""
 
-    status: Literal["ok"] = Field(description="Always `ok`; a process that is not ok does not answer.")
+    status: Literal["ok"] = Field(description="Always `ok`: a process that is not alive does not respond.")
 
 
 class AuditQueue(Answer):
-    """Events on their way into PostgreSQL."""
+    """Audit events that are waiting for PostgreSQL."""
 
-    waiting: int = Field(ge=0, description="Events that nobody has read yet.")
-    active: int = Field(ge=0, description="Events that are being stored.")
-    completed: int = Field(ge=0, description="Events that were stored.")
+    waiting: int = Field(ge=0, description="Events that no worker has read yet.")
+    active: int = Field(ge=0, description="Events that a worker is storing.")
+    completed: int = Field(ge=0, description="Events that are stored.")
     failed: int = Field(ge=0, description="Dead letters: events that could not be stored.")
-    delayed: int = Field(ge=0, description="Retries that are scheduled.")
+    delayed: int = Field(ge=0, description="Scheduled retries.")
     oldest_age_ms: int | None = Field(
-        description="Age of the oldest event that is not stored, in ms; null when there is none."
+        description="Age of the oldest event that is not stored, in ms; null if there is none."
     )
-    rate_per_s: float = Field(ge=0, description="Events stored a second, over the last minute.")
+    rate_per_s: float = Field(ge=0, description="Events stored per second, over the last minute.")
 
 
 class Readiness(Answer):
-    """The servers a process needs: each is `ok`, or says briefly what is wrong with it."""
+    """The servers that the process needs, each with `ok` or a short description of the problem."""
 
-    status: Literal["ready"] = Field(description="Always `ready`; a process that is not answers 503.")
-    redis: Literal["ok"] = Field(description="The store; when it is not `ok`, the answer is 503.")
+    status: Literal["ready"] = Field(description="Always `ready`; a process that is not ready returns 503.")
+    redis: Literal["ok"] = Field(description="The store; if it is not `ok`, the status is 503.")
     postgresql: str = Field(
-        description="The audit trail. While it is not `ok`, audit events wait in Redis; commands go on."
+        description="The audit log. While it is not `ok`, audit events wait in the store, and commands go on."
     )
     worries: list[str] | None = absent("Problems that do not stop commands; absent if there are none.")
 
 
 class Unreadiness(Answer):
-    """Why a process takes no commands."""
+    """Why the process cannot take commands."""
 
     status: Literal["unavailable"] = Field(description="Always `unavailable`.")
-    problems: list[str] = Field(description="What is wrong, in words.")
-    redis: str | None = absent("The store: `ok`, or what is wrong; absent while the process is shutting down.")
-    postgresql: str | None = absent(
-        "The audit trail: `ok`, or what is wrong; absent while the process is shutting down."
-    )
+    problems: list[str] = Field(description="What is wrong, in English.")
+    redis: str | None = absent("The store: `ok`, or the problem; absent while the process is shutting down.")
+    postgresql: str | None = absent("The audit log: `ok`, or the problem; absent while the process is shutting down.")
     worries: list[str] | None = absent("Problems that do not stop commands; absent if there are none.")
 
 
@@ -77,4 +77,4 @@ class ReadyAnswer(Readiness):
 
 
 class UnreadyAnswer(Unreadiness):
-    """A process that takes no commands."""
+    """Unreadiness."""
