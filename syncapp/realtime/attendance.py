@@ -20,8 +20,7 @@ from syncapp.errors import StoreUnavailable
 log = structlog.get_logger(__name__)
 
 CHECK_S = 5.0
-"""Longest time between two checks of a watched session: its idle timeout is shorter if it was deleted and created again
-with another one."""
+"""Longest time between two checks of a watched session: it may be created again with a shorter idle timeout."""
 SOON_S = 0.2
 """When to check a session again that has not been read yet."""
 RETRY_S = 1.0

@@ -186,10 +186,12 @@ class Command(Request):
     def body(self, session_id: str) -> Request:
         """Return the command's body as its own model. Raises `ValidationFailed` as REST does."""
         if misplaced := self.args.keys() & CommandBody.model_fields.keys():
-            raise ValidationFailed.of(f"args.{min(misplaced)}", "stands beside args, not in it", "misplaced")
+            raise ValidationFailed.of(f"args.{min(misplaced)}", "belongs next to args, not in it", "misplaced")
         if self.command == "create":
             if self.args.get("session_id", session_id) != session_id:
-                raise ValidationFailed.of("session_id", "must be that of the message or connection", "contradiction")
+                raise ValidationFailed.of(
+                    "session_id", "must be the session of the message or connection", "contradiction"
+                )
             return CREATE.body.parse(self.args | {"session_id": session_id})
         body: Request = COMMANDS[self.command].body.parse(self.args)
         return body

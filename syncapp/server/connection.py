@@ -150,7 +150,7 @@ class Connection:
         elif (self._fault or self._stopping or self._writer.is_done) and not (
             self._commands or self._writer.has_answers
         ):
-            restart = (Close.RESTART, "the server restarts; come back with jitter")
+            restart = (Close.RESTART, "the server restarts; reconnect after a random delay")
             done = restart if self._stopping else (Close.DONE, "the session was deleted")
             self._end(*(self._fault or done))
         else:
@@ -226,8 +226,10 @@ class Connection:
             self._get_subscriptions().add(session_id, asked.known(), confirm)
         elif not is_watched:
             if not session_id:
-                raise ValidationFailed.of("session_id", "is required: this connection has none of its own", "missing")
-            raise ValidationFailed.of("session_id", "is not one that this connection watches", "not_subscribed")
+                raise ValidationFailed.of(
+                    "session_id", "is required: this connection was opened without a session", "missing"
+                )
+            raise ValidationFailed.of("session_id", "is not watched by this connection", "not_subscribed")
         elif isinstance(asked, Command):
             if self._commands is None:
                 wake = self._ws.event.set

@@ -26,7 +26,7 @@ class Head(Request):
         """Check the host, and choose how the body is read. Raises `BadRequest` and gunicorn's errors."""
         hosts = [value for name, value in self.headers if name == "HOST"]
         if not hosts and self.version > (1, 0):
-            raise BadRequest("HTTP/1.1 needs the header Host")
+            raise BadRequest("HTTP/1.1 requires the header Host")
         if hosts and not _HOST.match(hosts[0]):
             raise BadRequest("the header Host is not a valid host")
         self.version = min(self.version, (1, 1))  # later 1.x versions are answered as 1.1

@@ -137,7 +137,8 @@ def test_without_a_session_of_its_own_a_connection_has_to_name_one(
         error = one.ask(**asked)
         assert (error["code"], error["sessionId"]) == ("VALIDATION_ERROR", None)
         assert error["details"][0] == {
-            "field": "session_id", "message": "is required: this connection has none of its own", "code": "missing",
+            "field": "session_id", "message": "is required: this connection was opened without a session",
+            "code": "missing",
         }  # fmt: skip
     assert one.ask(type="PING", t0=1)["sessionId"] is None
 

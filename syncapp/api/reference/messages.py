@@ -70,7 +70,7 @@ class Connected(ServerMessage):
     """
 
     type: Literal[Outgoing.CONNECTED] = Field(description="The type of the message.")
-    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - null: the connection has none of its own
+    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - the protocol's name
     epoch: Epoch | None = Field(description="The session's epoch; null while there is no session.")
     version: Version | None = Field(description="The session's version; null while there is no session.")
 
@@ -183,7 +183,7 @@ class Pong(ServerMessage):
     """The answer to `PING`; it is sent before all other queued messages."""
 
     type: Literal[Outgoing.PONG] = Field(description="The type of the message.")
-    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - null: the connection has none of its own
+    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - the protocol's name
     t0: Number = Field(default=None, description="The `t0` of the `PING`, unchanged, if it had one.")
     client_timestamp: Number = Field(default=None, description="The `timestamp` of the `PING`, if it had one.")
 
@@ -198,7 +198,7 @@ class ErrorMessage(ServerMessage):
     """A message was refused, or the state is not available; `id` is that of the message that it answers."""
 
     type: Literal[Outgoing.ERROR] = Field(description="The type of the message.")
-    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - null: the connection has none of its own
+    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - the protocol's name
     id: Echo = Field(default=None, description="The `id` of the message that it answers, if that had one.")
     code: str = Field(
         description="The kind of error, for programs.", json_schema_extra={"enum": list[Any](ERROR_CODES)}
