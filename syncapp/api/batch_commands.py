@@ -35,7 +35,7 @@ def _command(name: str) -> str:
 class Batch(Request):
     """One command on up to 100 sessions; `args` is the command's body, the same for all of them."""
 
-    most: ClassVar = {"session_ids": MAX_SESSIONS}
+    max_lengths: ClassVar = {"session_ids": MAX_SESSIONS}
 
     command: Annotated[str, AfterValidator(_command), Field(json_schema_extra={"enum": list(_COMMANDS)})] = Field(
         description="The command to run on each session."

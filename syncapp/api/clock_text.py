@@ -7,7 +7,7 @@ from flask import Blueprint, Response, current_app, request
 
 from syncapp.api.reference.history_schemas import OneText
 from syncapp.api.reference.schemas import Body, ErrorAnswer, answers, documented
-from syncapp.domain.clock_text import TextQuery, shown, written
+from syncapp.domain.clock_text import TextQuery, displayed_time, format_time
 from syncapp.domain.schemas import session_id
 from syncapp.store.sessions import SessionStore
 
@@ -27,8 +27,8 @@ def text(session: str) -> Response:
     name = session_id(session)
     asked = TextQuery.from_args(request.args.to_dict(flat=False))
     found = store.get(name)
-    ms, down = shown(found.found, found.now_ms, asked.participant_id, asked.group_id)
-    line = written(ms, asked.format, down=down)
+    ms, down = displayed_time(found.found, found.now_ms, asked.participant_id, asked.group_id)
+    line = format_time(ms, asked.format, down=down)
     headers = {"Cache-Control": "no-store"}
     if asked.form == "array":
         return Response(orjson.dumps([line]), headers=headers, content_type="application/json")

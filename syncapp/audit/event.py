@@ -21,7 +21,7 @@ from syncapp.audit.copy_format import COLUMNS, copied_row
 from syncapp.domain.instants import iso
 from syncapp.domain.modes import MODES
 from syncapp.domain.session import Session
-from syncapp.domain.session_layout import BLOCKS, DEFINITION, SCALARS, TAGS, parted, values_of_snapshot
+from syncapp.domain.session_layout import BLOCKS, DEFINITION, SCALARS, TAGS, split_tags, values_of_snapshot
 
 Row = dict[str, Any]
 """Column values by name, as JSON; instants are ISO 8601 text, exact to the millisecond."""
@@ -244,7 +244,7 @@ def _participants_from_session(session: Session) -> list[ParticipantTotals]:
 def _record(snapshot: Sequence[str]) -> Row:
     """Return a snapshot with its parts by name: the column `record`."""
     values = values_of_snapshot(snapshot)
-    completion = parted(values[TAGS])[1]
+    completion = split_tags(values[TAGS])[1]
     return (
         dict(zip(SCALARS, values, strict=False))
         | {

@@ -1,1 +1,1 @@
-"""What a session is: values, rules and what clients may send. No I/O, no Flask."""
+"""Sessions as values: their rules, and the schemas of requests. No I/O, no Flask."""

@@ -1,4 +1,4 @@
-"""What a clock shows, as text: for buttons, titles and overlays that can't run a script."""
+"""Clock times as text, for buttons, titles and overlays that cannot run scripts."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ FORMATS: tuple[str, ...] = get_args(Format)
 
 
 class TextQuery(Query):
-    """A clock as text: the running one, or that of a participant or group, in a format."""
+    """Which clock to show as text, and how: the running one, or that of a participant or group."""
 
-    format: Format = Field(default="mm:ss", description="How the time is written; `.t` is tenths of a second.")
+    format: Format = Field(default="mm:ss", description="Format of the time; `.t` adds tenths of a second.")
     form: Literal["text", "array"] = Field(
-        default="text", alias="as", description="Plain text, or a JSON array of that one text."
+        default="text", alias="as", description="Plain text, or a JSON array that has the text as its only element."
     )
     participant_id: ParticipantId | None = Field(
         default=None,
-        description="The clock of this participant, or of its group, instead of the one that runs." + PLUS,
+        description="Show the clock of this participant, or of its group, instead of the running clock." + PLUS,
     )
     group_id: ParticipantId | None = Field(
         default=None,
-        description="The clock of this group instead of the one that runs; only in `per_group`." + PLUS,
+        description="Show the clock of this group instead of the running clock; only in `per_group`." + PLUS,
     )
 
     @classmethod
     def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
-        """Yield two owners."""
+        """Yield an error if both a participant and a group are named."""
         if "participant_id" in raw and "group_id" in raw:
             fault = PydanticCustomError("contradiction", "cannot be given together with participant_id")
             yield InitErrorDetails(type=fault, loc=("group_id",), input=None)
 
 
-def written(ms: int, form: str, *, down: bool) -> str:
-    """Return a time in one of FORMATS, the first part as large as it must be, and with a minus below zero.
+def format_time(ms: int, form: str, *, down: bool) -> str:
+    """Return a time in one of FORMATS, with a minus sign below zero; the first part has no upper limit.
 
-    A clock that runs down shows a begun second, or tenth, as a whole one, so that it shows 0 only when it is at 0; one
-    that runs up shows what has been completed.
+    A clock that runs down is rounded up to whole seconds (or tenths), so it shows 0 only when it is at 0; a clock that
+    runs up is rounded down.
     """
     shape, tenths = form.removesuffix(".t"), form.endswith(".t")
     unit_ms = 100 if tenths else 1000
@@ -63,11 +63,11 @@ def written(ms: int, form: str, *, down: bool) -> str:
     return sign + ":".join(reversed(parts)) + (f".{tenth}" if tenths else "")
 
 
-def shown(session: Session, now_ms: int, participant_id: str | None, group_id: str | None) -> tuple[int, bool]:
-    """Return what a clock shows at `now_ms`, and whether it runs down: the running one, or that of an owner.
+def displayed_time(session: Session, now_ms: int, participant_id: str | None, group_id: str | None) -> tuple[int, bool]:
+    """Return the time (ms) that a clock shows at `now_ms`, and whether it runs down.
 
-    A participant of a group stands for its group; one without a budget of its own shows the time it has used.
-    Raises `ValidationFailed` for an owner that is not there.
+    The clock is that of the given participant or group, or else the running one. A participant of a group shows the
+    group's clock. An owner without a budget shows the time it has used. Raises `ValidationFailed` for an unknown owner.
     """
     if participant_id is None and group_id is None:
         clock = session.clock(now_ms)
@@ -86,14 +86,14 @@ def _owner(session: Session, now_ms: int, participant_id: str | None, group_id: 
         if participant_id not in definition.index:
             message = "is not a participant of this session"
             raise ValidationFailed.of("participant_id", message, "unknown_participant")
-        kind, place = "participants", definition.index[participant_id]
+        kind, index = "participants", definition.index[participant_id]
         if session.groups:
-            kind, place = "groups", definition.group_of[place]
+            kind, index = "groups", definition.group_of[index]
     elif not session.groups:
-        raise ValidationFailed.of("group_id", f"belongs to {GROUP_MODES} only", "not_in_mode")
+        raise ValidationFailed.of("group_id", f"is allowed in {GROUP_MODES} only", "not_in_mode")
     elif group_id not in definition.group_index:
         raise ValidationFailed.of("group_id", "is not a group of this session", "unknown_group")
     else:
-        kind, place = "groups", definition.group_index[group_id]
-    found: dict[str, Any] = all_clocks[kind][place]
-    return found
+        kind, index = "groups", definition.group_index[group_id]
+    clock: dict[str, Any] = all_clocks[kind][index]
+    return clock

@@ -1,4 +1,4 @@
-"""The table of commands, which REST, WebSockets and batches go by: what each command takes, and what it calls."""
+"""The table of commands, shared by REST, WebSockets and batches: the body of each command, and how it runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from syncapp.domain.validation import Request
 
 
 class Commands(Protocol):
-    """The commands of a store (`syncapp.store.sessions.SessionStore`)."""
+    """The commands that a store offers (`syncapp.store.sessions.SessionStore`)."""
 
     def create(self, new: CreateSession, claim: Claim) -> Result:
         """Create a session."""
@@ -43,7 +43,7 @@ class Commands(Protocol):
         not_after_ms: int | None,
         reason: str | None,
     ) -> Result:
-        """Change what is left of one budget."""
+        """Change the remaining time of one budget."""
 
     def complete(self, session_id: str, claim: Claim, *, reason: str | None, result: Any) -> Result:
         """End a session as completed."""
@@ -63,7 +63,7 @@ Body = TypeVar("Body", bound=Request)
 
 @dataclass(frozen=True, slots=True)
 class SessionCommand(Generic[Body]):
-    """A command: its name, the model of its body, and how a store runs it on a session."""
+    """A command: its name, the model of its body, and the function that runs it on a session of a store."""
 
     name: str
     body: type[Body]
@@ -89,27 +89,31 @@ def _switch(store: Commands, session_id: str, body: Switch, claim: Claim) -> Res
     )
 
 
+def _start(store: Commands, session_id: str, body: Start, claim: Claim) -> Result:
+    return store.start(session_id, claim=claim, participant_id=body.participant_id)
+
+
+def _complete(store: Commands, session_id: str, body: Complete, claim: Claim) -> Result:
+    return store.complete(session_id, claim=claim, reason=body.reason, result=body.result)
+
+
 CREATE = SessionCommand("create", CreateSession, lambda store, _, body, claim: store.create(body, claim=claim))
-START = SessionCommand(
-    "start", Start, lambda store, at, body, claim: store.start(at, claim=claim, participant_id=body.participant_id)
-)
+START = SessionCommand("start", Start, _start)
 SWITCH = SessionCommand("switch", Switch, _switch)
-PAUSE = SessionCommand("pause", CommandBody, lambda store, at, _, claim: store.pause(at, claim=claim))
-RESUME = SessionCommand("resume", CommandBody, lambda store, at, _, claim: store.resume(at, claim=claim))
+PAUSE = SessionCommand("pause", CommandBody, lambda store, session, _, claim: store.pause(session, claim=claim))
+RESUME = SessionCommand("resume", CommandBody, lambda store, session, _, claim: store.resume(session, claim=claim))
 ADJUST = SessionCommand("adjust", Adjust, _adjust)
-COMPLETE = SessionCommand(
-    "complete",
-    Complete,
-    lambda store, at, body, claim: store.complete(at, claim=claim, reason=body.reason, result=body.result),
-)
+COMPLETE = SessionCommand("complete", Complete, _complete)
 CANCEL = SessionCommand(
-    "cancel", Cancel, lambda store, at, body, claim: store.cancel(at, claim=claim, reason=body.reason)
+    "cancel", Cancel, lambda store, session, body, claim: store.cancel(session, claim=claim, reason=body.reason)
 )
-UPDATE = SessionCommand("update", Update, lambda store, at, body, claim: store.update(at, body.metadata, claim=claim))
-DELETE = SessionCommand("delete", CommandBody, lambda store, at, _, claim: store.delete(at, claim=claim))
+UPDATE = SessionCommand(
+    "update", Update, lambda store, session, body, claim: store.update(session, body.metadata, claim=claim)
+)
+DELETE = SessionCommand("delete", CommandBody, lambda store, session, _, claim: store.delete(session, claim=claim))
 
 COMMANDS: Mapping[str, SessionCommand[Any]] = {
     command.name: command
     for command in (CREATE, START, SWITCH, PAUSE, RESUME, ADJUST, COMPLETE, CANCEL, UPDATE, DELETE)
 }
-"""Every command by its name."""
+"""All commands by name."""

@@ -1,7 +1,7 @@
-"""What must fit between the fields of a new session, mode by mode (docs/clock.md).
+"""Rules between the fields of a create request, by mode (docs/clock.md).
 
-Looks at the body as it came, so that these faults are named together with those in the fields: nothing
-here may trust a type.
+They check the raw body, so that their errors are reported together with those of single fields. The code here must not
+rely on the types of values.
 """
 
 from __future__ import annotations
@@ -16,85 +16,87 @@ Fault = tuple[str, str, str]
 """Field, message, code."""
 
 
-def faults_of_session(raw: dict[str, Any]) -> Iterator[Fault]:
-    """Yield every fault between the fields of a create body."""
+def create_faults(raw: dict[str, Any]) -> Iterator[Fault]:
+    """Yield every error between the fields of a create request."""
     mode = raw.get("sync_mode")
     traits = MODES.get(mode) if isinstance(mode, str) else None
-    people = [person for person in _list(raw, "participants") if isinstance(person, dict)]
-    groups = [group for group in _list(raw, "groups") if isinstance(group, dict)]
-    yield from _participants(traits, raw, people)
-    yield from _groups(traits, raw, people, groups)
-    yield from _times(traits, raw)
-    yield from _warnings(raw)
+    participants = [participant for _, participant in _objects(raw, "participants")]
+    groups = [group for _, group in _objects(raw, "groups")]
+    yield from _participant_faults(traits, raw, participants)
+    yield from _group_faults(traits, raw, participants, groups)
+    yield from _time_faults(traits, raw)
+    yield from _warning_faults(raw)
 
 
-def _participants(mode: ModeTraits | None, raw: dict[str, Any], people: list[dict[str, Any]]) -> Iterator[Fault]:
-    if mode and mode.has_owner_budgets and not raw.get("participants") and not _wrong_list(raw, "participants"):
+def _participant_faults(
+    mode: ModeTraits | None, raw: dict[str, Any], participants: list[dict[str, Any]]
+) -> Iterator[Fault]:
+    if mode and mode.has_owner_budgets and not raw.get("participants") and not _is_not_a_list(raw, "participants"):
         yield "participants", "must name at least one participant in this mode", "too_short"
     yield from _duplicates("participants", "participant_id", _list(raw, "participants"))
-    places = [person.get("participant_index") for person in people]
-    given = [place for place in places if place is not None]
-    if given and {repr(place) for place in places} != {str(place) for place in range(len(people))}:
-        message = f"must have a participant_index each or none at all, and each of 0 to {len(people) - 1} once"
+    indexes = [participant.get("participant_index") for participant in participants]
+    given = [index for index in indexes if index is not None]
+    if given and {repr(index) for index in indexes} != {str(index) for index in range(len(participants))}:
+        message = f"must all have a participant_index, each from 0 to {len(participants) - 1} once, or none"
         yield "participants", message, "participant_index"
-    for place, person in _objects(raw, "participants"):
-        if mode and mode.has_participant_budgets and person.get("total_time_ms") is None:
-            yield f"participants.{place}.total_time_ms", "is required in this mode", "missing"
-        if mode and not mode.has_owner_budgets and person.get("total_time_ms") is not None:
-            yield f"participants.{place}.total_time_ms", f"belongs to {OWNER_MODES} only", "not_in_mode"
+    for index, participant in _objects(raw, "participants"):
+        if mode and mode.has_participant_budgets and participant.get("total_time_ms") is None:
+            yield f"participants.{index}.total_time_ms", "is required in this mode", "missing"
+        if mode and not mode.has_owner_budgets and participant.get("total_time_ms") is not None:
+            yield f"participants.{index}.total_time_ms", f"is allowed in {OWNER_MODES} only", "not_in_mode"
 
 
-def _groups(
-    mode: ModeTraits | None, raw: dict[str, Any], people: list[dict[str, Any]], groups: list[dict[str, Any]]
+def _group_faults(
+    mode: ModeTraits | None, raw: dict[str, Any], participants: list[dict[str, Any]], groups: list[dict[str, Any]]
 ) -> Iterator[Fault]:
     if mode is None:
         return
     if not mode.has_group_budgets:
         if raw.get("groups") is not None:
-            yield "groups", f"belongs to {GROUP_MODES} only", "not_in_mode"
-        for place, person in _objects(raw, "participants"):
-            if person.get("group_id") is not None:
-                yield f"participants.{place}.group_id", f"belongs to {GROUP_MODES} only", "not_in_mode"
+            yield "groups", f"is allowed in {GROUP_MODES} only", "not_in_mode"
+        for index, participant in _objects(raw, "participants"):
+            if participant.get("group_id") is not None:
+                yield f"participants.{index}.group_id", f"is allowed in {GROUP_MODES} only", "not_in_mode"
         return
     yield from _duplicates("groups", "group_id", _list(raw, "groups"))
-    known = {group["group_id"] for group in groups if isinstance(group.get("group_id"), str)}
-    owners = set(_owned(groups))
-    for place, person in _objects(raw, "participants"):
-        yield from _member(f"participants.{place}", person, known, owners)
-    peopled = {person["group_id"] for person in people if isinstance(person.get("group_id"), str)}
-    for place, group in _objects(raw, "groups"):
+    listed = {group["group_id"] for group in groups if isinstance(group.get("group_id"), str)}
+    with_budget = _ids_with_budget(groups)
+    for index, participant in _objects(raw, "participants"):
+        yield from _member_faults(f"participants.{index}", participant, listed, with_budget)
+    with_members = {each["group_id"] for each in participants if isinstance(each.get("group_id"), str)}
+    for index, group in _objects(raw, "groups"):
         name = group.get("group_id")
-        if isinstance(name, str) and name not in peopled | owners:
-            yield f"groups.{place}.total_time_ms", "is required for a group without members", "missing"
+        if isinstance(name, str) and name not in with_members | with_budget:
+            yield f"groups.{index}.total_time_ms", "is required for a group without members", "missing"
 
 
-def _member(field: str, person: dict[str, Any], known: set[str], owners: set[str]) -> Iterator[Fault]:
-    group = person.get("group_id")
+def _member_faults(field: str, participant: dict[str, Any], listed: set[str], with_budget: set[str]) -> Iterator[Fault]:
+    group = participant.get("group_id")
     if group is None:
         yield f"{field}.group_id", "is required in this mode", "missing"
     elif not isinstance(group, str):
         return
-    elif known and group not in known:
+    elif listed and group not in listed:
         yield f"{field}.group_id", "is not the id of one of the groups", "unknown_group"
-    elif group not in owners and person.get("total_time_ms") is None:
-        yield f"{field}.total_time_ms", "is required where the group has no total_time_ms of its own", "missing"
+    elif group not in with_budget and participant.get("total_time_ms") is None:
+        yield f"{field}.total_time_ms", "is required if the group has no total_time_ms", "missing"
 
 
-def _times(mode: ModeTraits | None, raw: dict[str, Any]) -> Iterator[Fault]:
+def _time_faults(mode: ModeTraits | None, raw: dict[str, Any]) -> Iterator[Fault]:
     if mode and mode.budget_field and mode.needs_budget and raw.get(mode.budget_field) is None:
         yield mode.budget_field, f"is required in {raw['sync_mode']}", "missing"
     for field in ("time_per_cycle_ms", "max_time_ms"):
         if raw.get(field) is not None and mode and mode.budget_field != field:
             only = next(name for name, traits in MODES.items() if traits.budget_field == field)
-            yield field, f"belongs to {only} only", "not_in_mode"
+            yield field, f"is allowed in {only} only", "not_in_mode"
     if raw.get("increment_ms") and mode and not mode.has_owner_budgets:
-        yield "increment_ms", f"belongs to {OWNER_MODES} only", "not_in_mode"
+        yield "increment_ms", f"is allowed in {OWNER_MODES} only", "not_in_mode"
     total = raw.get("total_time_ms")
     if mode and mode.budget_field == "total_time_ms" and type(total) is int and total > 86_400_000:
         yield "total_time_ms", "must be less than or equal to 86400000", "less_than_equal"
 
 
-def _warnings(raw: dict[str, Any]) -> Iterator[Fault]:
+def _warning_faults(raw: dict[str, Any]) -> Iterator[Fault]:
     thresholds = [repr(threshold) for threshold in _list(raw, "warn_at_ms")]
     if len(set(thresholds)) < len(thresholds):
         yield "warn_at_ms", "must be different thresholds", "duplicate"
@@ -103,24 +105,24 @@ def _warnings(raw: dict[str, Any]) -> Iterator[Fault]:
 def _duplicates(field: str, name: str, items: list[Any]) -> Iterator[Fault]:
     ids = [item.get(name) if isinstance(item, dict) else None for item in items]
     counts = Counter(each for each in ids if isinstance(each, str))
-    for place, each in enumerate(ids):
+    for index, each in enumerate(ids):
         if isinstance(each, str) and counts[each] > 1:
-            yield f"{field}.{place}.{name}", f"{each!r} is not unique", "duplicate"
+            yield f"{field}.{index}.{name}", f"{each!r} is not unique", "duplicate"
 
 
-def _owned(groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the budgets of the groups that have one of their own, by id."""
+def _ids_with_budget(groups: list[dict[str, Any]]) -> set[str]:
+    """Return the ids of the groups that have a budget of their own."""
     return {
-        group["group_id"]: group["total_time_ms"]
+        group["group_id"]
         for group in groups
         if isinstance(group.get("group_id"), str) and group.get("total_time_ms") is not None
     }
 
 
 def _objects(raw: dict[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for place, item in enumerate(_list(raw, field)):
+    for index, item in enumerate(_list(raw, field)):
         if isinstance(item, dict):
-            yield place, item
+            yield index, item
 
 
 def _list(raw: dict[str, Any], field: str) -> list[Any]:
@@ -128,5 +130,5 @@ def _list(raw: dict[str, Any], field: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _wrong_list(raw: dict[str, Any], field: str) -> bool:
+def _is_not_a_list(raw: dict[str, Any], field: str) -> bool:
     return field in raw and not isinstance(raw[field], list)

@@ -1,4 +1,4 @@
-"""What a session is made with and never changes within its epoch."""
+"""The definition of a session: the part that never changes within an epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from syncapp.domain.schemas import CreateSession
 
 @dataclass(frozen=True)
 class Definition:
-    """What a session is made with and never changes within its epoch; times in ms, None where there are none."""
+    """The part of a session that never changes within an epoch. Times are in ms, None if the session has none."""
 
     participant_ids: tuple[str, ...] = ()
     budgets_ms: tuple[int | None, ...] = ()
@@ -31,17 +31,17 @@ class Definition:
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Place in the rotation by participant id."""
-        return {name: place for place, name in enumerate(self.participant_ids)}
+        """Index in the rotation by participant id."""
+        return {name: index for index, name in enumerate(self.participant_ids)}
 
     @cached_property
     def group_index(self) -> dict[str, int]:
-        """Place in the order of groups by group id."""
-        return {name: place for place, name in enumerate(self.group_ids)}
+        """Index in the order of groups by group id."""
+        return {name: index for index, name in enumerate(self.group_ids)}
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Definition:
-        """Read the text that `to_json` made."""
+        """Parse the text that `to_json` returned."""
         raw: dict[str, Any] = orjson.loads(text)
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()
@@ -49,7 +49,7 @@ class Definition:
         return cls(**values)
 
     def to_json(self) -> bytes:
-        """Return the text that a session's hash holds; no script reads it. What is as by default is left out."""
+        """Return the text that a session's hash holds, without default values. Scripts do not parse it."""
         default = Definition()
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return orjson.dumps({name: value for name, value in values.items() if value != getattr(default, name)})
@@ -57,15 +57,15 @@ class Definition:
 
 def define(new: CreateSession, action: Mapping[str, Any]) -> Definition:
     """Return the definition of a new session, participants and groups in rotation order."""
-    people, groups = new.in_rotation(), new.in_groups()
-    places = {group.group_id: place for place, group in enumerate(groups)}
+    participants, groups = new.in_rotation(), new.in_groups()
+    indexes = {group.group_id: index for index, group in enumerate(groups)}
     return Definition(
-        participant_ids=tuple(person.participant_id for person in people),
-        budgets_ms=tuple(person.total_time_ms for person in people),
+        participant_ids=tuple(participant.participant_id for participant in participants),
+        budgets_ms=tuple(participant.total_time_ms for participant in participants),
         action_on_timeout=action,
-        group_ids=tuple(places),
+        group_ids=tuple(indexes),
         group_budgets_ms=tuple(new.budget_of(group) for group in groups),
-        group_of=tuple(places[person.group_id or ""] for person in people) if groups else (),
+        group_of=tuple(indexes[participant.group_id or ""] for participant in participants) if groups else (),
         total_time_ms=total_time_ms(new),
         time_per_cycle_ms=new.time_per_cycle_ms,
         max_time_ms=new.max_time_ms,
@@ -75,7 +75,7 @@ def define(new: CreateSession, action: Mapping[str, Any]) -> Definition:
 
 
 def total_time_ms(new: CreateSession) -> int | None:
-    """Return the total that a state shows, in ms: the given one, or the sum of all budgets; None in modes without."""
+    """Return the total in a state, in ms: the given one, or the sum of all budgets; None in modes without a total."""
     traits = MODES[new.sync_mode]
     if not traits.shows_total:
         return None
@@ -83,11 +83,11 @@ def total_time_ms(new: CreateSession) -> int | None:
         return new.total_time_ms
     if traits.has_group_budgets:
         return sum(new.budget_of(group) for group in new.in_groups())
-    return sum(person.total_time_ms or 0 for person in new.participants)
+    return sum(participant.total_time_ms or 0 for participant in new.participants)
 
 
 def session_budget_ms(new: CreateSession) -> int | None:
-    """Return the budget in ms that is the session's own; None where there is none."""
+    """Return the session's own budget in ms; None if it has none."""
     budgets = {
         "time_per_cycle_ms": new.time_per_cycle_ms,
         "total_time_ms": new.total_time_ms,

@@ -1,4 +1,4 @@
-"""The kinds of values that clients may send, each with its limits; times are milliseconds."""
+"""Types of the values that clients may send, with their limits. Times are in ms."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _matching(pattern: str, code: str) -> AfterValidator:
 
 
 def without_nul(value: Any) -> Any:
-    r"""Refuse NUL anywhere in a caller's document: legal JSON (`\u0000`), but not legal `jsonb`."""
+    r"""Refuse NUL anywhere in a client's document: it is legal in JSON (`\u0000`), but not in PostgreSQL's `jsonb`."""
     stack = [value.model_dump() if isinstance(value, BaseModel) else value]
     while stack:
         item = stack.pop()
@@ -52,7 +52,7 @@ def without_nul(value: Any) -> Any:
 
 
 def at_most(limit: int) -> BeforeValidator:
-    """Return what refuses an object larger than `limit` bytes as JSON, before anything looks into it."""
+    """Return a validator that refuses an object of more than `limit` bytes as JSON, before its members are checked."""
 
     def check(document: Any) -> Any:
         size = len(orjson.dumps(document)) if isinstance(document, dict) else 0

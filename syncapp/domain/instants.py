@@ -1,4 +1,4 @@
-"""Instants as text and as numbers: ISO 8601 UTC, and milliseconds since the Unix epoch."""
+"""Instants as text (ISO 8601 UTC) and as numbers (milliseconds since the Unix epoch)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _iso_second(second: int) -> str:
 
 
 def ms_of(instant: str | None) -> int | None:
-    """Return an ISO 8601 instant as ms since the Unix epoch, what is below a millisecond cut off."""
+    """Return an ISO 8601 instant as ms since the Unix epoch, rounded down to whole milliseconds."""
     if instant is None:
         return None
     return (datetime.fromisoformat(instant) - _UNIX_EPOCH) // timedelta(milliseconds=1)

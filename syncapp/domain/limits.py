@@ -1,4 +1,4 @@
-"""Limits of what a session may hold. Plain numbers, so that settings can be read without loading any model."""
+"""Limits of the contents of a session. Plain numbers, so that settings can be loaded without the models."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The modes of a session, and the traits in which they differ: the only place in Python that knows the modes.
+"""The modes of a session and their traits. No other Python module distinguishes modes by name.
 
-`lua/_modes.lua` has the same table for the scripts.
+`lua/_modes.lua` is the corresponding table of the scripts.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ Mode = Literal["per_participant", "per_cycle", "per_group", "global", "count_up"
 
 
 class ModeTraits(NamedTuple):
-    """What is different in a mode.
+    """The traits in which modes differ.
 
-    scope: what the running clock belongs to. has_turns: cycles belong to participants, one after the other.
-    counts_up: the clock is a stopwatch. budget_field: the field of a create request that holds the session's own
-    budget; None where participants or groups have the budgets. needs_budget: that field is required. shows_total: the
-    state shows the sum of all budgets. on_timeout: the action unless the create request names one.
+    scope: the owner of the running clock. has_turns: each cycle belongs to one participant, in rotation. counts_up: the
+    clock is a stopwatch. budget_field: the field of a create request that holds the session's own budget; None if
+    participants or groups have the budgets. needs_budget: that field is required. shows_total: the state shows the sum
+    of all budgets. on_timeout: the action on timeout by default.
     """
 
     scope: Literal["participant", "group", "cycle", "session"]
@@ -39,12 +39,12 @@ class ModeTraits(NamedTuple):
 
     @property
     def has_owner_budgets(self) -> bool:
-        """Whether participants or groups have budgets of their own, which increments are credited to."""
+        """Whether participants or groups have budgets, to which increments are credited."""
         return self.budget_field is None
 
     @property
     def renews_budget(self) -> bool:
-        """Whether each cycle begins with the whole budget."""
+        """Whether each cycle starts with the full budget."""
         return self.scope == "cycle"
 
 
@@ -66,6 +66,6 @@ MODES: dict[str, ModeTraits] = {
 }
 
 GROUP_MODES = " and ".join(name for name, traits in MODES.items() if traits.has_group_budgets)
-"""The modes with groups, as a message names them."""
+"""The modes with groups, as text for messages."""
 OWNER_MODES = " and ".join(name for name, traits in MODES.items() if traits.has_owner_budgets)
-"""The modes whose participants or groups have budgets, as a message names them."""
+"""The modes whose participants or groups have budgets, as text for messages."""

@@ -1,4 +1,4 @@
-"""A query string as a model: every fault is reported at once, in the words of a query string; instants are in ms."""
+"""Query strings as models. All errors are reported at once, with the names of parameters. Instants are in ms."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from syncapp.domain.field_types import UUID_PATTERN
 from syncapp.domain.query_values import cursor_of, instant
-from syncapp.domain.validation import Request, refused
+from syncapp.domain.validation import Request, validation_failure
 from syncapp.errors import ValidationFailed
 
 _SESSIONS_CURSOR = r"^[0-9]{1,14}_" + UUID_PATTERN.removeprefix("^")
 SessionsCursor = Annotated[str, cursor_of(_SESSIONS_CURSOR), Field(json_schema_extra={"pattern": _SESSIONS_CURSOR})]
-SEVERAL = "Only these {}; repeat it, or separate values by commas."
+SEVERAL = "Return only these {}. Repeat the parameter, or separate values with commas."
 PLUS = " In a URL, `+` is written as `%2B`."
-CURSOR = "`next_cursor` of the page before, which this one follows."
+CURSOR = "The `next_cursor` of the previous page."
 Status = Literal["pending", "running", "paused", "completed", "expired", "cancelled", "deleted"]
 
 
 class Query(Request):
-    """A query string; a name that may stand more than once has a list."""
+    """A query string; a parameter that may be repeated is a list."""
 
     @classmethod
-    def from_args(cls, given: Mapping[str, Sequence[str]]) -> Self:
-        """Read the values of each name; raises `ValidationFailed` naming every fault."""
-        return cls._read(given, {})
+    def from_args(cls, args: Mapping[str, Sequence[str]]) -> Self:
+        """Parse the values of all parameters. Raises `ValidationFailed` with all errors."""
+        return cls._read(args, {})
 
     @classmethod
-    def _read(cls, given: Mapping[str, Sequence[str]], groups: Mapping[str, Mapping[str, Sequence[str]]]) -> Self:
-        """Read names, and names that belong together as one field; values of a list may be separated by commas, too."""
+    def _read(cls, args: Mapping[str, Sequence[str]], groups: Mapping[str, Mapping[str, Sequence[str]]]) -> Self:
+        """Parse parameters, and groups that form one field each; values of a list may be separated by commas."""
         lists = {name for name, item in cls.model_fields.items() if get_origin(item.annotation) is list}
         raw: dict[str, Any] = {
             name: [each for value in values for each in value.split(",")] if name in lists else values[-1]
-            for name, values in given.items()
+            for name, values in args.items()
         }
         raw |= {group: {name: values[-1] for name, values in members.items()} for group, members in groups.items()}
-        single = {name: values for name, values in given.items() if name not in lists}
+        single = {name: values for name, values in args.items() if name not in lists}
         single |= {f"{group}.{name}": values for group, members in groups.items() for name, values in members.items()}
         repeated = [
             {"field": name, "message": "must be given once", "code": "repeated"}
@@ -46,20 +46,20 @@ class Query(Request):
             if len(values) > 1
         ]
         try:
-            asked = cls.parse(raw)
+            query = cls.parse(raw)
         except ValidationFailed as failed:
-            details = (cls._of_query(detail, lists, raw) for detail in failed.details)
-            raise refused([*details, *repeated]) from None
+            details = (cls._query_detail(detail, lists, raw) for detail in failed.details)
+            raise validation_failure([*details, *repeated]) from None
         if repeated:
-            raise refused(repeated)
-        return asked
+            raise validation_failure(repeated)
+        return query
 
     @classmethod
-    def _of_query(cls, detail: dict[str, str], lists: set[str], raw: Mapping[str, Any]) -> dict[str, str]:
-        """Return a fault in the words of a query string: it has parameters and no places in a list."""
+    def _query_detail(cls, detail: dict[str, str], lists: set[str], raw: Mapping[str, Any]) -> dict[str, str]:
+        """Return an error with the name of the parameter, without the index in a list."""
         name = detail["field"].partition(".")[0]
         field = name if name in lists else detail["field"]
-        if detail["code"] == "id" and " " in raw.get(name, ""):  # a plus that became a space
+        if detail["code"] == "id" and " " in raw.get(name, ""):  # decoding has turned a plus into a space
             return detail | {"message": f"{detail['message']}; in a URL, + is written as %2B"}
         if detail["code"] != "extra_forbidden":
             return detail | {"field": field}
@@ -68,7 +68,7 @@ class Query(Request):
 
 
 def backwards(raw: dict[str, Any], first: str, last: str) -> Iterator[InitErrorDetails]:
-    """Yield the fault of a span that ends before it begins; what is no instant is named elsewhere."""
+    """Yield an error if a span ends before it begins. Invalid instants are reported by their own fields."""
     try:
         low, high = instant(raw.get(first)), instant(raw.get(last))
     except PydanticCustomError:

@@ -1,4 +1,4 @@
-"""Values of a query string: whole numbers, instants (ms), cursors and members of metadata."""
+"""Types of query parameters: whole numbers, instants (ms), cursors and members of metadata."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from pydantic_core import PydanticCustomError
 from syncapp.domain.instants import ms_of
 
 _LATEST_MS = 253_402_300_799_999  # the last instant of the year 9999
-MOST_MEMBERS = 8
+MAX_MEMBERS = 8
 _WHOLE = re.compile(r"-?\d{1,17}\Z", re.ASCII)
-# What the document asks for: of 1971 or later, since 1970 may begin a day earlier elsewhere. More is understood.
-_SHOWN = (
+# The pattern in the OpenAPI document. It begins in 1971, because 1970 with an offset may be before the Unix epoch. The
+# parser accepts more forms.
+_DOCUMENTED = (
     r"^(197[1-9]|19[89][0-9]|[2-8][0-9]{3})-[0-9]{2}-[0-9]{2}"
     r"T[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
 )
@@ -27,7 +28,7 @@ def _whole(text: Any) -> Any:
 
 
 def instant(text: Any) -> Any:
-    """Read ms or ISO 8601 with an offset; a plus that the query string turned into a space is one again."""
+    """Parse ms or ISO 8601 with an offset. A space before the offset is read as the plus that decoding replaced."""
     if not isinstance(text, str) or _WHOLE.match(text):
         return _whole(text)
     if _ISO.match(text):
@@ -38,24 +39,24 @@ def instant(text: Any) -> Any:
     raise PydanticCustomError("instant", "must be ISO 8601 with an offset, or ms since 1970, such as 1767268800000")
 
 
-def members(asked: Any) -> Any:
-    """Check the members of metadata that are asked for."""
-    if not isinstance(asked, dict):
-        raise PydanticCustomError("members", "must be asked for as metadata.<key>=<value>")
-    if "" in asked:
+def members(filters: Any) -> Any:
+    """Check the members of metadata to filter by."""
+    if not isinstance(filters, dict):
+        raise PydanticCustomError("members", "must be written as metadata.<key>=<value>")
+    if "" in filters:
         raise PydanticCustomError("members", "must name a key: metadata.<key>=<value>")
-    if len(asked) > MOST_MEMBERS:
-        raise PydanticCustomError("too_long", f"may filter by at most {MOST_MEMBERS} members")
-    return asked
+    if len(filters) > MAX_MEMBERS:
+        raise PydanticCustomError("too_long", f"may filter by at most {MAX_MEMBERS} members")
+    return filters
 
 
 def cursor_of(pattern: str) -> AfterValidator:
-    """Return the check of a cursor of this form."""
+    """Return a validator of cursors with this pattern."""
     compiled = re.compile(pattern.removesuffix("$") + r"\Z")
 
     def check(text: str) -> str:
         if not compiled.match(text):
-            raise PydanticCustomError("cursor", "must be a `next_cursor` of an earlier answer")
+            raise PydanticCustomError("cursor", "must be the `next_cursor` of an earlier response")
         return text
 
     return AfterValidator(check)
@@ -69,7 +70,7 @@ Instant = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string", "format": "date-time", "pattern": _SHOWN},
+                {"type": "string", "format": "date-time", "pattern": _DOCUMENTED},
                 {"type": "integer", "minimum": 0, "maximum": _LATEST_MS},
             ]
         }

@@ -1,4 +1,4 @@
-"""What goes into a command and comes out of it, as values."""
+"""Inputs and results of commands, as values."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from syncapp.domain.session import Session
 
 
 class Claim(Struct, frozen=True):
-    """What a caller claims about the session it acts on, and how the command is known.
+    """The preconditions and the identity of a command.
 
-    expected_epoch, expected_version: when given, any other is refused (compare-and-set).
-    idempotency_key: 1-128 visible characters; the same key again does nothing more.
-    request_id: goes into the audit trail; letters, digits, `.`, `_` and `-`.
+    expected_epoch, expected_version: if given, a session at any other is not changed (compare-and-set).
+    idempotency_key: 1-128 visible characters; a command with the key of an earlier one is a replay and changes nothing.
+    request_id: recorded in the audit log; letters, digits, `.`, `_` and `-`.
     """
 
     expected_epoch: int | None = None
@@ -29,13 +29,13 @@ NO_CLAIM = Claim()
 
 
 class Result(Struct, frozen=True):
-    """What a command or a read found.
+    """The result of a command or a read.
 
-    session: the state after it, or None when it is deleted. now_ms: the server's time it is shown at.
-    event_json, patch_json: of its commit, as text, because few callers want them; '' when nothing had to be
-    committed. expired_participant_id: who was found to have run out of time. replayed: the command was carried out
-    before under the same idempotency key. Then the session is the present one, the rest is of the first result:
-    first, its (epoch, version), None after a delete; event_json and patch_json, '' if they were too long to keep.
+    session: the state afterwards; None if it is deleted. now_ms: the server's time of that state. event_json,
+    patch_json: the commit's event and patch, as text because few callers parse them; '' if nothing was committed.
+    expired_participant_id: the participant whose time ran out before the command. replayed: the command took effect
+    earlier, with the same idempotency key. Then the session is the current one, and the rest is from the first result:
+    first is its (epoch, version), None after a delete; event_json and patch_json are '' if they were too long to keep.
     """
 
     session: Session | None
@@ -53,24 +53,24 @@ class Result(Struct, frozen=True):
 
     @property
     def event(self) -> Mapping[str, Any] | None:
-        """The event of its commit; None when nothing had to be committed."""
+        """The event of the commit; None if nothing was committed."""
         return orjson.loads(self.event_json) if self.event_json else None
 
     @property
     def patch(self) -> Mapping[str, Any] | None:
-        """What its commit changed; None when nothing had to be committed."""
+        """The patch of the commit; None if nothing was committed."""
         return orjson.loads(self.patch_json) if self.patch_json else None
 
     @property
     def found(self) -> Session:
-        """The session of every result but that of a delete."""
+        """The session. Raises `LookupError` if it is deleted."""
         if self.session is None:
             raise LookupError("this result has no session")
         return self.session
 
 
 class ExpiryResult(Struct, frozen=True):
-    """What an expiry applied: the server's time in ms, and the instants (ms) at which it took effect.
+    """The result of an expiry: the server's time in ms, and the instants (ms) at which commits took effect.
 
     more: more is due than one call applies.
     """
@@ -81,7 +81,7 @@ class ExpiryResult(Struct, frozen=True):
 
 
 class SessionPosition(Struct, frozen=True):
-    """Where a session is, and the hash of its newest message."""
+    """The epoch and version of a session, and the hash of its newest message (`chain`)."""
 
     epoch: int
     version: int

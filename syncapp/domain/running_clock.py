@@ -1,4 +1,4 @@
-"""The clock of a session, computed for an instant: the one that runs, or would run."""
+"""The current clock of a session, computed for an instant. Unless the session is running, the clock that would run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from syncapp.domain.modes import MODES
 
 
-class Timed(Protocol):
-    """What a clock is computed from, beside its budget."""
+class ClockInputs(Protocol):
+    """The values, besides the budget, that a clock is computed from."""
 
     @property
     def sync_mode(self) -> str:
@@ -20,21 +20,21 @@ class Timed(Protocol):
 
     @property
     def cycle_started_ms(self) -> int | None:
-        """When the clock last began to run; None when it stands."""
+        """The instant at which the clock last started to run; None while it is stopped."""
 
     @property
     def time_used_ms(self) -> int | None:
-        """The session's settled running time, in modes that count it."""
+        """The session's settled running time; None in modes that do not count it."""
 
 
-def clock_of(session: Timed, budget_ms: int | None, *, overtime: bool, now_ms: int) -> dict[str, Any]:
-    """Return the clock of a settled budget, None when nothing runs out, as it shows at `now_ms` (docs/protocol.md)."""
+def clock_of(session: ClockInputs, budget_ms: int | None, *, overtime: bool, now_ms: int) -> dict[str, Any]:
+    """Return the clock of a settled budget at `now_ms` (docs/protocol.md); budget_ms: None if nothing runs out."""
     traits = MODES[session.sync_mode]
     started_ms = session.cycle_started_ms if session.status == "running" else None
     elapsed_ms = 0 if started_ms is None else max(0, now_ms - started_ms)
     remaining_ms = None if budget_ms is None else budget_ms - elapsed_ms
     if remaining_ms is not None and not overtime:
-        # Between a deadline and the commit that notices it.
+        # Negative between the deadline and the commit that applies the timeout.
         remaining_ms = max(0, remaining_ms)
     return {
         "scope": traits.scope,

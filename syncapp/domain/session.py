@@ -1,7 +1,7 @@
-"""A session as a value: read from a script's reply, folded forward by patches, shown as JSON.
+"""A session as a value: parsed from a script's reply, advanced by patches, and rendered as JSON.
 
-Instants in here are milliseconds since the Unix epoch; only `Session.state` and `public_patch`
-turn them into ISO 8601 (fields ending in `_at`). Nothing in here reads a clock.
+Instants are milliseconds since the Unix epoch; only `Session.state` and `public_patch` convert them to ISO 8601 (fields
+that end in `_at`). Nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from syncapp.domain.session_layout import (
     DEFINITION,
     SCALARS,
     TAGS,
-    parted,
     read_records,
+    split_tags,
     values_of_snapshot,
 )
 
@@ -37,28 +37,28 @@ _INSTANTS = tuple(
 
 
 def patch_of(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
-    """Return what `Session.fold` needs from a commit's message: its patch, with the completion, and the idle end."""
+    """Return the arguments of `Session.fold` from a commit's message: the patch with the completion, and `idle_ms`."""
     return add_completion(message["patch"], message.get("completion")), message.get("idle_ms")
 
 
 def add_completion(patch: Mapping[str, Any], completion: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return a patch, or a state document, with the completion that the message has beside the patch, if any."""
+    """Return a patch or a state document with the completion, if any; a message has it outside its patch."""
     return {**patch, "completion": completion} if completion else patch
 
 
 def public_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a commit's patch under the names of the state: `updated_ms` becomes `updated_at`, ISO 8601."""
-    shown = dict(patch)
+    """Return a commit's patch with the field names of the state: `updated_ms` becomes `updated_at`, in ISO 8601."""
+    public = dict(patch)
     for name, public_name in _INSTANTS:
-        if name in shown:
-            shown[public_name] = iso(shown.pop(name))
-    return shown
+        if name in public:
+            public[public_name] = iso(public.pop(name))
+    return public
 
 
 class Participant(Struct, frozen=True):
-    """A participant's totals, settled: true as of the session's `cycle_started_ms`.
+    """A participant's totals, settled to the session's `cycle_started_ms`.
 
-    time_remaining_ms is 0 in modes whose participants have no budget of their own.
+    time_remaining_ms is 0 in modes in which participants have no budgets.
     """
 
     time_used_ms: int
@@ -68,7 +68,7 @@ class Participant(Struct, frozen=True):
 
 
 class Group(Struct, frozen=True):
-    """A group's totals, settled like a participant's."""
+    """A group's totals, settled to the same instant as a participant's."""
 
     time_used_ms: int
     time_remaining_ms: int
@@ -83,8 +83,8 @@ def participants_of(block: str) -> tuple[Participant, ...]:
 class Session(Struct, frozen=True):
     """A session at one (epoch, version).
 
-    idle_ms: the instant of the idle end, None while idle time does not count. Watchers postpone it without a commit.
-    completion: reason and result that a `complete` gave, as far as it did.
+    idle_ms: the instant at which the session ends for being idle, None while idle time does not count. Watchers
+    postpone it without a commit. completion: the reason and the result of the `complete` command, if given.
     """
 
     session_id: str
@@ -115,9 +115,9 @@ class Session(Struct, frozen=True):
     def from_reply(
         cls, session_id: str, values: Sequence[str], definition: Definition, records: Sequence[Participant]
     ) -> Session:
-        """Read a script's state reply; records are its participants', then its groups'."""
+        """Parse a script's state reply; records: those of the participants, then those of the groups."""
         raw = dict(zip(SCALARS, values, strict=False))
-        completion = parted(values[TAGS])[1]
+        completion = split_tags(values[TAGS])[1]
         return cls(
             session_id=session_id,
             epoch=int(raw["epoch"]),
@@ -149,14 +149,14 @@ class Session(Struct, frozen=True):
 
     @classmethod
     def from_snapshot(cls, session_id: str, snapshot: Sequence[str]) -> Session:
-        """Read the `snapshot` of a message, which carries its definition."""
+        """Parse the `snapshot` of a message, which includes the definition."""
         values = values_of_snapshot(snapshot)
         records = tuple(chain.from_iterable(map(participants_of, values[BLOCKS:])))
         return cls.from_reply(session_id, values, Definition.from_json(values[DEFINITION]), records)
 
     @property
     def order(self) -> tuple[int, int]:
-        """(epoch, version): later is newer."""
+        """(epoch, version); newer states compare as greater."""
         return (self.epoch, self.version)
 
     @property
@@ -176,7 +176,7 @@ class Session(Struct, frozen=True):
         return self.turn if self.status in ("running", "paused") else None
 
     def fold(self, patch: Mapping[str, Any], idle_ms: int | None) -> Session:
-        """Return the session after the commit that carried this patch, as a fresh read would (`patch_of`)."""
+        """Return the session after the commit with this patch, equal to what a read would return (`patch_of`)."""
         changes: dict[str, Any] = {
             name: value
             for name, value in patch.items()
@@ -187,12 +187,12 @@ class Session(Struct, frozen=True):
         if "metadata" in patch:
             changes["metadata_version"] = patch["version"]
         if "participants" in patch:
-            people = list(self.participants)
+            participants = list(self.participants)
             for name, new in patch["participants"].items():
-                people[self.definition.index[name]] = Participant(
+                participants[self.definition.index[name]] = Participant(
                     new["time_used_ms"], new["time_remaining_ms"] or 0, new["cycle_count"], new["has_expired"]
                 )
-            changes["participants"] = tuple(people)
+            changes["participants"] = tuple(participants)
         if "groups" in patch:
             groups = list(self.groups)
             for name, new in patch["groups"].items():
@@ -201,12 +201,12 @@ class Session(Struct, frozen=True):
         return replace(self, idle_ms=idle_ms, **changes)
 
     def clock(self, now_ms: int) -> dict[str, Any]:
-        """Return the clock that runs, or would run, as it shows at `now_ms` (docs/protocol.md)."""
+        """Return the clock that runs, or would run, at `now_ms` (docs/protocol.md)."""
         overtime = self.definition.action_on_timeout["type"] == "notify"
         return clock_of(self, self.budget_ms(), overtime=overtime, now_ms=now_ms)
 
     def budget_ms(self) -> int | None:
-        """Return what is left, settled, of the budget that runs or would run; None when nothing runs out."""
+        """Return the settled remaining time of the budget that runs or would run, in ms; None if nothing runs out."""
         traits = MODES[self.sync_mode]
         if traits.has_participant_budgets:
             return self.participants[self.turn or 0].time_remaining_ms
@@ -215,9 +215,9 @@ class Session(Struct, frozen=True):
         return self.time_remaining_ms
 
     def state(self, now_ms: int) -> dict[str, Any]:
-        """Return the state document, its clock computed for `now_ms` (server time)."""
+        """Return the state document with the clock at `now_ms` (server time)."""
         definition = self.definition
-        shown: dict[str, Any] = {
+        document: dict[str, Any] = {
             "session_id": self.session_id,
             "sync_mode": self.sync_mode,
             "status": self.status,
@@ -242,44 +242,44 @@ class Session(Struct, frozen=True):
             "clock": self.clock(now_ms),
         }
         if self.groups:
-            shown["groups"] = [
+            document["groups"] = [
                 {"group_id": name, "total_time_ms": budget}
-                | {part: getattr(group, part) for part in ("time_used_ms", "time_remaining_ms", "has_expired")}
+                | {field: getattr(group, field) for field in ("time_used_ms", "time_remaining_ms", "has_expired")}
                 for name, budget, group in zip(
                     definition.group_ids, definition.group_budgets_ms, self.groups, strict=True
                 )
             ]
         if self.time_used_ms is not None:
-            shown |= {"time_used_ms": self.time_used_ms, "time_remaining_ms": self.time_remaining_ms}
+            document |= {"time_used_ms": self.time_used_ms, "time_remaining_ms": self.time_remaining_ms}
         if self.completion:
-            shown["completion"] = self.completion
+            document["completion"] = self.completion
         for name in ("max_time_ms", "max_cycles", "warn_at_ms"):
             if getattr(definition, name):
-                shown[name] = getattr(definition, name)
-        return shown
+                document[name] = getattr(definition, name)
+        return document
 
     def _participants(self) -> list[dict[str, Any]]:
         active = self.active_index
         definition = self.definition
-        own_budget = MODES[self.sync_mode].has_participant_budgets
-        people = []
-        for place, (name, budget, person) in enumerate(
+        has_budgets = MODES[self.sync_mode].has_participant_budgets
+        documents = []
+        for index, (name, budget, participant) in enumerate(
             zip(definition.participant_ids, definition.budgets_ms, self.participants, strict=True)
         ):
-            shown = {
+            document = {
                 "participant_id": name,
-                "participant_index": place,
+                "participant_index": index,
                 "total_time_ms": budget,
-                "time_used_ms": person.time_used_ms,
-                "time_remaining_ms": person.time_remaining_ms if own_budget else None,
-                "cycle_count": person.cycle_count,
-                "is_active": place == active,
-                "has_expired": person.has_expired,
+                "time_used_ms": participant.time_used_ms,
+                "time_remaining_ms": participant.time_remaining_ms if has_budgets else None,
+                "cycle_count": participant.cycle_count,
+                "is_active": index == active,
+                "has_expired": participant.has_expired,
             }
             if definition.group_of:
-                shown["group_id"] = definition.group_ids[definition.group_of[place]]
-            people.append(shown)
-        return people
+                document["group_id"] = definition.group_ids[definition.group_of[index]]
+            documents.append(document)
+        return documents
 
 
 def _int(text: str) -> int | None:

@@ -1,4 +1,4 @@
-"""How the scripts lay out a session in a reply and in a snapshot: texts, by place."""
+"""The layout of a session in a script's reply and in a snapshot: texts, identified by position."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ SCALARS = (
     "unattended",
 )
 PLACED = 25
-"""How many scalars have fixed places in a snapshot; the same as in lua/_commit.lua."""
+"""Number of scalars with fixed positions in a snapshot; the same as in lua/_commit.lua."""
 _PADDING = " " * len(SCALARS)
-# The places after the scalars and the metadata in a state reply.
+# Positions after the scalars and the metadata in a state reply.
 DEFINITION = len(SCALARS) + 1
 TAGS = DEFINITION + 1
 BLOCKS = TAGS + 1
@@ -54,16 +54,16 @@ _COMPLETION = "completion="
 
 
 def values_of(reply: Sequence[str]) -> list[str]:
-    """Return a state with separate scalars; a reply begins with one text of all of them."""
-    # Padded, because an earlier release may have known fewer.
+    """Return a state reply with its first text, which has all scalars, split into one text each."""
+    # Padded, because a session of an earlier release may have fewer scalars.
     return [*(reply[0] + _PADDING).split(" ")[: len(SCALARS)], *reply[1:]]
 
 
 def values_of_snapshot(snapshot: Sequence[str]) -> list[str]:
-    """Return the state in a message's `snapshot`, with separate scalars.
+    """Return the state in a message's `snapshot`, with one text for each scalar.
 
-    Scalars after the first PLACED are written as `name=text` in the place of a reply's tags. Earlier releases ignore
-    that place, and write no names there.
+    Scalars after the first PLACED are written as `name=text` at the position of a reply's tags. Earlier releases ignore
+    that text, and write no names there.
     """
     named = dict(word.split("=", 1) for word in snapshot[PLACED + 2].split(" ") if "=" in word)
     return [*snapshot[:PLACED], *(named.get(name, "") for name in SCALARS[PLACED:]), *snapshot[PLACED:]]
@@ -83,12 +83,12 @@ def read_records(text: str) -> list[Record]:
 
 
 def with_completion(tags: str, completion: str) -> str:
-    """Return a state's tags with what it keeps of its end, as JSON, in the last word."""
+    """Return a state's tags with the completion, as JSON, in the last word."""
     return f"{tags} {_COMPLETION}{completion}" if completion else tags
 
 
-def parted(tags: str) -> tuple[str, str]:
-    """Return a state's tags, or a snapshot's named scalars, and what it keeps of its end, as JSON; '' for nothing."""
+def split_tags(tags: str) -> tuple[str, str]:
+    """Return a state's tags, or a snapshot's named scalars, and the completion as JSON; '' if there is none."""
     tags, _, completion = tags.partition(_COMPLETION)
     return tags.rstrip(), completion
 
@@ -99,6 +99,6 @@ def created_ms_of(scalars: str) -> int:
 
 
 def order_of(scalars: str) -> tuple[int, int]:
-    """Return the (epoch, version) that the text of a session's scalars begins with."""
+    """Return the (epoch, version) from the text of a session's scalars."""
     epoch, version, _ = scalars.split(" ", 2)
     return int(epoch), int(version)

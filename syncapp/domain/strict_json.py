@@ -1,4 +1,4 @@
-"""JSON as clients send it: decoded as it was meant, or refused."""
+"""Decodes JSON of clients, and refuses what it cannot decode without loss."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ MAX_DEPTH = 32
 _LOWEST, _HIGHEST = -(2**63), 2**64 - 1
 _MAYBE_HUGE = re.compile(r"\d{19}")
 _MAYBE_HUGE_BYTES = re.compile(rb"\d{19}")
-_LONGEST_NAME = 200
+_MAX_NAME_LENGTH = 200
 
 
 class _Huge:
-    """A whole number that cannot be kept."""
+    """A whole number beyond 64 bits."""
 
 
 def decode(text: bytes | str, name: str) -> Any:
-    """Return what a client sent; name: what it is called in an error.
+    """Decode what a client sent; name: its name in error messages.
 
-    Raises `InvalidJson` (not JSON, NaN, nested deeper than 32), and `ValidationFailed` naming a whole number beyond
-    64 bits, which orjson would make a float of.
+    Raises `InvalidJson` (not JSON, NaN, or more than 32 levels of nesting), and `ValidationFailed` with the field of a
+    whole number beyond 64 bits, which orjson would turn into a float.
     """
     try:
         document = orjson.loads(text)
@@ -39,12 +39,12 @@ def decode(text: bytes | str, name: str) -> Any:
         raise InvalidJson(f"{name} is nested deeper than {MAX_DEPTH} levels")
     if maybe_huge and (field := _huge_in(text)) is not None:
         message = "must be a whole number from -9223372036854775808 to 18446744073709551615, or a string"
-        raise ValidationFailed.of(field[:_LONGEST_NAME] or "body", message, "number_too_large")
+        raise ValidationFailed.of(field[:_MAX_NAME_LENGTH] or "body", message, "number_too_large")
     return document
 
 
 def _is_too_deep(document: Any) -> bool:
-    """Level by level: recursion has limits of its own."""
+    """Tell whether a document has more than MAX_DEPTH levels; without recursion, which Python limits."""
     level = [document]
     for _ in range(MAX_DEPTH):
         level = [
@@ -59,7 +59,7 @@ def _is_too_deep(document: Any) -> bool:
 
 
 def _huge_in(text: bytes | str) -> str | None:
-    """Return where a whole number beyond 64 bits is; decodes again, by digits."""
+    """Return the field with a whole number beyond 64 bits, or None; decodes again, with Python's whole numbers."""
 
     def whole(digits: str) -> int | _Huge:
         fits = len(digits) <= len(str(_LOWEST)) and _LOWEST <= int(digits) <= _HIGHEST
@@ -73,5 +73,5 @@ def _huge_in(text: bytes | str) -> str | None:
         if isinstance(item, dict):
             stack.extend((f"{field}.{name}", inner) for name, inner in item.items() if not isinstance(inner, str))
         elif isinstance(item, list):
-            stack.extend((f"{field}.{place}", inner) for place, inner in enumerate(item) if not isinstance(inner, str))
+            stack.extend((f"{field}.{index}", inner) for index, inner in enumerate(item) if not isinstance(inner, str))
     return None

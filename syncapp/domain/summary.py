@@ -1,4 +1,4 @@
-"""A session as a list shows it: what a lobby or an operator's console needs, however many participants there are."""
+"""Summaries of sessions, for lists: their size does not depend on the number of participants."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from msgspec import Struct
 
 from syncapp.domain.instants import iso
 from syncapp.domain.running_clock import clock_of
-from syncapp.domain.session_layout import SCALARS, parted, values_of
+from syncapp.domain.session_layout import SCALARS, split_tags, values_of
 
 
 class Summary(Struct, frozen=True):
     """A session without its participants; instants are in ms.
 
-    remaining_ms: what is left, settled, of the budget that runs or would run; None when nothing runs out.
+    remaining_ms: the settled remaining time of the budget that runs or would run; None if nothing runs out.
     """
 
     session_id: str
@@ -40,11 +40,11 @@ class Summary(Struct, frozen=True):
 
     @classmethod
     def from_reply(cls, session_id: str, reply: Sequence[str]) -> Self:
-        """Read what lua/summarize_session.lua returns in place of a state."""
-        scalars, metadata, kept, active_id, remaining = reply
+        """Parse what lua/summarize_session.lua returns in place of a state."""
+        scalars, metadata, tags, active_id, remaining = reply
         raw = dict(zip(SCALARS, values_of([scalars]), strict=True))
         numbers = {name: int(raw[name]) if raw[name] else None for name in raw if name.endswith("_ms")}
-        completion = parted(kept)[1]
+        completion = split_tags(tags)[1]
         return cls(
             session_id=session_id,
             sync_mode=raw["sync_mode"],
@@ -67,8 +67,8 @@ class Summary(Struct, frozen=True):
         )
 
     def document(self, now_ms: int) -> dict[str, Any]:
-        """Return it as clients see it, its clock computed for `now_ms` (server time)."""
-        shown: dict[str, Any] = {
+        """Return the document for clients, with the clock at `now_ms` (server time)."""
+        document: dict[str, Any] = {
             "session_id": self.session_id,
             "sync_mode": self.sync_mode,
             "status": self.status,
@@ -84,10 +84,10 @@ class Summary(Struct, frozen=True):
             "metadata": self.metadata,
             "clock": clock_of(self, self.remaining_ms, overtime=self.on_timeout == "notify", now_ms=now_ms),
         }
-        return shown | ({"completion": self.completion} if self.completion else {})
+        return document | ({"completion": self.completion} if self.completion else {})
 
 
 def status_of(scalars: str) -> tuple[str, str, int | None]:
-    """Return status, mode, and when something is due by itself (ms), of the text of a session's scalars."""
+    """Return status, mode, and the instant (ms) at which the session changes next by itself, from its scalars."""
     raw = dict(zip(SCALARS, values_of([scalars]), strict=True))
     return raw["status"], raw["sync_mode"], int(raw["look_ms"]) if raw["look_ms"] else None

@@ -1,4 +1,4 @@
-"""How a request is validated: every fault at once, 50 at most, in words that go on after the name of the field."""
+"""Validation of requests: reports all errors at once, at most 50. A message continues the name of its field."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticOmit
 from syncapp.domain.field_types import MESSAGES
 from syncapp.errors import ValidationFailed
 
-MOST_FAULTS = 50
-_MOST_UNKNOWN = 20
-_MOST_NAMED = 10
-_LONGEST_TEXT = 200
-_WORDS = tuple(
+MAX_FAULTS = 50
+_MAX_UNKNOWN_FIELDS = 20
+_MAX_NAMED_FIELDS = 10
+_MAX_TEXT_LENGTH = 200
+_REPLACEMENTS = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
         (r"^Field required$", MESSAGES["missing"]),
@@ -38,11 +38,11 @@ _WORDS = tuple(
         (r" after validation\b", ""),
     )
 )
-"""What pydantic says, and what a client reads."""
+"""Pydantic's wording, and the wording of our messages."""
 
 
-class _Found:
-    """How many faults the validation of one request has found."""
+class _FaultCount:
+    """The number of errors found so far in one request."""
 
     count = 0
 
@@ -50,49 +50,49 @@ class _Found:
 class Request(BaseModel):
     """A request's body.
 
-    most: the lengths of lists that are too long to look at; neither is an object with far too many fields. What
-    a caller may make a server do, and be answered, has a bound.
+    max_lengths: longer lists are refused without a check of their items. So are objects with over 20 more fields than
+    the model defines. This bounds the work and the size of the response that a client can cause.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    most: ClassVar[Mapping[str, int]] = {}
+    max_lengths: ClassVar[Mapping[str, int]] = {}
 
     @classmethod
     def parse(cls, raw: Any) -> Self:
-        """Validate decoded JSON; raises `ValidationFailed` naming every fault, up to 50."""
+        """Validate decoded JSON. Raises `ValidationFailed` with all errors, at most 50."""
         try:
-            return cls.model_validate(raw, context=_Found())
+            return cls.model_validate(raw, context=_FaultCount())
         except ValidationError as error:
-            raise validation_failed(error) from None
+            raise _from_pydantic(error) from None
 
     @model_validator(mode="wrap")
     @classmethod
     def _every_fault(cls, raw: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
-        """Report what is wrong between fields together with what is wrong in them."""
-        found = info.context if isinstance(info.context, _Found) else _Found()
-        if found.count > MOST_FAULTS:
-            raise PydanticOmit  # an item of a list: others are wrong enough
-        faults = list(cls._excess(raw)) if isinstance(raw, dict) else []
+        """Report the errors between fields together with those in single fields."""
+        count = info.context if isinstance(info.context, _FaultCount) else _FaultCount()
+        if count.count > MAX_FAULTS:
+            raise PydanticOmit  # an item of a list: the limit of errors is reached
+        faults = list(cls._size_faults(raw)) if isinstance(raw, dict) else []
         if not faults:
-            faults = list(islice(cls.faults_between(raw), MOST_FAULTS + 1)) if isinstance(raw, dict) else []
+            faults = list(islice(cls.faults_between(raw), MAX_FAULTS + 1)) if isinstance(raw, dict) else []
             try:
                 model = handler(raw)
             except ValidationError as error:
-                named = {_path(fault["loc"]) for fault in faults}
-                own = [item for item in error.errors(include_url=False) if _path(item["loc"]) not in named]
-                faults = [_again(item) for item in own] + faults
+                reported = {_path(fault["loc"]) for fault in faults}
+                others = [item for item in error.errors(include_url=False) if _path(item["loc"]) not in reported]
+                faults = [_copied(item) for item in others] + faults
         if faults:
-            found.count += len(faults)
+            count.count += len(faults)
             raise ValidationError.from_exception_data(cls.__name__, faults)
         return model
 
     @classmethod
-    def _excess(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
+    def _size_faults(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
         known = len(cls.__pydantic_fields__)
-        if len(raw) > known + _MOST_UNKNOWN:
-            message = f"has {len(raw)} fields, of which {known} at most are known"
+        if len(raw) > known + _MAX_UNKNOWN_FIELDS:
+            message = f"has {len(raw)} fields, but only {known} are defined"
             yield InitErrorDetails(type=custom("too_many_fields", message), loc=(), input=None)
-        for field, limit in cls.most.items():
+        for field, limit in cls.max_lengths.items():
             items = raw.get(field)
             if isinstance(items, list) and len(items) > limit:
                 message = f"must have at most {limit} items, not {len(items)}"
@@ -100,50 +100,50 @@ class Request(BaseModel):
 
     @classmethod
     def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
-        """Yield the faults that concern more than one field; the fields themselves may be bad."""
+        """Yield the errors that concern more than one field; the fields themselves may be invalid."""
         yield from ()
 
 
-def validation_failed(error: ValidationError) -> ValidationFailed:
-    """Return the error a client sees for what pydantic found."""
+def _from_pydantic(error: ValidationError) -> ValidationFailed:
+    """Return the error for the client from pydantic's."""
     details = []
-    for item in error.errors(include_url=False, include_input=False, include_context=False)[:MOST_FAULTS]:
+    for item in error.errors(include_url=False, include_input=False, include_context=False)[:MAX_FAULTS]:
         field = _path(item["loc"]) or "body"
         details.append({"field": _short(field), "message": _short(_plain(item["msg"])), "code": item["type"]})
-    return refused(details, error.error_count())
+    return validation_failure(details, error.error_count())
 
 
-def refused(details: list[dict[str, str]], count: int = 0) -> ValidationFailed:
-    """Return the error that names these faults, each {field, message, code}; count: how many there are in all."""
+def validation_failure(details: list[dict[str, str]], count: int = 0) -> ValidationFailed:
+    """Return the error with these details, each {field, message, code}; count: of all errors, by default theirs."""
     count = count or len(details)
     if count == 1:
         return ValidationFailed("{field}: {message}".format_map(details[0]), details)
     names = sorted({detail["field"] for detail in details})
-    named = ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
-    many = f"{count} faults" if count <= MOST_FAULTS else f"more than {MOST_FAULTS} faults"
-    return ValidationFailed(f"{many} in the request: {named}", details)
+    listed = ", ".join(names[:_MAX_NAMED_FIELDS]) + (", …" if len(names) > _MAX_NAMED_FIELDS else "")
+    total = f"{count} errors" if count <= MAX_FAULTS else f"more than {MAX_FAULTS} errors"
+    return ValidationFailed(f"{total} in the request: {listed}", details)
 
 
 def _plain(text: str) -> str:
-    """Return a message that goes on after the name of the field, in JSON's words instead of Python's."""
-    for pattern, words in _WORDS:
-        text = pattern.sub(words, text, count=1)
+    """Return a message that continues the name of its field, with JSON's type names instead of Python's."""
+    for pattern, replacement in _REPLACEMENTS:
+        text = pattern.sub(replacement, text, count=1)
     return text
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
+    return text if len(text) <= _MAX_TEXT_LENGTH else text[:_MAX_TEXT_LENGTH] + "…"
 
 
 def _path(loc: Sequence[int | str]) -> str:
     return ".".join(map(str, loc))
 
 
-def _again(item: Any) -> InitErrorDetails:
+def _copied(item: Any) -> InitErrorDetails:
     return InitErrorDetails(type=custom(item["type"], item["msg"]), loc=item["loc"], input=None)
 
 
 def custom(code: str, message: str) -> PydanticCustomError:
-    """Return a fault with a message of our own."""
-    # Braces in a template are places to fill.
+    """Return an error with this message."""
+    # Pydantic replaces braces in a template.
     return PydanticCustomError(code, "{message}", {"message": message})

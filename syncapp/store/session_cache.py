@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from syncapp.domain.definition import Definition
 from syncapp.domain.session import Participant, Session, participants_of
-from syncapp.domain.session_layout import BLOCKS, DEFINITION, TAGS, parted, values_of
+from syncapp.domain.session_layout import BLOCKS, DEFINITION, TAGS, split_tags, values_of
 
 MAX_SESSIONS = 2048
 MAX_PARTICIPANTS = 50_000
@@ -75,4 +75,4 @@ class CachedSession(Struct, frozen=True):
             raise LookupError("a script left out a definition that nobody knows")
         definition = Definition.from_json(text) if text or cached is None else cached.definition
         session = Session.from_reply(session_id, state, definition, tuple(chain.from_iterable(blocks)))
-        return cls(definition, parted(state[TAGS])[0], blocks, reply, session)
+        return cls(definition, split_tags(state[TAGS])[0], blocks, reply, session)

@@ -76,7 +76,7 @@ def test_a_total_of_the_session_is_accepted_in_every_mode(base: str, body: dict[
 def test_a_budget_of_a_participant_is_refused_where_all_share_one_clock(base: str, body: dict[str, Any]) -> None:
     whole = body | {"participants": [*people("a"), *people("b", total_time_ms=60_000)]}
     answer = requests.post(f"{base}/v1/sessions", json=whole, timeout=60)
-    assert refused(answer) == {"participants.1.total_time_ms": "belongs to per_participant and per_group only"}
+    assert refused(answer) == {"participants.1.total_time_ms": "is allowed in per_participant and per_group only"}
 
 
 def test_unknown_fields_are_refused_by_name(base: str) -> None:
@@ -131,8 +131,8 @@ def test_a_fault_is_told_in_the_words_that_belong_to_it(base: str) -> None:
     groups = [{"group_id": "g"}, {"group_id": "h"}]
     body = {"sync_mode": "per_group", "participants": [member], "groups": groups, "warn_at_ms": [], "metadata": []}
     assert refused(requests.post(f"{base}/v1/sessions", json=body, timeout=60)) == {
-        "participants": "must have a participant_index each or none at all, and each of 0 to 0 once",
-        "participants.0.total_time_ms": "is required where the group has no total_time_ms of its own",
+        "participants": "must all have a participant_index, each from 0 to 0 once, or none",
+        "participants.0.total_time_ms": "is required if the group has no total_time_ms",
         "groups.1.total_time_ms": "is required for a group without members",
         "warn_at_ms": "must have at least 1 item, not 0",
         "metadata": "must be an object",
@@ -255,7 +255,7 @@ def test_a_parameter_that_is_not_known_is_refused_by_name_wherever_somebody_wait
 def test_a_field_that_does_not_belong_to_the_mode_has_one_fault(base: str) -> None:
     body = {"sync_mode": "per_cycle", "time_per_cycle_ms": 5000, "participants": people("a", total_time_ms=5)}
     answer = requests.post(f"{base}/v1/sessions", json=body, timeout=60)
-    message = "belongs to per_participant and per_group only"
+    message = "is allowed in per_participant and per_group only"
     assert refused(answer) == {"participants.0.total_time_ms": message}
     assert answer.json()["error"]["message"] == f"participants.0.total_time_ms: {message}"
 

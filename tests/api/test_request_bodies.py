@@ -45,11 +45,11 @@ def test_more_than_50_faults_are_not_all_named(client: FlaskClient) -> None:
     body = CHESS | {"participants": [{"participant_id": f"p{i}"} for i in range(60)]}
     found = expect_error(client.post("/v1/sessions", json=body), 400, "VALIDATION_ERROR")
     assert len(found["details"]) == 50
-    assert found["message"].startswith("more than 50 faults in the request: participants.0.total_time_ms, ")
+    assert found["message"].startswith("more than 50 errors in the request: participants.0.total_time_ms, ")
     body = CHESS | {"participants": [{"participant_id": f"p{i}"} for i in range(50)]}
     found = expect_error(client.post("/v1/sessions", json=body), 400, "VALIDATION_ERROR")
     assert len(found["details"]) == 50
-    assert found["message"].startswith("50 faults in the request: participants.0.total_time_ms, ")
+    assert found["message"].startswith("50 errors in the request: participants.0.total_time_ms, ")
 
 
 def test_an_unknown_mode_is_not_told_what_belongs_to_another(client: FlaskClient) -> None:

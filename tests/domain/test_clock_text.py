@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncapp.domain.clock_text import FORMATS, written
+from syncapp.domain.clock_text import FORMATS, format_time
 from tests.support.rest import CHESS, UNKNOWN, expect_error, expect_faults
 from tests.support.store import ManualClock
 
@@ -56,12 +56,12 @@ def text(client: FlaskClient, path: str, query: str = "") -> str:
     ],
 )
 def test_a_time_is_written_in_every_format(ms: int, down: bool, shown: str) -> None:
-    assert [written(ms, form, down=down) for form in FORMATS] == shown.split()
+    assert [format_time(ms, form, down=down) for form in FORMATS] == shown.split()
 
 
 @given(st.integers(-10_000_000_000, 100_000_000_000), st.sampled_from(FORMATS), st.booleans())
 def test_what_is_written_is_the_time_to_its_unit(ms: int, form: str, down: bool) -> None:
-    shown = written(ms, form, down=down)
+    shown = format_time(ms, form, down=down)
     value = 0.0
     for part in shown.removeprefix("-").split(":"):
         value = value * 60 + float(part)
