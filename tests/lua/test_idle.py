@@ -289,6 +289,7 @@ def test_rounds_go_on_by_themselves_for_just_so_many_cycles(
         assert instants == [message["event"]["at_ms"] for message in outbox_messages(redis, session_id)[2:]]
     event = outbox_messages(redis, session_id)[-1]
     assert event["actor"] == "system"
+    assert event["elapsed_ms"] == 0  # charged by the last timeout
     assert event["event"] == {
         "type": "session_paused",
         "at_ms": NOON_MS + 150_000,
