@@ -15,7 +15,7 @@ import requests
 from syncapp.realtime.send_queue import MAX_BYTES
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_websocket import CLOSE, TEXT, ConnectionEnded, Frame, RawWebSocket
-from tests.support.web_clients import wait_until
+from tests.support.web_clients import metric_value, wait_until
 
 SLOW_CLOSE_S = 3
 LARGE: dict[str, Any] = {
@@ -134,14 +134,14 @@ def test_a_client_that_never_reads_is_closed_and_costs_a_bounded_amount_of_memor
     with ExitStack() as stack:
         fast = Follower(stack.enter_context(RawWebSocket(url, session.id)))
         slow = [stack.enter_context(RawWebSocket(url, session.id, receive_bytes=4096)) for _ in range(count)]
-        wait_until(lambda: metric(url, "syncapp_ws_connections") == count + 1)
+        wait_until(lambda: metric_value(url, "syncapp_ws_connections") == count + 1)
         before = worker.memory_info().rss
         for _ in range(30):
             newest = session.switch()
         # All queues share the same bytes.
         assert worker.memory_info().rss - before < 20 * MAX_BYTES
-        wait_until(lambda: metric(url, "syncapp_ws_connections") == 1, SLOW_CLOSE_S + 60)
-        assert metric(url, 'syncapp_ws_closed_total{code="1013"}') >= count
+        wait_until(lambda: metric_value(url, "syncapp_ws_connections") == 1, SLOW_CLOSE_S + 60)
+        assert metric_value(url, 'syncapp_ws_closed_total{code="1013"}') >= count
         wait_until(lambda: newest in fast.seen_s)
         for raw in slow:
             check_versions(frames := cut_off(raw))
@@ -175,9 +175,4 @@ def test_a_client_that_sends_and_does_not_read_is_held_up_and_closed(impatient: 
                 sent += 60_000
         assert sent < 150 * 60_000
         assert worker.memory_info().rss - before < 30_000_000
-        wait_until(lambda: metric(url, "syncapp_ws_connections") == 0, SLOW_CLOSE_S + 60)
-
-
-def metric(url: str, name: str) -> float:
-    text = requests.get(f"{url}/metrics", timeout=60).text
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+        wait_until(lambda: metric_value(url, "syncapp_ws_connections") == 0, SLOW_CLOSE_S + 60)
