@@ -218,6 +218,20 @@ def client(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture(scope="module")
+def one_web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
+    """One web process with default settings, without a worker, on an empty Redis."""
+    with Redis.from_url(redis_url) as client:
+        client.flushdb()
+    return make_cluster(web=1, worker=False)
+
+
+@pytest.fixture(scope="module")
+def web_url(one_web: Cluster) -> str:
+    """URL of the one web process."""
+    return one_web.urls[0]
+
+
+@pytest.fixture(scope="module")
 def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
     """Two web processes with default settings, without a worker, on an empty Redis."""
     with Redis.from_url(redis_url) as client:

@@ -15,16 +15,6 @@ from tests.support.raw_websocket import RawWebSocket
 from tests.support.web_clients import wait_until
 
 
-@pytest.fixture(scope="module")
-def cluster(make_cluster: MakeCluster) -> Cluster:
-    return make_cluster(web=1, worker=False)
-
-
-@pytest.fixture(scope="module")
-def base(cluster: Cluster) -> str:
-    return cluster.urls[0]
-
-
 def created(base: str, body: dict[str, Any]) -> dict[str, Any]:
     """Create a session, and return its state."""
     answer = requests.post(f"{base}/v1/sessions", json=body, timeout=60)
@@ -54,14 +44,16 @@ def people(*names: str, **more: Any) -> list[dict[str, Any]]:
     ],
     ids=lambda value: value["sync_mode"] if isinstance(value, dict) else "",
 )
-def test_a_total_of_the_session_is_accepted_in_every_mode(base: str, body: dict[str, Any], shown: int | None) -> None:
-    state = created(base, body | {"total_time_ms": 300_000})
+def test_a_total_of_the_session_is_accepted_in_every_mode(
+    web_url: str, body: dict[str, Any], shown: int | None
+) -> None:
+    state = created(web_url, body | {"total_time_ms": 300_000})
     assert state["total_time_ms"] == shown
-    again = requests.get(f"{base}/v1/sessions/{state['session_id']}", timeout=60).json()["data"]
+    again = requests.get(f"{web_url}/v1/sessions/{state['session_id']}", timeout=60).json()["data"]
     assert again["total_time_ms"] == shown
     if body["sync_mode"] in ("per_participant", "per_group"):
         assert again["clock"]["remaining_ms"] == 60_000 * (2 if body["sync_mode"] == "per_group" else 1)
-        assert created(base, body)["total_time_ms"] == 120_000
+        assert created(web_url, body)["total_time_ms"] == 120_000
 
 
 @pytest.mark.parametrize(
@@ -73,26 +65,26 @@ def test_a_total_of_the_session_is_accepted_in_every_mode(base: str, body: dict[
     ],
     ids=lambda body: body["sync_mode"],
 )
-def test_a_budget_of_a_participant_is_refused_where_all_share_one_clock(base: str, body: dict[str, Any]) -> None:
+def test_a_budget_of_a_participant_is_refused_where_all_share_one_clock(web_url: str, body: dict[str, Any]) -> None:
     whole = body | {"participants": [*people("a"), *people("b", total_time_ms=60_000)]}
-    answer = requests.post(f"{base}/v1/sessions", json=whole, timeout=60)
+    answer = requests.post(f"{web_url}/v1/sessions", json=whole, timeout=60)
     assert refused(answer) == {"participants.1.total_time_ms": "is allowed in per_participant and per_group only"}
 
 
-def test_unknown_fields_are_refused_by_name(base: str) -> None:
+def test_unknown_fields_are_refused_by_name(web_url: str) -> None:
     body = {"sync_mode": "global", "total_time_ms": 60_000, "participants": people("a", has_gone=True), "color": 1}
-    answer = requests.post(f"{base}/v1/sessions", json=body, timeout=60)
+    answer = requests.post(f"{web_url}/v1/sessions", json=body, timeout=60)
     assert refused(answer) == dict.fromkeys(("color", "participants.0.has_gone"), "is not a known field")
 
 
-def test_ids_may_hold_a_plus_everywhere(base: str) -> None:
+def test_ids_may_hold_a_plus_everywhere(web_url: str) -> None:
     names = ("anna+1@example.org", "+491234", "c++")
     groups = ("a+b", "+", "c")
     members = [{"participant_id": name, "group_id": group} for name, group in zip(names, groups, strict=True)]
     body = {"sync_mode": "per_group", "participants": members,
             "groups": [{"group_id": group, "total_time_ms": 60_000} for group in groups]}  # fmt: skip
-    state = created(base, body)
-    url = f"{base}/v1/sessions/{state['session_id']}"
+    state = created(web_url, body)
+    url = f"{web_url}/v1/sessions/{state['session_id']}"
     assert [person["participant_id"] for person in state["participants"]] == list(names)
     for path, args in (
         ("start", {"participant_id": names[1]}),
@@ -108,9 +100,9 @@ def test_ids_may_hold_a_plus_everywhere(base: str) -> None:
     assert {group["group_id"]: group["total_time_ms"] for group in state["groups"]} == dict.fromkeys(groups, 60_000)
 
 
-def test_a_refused_adjustment_names_the_field_that_is_at_fault(base: str) -> None:
-    state = created(base, {"sync_mode": "global", "total_time_ms": 60_000, "participants": people("a")})
-    url = f"{base}/v1/sessions/{state['session_id']}/adjust"
+def test_a_refused_adjustment_names_the_field_that_is_at_fault(web_url: str) -> None:
+    state = created(web_url, {"sync_mode": "global", "total_time_ms": 60_000, "participants": people("a")})
+    url = f"{web_url}/v1/sessions/{state['session_id']}/adjust"
     for args, field in (
         ({"participant_id": "a"}, "participant_id"),
         ({"participant_id": "x"}, "participant_id"),
@@ -119,36 +111,36 @@ def test_a_refused_adjustment_names_the_field_that_is_at_fault(base: str) -> Non
         answer = requests.post(url, json={"op": "add", "ms": 1000} | args, timeout=60)
         assert list(refused(answer)) == [field]
         assert answer.json()["error"]["message"].startswith(f"{field}: ")
-    stopwatch = created(base, {"sync_mode": "count_up"})
+    stopwatch = created(web_url, {"sync_mode": "count_up"})
     answer = requests.post(
-        f"{base}/v1/sessions/{stopwatch['session_id']}/adjust", json={"op": "add", "ms": 1000}, timeout=60
+        f"{web_url}/v1/sessions/{stopwatch['session_id']}/adjust", json={"op": "add", "ms": 1000}, timeout=60
     )
     assert refused(answer) == {"op": "a stopwatch without max_time_ms has nothing to adjust"}
 
 
-def test_a_fault_is_told_in_the_words_that_belong_to_it(base: str) -> None:
+def test_a_fault_is_told_in_the_words_that_belong_to_it(web_url: str) -> None:
     member = {"participant_id": "a", "group_id": "g", "participant_index": 3}
     groups = [{"group_id": "g"}, {"group_id": "h"}]
     body = {"sync_mode": "per_group", "participants": [member], "groups": groups, "warn_at_ms": [], "metadata": []}
-    assert refused(requests.post(f"{base}/v1/sessions", json=body, timeout=60)) == {
+    assert refused(requests.post(f"{web_url}/v1/sessions", json=body, timeout=60)) == {
         "participants": "must all have a participant_index, each from 0 to 0 once, or none",
         "participants.0.total_time_ms": "is required if the group has no total_time_ms",
         "groups.1.total_time_ms": "is required for a group without members",
         "warn_at_ms": "must have at least 1 item, not 0",
         "metadata": "must be an object",
     }
-    unknown = f"{base}/v1/sessions/{uuid.uuid4()}/events?type={quote('{A}')}"
+    unknown = f"{web_url}/v1/sessions/{uuid.uuid4()}/events?type={quote('{A}')}"
     answer = requests.get(unknown, timeout=60)
     assert refused(answer) == {"type": "must match pattern '^[a-z_]{1,40}$'"}
     assert answer.json()["error"]["message"] == "type: must match pattern '^[a-z_]{1,40}$'"
 
 
-def test_probes_and_time_clients_get_bare_objects(base: str) -> None:
-    assert requests.get(f"{base}/health", timeout=60).json() == {"status": "ok"}
-    ready = requests.get(f"{base}/ready", timeout=60).json()
+def test_probes_and_time_clients_get_bare_objects(web_url: str) -> None:
+    assert requests.get(f"{web_url}/health", timeout=60).json() == {"status": "ok"}
+    ready = requests.get(f"{web_url}/ready", timeout=60).json()
     assert {"status": "ready", "redis": "ok", "postgresql": "ok"}.items() <= ready.items()
     assert ready.keys() <= {"status", "redis", "postgresql", "worries"}
-    assert requests.get(f"{base}/v1/time", timeout=60).json().keys() == {
+    assert requests.get(f"{web_url}/v1/time", timeout=60).json().keys() == {
         "timestamp_ms",
         "server_version",
         "drift_tolerance_ms",
@@ -169,30 +161,32 @@ def test_a_process_that_is_not_ready_says_so_as_a_bare_object(make_cluster: Make
     wait_until(lambda: requests.get(f"{base}/ready", timeout=60).status_code == 200)
 
 
-def test_an_error_without_details_has_none(base: str) -> None:
-    session = f"{base}/v1/sessions/{uuid.uuid4()}"
+def test_an_error_without_details_has_none(web_url: str) -> None:
+    session = f"{web_url}/v1/sessions/{uuid.uuid4()}"
     for answer in (
         requests.get(session, timeout=60),
-        requests.get(f"{base}/nothing", timeout=60),
+        requests.get(f"{web_url}/nothing", timeout=60),
         requests.put(session, timeout=60),
-        requests.post(f"{base}/v1/sessions", data="{", headers={"Content-Type": "application/json"}, timeout=60),
-        requests.post(f"{base}/v1/sessions", data="{}", headers={"Content-Type": "text/plain"}, timeout=60),
-        requests.get(f"{base}/health", headers={"Accept": "a" * 9000}, timeout=60),  # refused before it reaches a route
+        requests.post(f"{web_url}/v1/sessions", data="{", headers={"Content-Type": "application/json"}, timeout=60),
+        requests.post(f"{web_url}/v1/sessions", data="{}", headers={"Content-Type": "text/plain"}, timeout=60),
+        requests.get(
+            f"{web_url}/health", headers={"Accept": "a" * 9000}, timeout=60
+        ),  # refused before it reaches a route
     ):
         assert answer.status_code >= 400
         assert answer.json()["error"].keys() == {"code", "message"}
 
 
-def test_a_socket_is_told_an_error_without_details_the_same_way(base: str) -> None:
-    state = created(base, {"sync_mode": "global", "total_time_ms": 60_000})
-    with RawWebSocket(base, state["session_id"]) as raw:
+def test_a_socket_is_told_an_error_without_details_the_same_way(web_url: str) -> None:
+    state = created(web_url, {"sync_mode": "global", "total_time_ms": 60_000})
+    with RawWebSocket(web_url, state["session_id"]) as raw:
         raw.send('{"type": "PING", "t0": 1')
         told = raw.message("ERROR")
     assert told["code"] == "INVALID_JSON"
     assert "details" not in told
 
 
-def test_routes_answer_with_a_trailing_slash_as_they_do_without(cluster: Cluster, base: str) -> None:
+def test_routes_answer_with_a_trailing_slash_as_they_do_without(one_web: Cluster, web_url: str) -> None:
     """Every route and method of the application, asked for a session that is not there."""
     from syncapp import create_app
 
@@ -202,7 +196,7 @@ def test_routes_answer_with_a_trailing_slash_as_they_do_without(cluster: Cluster
         path = rule.rule.replace("<session>", str(uuid.uuid4())).replace("<path:path>", "swagger-ui.css")
         path = path.rstrip("/")
         for method in [*sorted(rule.methods or ()), "PUT"]:
-            plain, slashed = told(method, base + path), told(method, f"{base}{path}/")
+            plain, slashed = told(method, web_url + path), told(method, f"{web_url}{path}/")
             assert slashed == plain, (method, path)
             assert slashed[0] not in (301, 302, 307, 308)
 
@@ -215,31 +209,31 @@ def told(method: str, url: str) -> tuple[int, str | None, list[str], str | None]
         return answer.status_code, kind, sorted(answer.headers.get("Allow", "").split(", ")), code
 
 
-def test_a_trailing_slash_does_not_change_what_a_command_does(base: str) -> None:
+def test_a_trailing_slash_does_not_change_what_a_command_does(web_url: str) -> None:
     body = {"sync_mode": "per_participant", "participants": people("a", "b", total_time_ms=60_000)}
-    made = requests.post(f"{base}/v1/sessions/", json=body, timeout=60)
+    made = requests.post(f"{web_url}/v1/sessions/", json=body, timeout=60)
     assert made.status_code == 201
-    url = base + made.headers["Location"]
+    url = web_url + made.headers["Location"]
     assert requests.post(f"{url}/start/", timeout=60).json()["data"]["version"] == 2
     assert requests.post(f"{url}/switch/", timeout=60).json()["data"]["active_participant_id"] == "b"
     assert requests.patch(f"{url}/", json={"metadata": {"a": 1}}, timeout=60).json()["data"]["metadata"] == {"a": 1}
     assert requests.get(f"{url}/", timeout=60).json()["data"]["version"] == 4
     assert requests.delete(f"{url}/", timeout=60).status_code == 204
     assert requests.get(url, timeout=60).status_code == 404
-    text = requests.get(f"{base}/metrics/", timeout=60).text
+    text = requests.get(f"{web_url}/metrics/", timeout=60).text
     assert 'route="/v1/sessions/<session>/start"' in text
     assert 'start/"' not in text
 
 
-def test_a_parameter_that_is_not_known_is_refused_by_name_wherever_somebody_waits(base: str) -> None:
+def test_a_parameter_that_is_not_known_is_refused_by_name_wherever_somebody_waits(web_url: str) -> None:
     # With a typo, a poll would return at once for ever, and a WebSocket would wait for a session that it did not name.
-    session = created(base, {"sync_mode": "count_up"})["session_id"]
+    session = created(web_url, {"sync_mode": "count_up"})["session_id"]
     for path, known in (
         (f"/v1/sessions/{session}?waitMs=20000", "wait_ms"),
         (f"/v1/sessions/{session}/stream?waitMs=1", "epoch, version, format"),
         (f"/v1/sessions/{session}/events?waitMs=1", "type, from, to, limit, cursor"),
     ):
-        answer = requests.get(base + path, timeout=60)
+        answer = requests.get(web_url + path, timeout=60)
         assert refused(answer) == {"waitMs": f"is not a known parameter; known: {known}"}
     handshake = {
         "Connection": "Upgrade",
@@ -247,22 +241,22 @@ def test_a_parameter_that_is_not_known_is_refused_by_name_wherever_somebody_wait
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
     }
-    answer = requests.get(f"{base}/ws?session_id={session}", headers=handshake, timeout=60)
+    answer = requests.get(f"{web_url}/ws?session_id={session}", headers=handshake, timeout=60)
     message = "is not a known parameter; known: sessionId, epoch, version, format"
     assert refused(answer) == {"session_id": message}
 
 
-def test_a_field_that_does_not_belong_to_the_mode_has_one_fault(base: str) -> None:
+def test_a_field_that_does_not_belong_to_the_mode_has_one_fault(web_url: str) -> None:
     body = {"sync_mode": "per_cycle", "time_per_cycle_ms": 5000, "participants": people("a", total_time_ms=5)}
-    answer = requests.post(f"{base}/v1/sessions", json=body, timeout=60)
+    answer = requests.post(f"{web_url}/v1/sessions", json=body, timeout=60)
     message = "is allowed in per_participant and per_group only"
     assert refused(answer) == {"participants.0.total_time_ms": message}
     assert answer.json()["error"]["message"] == f"participants.0.total_time_ms: {message}"
 
 
-def test_a_tag_that_is_none_of_ours_is_told_as_such(base: str) -> None:
-    state = created(base, {"sync_mode": "count_up"})
-    start = f"{base}/v1/sessions/{state['session_id']}/start"
+def test_a_tag_that_is_none_of_ours_is_told_as_such(web_url: str) -> None:
+    state = created(web_url, {"sync_mode": "count_up"})
+    start = f"{web_url}/v1/sessions/{state['session_id']}/start"
     answer = requests.post(start, headers={"If-Match": '"abc"'}, timeout=60)
     assert answer.status_code == 412
     assert answer.json()["error"]["message"] == f'If-Match is no tag of this session; it is at "{state["epoch"]}-1"'

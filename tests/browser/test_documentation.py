@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.cluster import Cluster, MakeCluster
-from tests.support.types import Redis
+from tests.support.cluster import Cluster
 
 
-@pytest.fixture(scope="module")
-def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    """One web process."""
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-    return make_cluster(web=1, worker=False)
-
-
-def test_the_page_of_the_api_shows_its_routes_and_asks_no_other_host(page: Page, web: Cluster) -> None:
+def test_the_page_of_the_api_shows_its_routes_and_asks_no_other_host(page: Page, one_web: Cluster) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{web.urls[0]}/api-docs")
+    page.goto(f"{one_web.urls[0]}/api-docs")
     expect(page.get_by_text("/v1/sessions", exact=True).first).to_be_visible(timeout=60_000)
-    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {web.urls[0].split("/")[2]}
+    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {one_web.urls[0].split("/")[2]}
 
 
-def test_try_it_out_creates_a_session_with_the_example_as_it_is_shown(page: Page, web: Cluster) -> None:
-    page.goto(f"{web.urls[0]}/api-docs")
+def test_try_it_out_creates_a_session_with_the_example_as_it_is_shown(page: Page, one_web: Cluster) -> None:
+    page.goto(f"{one_web.urls[0]}/api-docs")
     create = page.locator("#operations-sessions-create")
     create.locator(".opblock-summary-control").click(timeout=60_000)
     create.get_by_role("button", name="Try it out").click(timeout=60_000)

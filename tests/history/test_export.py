@@ -26,11 +26,6 @@ CLOSINGS = {"json": b'"count":5003}}\n', "ndjson": b'"count":5003}\n', "csv": b"
 LARGE = "Größe " * 500
 
 
-@pytest.fixture(scope="module")
-def cluster(make_cluster: MakeCluster) -> Cluster:
-    return make_cluster(web=1, worker=False)
-
-
 @pytest.fixture
 def log(db: Db) -> Callable[..., str]:
     """Writes a session of `EVENTS` events into the log; the event of version `broken` cannot be exported."""
@@ -68,16 +63,16 @@ def fetched(url: str, *options: str) -> tuple[int, bytes]:
 @pytest.mark.parametrize("form", CLOSINGS)
 @pytest.mark.parametrize("version", ["--http1.0", "--http1.1"])
 def test_an_export_whose_source_fails_is_an_error(
-    cluster: Cluster, log: Callable[..., str], form: str, version: str
+    one_web: Cluster, log: Callable[..., str], form: str, version: str
 ) -> None:
-    status, received = fetched(cluster.urls[0] + path_of(log(broken=3000), form), version)
+    status, received = fetched(one_web.urls[0] + path_of(log(broken=3000), form), version)
     assert status != 0
     assert not received.endswith(CLOSINGS[form])
 
 
-def test_an_export_that_is_cut_off_over_http_1_0_ends_by_a_reset(cluster: Cluster, log: Callable[..., str]) -> None:
+def test_an_export_that_is_cut_off_over_http_1_0_ends_by_a_reset(one_web: Cluster, log: Callable[..., str]) -> None:
     path = path_of(log(broken=3000), "ndjson")
-    with asked(cluster.urls[0], path) as connection, pytest.raises(ConnectionResetError):
+    with asked(one_web.urls[0], path) as connection, pytest.raises(ConnectionResetError):
         to_the_end(connection)
 
 
@@ -117,9 +112,9 @@ def asked(base: str, path: str, *, receive_bytes: int = 0) -> socket.socket:
     "location", ["", "proxy_http_version 1.1;", "proxy_buffering off;"], ids=["1.0", "1.1", "through"]
 )
 def test_an_export_that_fails_is_an_error_through_nginx(
-    cluster: Cluster, log: Callable[..., str], location: str
+    one_web: Cluster, log: Callable[..., str], location: str
 ) -> None:
-    with nginx(cluster.urls[0], location=location) as front:
+    with nginx(one_web.urls[0], location=location) as front:
         session_id = log(broken=3000)
         for form, closing in CLOSINGS.items():
             status, received = fetched(front.url + path_of(session_id, form))
@@ -129,8 +124,8 @@ def test_an_export_that_fails_is_an_error_through_nginx(
                 requests.get(front.url + path_of(session_id, form), timeout=60)
 
 
-def test_a_whole_export_comes_whole_through_nginx(cluster: Cluster, log: Callable[..., str]) -> None:
-    with nginx(cluster.urls[0]) as front:
+def test_a_whole_export_comes_whole_through_nginx(one_web: Cluster, log: Callable[..., str]) -> None:
+    with nginx(one_web.urls[0]) as front:
         session_id = log()
         for form, closing in CLOSINGS.items():
             answer = requests.get(front.url + path_of(session_id, form), timeout=60)
@@ -151,7 +146,7 @@ def number_of_events(form: str, content: bytes) -> int:
     return len(rows)
 
 
-def test_a_file_for_spreadsheets_has_ids_as_they_are_and_texts_that_are_no_formulas(cluster: Cluster, db: Db) -> None:
+def test_a_file_for_spreadsheets_has_ids_as_they_are_and_texts_that_are_no_formulas(one_web: Cluster, db: Db) -> None:
     """Ids are exact; a reason loses one leading apostrophe, as docs/audit.md says."""
     ids = ["+491234", "-1-1", "@SUM", "007", "1e5", "00000000000000000001", "2-3", "a@b.example", "c++"]
     reasons = ["=1+1", "+1", "-1", "@A1", "'quoted'", "''", " =1", "\tx", "plain", 'Grüße; „so“, "oder"\nso', "5"]
@@ -166,7 +161,7 @@ def test_a_file_for_spreadsheets_has_ids_as_they_are_and_texts_that_are_no_formu
                 [session_id, version, ids[version % len(ids)], ids[version % len(ids)],
                  orjson.dumps({"event": event}).decode()],
             )  # fmt: skip
-    answer = requests.get(cluster.urls[0] + path_of(session_id, "csv"), timeout=60)
+    answer = requests.get(one_web.urls[0] + path_of(session_id, "csv"), timeout=60)
     assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
     assert answer.content.startswith(b"\xef\xbb\xbfepoch,version,")
     assert answer.content.count(b"\r\n") == rows + 2

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
 import requests
 
-from tests.support.cluster import Cluster, MakeCluster
+from tests.support.cluster import Cluster
 from tests.support.nginx import nginx
-from tests.support.types import Redis
 from tests.support.web_clients import RestClient
 
 
-@pytest.fixture(scope="module")
-def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    """One web process."""
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-    return make_cluster(web=1, worker=False)
-
-
-def test_commands_and_answers_pass_an_nginx_as_debian_sets_it_up(web: Cluster) -> None:
-    with nginx(web.urls[0]) as proxy:
+def test_commands_and_answers_pass_an_nginx_as_debian_sets_it_up(one_web: Cluster) -> None:
+    with nginx(one_web.urls[0]) as proxy:
         api = RestClient(proxy.url)
         session_id = api.running()
         assert api.command(session_id, "switch")["version"] == api.state(session_id)["version"]
@@ -30,8 +20,8 @@ def test_commands_and_answers_pass_an_nginx_as_debian_sets_it_up(web: Cluster) -
 PACKS = "gzip on; gzip_proxied any; gzip_min_length 1; gzip_types application/json; proxy_http_version 1.1;"
 
 
-def test_a_tag_that_nginx_has_weakened_works_as_the_one_that_was_sent(web: Cluster) -> None:
-    with nginx(web.urls[0], location=f"{PACKS} proxy_set_header Accept-Encoding '';") as proxy:
+def test_a_tag_that_nginx_has_weakened_works_as_the_one_that_was_sent(one_web: Cluster) -> None:
+    with nginx(one_web.urls[0], location=f"{PACKS} proxy_set_header Accept-Encoding '';") as proxy:
         session_id = RestClient(proxy.url).running()
         url = f"{proxy.url}/v1/sessions/{session_id}"
         read = requests.get(url, timeout=60)
@@ -46,8 +36,8 @@ def test_a_tag_that_nginx_has_weakened_works_as_the_one_that_was_sent(web: Clust
         assert (news.status_code, news.json()["data"]["version"]) == (200, 3)
 
 
-def test_what_is_compressed_already_passes_nginx_as_it_is(web: Cluster) -> None:
-    with nginx(web.urls[0], location=PACKS) as proxy:
+def test_what_is_compressed_already_passes_nginx_as_it_is(one_web: Cluster) -> None:
+    with nginx(one_web.urls[0], location=PACKS) as proxy:
         session_id = RestClient(proxy.url).running(metadata={"a": "b" * 3000})
         read = requests.get(f"{proxy.url}/v1/sessions/{session_id}", timeout=60)
         assert read.headers["Content-Encoding"] == "gzip"
