@@ -166,7 +166,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         history=history,
         store_health=StoreCheck(client, plain_store.check).health,
         audit_fault=audit_fault,
-        worries=lambda: [*clock_watch.worries(), *processes.show()],
+        worries=lambda: [*clock_watch.worries(), *processes.update_metric()],
         clock_watch=clock_watch,
         loops=loops,
     )

@@ -24,7 +24,7 @@ class LastFailure:
 
     def __init__(self, client: redis.Redis, keyspace: Keyspace) -> None:
         self._client = client
-        self._key = keyspace.tally()
+        self._key = keyspace.audit_counts()
         self._cleared_s = float("-inf")
 
     def failed(self, error: BaseException) -> None:

@@ -79,11 +79,11 @@ class QueueCounts:
 
     def _count(self, counts: dict[str, int]) -> Exception | None:
         """Add to the counts in Redis; keep refused counts for the next call, and return the reason."""
-        slot = self._keys.drained(self._now_slot())
+        slot = self._keys.stored_count(self._now_slot())
         names = [name for name, count in counts.items() if count]
         with self._client.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.hincrby(self._keys.tally(), name, counts[name])
+                pipe.hincrby(self._keys.audit_counts(), name, counts[name])
             pipe.incrby(slot, counts["completed"])
             pipe.expire(slot, _SLOT_S * (_SLOTS + 2))
             replies = pipe.execute(raise_on_error=False)
@@ -94,14 +94,14 @@ class QueueCounts:
 
     def set_failed(self, failed: int) -> None:
         """Set the count of dead letters to that of PostgreSQL. Raises what redis raises."""
-        self._client.hset(self._keys.tally(), "failed", str(failed))
+        self._client.hset(self._keys.audit_counts(), "failed", str(failed))
 
     def read(self) -> QueueStats:
         """Return the current statistics. Raises what redis raises."""
         backlogs = self._outbox.backlogs().values()
         slot = self._now_slot()
-        completed, failed = self._client.hmget(self._keys.tally(), ["completed", "failed"])
-        recent: Any = self._client.mget([self._keys.drained(slot - back) for back in range(1, _SLOTS + 1)])
+        completed, failed = self._client.hmget(self._keys.audit_counts(), ["completed", "failed"])
+        recent: Any = self._client.mget([self._keys.stored_count(slot - back) for back in range(1, _SLOTS + 1)])
         return QueueStats(
             waiting=sum(backlog.waiting for backlog in backlogs),
             active=sum(backlog.active for backlog in backlogs),

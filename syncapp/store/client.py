@@ -1,8 +1,8 @@
 """Connections to Redis or Valkey: one factory, explicit timeouts, no blind retries.
 
-A command that is retried by the client library may run twice, so nothing here retries: a caller who
-lost an answer comes back with the same idempotency key. Never wrap a call in `gevent.Timeout`, nor
-kill a greenlet inside one: the next caller on that connection would read somebody else's reply.
+A command that the client library retries may run twice, so nothing here retries. A caller that gets no reply sends the
+command again with the same idempotency key. Never wrap a call in `gevent.Timeout`, and never kill a greenlet during
+one: the next user of that connection would read the reply to another caller's command.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from syncapp.store import reply_errors
 from syncapp.store.connection_pool import ConnectionPool
 from syncapp.store.failover import server_at
 
-_GONE = (exceptions.ConnectionError, exceptions.TimeoutError)
-_NOT_NOW = (
+_NO_REPLY = (exceptions.ConnectionError, exceptions.TimeoutError)
+_NOT_ACCEPTING = (
     exceptions.BusyLoadingError,
     exceptions.MaxConnectionsError,
     exceptions.AuthenticationError,
@@ -33,8 +33,8 @@ _NOT_NOW = (
     exceptions.ClusterDownError,
     exceptions.TryAgainError,
 )
-# Errors that the client library knows no class for, or not when they come from within a script.
-_NOT_NOW_WORDS = tuple(
+# Errors for which the client library has no class, or none when they come from a script.
+_NOT_ACCEPTING_CODES = tuple(
     f"{word} "
     for word in (
         "BUSY",
@@ -53,43 +53,44 @@ _NOT_NOW_WORDS = tuple(
     )
 )
 
-_NO_RIGHT = ("ACL failure in script", "The user executing the script can't")  # Valkey's words, and Redis 7.0's
+DENIED_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
+"""How an error begins when a script's command is denied by an ACL: in Valkey, and in Redis 7.0."""
 
 
 class _Translation:
-    """Makes what the client library raises `StoreUnavailable`, where that is what it means."""
+    """Translates errors of the client library into `StoreUnavailable` if the store is unavailable."""
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        away = _unavailable(error) if error else None
-        if away:
-            raise away from error
+        unavailable = _unavailable(error) if error else None
+        if unavailable:
+            raise unavailable from error
 
 
 TRANSLATION = _Translation()
-"""A context for calls of a client: `with TRANSLATION: client.time()`."""
+"""A context manager for calls of a client: `with TRANSLATION: client.time()`."""
 
 
 def _unavailable(error: BaseException) -> StoreUnavailable | None:
-    """Return the error of a server that is away, or not able to take commands now; None for any other error."""
+    """Return `StoreUnavailable` if the server does not reply or does not accept commands; None for any other error."""
     text = str(error).removeprefix("ERR ") if isinstance(error, exceptions.ResponseError) else ""
-    if isinstance(error, _NOT_NOW) or text.startswith(_NOT_NOW_WORDS):
-        return reply_errors.not_now(error)
-    # A script that may not publish has written before: its effect is as unknown as when no answer came.
-    if isinstance(error, _GONE) or text.startswith(_NO_RIGHT):
-        return reply_errors.no_answer(error)
+    if isinstance(error, _NOT_ACCEPTING) or text.startswith(_NOT_ACCEPTING_CODES):
+        return reply_errors.not_accepting(error)
+    # A script that is denied PUBLISH has already written, so its effect is unknown, as it is without a reply.
+    if isinstance(error, _NO_REPLY) or text.startswith(DENIED_IN_SCRIPT):
+        return reply_errors.no_reply(error)
     return None
 
 
 def connect(settings: Settings, *, decode: bool = True, max_connections: int | None = None) -> redis.Redis:
     """Return a client with its own pool, of `REDIS_MAX_CONNECTIONS` by default; does not connect yet.
 
-    A command waits at most `REDIS_TIMEOUT_S` for a free connection, as long to connect, and as long
-    for its answer. Close it with `.close()`.
+    A command waits up to `REDIS_TIMEOUT_S` each for a free connection, for the connection to open, and for its reply.
+    Close the client with `.close()`.
     """
-    # What is decided here counts for more than options of the URL.
+    # These options take precedence over those of the URL.
     options = _url_options(settings.redis_url) | _connection_options(settings, settings.redis_timeout_s)
     options |= {
         "max_connections": max_connections or settings.redis_max_connections,
@@ -101,14 +102,14 @@ def connect(settings: Settings, *, decode: bool = True, max_connections: int | N
 
 
 def connect_pubsub(settings: Settings) -> redis.Redis:
-    """Return a client for the one pub/sub connection of a process; whoever reads says how long to wait."""
+    """Return a client for the one pub/sub connection of a process. The reader sets the timeout of each read."""
     options = _url_options(settings.redis_url) | _connection_options(settings, settings.redis_timeout_s)
     pool = redis.ConnectionPool(**options | {"decode_responses": True, "health_check_interval": 0})
     return redis.Redis.from_pool(pool)
 
 
 def _url_options(url: str) -> dict[str, Any]:
-    options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+    options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]  # untyped in redis-py
     return options
 
 

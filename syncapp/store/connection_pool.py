@@ -1,11 +1,11 @@
 """The connections of a process to Redis: one pool, shared by scripts and redis-py's commands.
 
-redis-py makes a connection (TLS, password, database, timeouts) and speaks over it for its own commands. Scripts use
-its socket directly, as a *line*: one packed command out, its reply back, without the layers of the client library.
-Nothing is retried. A connection on which anything went wrong is closed: its next user could otherwise read the reply
-to somebody else's command. Idle connections are closed after some seconds.
+redis-py opens the connections (TLS, password, database, timeouts) and uses them for its own commands. Scripts use the
+socket of a connection directly, without the layers of the client library: they send packed commands and read the
+replies. Nothing is retried. A connection is closed after any error: otherwise its next user could read the reply to
+another caller's command. Idle connections are closed after 5 s.
 
-A reply that means "wrong server" ends all connections that were made before it (`syncapp.store.failover`).
+A reply that means "wrong server" closes all connections that were opened before it (`syncapp.store.failover`).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from redis import exceptions
 from syncapp.store.failover import Server, says_wrong_server, watchful
 
 IDLE_S = 5.0
-"""How long an unused connection stays open."""
-AGE_S = 30.0
-"""How long a connection is used: one to a server that the address has left, and that goes on, shows by nothing else."""
+"""Time after which an unused connection is closed."""
+MAX_AGE_S = 30.0
+"""Maximum age of a connection. Nothing else ends a connection to a live server that the address no longer points to."""
 _REAP_S = 1.0
 _READ_BYTES = 65_536
 _FRESH_S = 0.5
-"""A line that was silent for longer is looked at before it is used: the server may have closed it."""
+"""A connection that was unused for longer is checked before use, because the server may have closed it."""
 _ERRORS: dict[str, type[exceptions.RedisError]] = {
     "NOSCRIPT": exceptions.NoScriptError,
     "LOADING": exceptions.BusyLoadingError,
@@ -39,36 +39,36 @@ _ERRORS: dict[str, type[exceptions.RedisError]] = {
     "OOM": exceptions.OutOfMemoryError,
 }
 
-Words = Sequence[str | bytes | int]
+Arguments = Sequence[str | bytes | int]
 
 
 def packed(*words: str | bytes | int) -> bytes:
-    """Return a command as it goes over the wire."""
-    argument: Any = words  # its stub allows one word only
-    command: bytes = hiredis.pack_command(argument)
+    """Return a command in the Redis protocol."""
+    untyped: Any = words  # the stub of `pack_command` allows only one word
+    command: bytes = hiredis.pack_command(untyped)
     return command
 
 
-def even_if_full(command: str, key: str, *words: str | bytes | int) -> bytes:
-    """Return a command on one key, as a script that a full server takes, too: for what is small and does not grow."""
+def even_if_full(command: str, key: str, *args: str | bytes | int) -> bytes:
+    """Return a command on one key, as a script that a full server also accepts; for small values that do not grow."""
     script = f"#!lua flags=allow-oom\nreturn redis.call('{command}', KEYS[1], unpack(ARGV))"
-    return packed("EVAL", script, 1, key, *words)
+    return packed("EVAL", script, 1, key, *args)
 
 
 class PooledConnection:
-    """One connection, used by one caller at a time."""
+    """A connection that one caller uses at a time."""
 
     def __init__(self, connection: Any, generation: int) -> None:
         connection.connect()
         self.connection = connection
         self.generation = generation
-        self._socket = connection._sock  # redis-py has no public way to it
+        self._socket = connection._sock  # redis-py has no public access to it
         self._reader = hiredis.Reader(encoding="utf-8", replyError=_error, protocolError=exceptions.InvalidResponse)
-        self.made_s = self.used_s = time.monotonic()
+        self.opened_s = self.used_s = time.monotonic()
 
     def call(self, commands: bytes, count: int) -> list[Any]:
-        """Send packed commands; return as many replies, errors among them. Raises `OSError`, `ConnectionError`."""
-        sent = self._socket.send(commands)  # mostly all of it, and cheaper than sendall under gevent
+        """Send packed commands; return `count` replies, including errors. Raises `OSError`, `ConnectionError`."""
+        sent = self._socket.send(commands)  # usually sends all; cheaper than sendall under gevent
         if sent < len(commands):
             self._socket.sendall(memoryview(commands)[sent:])
         replies = []
@@ -83,8 +83,8 @@ class PooledConnection:
         return replies
 
     @property
-    def usable(self) -> bool:
-        """Whether it was in use moments ago, or is seen to be open and silent."""
+    def is_usable(self) -> bool:
+        """Whether it was used less than 0.5 s ago, or a check shows that it is open without unread data."""
         if time.monotonic() - self.used_s < _FRESH_S:
             return True
         try:
@@ -93,23 +93,23 @@ class PooledConnection:
             return False
 
     @property
-    def is_whole(self) -> bool:
+    def is_open(self) -> bool:
         """Whether redis-py has kept the connection open."""
         return self.connection._sock is self._socket
 
     def close(self) -> None:
-        """Close it; does nothing when it is closed."""
+        """Close the connection; does nothing if it is closed."""
         self.connection.disconnect()
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # it may have been half made, or the interpreter ends
+        with contextlib.suppress(Exception):  # `__init__` may have failed, or the interpreter is exiting
             self.close()
 
 
 class ConnectionPool(redis.ConnectionPool):
     """A pool of up to `max_connections` connections; a caller waits up to `wait_s` for a free one.
 
-    `call` is for scripts; redis-py's own commands use the pool like any other.
+    Scripts use `call`; redis-py's own commands use the inherited interface.
     """
 
     def __init__(
@@ -122,150 +122,150 @@ class ConnectionPool(redis.ConnectionPool):
         super().__init__(max_connections=max_connections, **options)
 
     def reset(self) -> None:
-        """Forget every connection; redis-py calls this at the start, and after a fork."""
+        """Forget all connections; redis-py calls this in `__init__` and after a fork."""
         super().reset()
         self._idle: deque[PooledConnection] = deque()
-        self._lent: dict[Any, PooledConnection] = {}
-        self._made = 0
+        self._in_use: dict[Any, PooledConnection] = {}
+        self._open_count = 0
         self._waiting = 0
         self._changed = threading.Condition(threading.Lock())
-        self._is_reaped = False
+        self._has_reaper = False
 
     def grow(self, max_connections: int) -> None:
-        """Raise the limit of connections."""
+        """Raise the maximum number of connections."""
         with self._changed:
             self.max_connections = max(self.max_connections, max_connections)
             self._changed.notify_all()
 
     def call(self, commands: bytes, count: int = 1) -> list[Any]:
-        """Send packed commands over a free line; return as many replies, errors among them.
+        """Send packed commands over a free connection; return `count` replies, including errors.
 
-        Raises redis-py's `ConnectionError` and `TimeoutError`: whether the commands ran is then unknown.
+        Raises redis-py's `ConnectionError` and `TimeoutError`; then it is unknown whether the commands ran.
         """
-        line = self._take()
+        pooled = self._take()
         try:
-            replies = line.call(commands, count)
+            replies = pooled.call(commands, count)
         except BaseException as error:
-            self._drop(line)
+            self._discard(pooled)
             if isinstance(error, TimeoutError):
-                raise exceptions.TimeoutError("the server has not answered in time") from error
+                raise exceptions.TimeoutError("the server did not reply in time") from error
             if isinstance(error, OSError | exceptions.ConnectionError):
-                self._drop_idle()  # likely as dead as this one
+                self._close_all_idle()  # they have probably failed, too
                 raise exceptions.ConnectionError(f"the connection failed: {error}") from error
             raise
         for reply in replies:
             if isinstance(reply, Exception) and says_wrong_server(reply):
-                self._server.leave(line.generation)
-        self._give(line)
+                self._server.leave(pooled.generation)
+        self._put_back(pooled)
         return replies
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
         """Return a free connection for redis-py, or wait for one. Raises redis-py's `ConnectionError`."""
         self._checkpid()
-        line = self._take()
-        self._lent[line.connection] = line
-        return line.connection
+        pooled = self._take()
+        self._in_use[pooled.connection] = pooled
+        return pooled.connection
 
     def release(self, connection: Any) -> None:
-        """Take a connection back from redis-py."""
-        line = self._lent.pop(connection, None)
-        if line is None:
+        """Accept a connection back from redis-py."""
+        pooled = self._in_use.pop(connection, None)
+        if pooled is None:
             return
-        if line.is_whole:
-            line.used_s = time.monotonic()
-            self._give(line)
+        if pooled.is_open:
+            pooled.used_s = time.monotonic()
+            self._put_back(pooled)
         else:
-            self._drop(line)
+            self._discard(pooled)
 
     def disconnect(self, inuse_connections: bool = True) -> None:
-        """Close the idle connections, and those that redis-py is using."""
-        self._drop_idle()
-        for connection in list(self._lent) if inuse_connections else ():
+        """Close the idle connections, and those that redis-py uses."""
+        self._close_all_idle()
+        for connection in list(self._in_use) if inuse_connections else ():
             connection.disconnect()
 
     def close_idle(self) -> None:
-        """Close connections that have been idle for too long or belong to an earlier generation."""
+        """Close connections that have been idle for too long, or are of an earlier generation."""
         oldest_s = time.monotonic() - self._idle_s
         with contextlib.suppress(IndexError):
             while True:
-                line = self._idle.popleft()  # the least recently used
-                if line.used_s > oldest_s and line.generation == self._server.generation:
-                    self._idle.appendleft(line)
+                pooled = self._idle.popleft()  # the least recently used
+                if pooled.used_s > oldest_s and pooled.generation == self._server.generation:
+                    self._idle.appendleft(pooled)
                     return
-                self._drop(line)
+                self._discard(pooled)
 
     def _take(self) -> PooledConnection:
         while True:
             try:
-                line = self._idle.pop()  # the latest used is the least likely to be closed
+                pooled = self._idle.pop()  # the most recently used is the least likely to be closed
             except IndexError:
-                line = self._make_or_wait()
-            if line.generation == self._server.generation and line.usable:
-                return line
-            self._drop(line)
+                pooled = self._open_or_wait()
+            if pooled.generation == self._server.generation and pooled.is_usable:
+                return pooled
+            self._discard(pooled)
 
-    def _make_or_wait(self) -> PooledConnection:
-        """Return a new line, or one that becomes free. Raises redis-py's `ConnectionError`."""
+    def _open_or_wait(self) -> PooledConnection:
+        """Return a new connection, or one that becomes free. Raises redis-py's `ConnectionError`."""
         with self._changed:
-            while self._made >= self.max_connections:
+            while self._open_count >= self.max_connections:
                 self._waiting += 1
                 try:
-                    if not self._changed.wait_for(self._has_room, self._wait_s):
+                    if not self._changed.wait_for(self._is_available, self._wait_s):
                         raise exceptions.MaxConnectionsError("no connection became free in time")
                     with contextlib.suppress(IndexError):
                         return self._idle.pop()
                 finally:
                     self._waiting -= 1
-            self._made += 1
-            self._reap()
+            self._open_count += 1
+            self._start_reaper()
         try:
             generation = self._server.generation
             connection = self.connection_class(**self.connection_kwargs)
             connection.server, connection.generation = self._server, generation
             return PooledConnection(connection, generation)
         except BaseException:
-            self._forget()
+            self._free_slot()
             raise
 
-    def _has_room(self) -> bool:
-        return bool(self._idle) or self._made < self.max_connections
+    def _is_available(self) -> bool:
+        return bool(self._idle) or self._open_count < self.max_connections
 
-    def _give(self, line: PooledConnection) -> None:
-        if line.generation != self._server.generation or line.used_s - line.made_s > AGE_S:
-            self._drop(line)
+    def _put_back(self, pooled: PooledConnection) -> None:
+        if pooled.generation != self._server.generation or pooled.used_s - pooled.opened_s > MAX_AGE_S:
+            self._discard(pooled)
             return
-        self._idle.append(line)
+        self._idle.append(pooled)
         if self._waiting:
             with self._changed:
                 self._changed.notify()
 
-    def _drop(self, line: PooledConnection) -> None:
-        line.close()
-        self._forget()
+    def _discard(self, pooled: PooledConnection) -> None:
+        pooled.close()
+        self._free_slot()
 
-    def _drop_idle(self) -> None:
+    def _close_all_idle(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
-                self._drop(self._idle.pop())
+                self._discard(self._idle.pop())
 
-    def _forget(self) -> None:
+    def _free_slot(self) -> None:
         with self._changed:
-            self._made -= 1
+            self._open_count -= 1
             self._changed.notify()
 
-    def _reap(self) -> None:
-        """Start closing idle connections, as long as there are connections; the caller holds the lock."""
-        if not self._is_reaped:
-            self._is_reaped = True
-            # The thread has only a weak reference, so that an unused pool is collected together with its connections.
+    def _start_reaper(self) -> None:
+        """Start the thread that closes idle connections, unless it runs; the caller holds the lock."""
+        if not self._has_reaper:
+            self._has_reaper = True
+            # The thread has only a weak reference, so that an unused pool and its connections are garbage-collected.
             thread = threading.Thread(target=_reap_while_used, args=(weakref.ref(self),), name="reaper", daemon=True)
             thread.start()
 
     def _is_empty(self) -> bool:
         with self._changed:
-            if not self._made:
-                self._is_reaped = False
-            return not self._made
+            if not self._open_count:
+                self._has_reaper = False
+            return not self._open_count
 
 
 def _reap_while_used(reference: weakref.ref[ConnectionPool]) -> None:
@@ -274,7 +274,7 @@ def _reap_while_used(reference: weakref.ref[ConnectionPool]) -> None:
         pool = reference()
         if pool is None:
             return
-        with contextlib.suppress(Exception):  # a connection that fails to close is gone anyway
+        with contextlib.suppress(Exception):  # a connection that fails to close is unusable anyway
             pool.close_idle()
         if pool._is_empty():
             return
@@ -287,5 +287,5 @@ def pool_of(client: redis.Redis) -> ConnectionPool:
 
 
 def _error(text: str) -> Exception:
-    """Return the exception of an error reply, its text unchanged."""
+    """Return the exception for an error reply, with the text unchanged."""
     return _ERRORS.get(text.split(" ", 1)[0], exceptions.ResponseError)(text)

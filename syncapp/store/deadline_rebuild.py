@@ -1,11 +1,11 @@
-"""Rebuild: restores the deadlines of a bucket after their key was deleted.
+"""Rebuilds the deadlines of a bucket after their key was deleted.
 
-Besides the sessions, each bucket's sorted set has a sentinel. Its score is +inf if the set has every live session.
-A deleted set loses it, and later commands bring back their own sessions but not the sentinel. The holder of the
-sweeper's lease checks all sentinels every `LOOK_S`. When one is missing it walks all sessions by SCAN, for a few
-milliseconds between two passes of the sweep, and runs the expiry script on each session that has no deadline: the
-script applies what is due and schedules the rest. During a walk the sentinel has a finite score: a set that is deleted
-again meanwhile loses it, and is walked again.
+Besides the sessions, each bucket's sorted set has a sentinel, with the score +inf if the set is complete. If the set is
+deleted, later commands add their own sessions again, but not the sentinel. The holder of the sweeper's lease checks all
+sentinels every `CHECK_S`. If one is missing, it scans all sessions, for at most 20 ms between two passes of the sweep,
+and runs the expiry script on each session that has no deadline: the script applies what is due, and schedules the rest.
+During a scan, the sentinel has a finite score. If the set is deleted again meanwhile, it loses the sentinel, and a new
+scan follows.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from syncapp.store.sessions import SessionStore
 
 log = structlog.get_logger(__name__)
 
-LOOK_S = 20.0
+CHECK_S = 20.0
 """Time between two checks of the sentinels."""
-WALKED = "9000000000000000"
-"""Its score while the sessions are walked: an instant (ms) that never comes."""
+SCANNING = "9000000000000000"
+"""Score of the sentinel during a scan: an instant (ms) in the far future."""
 
-_SLICE_S = 0.02  # how long a walk may keep the next pass of the sweep waiting
-_SCANNED = 500  # keys one SCAN looks at
-_AT_ONCE = 32  # sessions per round trip: each may commit 64 times
+_SLICE_S = 0.02  # maximum delay of the next pass of the sweep
+_SCAN_COUNT = 500  # keys that one SCAN examines
+_BATCH = 32  # sessions per round trip; each may commit 64 times
 
 
 @dataclass(slots=True)
-class _Walk:
-    """A walk through all sessions for some buckets; todo: found sessions that may lack a deadline."""
+class _Scan:
+    """A scan of all sessions for some buckets; todo: sessions that may lack a deadline."""
 
     buckets: frozenset[int]
-    begun_s: float
+    started_s: float
     cursor: int = 0
-    scanned: bool = False
+    is_complete: bool = False
     todo: list[str] = field(default_factory=list)
     scheduled: int = 0
     failed: int = 0
 
 
 class DeadlineRebuild:
-    """Checks and walks in small steps, in the sweeper's thread and with its client."""
+    """Checks and scans in short steps, in the sweeper's thread and with its client."""
 
     def __init__(
         self, client: redis.Redis, store: SessionStore, keys: Keyspace, clock: Callable[[], float] = time.monotonic
@@ -62,103 +62,105 @@ class DeadlineRebuild:
         self._store = store
         self._keys = keys
         self._clock = clock
-        self._look_at_s = 0.0
-        self._walk: _Walk | None = None
+        self._next_check_s = 0.0
+        self._scan: _Scan | None = None
 
     def step(self, *, held: bool) -> None:
-        """Check the sentinels if it is time, or continue a walk for a moment; never raises.
+        """Check the sentinels if it is time, or continue a scan for one time slice; never raises.
 
-        held: whether this process has the sweeper's lease. Without it nothing is done, and a walk is given up: the next
-        holder begins with a check.
+        held: whether this process has the sweeper's lease. Without it, nothing is done and a scan is abandoned: the
+        next holder starts with a check.
         """
         if not held:
-            self._walk, self._look_at_s = None, 0.0
+            self._scan, self._next_check_s = None, 0.0
             return
         try:
-            if self._walk:
-                self._go_on(self._walk)
-            elif self._clock() >= self._look_at_s:
-                self._look_at_s = self._clock() + LOOK_S
-                self._look()
+            if self._scan:
+                self._continue(self._scan)
+            elif self._clock() >= self._next_check_s:
+                self._next_check_s = self._clock() + CHECK_S
+                self._check()
         except Exception as error:  # noqa: BLE001 the sweep must go on even if the rebuild fails
-            self._walk, self._look_at_s = None, self._clock() + LOOK_S
-            log.warning("deadlines_not_rebuilt", error=f"{type(error).__name__}: {error}", again_in_s=LOOK_S)
+            self._scan, self._next_check_s = None, self._clock() + CHECK_S
+            log.warning("deadlines_not_rebuilt", error=f"{type(error).__name__}: {error}", again_in_s=CHECK_S)
 
-    def _look(self) -> None:
-        """Begin a walk if a bucket's set is not known to be complete."""
+    def _check(self) -> None:
+        """Start a scan if the sentinel of a bucket does not show that its set is complete."""
         keys = list(map(self._keys.deadlines, range(self._keys.buckets)))
         scores = self._pool.call(b"".join(packed("ZSCORE", key, SENTINEL) for key in keys), len(keys))
-        # A key of another type is told of by the sweeper.
-        known = [(bucket, each) for bucket, each in enumerate(scores) if not isinstance(each, Exception)]
-        lost = [bucket for bucket, score in known if score is None or float(score) != float(COMPLETE)]
-        if lost:
-            # A walk that an earlier holder gave up has set the same score.
-            self._call([packed("ZADD", keys[bucket], "NX", WALKED, SENTINEL) for bucket in lost])
-            self._walk = _Walk(frozenset(lost), self._clock())
-            log.info("deadlines_incomplete", buckets=lost)
+        # The sweeper reports keys of another type.
+        readable = [(bucket, each) for bucket, each in enumerate(scores) if not isinstance(each, Exception)]
+        incomplete = [bucket for bucket, score in readable if score is None or float(score) != float(COMPLETE)]
+        if incomplete:
+            # An abandoned scan of an earlier holder has left the same score.
+            self._call([packed("ZADD", keys[bucket], "NX", SCANNING, SENTINEL) for bucket in incomplete])
+            self._scan = _Scan(frozenset(incomplete), self._clock())
+            log.info("deadlines_incomplete", buckets=incomplete)
 
-    def _go_on(self, walk: _Walk) -> None:
-        """Continue a walk until its time slice is over; at least one round trip."""
+    def _continue(self, scan: _Scan) -> None:
+        """Continue a scan for one time slice; at least one round trip."""
         end_s = self._clock() + _SLICE_S
         while True:
-            if walk.todo:
-                batch, walk.todo = walk.todo[:_AT_ONCE], walk.todo[_AT_ONCE:]
-                self._schedule(walk, batch)
-            elif not walk.scanned:
-                walk.todo = self._scan(walk)
+            if scan.todo:
+                batch, scan.todo = scan.todo[:_BATCH], scan.todo[_BATCH:]
+                self._schedule(scan, batch)
+            elif not scan.is_complete:
+                scan.todo = self._next_sessions(scan)
             else:
-                self._end(walk)
+                self._end(scan)
                 return
             if self._clock() >= end_s:
                 return
 
-    def _scan(self, walk: _Walk) -> list[str]:
-        """Return the next sessions of the walk's buckets that have no deadline, ended ones among them."""
-        ((cursor, keys),) = self._call([packed("SCAN", walk.cursor, "MATCH", self._keys.sessions(), "COUNT", _SCANNED)])
-        walk.cursor = int(cursor)
-        walk.scanned = not walk.cursor
-        found = filter(None, map(self._keys.session_of, keys))
-        return self._unscheduled([each for each in found if self._keys.bucket(each) in walk.buckets])
+    def _next_sessions(self, scan: _Scan) -> list[str]:
+        """Return the next sessions of the scan's buckets that have no deadline, including finished sessions."""
+        ((cursor, keys),) = self._call(
+            [packed("SCAN", scan.cursor, "MATCH", self._keys.sessions(), "COUNT", _SCAN_COUNT)]
+        )
+        scan.cursor = int(cursor)
+        scan.is_complete = not scan.cursor
+        names = filter(None, map(self._keys.session_of, keys))
+        return self._unscheduled([each for each in names if self._keys.bucket(each) in scan.buckets])
 
-    def _schedule(self, walk: _Walk, session_ids: Sequence[str]) -> None:
-        """Run the expiry script on sessions: live ones have a deadline then. Raises `StoreUnavailable`."""
-        for session_id, swept in zip(session_ids, self._store.expire(session_ids), strict=True):
-            if isinstance(swept, ResponseError):
-                _raise_if_unavailable(swept)
-                walk.failed += 1
-                log.error("session_not_scheduled", session_id=session_id, error=str(swept))
+    def _schedule(self, scan: _Scan, session_ids: Sequence[str]) -> None:
+        """Run the expiry script on sessions, which schedules the live ones. Raises `StoreUnavailable`."""
+        for session_id, result in zip(session_ids, self._store.expire(session_ids), strict=True):
+            if isinstance(result, ResponseError):
+                _raise_if_unavailable(result)
+                scan.failed += 1
+                log.error("session_not_scheduled", session_id=session_id, error=str(result))
                 continue
-            for instant_ms in swept.instants_ms:
-                metrics.EXPIRY_LATENESS.observe((swept.now_ms - instant_ms) / 1000)
+            for instant_ms in result.instants_ms:
+                metrics.EXPIRY_LATENESS.observe((result.now_ms - instant_ms) / 1000)
         scheduled = len(session_ids) - len(self._unscheduled(session_ids))
-        walk.scheduled += scheduled
+        scan.scheduled += scheduled
         metrics.DEADLINES_REBUILT.inc(scheduled)
 
-    def _end(self, walk: _Walk) -> None:
-        """Mark the sets as complete, except those deleted during the walk: the next check finds them."""
-        self._walk = None
-        keys = map(self._keys.deadlines, sorted(walk.buckets))
-        complete = self._call([packed("ZADD", key, "XX", "CH", COMPLETE, SENTINEL) for key in keys])
-        tell = log.warning if walk.scheduled or walk.failed else log.info
-        tell(
+    def _end(self, scan: _Scan) -> None:
+        """Mark the sets as complete, except any that were deleted during the scan; the next check finds those."""
+        self._scan = None
+        keys = map(self._keys.deadlines, sorted(scan.buckets))
+        marked = self._call([packed("ZADD", key, "XX", "CH", COMPLETE, SENTINEL) for key in keys])
+        write_log = log.warning if scan.scheduled or scan.failed else log.info
+        write_log(
             "deadlines_rebuilt",
-            buckets=sum(complete),
-            sessions=walk.scheduled,
-            failed=walk.failed,
-            seconds=round(self._clock() - walk.begun_s, 3),
+            buckets=sum(marked),
+            sessions=scan.scheduled,
+            failed=scan.failed,
+            seconds=round(self._clock() - scan.started_s, 3),
         )
 
     def _unscheduled(self, session_ids: Sequence[str]) -> list[str]:
-        """Return those of the sessions that have no deadline."""
+        """Return the sessions that have no deadline."""
         by_key: dict[str, list[str]] = {}
         for each in session_ids:
             by_key.setdefault(self._keys.deadlines(self._keys.bucket(each)), []).append(each)
-        scores = self._call([packed("ZMSCORE", key, *found) for key, found in by_key.items()])
+        scores = self._call([packed("ZMSCORE", key, *names) for key, names in by_key.items()])
         pairs = zip(chain(*by_key.values()), chain(*scores), strict=True)
         return [session_id for session_id, score in pairs if score is None]
 
     def _call(self, commands: Sequence[bytes]) -> list[Any]:
-        """Return the replies to commands, all in one round trip. Raises the first error among them."""
+        """Send commands in one round trip, and return the replies. Raises the first error among them."""
         replies = self._pool.call(b"".join(commands), len(commands)) if commands else []
         for reply in replies:
             if isinstance(reply, Exception):
@@ -167,6 +169,6 @@ class DeadlineRebuild:
 
 
 def _raise_if_unavailable(error: ResponseError) -> None:
-    """Raise `StoreUnavailable` if that is what an error reply means; any other error concerns only its session."""
+    """Raise `StoreUnavailable` if an error reply means it; any other error concerns only its session."""
     with contextlib.suppress(ResponseError), TRANSLATION:
         raise error

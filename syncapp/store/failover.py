@@ -1,8 +1,7 @@
-"""Which server an address leads to, and replies that say that it is the wrong one.
+"""The server behind an address, and replies which show that it is the wrong one.
 
-A primary that was demoted behind its address answers READONLY to every write, for as long as the connection stays
-open. So such a reply ends all connections of the process that were made before it, and new ones are made to wherever
-the address points by then.
+A demoted primary replies READONLY to every write, as long as the connection to it stays open. So such a reply closes
+all connections of the process that were opened before it; new ones lead to the server that the address points to now.
 """
 
 from __future__ import annotations
@@ -14,18 +13,18 @@ from typing import Any
 from redis import exceptions
 
 _WRONG_SERVER = frozenset({"READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "MOVED", "ASK"})
-"""Replies of a server that is not, or not yet, the one that takes commands."""
+"""Codes of replies from a server that does not, or does not yet, accept commands for this address."""
 
 
 class Server:
-    """The server that an address leads to; its generation grows when it turns out to be the wrong one."""
+    """The server behind an address; its generation grows whenever a reply shows that it is the wrong one."""
 
     def __init__(self) -> None:
         self.generation = 0
         self._lock = threading.Lock()
 
     def leave(self, generation: int) -> None:
-        """End a generation of connections, one of which leads to the wrong server. Does nothing if it has ended."""
+        """End a generation of connections that lead to the wrong server; does nothing if it has already ended."""
         with self._lock:
             if generation == self.generation:
                 self.generation += 1
@@ -33,14 +32,14 @@ class Server:
 
 @cache
 def server_at(url: str) -> Server:
-    """Return the server of an address: one for all pools of this process that use it."""
+    """Return the server behind an address; all pools of this process share it."""
     return Server()
 
 
 def says_wrong_server(error: BaseException) -> bool:
-    """Tell whether an error reply means that this server does not accept commands but another one may."""
-    word = getattr(error, "status_code", None) or str(error).removeprefix("ERR ").split(" ", 1)[0]
-    return word in _WRONG_SERVER
+    """Return whether an error reply means that this server does not accept commands, but another one may."""
+    code = getattr(error, "status_code", None) or str(error).removeprefix("ERR ").split(" ", 1)[0]
+    return code in _WRONG_SERVER
 
 
 class _Watchful:
@@ -60,5 +59,5 @@ class _Watchful:
 
 @cache
 def watchful(connection_class: type[Any]) -> type[Any]:
-    """Return a class of redis-py's connections that does so."""
+    """Return a subclass of one of redis-py's connection classes that does so."""
     return type(f"Watchful{connection_class.__name__}", (_Watchful, connection_class), {})

@@ -1,7 +1,7 @@
-"""Readiness: whether the store takes commands, in words that may be shown to anybody.
+"""Readiness: whether the store accepts commands, in texts without internal details.
 
-A driver's error names hosts, ports and users. It goes to the log, once for each new reason; `/ready` shows one of the
-sentences below.
+Errors of redis-py contain hosts, ports and users. They are logged, once for each new reason; `/ready` shows one of the
+texts below.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import structlog
 from redis import exceptions
 
 from syncapp.errors import StoreUnavailable, one_line
+from syncapp.store.client import DENIED_IN_SCRIPT
 
 log = structlog.get_logger(__name__)
 
-_BY_WORD = {
+_BY_CODE = {
     "READONLY": "is a replica, not a primary",
     "MASTERDOWN": "is a replica that has lost its primary",
     "LOADING": "is loading its data",
@@ -36,46 +37,45 @@ _BY_WORD = {
     "MOVED": "is a node of a cluster, which needs another kind of URL",
     "ASK": "is a node of a cluster, which needs another kind of URL",
 }
-"""What an error reply that begins with a word means."""
+"""What an error reply with each code means."""
 _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
     (exceptions.MaxConnectionsError, "has no free connection for this process (REDIS_MAX_CONNECTIONS)"),
     (exceptions.AuthenticationError, "refuses the user or the password"),
     (exceptions.TimeoutError, "does not answer in time"),
     (exceptions.ConnectionError, "does not answer"),
 )
-_NO_RIGHT = ("ACL failure in script", "The user executing the script can't")
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what a redis-py error says about the server, without the error's own text."""
+    """Return what is wrong with the server, from an error of redis-py but without its text."""
     cause = error.__cause__ if isinstance(error, StoreUnavailable) and error.__cause__ else error
     text = str(cause).removeprefix("ERR ")
-    word = getattr(cause, "status_code", None) or text.split(" ", 1)[0]
-    if text.startswith(_NO_RIGHT):
-        word = "NOPERM"
-    if word in _BY_WORD:
-        return _BY_WORD[word]
+    code = getattr(cause, "status_code", None) or text.split(" ", 1)[0]
+    if text.startswith(DENIED_IN_SCRIPT):
+        code = "NOPERM"
+    if code in _BY_CODE:
+        return _BY_CODE[code]
     if "max number of clients" in text:
-        return "takes no more connections"
-    for kind, sentence in _BY_CLASS:
+        return "accepts no more connections"
+    for kind, text in _BY_CLASS:
         if isinstance(cause, kind):
-            return sentence
-    return f"answers with an error ({word})" if word.isupper() and word.isalpha() else "answers with an error"
+            return text
+    return f"answers with an error ({code})" if code.isupper() and code.isalpha() else "answers with an error"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreHealth:
-    """reason: why the store accepts no commands, or None; worries: how it could lose data."""
+    """reason: why the store does not accept commands, or None; worries: risks to the data."""
 
     reason: str | None
     worries: tuple[str, ...] = ()
 
 
 class StoreCheck:
-    """Checks whether the store is fit.
+    """Checks whether the store accepts commands.
 
-    probe() writes what a commit writes and raises any refusal: this is how missing rights, memory and disk are found.
-    It returns the commands that the worker may not use.
+    probe() writes what a commit writes, and raises the error of any refused write. This finds missing rights, memory
+    and disk space. It returns the commands that are denied to the worker.
     """
 
     def __init__(self, client: redis.Redis, probe: Callable[[], list[str]]) -> None:
@@ -88,20 +88,20 @@ class StoreCheck:
         """Return the health of the store; never raises."""
         try:
             info = self._info()
-            reason = _unfit(info)
+            reason = _problem(info)
             missing = self._probe() if reason is None else []
             worries = _worries(info, self._save())
             if missing:
                 worries.append(f"redis denies this user {', '.join(missing)}: audit events wait (docs/keys.md)")
             health = StoreHealth(reason, tuple(worries))
             self._log(reason)
-        except Exception as error:  # noqa: BLE001 any error means that the store is not fit
+        except Exception as error:  # noqa: BLE001 any error means that the store is not ready
             health = StoreHealth(reason_of(error))
             self._log(health.reason, error)
         return health
 
     def _info(self) -> Mapping[str, Any]:
-        """Return the server's INFO; empty if this user may not read it."""
+        """Return the server's INFO; empty if it is denied to this user."""
         try:
             info: Mapping[str, Any] = self._client.info("everything")
         except exceptions.NoPermissionError:
@@ -109,12 +109,12 @@ class StoreCheck:
         return info
 
     def _save(self) -> str | None:
-        """Return the server's `save` setting; None if it does not tell, as managed servers do not."""
+        """Return the server's `save` setting; None if CONFIG is refused, as it is by managed servers."""
         try:
-            found: Any = self._client.config_get("save")
+            settings: Any = self._client.config_get("save")
         except exceptions.ResponseError:
             return None
-        return found.get("save") if isinstance(found, dict) else None
+        return settings.get("save") if isinstance(settings, dict) else None
 
     def _log(self, reason: str | None, error: BaseException | None = None) -> None:
         with self._lock:
@@ -127,8 +127,8 @@ class StoreCheck:
             log.info("store_fit")
 
 
-def _unfit(info: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a server that answers; it may be too old, of another kind, or set up wrongly."""
+def _problem(info: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a reachable server: its version, kind or configuration; None if nothing is."""
     # A Valkey Sentinel sends only server_mode.
     if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):
         return "is a Sentinel, not a data server; name the primary's address"
@@ -144,15 +144,15 @@ def _unfit(info: Mapping[str, Any]) -> str | None:
 
 
 def _worries(info: Mapping[str, Any], save: str | None) -> list[str]:
-    found = []
+    worries = []
     if not info:
         return ["redis does not allow this user INFO: its eviction policy and persistence are unknown"]
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy not in ("noeviction",) and not policy.startswith("allkeys"):
-        found.append(f"redis may evict keys that retries need (maxmemory-policy {policy})")
+        worries.append(f"redis may evict keys that retries need (maxmemory-policy {policy})")
     if not info.get("aof_enabled") and save == "":
-        found.append("redis keeps no data over a restart (no append-only file, no snapshots)")
+        worries.append("redis keeps no data over a restart (no append-only file, no snapshots)")
     for name, what in (("rdb_last_bgsave_status", "snapshot"), ("aof_last_write_status", "append-only file")):
         if info.get(name, "ok") != "ok":
-            found.append(f"redis could not write its {what}")
-    return found
+            worries.append(f"redis could not write its {what}")
+    return worries

@@ -1,7 +1,7 @@
-"""The keyspace: every Redis key and channel is formatted here and nowhere else.
+"""The keyspace: the names of all Redis keys and channels are formatted here, and nowhere else.
 
-All keys of a session carry the hash tag of its bucket, so that a script's keys live in one cluster
-slot. `docs/keys.md` is the dictionary of what each key holds.
+All keys of a session have the hash tag of its bucket, so that the keys of a script are in one cluster slot.
+docs/keys.md describes the contents of each key.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from functools import cache, lru_cache
 AUDIT_GROUP = "audit"
 """Consumer group of every outbox stream."""
 PROBE_SESSION = "00000000-0000-0000-0000-000000000000"
-"""Not a session's id: its keys are used to try what a commit may write."""
+"""An id that no session has; the readiness check writes to its keys what a commit writes."""
 SENTINEL = "complete"
-"""Member of each bucket's deadlines and list that is not a session: it is missing from a set that was deleted."""
+"""Member of each bucket's deadlines and list that is not a session. A deleted set loses it."""
 COMPLETE = "+inf"
-"""Score of the sentinel in a set that has every session it should have."""
+"""Score of the sentinel in a complete set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,59 +39,59 @@ class Keyspace:
         return "sync:{b*}:session:*"
 
     def session_of(self, key: str) -> str | None:
-        """Return the id in a session's key; None when the key is not one of this keyspace."""
+        """Return the id in a session's key; None if the key is not in this keyspace."""
         session_id = key.partition(":session:")[2]
         return session_id if key == self.session(session_id) else None
 
     def idempotency(self, session_id: str, key: str) -> str:
-        """String: the data that a replay of a command needs."""
+        """String: the record from which a replay of a command is answered."""
         return f"{self._tag(session_id)}idem:{session_id}:{key}"
 
     def channel(self, session_id: str) -> str:
-        """Pub/sub channel of one session."""
+        """Pub/sub channel of a session."""
         return f"{self._tag(session_id)}channel:{session_id}"
 
     def deadlines(self, bucket: int) -> str:
-        """Sorted set: session ids by the next instant (ms) they must be looked at, and the sentinel."""
+        """Sorted set: ids of live sessions by the instant (ms) of their next change by themselves; the sentinel."""
         return f"{_bucket_tag(bucket)}deadlines"
 
     def listed(self, bucket: int) -> str:
-        """Sorted set: ids of all sessions by the instant (ms) they were created at, and the sentinel."""
+        """Sorted set: ids of all sessions by the instant (ms) of their creation, and the sentinel."""
         return f"{_bucket_tag(bucket)}listed"
 
     def outbox(self, bucket: int) -> str:
-        """Stream: audit events not yet in PostgreSQL."""
+        """Stream: audit events that are not yet in PostgreSQL."""
         return f"{_bucket_tag(bucket)}outbox"
 
     def nudge(self, bucket: int) -> str:
-        """String with a lifetime of half a second: the bucket's drain was asked for."""
+        """String with a lifetime of 0.5 s: a drain of the bucket was requested."""
         return f"{_bucket_tag(bucket)}nudge"
 
-    def tally(self) -> str:
-        """Hash: how many audit events were stored, how many dead letters there are."""
+    def audit_counts(self) -> str:
+        """Hash: the number of stored audit events, and of dead letters."""
         return "sync:audit"
 
-    def drained(self, slot: int) -> str:
-        """String with a lifetime of a minute: how many events were stored within ten seconds."""
+    def stored_count(self, slot: int) -> str:
+        """String with a lifetime of 60 s: the number of events that were stored within 10 s."""
         return f"sync:audit:{slot}"
 
     def probe(self, bucket: int) -> tuple[str, ...]:
-        """Return keys as `commit` does, with an idempotency record's, of no session in a bucket."""
+        """Return the keys of `commit`, and that of an idempotency record, for `PROBE_SESSION` in a bucket."""
         tag = _bucket_tag(bucket)
         session, record, channel = (f"{tag}{kind}:{PROBE_SESSION}" for kind in ("session", "idem", "channel"))
         shared = (self.deadlines(bucket), self.outbox(bucket), self.nudge(bucket))
         return (session, *shared, channel, self.listed(bucket), f"{record}:ready")
 
     def processes(self) -> str:
-        """Sorted set: names of web and worker processes by when they last reported (ms)."""
+        """Sorted set: names of web and worker processes by the instant (ms) of their last report."""
         return "sync:processes"
 
     def clock_steps(self) -> str:
-        """Sorted set: clock steps that processes saw, as JSON, by the instant (ms) the clock was set to."""
+        """Sorted set: clock steps that processes saw, as JSON, by the instant (ms) that the clock was set to."""
         return "sync:clock"
 
     def sweeper(self) -> str:
-        """String with a lifetime of a second, renewed: who sweeps the deadlines."""
+        """String with a lifetime of 1 s, renewed: the lease of the process that sweeps the deadlines."""
         return "sync:sweeper"
 
     def commit(self, session_id: str) -> tuple[str, ...]:

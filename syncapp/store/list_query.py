@@ -1,4 +1,4 @@
-"""The query of `GET /v1/sessions`, and whether a session matches it."""
+"""The query of `GET /v1/sessions`, and the test whether a session matches it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _NUMBER = re.compile(r"-?\d{1,400}(\.\d{1,400})?([eE][+-]?\d{1,3})?\Z", re.ASCII
 
 
 class SessionsQuery(Query):
-    """Sessions that the store holds, the newest first.
+    """Filters for the sessions in the store, newest first.
 
-    `metadata.<key>=<value>`, up to eight times, asks for sessions whose metadata has this member: a string, or a number
-    or boolean as JSON writes it. Whole numbers are compared exactly, other numbers as doubles.
+    `metadata.<key>=<value>`, up to eight times, selects sessions whose metadata has this member: a string, or a number
+    or boolean as written in JSON. Whole numbers are compared exactly, other numbers as doubles.
     """
 
     status: list[Literal["pending", "running", "paused", "completed", "expired", "cancelled"]] = Field(
@@ -31,47 +31,47 @@ class SessionsQuery(Query):
     )
     sync_mode: list[Mode] = Field(default_factory=list, description=SEVERAL.format("modes"))
     participant_id: ParticipantId | None = Field(default=None, description=f"Only with this participant.{PLUS}")
-    limit: Annotated[int, Field(ge=1, le=100), Whole] = Field(default=50, description="Most sessions of a page.")
+    limit: Annotated[int, Field(ge=1, le=100), Whole] = Field(default=50, description="Maximum sessions per page.")
     cursor: SessionsCursor | None = Field(default=None, description=CURSOR)
-    # OpenAPI has no form for parameters with free names.
+    # OpenAPI cannot describe parameters with arbitrary names.
     metadata: SkipJsonSchema[Annotated[dict[str, str], BeforeValidator(members)]] = Field(default_factory=dict)
 
     @classmethod
-    def from_args(cls, given: Mapping[str, Sequence[str]]) -> Self:
-        """Read the values of each name; raises `ValidationFailed` naming every fault."""
-        members = {name.partition(".")[2]: values for name, values in given.items() if name.startswith(_MEMBER)}
-        raw: dict[str, Any] = {name: values for name, values in given.items() if not name.startswith(_MEMBER)}
+    def from_args(cls, args: Mapping[str, Sequence[str]]) -> Self:
+        """Parse the values of all parameters. Raises `ValidationFailed` with all errors."""
+        members = {name.partition(".")[2]: values for name, values in args.items() if name.startswith(_MEMBER)}
+        raw: dict[str, Any] = {name: values for name, values in args.items() if not name.startswith(_MEMBER)}
         return cls._read(raw, {"metadata": members} if members else {})
 
     @property
     def filters(self) -> bool:
-        """Whether any session may not fit."""
+        """Whether the query filters at all."""
         return bool(self.status or self.sync_mode or self.participant_id or self.metadata)
 
     @property
     def before(self) -> tuple[int, str] | None:
-        """(created, in ms; session id) to go on before."""
+        """The (created in ms, session id) of the last session of the previous page; None for the first page."""
         if self.cursor is None:
             return None
         at, _, session_id = self.cursor.partition("_")
         return int(at), session_id.lower()
 
-    def fits(self, status: str | None, sync_mode: str, metadata: Mapping[str, Any]) -> bool:
-        """Tell whether a session is asked for, its participants apart; status: None if it is not known."""
+    def matches(self, status: str | None, sync_mode: str, metadata: Mapping[str, Any]) -> bool:
+        """Return whether a session matches, apart from its participants; status: None if it is not known."""
         return (
             (status is None or not self.status or status in self.status)
             and (not self.sync_mode or sync_mode in self.sync_mode)
-            and all(name in metadata and _is_written(metadata[name], text) for name, text in self.metadata.items())
+            and all(name in metadata and _equals(metadata[name], text) for name, text in self.metadata.items())
         )
 
 
-def _is_written(value: Any, text: str) -> bool:
-    """Tell whether a query string writes a string, number or boolean like this."""
+def _equals(value: Any, text: str) -> bool:
+    """Return whether a string, number or boolean equals a value in a query string."""
     if isinstance(value, str):
         return value == text
     if isinstance(value, bool):
         return text == ("true" if value else "false")
     if not isinstance(value, int | float) or not _NUMBER.match(text):
         return False
-    # Neither a long whole number nor what it is asked as may be rounded: ids differ in their last digits.
+    # Long whole numbers must not be rounded on either side, because ids differ in their last digits.
     return value == (Decimal(text) if isinstance(value, int) else float(text))

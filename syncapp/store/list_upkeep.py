@@ -1,12 +1,12 @@
-"""Keeps the lists of sessions whole: adds what they lack, and removes what has expired.
+"""Keeps the lists of sessions complete: adds missing sessions, and removes those that have expired.
 
-Each bucket's list has the same sentinel as its deadlines (`deadline_rebuild`). Where it is missing, in a store of an
-earlier release or after the key was deleted, the holder of the sweeper's lease walks all sessions by SCAN and lists
-them. During a rolling deploy or a rollback, processes of an earlier release create sessions that they do not list, so
-every `LOOK_S` the deadlines, which have every live session, are compared with the lists. Where such a process holds the
-lease, as its token shows, all processes of this release do so in its place. A finished session's hash expires by
-itself; once a minute all members of the lists are looked at, and the expiry script, which looks again, removes those
-that are gone. Each step is short, so that the sweep is not kept waiting.
+Each bucket's list has the same sentinel as its deadlines (`deadline_rebuild`). If it is missing, because the store is
+of an earlier release or the key was deleted, the holder of the sweeper's lease scans all sessions and lists them.
+During a rolling deploy or a rollback, processes of an earlier release create sessions without listing them. So the
+lists are compared with the deadlines, which have all live sessions, every `CHECK_S`. If a process of an earlier release
+holds the lease, as its token shows, all processes of this release do this work instead. The hash of a finished session
+expires by itself: once a minute, all members of the lists are checked, and the expiry script removes those without a
+session. Each step takes about 5 ms, so that the sweep is not delayed.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ import structlog
 from syncapp.domain.session_layout import created_ms_of
 from syncapp.store.client import TRANSLATION
 from syncapp.store.connection_pool import packed, pool_of
-from syncapp.store.deadline_rebuild import LOOK_S, WALKED
+from syncapp.store.deadline_rebuild import CHECK_S, SCANNING
 from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.store.sessions import SessionStore
 
 log = structlog.get_logger(__name__)
 
 KEEPS_LISTS = "lists-"
-"""What the token of the sweeper's lease begins with if its holder keeps the lists: an earlier release does not."""
+"""Prefix of the lease's token if the holder maintains the lists; holders of earlier releases do not."""
 CLEAN_S = 60.0
-"""Time between two looks at all members."""
-_SLICE_S = 0.005  # how long a step may keep the next pass of the sweep waiting
-_AT_ONCE = 500  # members or keys that one round trip looks at
+"""Time between two checks of all members."""
+_SLICE_S = 0.005  # maximum delay of the next pass of the sweep
+_BATCH = 500  # members or keys per round trip
 
 
 class ListUpkeep:
-    """Works in small steps, in the sweeper's thread and with its client."""
+    """Works in short steps, in the sweeper's thread and with its client."""
 
     def __init__(
         self, client: redis.Redis, store: SessionStore, keys: Keyspace, clock: Callable[[], float] = time.monotonic
@@ -46,17 +46,17 @@ class ListUpkeep:
         self._keys = keys
         self._clock = clock
         self._work: Iterator[None] | None = None
-        self._look_at_s = self._clean_at_s = 0.0
+        self._next_check_s = self._next_clean_s = 0.0
         self._held = False
 
     def step(self, *, held: bool) -> None:
-        """Go on for a moment with what is to be done, if anything is; never raises.
+        """Do one time slice of the work, if there is any; never raises.
 
-        held: whether this process has the sweeper's lease. Without it nothing is done unless a process of an earlier
-        release has it. Work is given up when it changes hands: the next holder begins with a look at the sentinels.
+        held: whether this process has the sweeper's lease. Without it, nothing is done, unless a process of an earlier
+        release has it. If that changes, unfinished work is abandoned; the next holder starts with the sentinels.
         """
         if held != self._held:
-            self._held, self._work, self._look_at_s = held, None, 0.0
+            self._held, self._work, self._next_check_s = held, None, 0.0
         try:
             if self._work is None:
                 self._work = self._due()
@@ -68,53 +68,56 @@ class ListUpkeep:
         except StopIteration:
             self._work = None
         except Exception as error:  # noqa: BLE001 the sweep must go on even if the upkeep fails
-            self._work, self._look_at_s = None, self._clock() + LOOK_S
-            log.warning("listing_not_kept", error=f"{type(error).__name__}: {error}", again_in_s=LOOK_S)
+            self._work, self._next_check_s = None, self._clock() + CHECK_S
+            log.warning("listing_not_kept", error=f"{type(error).__name__}: {error}", again_in_s=CHECK_S)
 
     def _due(self) -> Iterator[None] | None:
         now_s = self._clock()
-        if now_s >= self._look_at_s:
-            self._look_at_s = now_s + LOOK_S
-            return self._look() if self._held or self._is_neglected() else None
-        if self._held and now_s >= self._clean_at_s:
-            self._clean_at_s = now_s + CLEAN_S
+        if now_s >= self._next_check_s:
+            self._next_check_s = now_s + CHECK_S
+            return self._check() if self._held or self._is_neglected() else None
+        if self._held and now_s >= self._next_clean_s:
+            self._next_clean_s = now_s + CLEAN_S
             return self._clean()
         return None
 
     def _is_neglected(self) -> bool:
-        """Tell whether the lease's holder does not keep the lists."""
+        """Return whether the lease's holder does not maintain the lists."""
         (token,) = self._call([packed("GET", self._keys.sweeper())])
         return token is not None and not token.startswith(KEEPS_LISTS)
 
-    def _look(self) -> Iterator[None]:
+    def _check(self) -> Iterator[None]:
         yield from self._fill()
         yield from self._compare()
 
     def _fill(self) -> Iterator[None]:
-        """Add all sessions to the lists that are not known to be whole."""
+        """Add all sessions to the lists that may be incomplete."""
         keys = list(map(self._keys.listed, range(self._keys.buckets)))
         scores = self._call([packed("ZSCORE", key, SENTINEL) for key in keys])
-        lost = {bucket for bucket, score in enumerate(scores) if score is None or float(score) != float(COMPLETE)}
-        if not lost:
+        incomplete = {bucket for bucket, score in enumerate(scores) if score is None or float(score) != float(COMPLETE)}
+        if not incomplete:
             return
-        # During a walk the sentinel has a finite score: a list that is deleted meanwhile loses it, and is walked again.
-        self._call([packed("ZADD", keys[bucket], "NX", WALKED, SENTINEL) for bucket in lost])
+        # During a scan, the sentinel has a finite score. A list that is deleted meanwhile loses it, and is scanned
+        # again.
+        self._call([packed("ZADD", keys[bucket], "NX", SCANNING, SENTINEL) for bucket in incomplete])
         yield
-        begun_s, added, cursor = self._clock(), 0, 0
+        started_s, added, cursor = self._clock(), 0, 0
         while True:
-            ((text, found),) = self._call([packed("SCAN", cursor, "MATCH", self._keys.sessions(), "COUNT", _AT_ONCE)])
+            ((text, keys_found),) = self._call(
+                [packed("SCAN", cursor, "MATCH", self._keys.sessions(), "COUNT", _BATCH)]
+            )
             cursor = int(text)
-            names = filter(None, map(self._keys.session_of, found))
-            added += self._add([each for each in names if self._keys.bucket(each) in lost])
+            names = filter(None, map(self._keys.session_of, keys_found))
+            added += self._add([each for each in names if self._keys.bucket(each) in incomplete])
             if not cursor:
                 break
             yield
-        whole = self._call([packed("ZADD", keys[bucket], "XX", "CH", COMPLETE, SENTINEL) for bucket in lost])
-        seconds = round(self._clock() - begun_s, 3)
-        log.info("listing_filled", buckets=sum(whole), sessions=added, seconds=seconds)
+        marked = self._call([packed("ZADD", keys[bucket], "XX", "CH", COMPLETE, SENTINEL) for bucket in incomplete])
+        seconds = round(self._clock() - started_s, 3)
+        log.info("listing_filled", buckets=sum(marked), sessions=added, seconds=seconds)
 
     def _compare(self) -> Iterator[None]:
-        """List the live sessions that have a deadline and are not listed."""
+        """List the sessions that have a deadline but are not listed."""
         added = 0
         for bucket in range(self._keys.buckets):
             listed = self._keys.listed(bucket)
@@ -127,42 +130,42 @@ class ListUpkeep:
             log.info("listing_completed", sessions=added)
 
     def _add(self, session_ids: Sequence[str]) -> int:
-        """List those of the sessions that are there and not listed; return how many."""
-        looks = [packed("HGET", self._keys.session(each), "scalars") for each in session_ids]
+        """List the sessions that exist and are not listed; return their number."""
+        reads = [packed("HGET", self._keys.session(each), "scalars") for each in session_ids]
         adding: dict[str, bytes] = {}
-        for name, scalars in zip(session_ids, self._call(looks), strict=True):
+        for name, scalars in zip(session_ids, self._call(reads), strict=True):
             if not scalars:
                 continue
             try:
                 created_ms = created_ms_of(scalars)
-            except (IndexError, ValueError):  # it must not keep others from being listed
+            except (IndexError, ValueError):  # the other sessions must still be listed
                 log.warning("session_not_listed", session_id=name, error="its scalars can't be read")
                 continue
             adding[name] = packed("ZADD", self._keys.listed(self._keys.bucket(name)), "NX", created_ms, name)
-        # Looked at once more after it was added: one that was deleted in between must not stay. Commits do the rest:
-        # a delete from now on removes it, and a new session of the same id sets its own score.
+        # Read again after the addition, because a session that was deleted in between must not stay listed. Then
+        # commits keep the list: a delete removes the session, and a new session with the same id sets its own score.
         again = [packed("HGET", self._keys.session(each), "scalars") for each in adding]
         replies = self._call([*adding.values(), *again])
-        added, there = replies[: len(adding)], replies[len(adding) :]
-        if gone := [name for name, scalars in zip(adding, there, strict=True) if not scalars]:
+        added, existing = replies[: len(adding)], replies[len(adding) :]
+        if gone := [name for name, scalars in zip(adding, existing, strict=True) if not scalars]:
             self._store.expire(gone)
-        return sum(int(each) for each, scalars in zip(added, there, strict=True) if scalars)
+        return sum(int(each) for each, scalars in zip(added, existing, strict=True) if scalars)
 
     def _clean(self) -> Iterator[None]:
-        """Remove the members whose session is gone."""
+        """Remove the members whose session no longer exists."""
         for key in map(self._keys.listed, range(self._keys.buckets)):
             for names in self._members(key):
-                there = self._call([packed("EXISTS", self._keys.session(each)) for each in names])
-                gone = [name for name, is_there in zip(names, there, strict=True) if not is_there]
+                existing = self._call([packed("EXISTS", self._keys.session(each)) for each in names])
+                gone = [name for name, exists in zip(names, existing, strict=True) if not exists]
                 if gone:
                     self._store.expire(gone)
                 yield
 
     def _members(self, key: str) -> Iterator[list[str]]:
-        """Yield the sessions in a sorted set, some at a time."""
+        """Yield the sessions of a sorted set in batches."""
         cursor = 0
         while True:
-            ((text, flat),) = self._call([packed("ZSCAN", key, cursor, "COUNT", _AT_ONCE)])
+            ((text, flat),) = self._call([packed("ZSCAN", key, cursor, "COUNT", _BATCH)])
             cursor = int(text)
             if names := [each for each in flat[::2] if each != SENTINEL]:
                 yield names
@@ -170,7 +173,7 @@ class ListUpkeep:
                 return
 
     def _call(self, commands: Sequence[bytes]) -> list[Any]:
-        """Return the replies to commands, all in one round trip. Raises the first error among them."""
+        """Send commands in one round trip, and return the replies. Raises the first error among them."""
         if not commands:
             return []
         with TRANSLATION:

@@ -1,4 +1,4 @@
-"""Which processes are alive: each reports to the store once a second, as long as its loops run."""
+"""The live processes: each reports to the store once a second, while its loops run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from syncapp.store.connection_pool import packed, pool_of
 from syncapp.store.keys import Keyspace
 
 PRESENT_MS = 5_000
-"""A process that reported this recently is alive."""
+"""A process is alive if its last report is at most this old."""
 _KEPT_MS = 86_400_000
-_PATIENCE_S = 15.0
-"""How long after its own start a process waits before it reports another as missing."""
+_START_S = 15.0
+"""Time from its own start before a process reports that others are missing."""
 
 
 class ProcessRegistry:
-    """Reports that this process is alive, and reads which others are; kind: `web` or `worker`."""
+    """Reports that this process is alive, and reads which processes are; kind: `web` or `worker`."""
 
     def __init__(self, client: redis.Redis, keys: Keyspace, *, kind: str, loops: Loops, name: str = "") -> None:
         self._client = client
@@ -32,42 +32,42 @@ class ProcessRegistry:
         self._kind = kind
         self._loops = loops
         self._name = name
-        self._said_s: float | None = None
-        self._began_s: float | None = None
+        self._reported_s: float | None = None
+        self._started_s: float | None = None
 
     @property
     def name(self) -> str:
-        """Name of this process in the store."""
-        # Read after the fork, because of the process id.
+        """The name of this process in the store."""
+        # Computed after the fork, because it contains the process id.
         return self._name or f"{self._kind}:{socket.gethostname()}:{os.getpid()}"
 
-    def say(self, now_ms: float) -> None:
-        """Report this process as alive if its loops run. Raises what redis raises."""
-        self._began_s = self._began_s or time.monotonic()
+    def report(self, now_ms: float) -> None:
+        """Report that this process is alive, if its loops run. Raises redis-py's errors."""
+        self._started_s = self._started_s or time.monotonic()
         if self._loops.unwell():
             return
-        old = round(now_ms) - _KEPT_MS
-        commands = packed("ZREMRANGEBYSCORE", self._key, "-inf", old) + packed(
+        oldest_ms = round(now_ms) - _KEPT_MS
+        commands = packed("ZREMRANGEBYSCORE", self._key, "-inf", oldest_ms) + packed(
             "ZADD", self._key, round(now_ms), self.name
         )
-        _, said = self._pool.call(commands, 2)
-        self._said_s = None if isinstance(said, Exception) else time.monotonic()
+        _, reply = self._pool.call(commands, 2)
+        self._reported_s = None if isinstance(reply, Exception) else time.monotonic()
 
-    def others(self, now_ms: float) -> list[str]:
-        """Return the names of the live processes, including this one. Raises what redis raises."""
-        found: Any = self._client.zrangebyscore(self._key, now_ms - PRESENT_MS, now_ms + PRESENT_MS)
-        return [each.decode() if isinstance(each, bytes) else each for each in found]
+    def live_processes(self, now_ms: float) -> list[str]:
+        """Return the names of the live processes, including this one. Raises redis-py's errors."""
+        names: Any = self._client.zrangebyscore(self._key, now_ms - PRESENT_MS, now_ms + PRESENT_MS)
+        return [each.decode() if isinstance(each, bytes) else each for each in names]
 
-    def show(self) -> list[str]:
-        """Set the metric of processes; return a worry if no worker is alive to move audit events.
+    def update_metric(self) -> list[str]:
+        """Set the metric of processes; return a warning if no worker is alive to store audit events.
 
-        A process that has just started, or cannot report itself, reports no other as missing.
+        Returns none while this process has just started, or cannot report itself.
         """
-        if self._said_s is None or self._began_s is None or time.monotonic() - self._began_s < _PATIENCE_S:
+        if self._reported_s is None or self._started_s is None or time.monotonic() - self._started_s < _START_S:
             return []
         try:
             seconds, micros = self._client.time()
-            names = self.others(int(seconds) * 1000 + int(micros) / 1000)
+            names = self.live_processes(int(seconds) * 1000 + int(micros) / 1000)
         except RedisError:
             return []
         metrics.show_processes(names)

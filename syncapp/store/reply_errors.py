@@ -1,4 +1,4 @@
-"""Refusals: from the word a script answers with to the error that a client sees."""
+"""Errors for clients, from the reply words of scripts."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ _FIELDS = {
     "unknown_group": ("group_id", "is not a group of this session", "unknown_group"),
     "no_participant_budget": (
         "participant_id",
-        "participants have no budget of their own in this mode; leave participant_id out to adjust the session's",
+        "participants have no budgets in this mode; omit participant_id to adjust the session's budget",
         "no_budget",
     ),
     "no_group_budget": (
         "group_id",
-        f"there are groups in {GROUP_MODES} only",
+        f"is allowed in {GROUP_MODES} only",
         "no_budget",
     ),
-    "no_budget": ("op", "a stopwatch without max_time_ms has nothing to adjust", "no_budget"),
+    "no_budget": ("op", "a stopwatch without max_time_ms has no budget to adjust", "no_budget"),
     "adjustment_too_large": ("ms", "would leave more than 99999999999 ms, or 9999999999 ms of overtime", "too_large"),
 }
-"""What each word says, and of which field."""
+"""Field, message and code for each word that concerns one field."""
 _SENTENCES = {
-    "not_found": "there is no session of this id; it may have been deleted or have ended long ago",
+    "not_found": "there is no session with this id; it may have been deleted, or have ended long ago",
     "session_gone": "the command took effect when it was first sent with this key, but its session is gone: it was "
-    "deleted, ended long ago, or another of the same id took its place",
+    "deleted, ended long ago, or was replaced by another with the same id",
     "idempotency_mismatch": "this idempotency key was used for another command; use a new key for a new command",
-    "audit_backlog": "the audit trail is too far behind for new sessions; those that are there go on",
-    "store_full": "the store is too full for this, and nothing was changed; complete, cancel and delete still work",
+    "audit_backlog": "the audit log is too far behind for new sessions; existing sessions are not affected",
+    "store_full": "the store is too full for this; nothing was changed. complete, cancel and delete still work",
     "busy": "more time has passed than could be settled at once; try again",
 }
-"""What each word says that needs no state."""
+"""Messages for the words that need no state."""
 _DETAILS: dict[str, dict[str, Any]] = {
     "busy": {"retry_after_s": 1},
     "audit_backlog": {"retry_after_s": 30},
@@ -56,16 +56,16 @@ _DETAILS: dict[str, dict[str, Any]] = {
 }
 
 
-def not_now(error: BaseException) -> StoreUnavailable:
-    """Return the error of a server that answers that it takes no commands now, being full or loading or a replica."""
+def not_accepting(error: BaseException) -> StoreUnavailable:
+    """Return the error for a server that refuses commands, for example because it is full, loading or a replica."""
     reason = type(error).__name__ if type(error).__name__ != "ResponseError" else str(error).split(" ", 1)[0]
     return StoreUnavailable(
-        "the store takes no commands now; nothing was changed", {"retry_after_s": 1, "reason": reason}
+        "the store does not accept commands now; nothing was changed", {"retry_after_s": 1, "reason": reason}
     )
 
 
-def no_answer(error: BaseException) -> StoreUnavailable:
-    """Return the error of a server that did not answer."""
+def no_reply(error: BaseException) -> StoreUnavailable:
+    """Return the error for a server that did not reply."""
     return StoreUnavailable(
         "the store does not answer; whether a command took effect is unknown: "
         "send it again with the same idempotency key",
@@ -76,16 +76,16 @@ def no_answer(error: BaseException) -> StoreUnavailable:
 def refusal(
     word: str, command: str, claim: Claim, session: Session | None, now_ms: int, expired_id: str | None
 ) -> SyncError:
-    """Return the error of a refusing word, with what the caller needs to go on: the current state, mostly."""
+    """Return the error for a word other than `ok`; its details usually contain the current state."""
     if word in _FIELDS:
         return ValidationFailed.of(*_FIELDS[word])
     if word in _SENTENCES:
         return BY_WORD[word](_SENTENCES[word], _DETAILS.get(word))
     if session is None:
-        raise LookupError(f"the word {word} came without a state")
+        raise LookupError(f"the reply {word} has no state")
     current = session.state(now_ms)
     if word == "session_exists":
-        return SessionExists("a session of this id exists already", {"current": current})
+        return SessionExists("a session with this id already exists", {"current": current})
     if word == "not_active_participant":
         active_id = session.active_participant_id
         message = f"it is not this participant's turn, but {active_id or 'nobody'}'s"
@@ -95,18 +95,18 @@ def refusal(
         expired_id = expired_id or _expired_by_turn(session)
         expired = {"expired_participant_id": expired_id} if expired_id else {}
         return InvalidTransition(f"cannot {command} a session that is {session.status}", details | expired)
-    if claim.expected_epoch == 0:  # what a foreign tag stands for
+    if claim.expected_epoch == 0:  # `If-Match` had a tag that is not ours
         actual = {"actual_epoch": session.epoch, "actual_version": session.version, "current": current}
-        return Conflict(f'If-Match is no tag of this session; it is at "{session.epoch}-{session.version}"', actual)
-    found = f"version {session.version}" if claim.expected_epoch is None else f"{session.epoch}-{session.version}"
+        return Conflict(f"If-Match does not name a version of this session, which is at {session.etag}", actual)
+    current_version = f"version {session.version}" if claim.expected_epoch is None else session.etag.strip('"')
     expected: dict[str, Any] = {"expected_version": claim.expected_version, "actual_version": session.version}
     if claim.expected_epoch is not None:
         expected |= {"expected_epoch": claim.expected_epoch, "actual_epoch": session.epoch}
-    return Conflict(f"the session is at {found}, not the expected one", expected | {"current": current})
+    return Conflict(f"the session is at {current_version}, not the expected one", expected | {"current": current})
 
 
 def _expired_by_turn(session: Session) -> str | None:
-    """Return who had the turn when a session expired, whoever noticed it; None where nobody had."""
+    """Return the participant that was active when the session expired, if it has expired, in modes with turns."""
     if session.status != "expired" or session.turn is None or not MODES[session.sync_mode].has_turns:
         return None
     return session.definition.participant_ids[session.turn]

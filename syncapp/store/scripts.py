@@ -16,7 +16,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from syncapp.store.connection_pool import Words, packed, pool_of
+from syncapp.store.connection_pool import Arguments, packed, pool_of
 
 LUA_DIR = Path(__file__).resolve().parents[2] / "lua"
 _INCLUDE = re.compile(r"^ *-- @include (_\w+)[ \t]*$", re.MULTILINE)
@@ -56,7 +56,7 @@ class Scripts:
             name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._texts.items()
         }
 
-    def call(self, name: str, keys: Sequence[str], args: Words) -> Any:
+    def call(self, name: str, keys: Sequence[str], args: Arguments) -> Any:
         """Run a script in one round trip and return its raw reply.
 
         A server that restarted has forgotten its scripts: then the text is sent, once, which runs it too.
@@ -69,7 +69,7 @@ class Scripts:
             raise reply
         return reply
 
-    def call_all(self, name: str, calls: Sequence[tuple[Sequence[str], Words]]) -> list[Any]:
+    def call_all(self, name: str, calls: Sequence[tuple[Sequence[str], Arguments]]) -> list[Any]:
         """Run a script for each of several keys and arguments, in one round trip; errors stand in their places."""
         sha = self._hashes[name]
         commands = b"".join(packed("EVALSHA", sha, len(keys), *keys, *args) for keys, args in calls)

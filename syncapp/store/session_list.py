@@ -106,7 +106,7 @@ class SessionList:
                 some = fitting[first : first + asked.limit]
                 summaries, now_ms = self._store.summaries([name for _, name in some])
                 for place, each in zip(some, summaries, strict=True):
-                    if each is None or not asked.fits(each.status, each.sync_mode, each.metadata):
+                    if each is None or not asked.matches(each.status, each.sync_mode, each.metadata):
                         continue
                     found.append(each)
                     if len(found) == asked.limit:
@@ -154,7 +154,7 @@ class SessionList:
                 continue
             status, mode, look_ms = status_of(scalars)
             due = look_ms is not None and look_ms <= now_ms
-            if asked.fits(None if due else status, mode, orjson.loads(metadata) if metadata else {}):
+            if asked.matches(None if due else status, mode, orjson.loads(metadata) if metadata else {}):
                 fitting.append(place)
         return fitting
 

@@ -259,5 +259,6 @@ def test_a_tag_that_is_none_of_ours_is_told_as_such(web_url: str) -> None:
     start = f"{web_url}/v1/sessions/{state['session_id']}/start"
     answer = requests.post(start, headers={"If-Match": '"abc"'}, timeout=60)
     assert answer.status_code == 412
-    assert answer.json()["error"]["message"] == f'If-Match is no tag of this session; it is at "{state["epoch"]}-1"'
+    message = f'If-Match does not name a version of this session, which is at "{state["epoch"]}-1"'
+    assert answer.json()["error"]["message"] == message
     assert "expected_version" not in answer.json()["error"]["details"]

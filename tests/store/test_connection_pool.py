@@ -14,7 +14,7 @@ from redis import exceptions
 
 from syncapp.dev.servers import Valkey
 from syncapp.store.client import connect
-from syncapp.store.connection_pool import AGE_S, packed, pool_of
+from syncapp.store.connection_pool import MAX_AGE_S, packed, pool_of
 from tests.support.store import make_settings
 from tests.support.web_clients import wait_until
 
@@ -53,7 +53,7 @@ def test_no_more_lines_are_made_than_allowed_and_who_waits_gets_one_that_becomes
     for thread in threads:
         thread.join()
     assert answers == [None] * 4
-    assert pool._made == 2
+    assert pool._open_count == 2
 
 
 def test_who_waits_too_long_for_a_line_is_told(client: redis_py.Redis) -> None:
@@ -108,14 +108,14 @@ def test_scripts_and_commands_share_one_bounded_number_of_connections(client: re
     pool = pool_of(client)
     client.ping()
     pool.call(packed("PING"))
-    assert pool._made == 1
+    assert pool._open_count == 1
     lent = [pool.get_connection(), pool.get_connection()]
     with pytest.raises(exceptions.ConnectionError, match="no connection became free"):
         pool.call(packed("PING"))
     for connection in lent:
         pool.release(connection)
     assert pool.call(packed("PING")) == ["PONG"]
-    assert pool._made == 2
+    assert pool._open_count == 2
 
 
 def test_idle_connections_are_given_back(redis: redis_py.Redis, redis_url: str) -> None:
@@ -126,8 +126,8 @@ def test_idle_connections_are_given_back(redis: redis_py.Redis, redis_url: str) 
         lent = [pool.get_connection() for _ in range(8)]
         for connection in lent:
             pool.release(connection)
-        assert pool._made == 8
-        wait_until(lambda: pool._made == 0, within_s=30)
+        assert pool._open_count == 8
+        wait_until(lambda: pool._open_count == 0, within_s=30)
         assert not [each for each in redis.client_list() if each["name"] == "it"]
         assert client.ping()
 
@@ -150,7 +150,7 @@ def test_a_connection_is_renewed_after_some_use_because_its_address_may_lead_els
     (line,) = pool._idle
     pool.call(packed("PING"))
     assert list(pool._idle) == [line]
-    line.made_s -= AGE_S
+    line.opened_s -= MAX_AGE_S
     assert pool.call(packed("PING")) == ["PONG"]
     assert not pool._idle
-    assert pool._made == 0
+    assert pool._open_count == 0

@@ -19,7 +19,7 @@ from syncapp.dev.runner import ROOT, app_env
 from syncapp.dev.servers import Servers
 from syncapp.store import deadline_rebuild as rebuild_module
 from syncapp.store.client import connect
-from syncapp.store.deadline_rebuild import WALKED, DeadlineRebuild
+from syncapp.store.deadline_rebuild import SCANNING, DeadlineRebuild
 from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Sweeper
@@ -167,7 +167,7 @@ def test_a_walk_is_given_up_with_the_lease_and_done_by_the_next_holder(
     started(store, 200)
     redis.delete(*ALL)
     rebuild.step(held=True)
-    assert marks(redis) == {float(WALKED)}
+    assert marks(redis) == {float(SCANNING)}
     rebuild.step(held=False)
     another = DeadlineRebuild(connect(make_settings(redis_url)), store, KEYS, FastClock())
     steps_until_complete(another, redis)
@@ -217,7 +217,7 @@ def test_the_sweep_goes_on_while_a_walk_runs(
     redis: redis_py.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rebuild_module, "_SLICE_S", 0.0)
-    monkeypatch.setattr(rebuild_module, "_SCANNED", 10)
+    monkeypatch.setattr(rebuild_module, "_SCAN_COUNT", 10)
     with redis.pipeline(transaction=False) as pipe:
         for number in range(50_000):
             pipe.set(f"other:{number}", "")
@@ -232,7 +232,7 @@ def test_the_sweep_goes_on_while_a_walk_runs(
         wait_until(
             lambda: "participant_expired" in [each["event"]["type"] for each in outbox_messages(redis, session)], 90
         )
-        assert marks(redis) == {float(WALKED)}, "the walk was over before the session expired"
+        assert marks(redis) == {float(SCANNING)}, "the walk was over before the session expired"
     finally:
         sweeper.stop()
 

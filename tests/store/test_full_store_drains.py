@@ -90,7 +90,7 @@ def test_a_worker_whose_queue_takes_nothing_drains_all_the_same(full: FullStore)
         full.redis.delete("huey.redis.syncapp")
         full.store.update(session, {"at": 0})
         wait_until(lambda: full.left == 0, within_s=60)
-        wait_until(lambda: full.redis.hget(KEYS.tally(), "completed") == b"5", within_s=30)
+        wait_until(lambda: full.redis.hget(KEYS.audit_counts(), "completed") == b"5", within_s=30)
     full.check_that_all_is_well()
 
 
@@ -182,7 +182,7 @@ def test_what_cannot_be_counted_fails_no_drain_and_repeats_no_batch_and_is_count
     full.store.start(session)
     for _ in range(98):
         full.store.switch(session)
-    full.redis.set(KEYS.tally(), "no hash")
+    full.redis.set(KEYS.audit_counts(), "no hash")
     client = connect(full.chosen, decode=False)
     outbox, tally, stored = Outbox(client, KEYS), QueueCounts(client, KEYS), []
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_counted_fails_no_drain_and_repeats_no_batch_and_is_count
     with closing(Database(full.servers.database_url)) as database, capture_own_logs() as logs:
         drain = Drain(outbox, AuditLog(database), batch=10, count=count)
         assert drain.run_all() == (100, {})
-        full.redis.delete(KEYS.tally())
+        full.redis.delete(KEYS.audit_counts())
         full.store.switch(session)
         assert drain.run_all() == (1, {})
     assert stored == [10] * 10 + [1]
@@ -238,7 +238,7 @@ def test_dead_letters_are_driven_and_sessions_recovered_though_the_store_is_full
     code, printed = full.flask("sessions", "recover", "--all")
     assert code == 1
     assert "1 current, 1 failed" in printed
-    assert f"{lost} failed: the store takes no commands now" in printed
+    assert f"{lost} failed: the store does not accept commands now" in printed
     full.no_limit()
     assert full.flask("sessions", "recover", "--all")[0] == 0
     assert {full.store.get(each).found.status for each in (lost, kept)} == {"pending"}
@@ -261,13 +261,13 @@ def test_the_queue_is_unavailable_and_the_metrics_answer_whatever_redis_replies(
             assert (answer.status_code, "syncapp_audit_queue" in answer.text) == (200, True)
 
     check(200)
-    for key in (KEYS.tally(), KEYS.outbox(3), "huey.schedule.syncapp"):
+    for key in (KEYS.audit_counts(), KEYS.outbox(3), "huey.schedule.syncapp"):
         full.redis.set(key, "of another type")
         check(503)
         full.redis.delete(key)
-    full.redis.hset(KEYS.tally(), "completed", "no number")
+    full.redis.hset(KEYS.audit_counts(), "completed", "no number")
     check(503)
-    full.redis.delete(KEYS.tally())
+    full.redis.delete(KEYS.audit_counts())
     patient = redis_py.Redis.from_url(full.servers.redis_url, socket_timeout=60)
     blocked = threading.Thread(target=_run_for_ever, args=[patient])
     blocked.start()

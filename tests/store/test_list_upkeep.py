@@ -11,7 +11,7 @@ from redis.lock import Lock
 
 from syncapp.errors import StoreUnavailable
 from syncapp.store.client import connect
-from syncapp.store.deadline_rebuild import LOOK_S, WALKED
+from syncapp.store.deadline_rebuild import CHECK_S, SCANNING
 from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.store.list_query import SessionsQuery
 from syncapp.store.list_upkeep import CLEAN_S, ListUpkeep
@@ -54,11 +54,11 @@ def test_a_page_says_whether_sessions_may_be_missing(
     assert answers() == {False}
     finish_upkeep(upkeep)
     assert answers() == {True}
-    redis.zadd(LISTS[3], {SENTINEL: float(WALKED)})  # as during a walk
+    redis.zadd(LISTS[3], {SENTINEL: float(SCANNING)})  # as during a walk
     assert answers() == {False}
     redis.delete(LISTS[3])
     assert answers() == {False}
-    minutes.now_s += LOOK_S
+    minutes.now_s += CHECK_S
     finish_upkeep(upkeep)
     assert answers() == {True}
 
@@ -80,7 +80,7 @@ def test_sessions_that_an_earlier_release_makes_later_come_into_the_list_soon(
     left_out(redis, expected[:40])
     finish_upkeep(upkeep)
     assert listed_ids(live) == expected[40:]
-    minutes.now_s += LOOK_S
+    minutes.now_s += CHECK_S
     finish_upkeep(upkeep)
     assert listed_ids(live) == expected
     assert scores == {each: redis.zscore(KEYS.listed(KEYS.bucket(each)), each) for each in expected}
@@ -98,7 +98,7 @@ def test_a_session_that_is_gone_or_fails_is_not_listed_and_holds_up_no_other(
     for each in (deleted, SENTINEL):
         redis.zadd(KEYS.deadlines(KEYS.bucket(each)), {each: NOON_MS * 2})
     redis.hset(KEYS.session(broken), "scalars", "nonsense")
-    minutes.now_s += LOOK_S
+    minutes.now_s += CHECK_S
     finish_upkeep(upkeep)
     assert ids_in_redis(redis) == set(rest)
 
@@ -128,7 +128,7 @@ def test_a_session_that_is_deleted_or_made_again_while_it_is_added_is_not_listed
 
     clock.advance_ms(1000)
     monkeypatch.setattr(upkeep._pool, "call", overtaken)
-    minutes.now_s += LOOK_S
+    minutes.now_s += CHECK_S
     finish_upkeep(upkeep)
     assert ids_in_redis(redis) == {again, *rest}
     assert redis.zscore(KEYS.listed(KEYS.bucket(again)), again) == clock.now_ms
@@ -171,7 +171,7 @@ def test_a_list_that_is_deleted_is_filled_again_soon(
     redis.delete(LISTS[3], LISTS[4])
     finish_upkeep(upkeep)
     assert len(listed_ids(live)) < 50
-    minutes.now_s += LOOK_S
+    minutes.now_s += CHECK_S
     finish_upkeep(upkeep)
     assert listed_ids(live) == expected
 
@@ -203,7 +203,7 @@ def test_without_the_lease_nothing_is_done(
 ) -> None:
     finish_upkeep(upkeep, held=False)
     assert Lease(connect(make_settings(redis_url)), KEYS.sweeper()).hold()
-    minutes.now_s += LOOK_S
+    minutes.now_s += CHECK_S
     finish_upkeep(upkeep, held=False)
     assert not any(map(redis.exists, LISTS))
 
@@ -219,7 +219,7 @@ def test_where_an_earlier_release_sweeps_another_process_keeps_the_lists(
     assert live.page(SessionsQuery()).complete
     later = create_listed(store, clock, 20)
     left_out(redis, later)
-    minutes.now_s += LOOK_S
+    minutes.now_s += CHECK_S
     finish_upkeep(upkeep, held=False)
     assert listed_ids(live) == [*later, *first]
 
@@ -233,7 +233,7 @@ def test_a_store_that_is_away_does_not_end_the_upkeep(
     with monkeypatch.context() as patch:
         patch.setattr(upkeep._pool, "call", fail)
         upkeep.step(held=True)
-    minutes.now_s += LOOK_S
+    minutes.now_s += CHECK_S
     finish_upkeep(upkeep)
     assert all(redis.zscore(key, SENTINEL) for key in LISTS)
 

@@ -89,7 +89,7 @@ def test_a_refused_create_and_a_replay_leave_the_list_as_it_is(
     before = redis.zrange(KEYS.listed(KEYS.bucket(session_id)), 0, -1, withscores=True)
     clock.advance_ms(1000)
     store.create(chess_request(session_id=session_id), Claim(idempotency_key="k"))
-    with pytest.raises(Exception, match="exists already"):
+    with pytest.raises(Exception, match="already exists"):
         store.create(chess_request(session_id=session_id))
     store.start(session_id)
     assert redis.zrange(KEYS.listed(KEYS.bucket(session_id)), 0, -1, withscores=True) == before

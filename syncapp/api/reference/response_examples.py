@@ -189,7 +189,7 @@ FAILURES: dict[int, dict[str, Any]] = {
         "pages of this origin may not send commands; ALLOWED_ORIGINS lists the allowed origins",
     ),
     404: _failure(
-        "SESSION_NOT_FOUND", "there is no session of this id; it may have been deleted or have ended long ago"
+        "SESSION_NOT_FOUND", "there is no session with this id; it may have been deleted, or have ended long ago"
     ),
     409: _failure("CONFLICT", "the session is at version 2, not the expected one", _CURRENT),
     412: _failure("PRECONDITION_FAILED", f"the session is at {EPOCH}-2, not the expected one", _CURRENT),
@@ -208,7 +208,7 @@ FAILURES: dict[int, dict[str, Any]] = {
     500: _failure("INTERNAL_ERROR", "something went wrong on our side", {"request_id": REQUEST_ID}),
     503: _failure(
         "STORE_UNAVAILABLE",
-        "the store takes no commands now; nothing was changed",
+        "the store does not accept commands now; nothing was changed",
         {"retry_after_s": 1, "reason": "BusyLoadingError"},
     ),
 }
