@@ -10,7 +10,7 @@ local function settle(session, keys, call, now)
   if not session.look_ms or session.look_ms > now then return true end
   -- In most calls nothing is due. The functions that apply it are defined only here, because defining functions is a
   -- large part of a short script's time.
-  -- @include _due
+  -- @include _timeouts
   for _ = 1, MAX_COMMITS do
     if not settle_one(session, keys, call, now) then return true end
   end
