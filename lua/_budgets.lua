@@ -3,13 +3,13 @@
 -- @include _session
 -- @include _modes
 
--- The kind and index of the budget that runs or would run; nil if there is none.
+-- The kind and index of the budget that runs or would run; nil if there is none. Before the start, it is that of the
+-- first participant.
 local function current_budget(session)
   local kind = MODES[session.sync_mode].budget
-  if kind == 's' then return session.time_remaining_ms and kind or nil end
-  local index = session.turn or 0  -- before the start, the first participant would run
-  if kind == 'p' then return kind, index end
-  return kind, (group_of(session, index))
+  if kind == 'p' then return kind, session.turn or 0 end
+  if kind == 'g' then return kind, (group_of(session, session.turn or 0)) end
+  return session.time_remaining_ms and kind or nil
 end
 
 -- The table that has the budget's time_remaining_ms: the session itself or a record.
