@@ -132,8 +132,8 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         buckets=settings.sync_buckets,
         loops=loops,
     )
-    hub = Hub(settings, read=store.read, attend=plain_store.attend, cached=store.known, client=client, loops=loops)
-    guards, limits = Guards(settings, loops), RateLimits(settings, store.known)
+    hub = Hub(settings, read=store.read, attend=plain_store.attend, cached=store.cached, client=client, loops=loops)
+    guards, limits = Guards(settings, loops), RateLimits(settings, store.cached)
     processes = ProcessRegistry(client, keys, kind="web", loops=loops)
     clock_watch = ClockStepWatch(client, keys, processes, server=server_at(settings.redis_url), alert=Alerts(settings))
 

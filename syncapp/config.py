@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from syncapp.domain.limits import MAX_IDLE_TIMEOUT_S
-from syncapp.setting_checks import unfit
+from syncapp.setting_checks import check_and_normalize
 
 RENAMED = {"WS_ALLOWED_ORIGINS": "ALLOWED_ORIGINS"}  # old name: new name; old names are still read
 
@@ -223,7 +223,7 @@ class Settings:
                     values[item.name] = _parse(text, item.default, item.metadata["low"], item.metadata["high"])
                 except ValueError as error:
                     faults.append(f"{item.name.upper()} {error}")
-        faults.extend(unfit(values))
+        faults.extend(check_and_normalize(values))
         if faults:
             raise SettingsError("; ".join(faults))
         return cls(**values)

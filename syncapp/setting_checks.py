@@ -1,4 +1,4 @@
-"""Checks of settings that their types do not cover: fixed words, origins, hosts and URLs."""
+"""Checks of settings beyond their types: choices, origins, hosts and URLs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from urllib.parse import urlsplit
 from syncapp.access import origins
 
 
-def unfit(values: dict[str, Any]) -> list[str]:
-    """Return what is wrong with the values, one text each; normalise fixed words, the host and URLs in place."""
-    faults = [*_unfit_urls(values)]
-    for name, words in (
+def check_and_normalize(values: dict[str, Any]) -> list[str]:
+    """Return one message for each error; normalize choices, the host and URLs in place."""
+    faults = [*_url_faults(values)]
+    for name, choices in (
         ("log_level", {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}),
         ("log_format", {"console", "json"}),
         ("recovery_clock", {"run", "freeze", "credit"}),
     ):
         if name in values:
-            word = values[name].upper() if name == "log_level" else values[name].lower()
-            values[name] = word
-            if word not in words:
-                faults.append(f"{name.upper()} must be one of {', '.join(sorted(words))}")
+            choice = values[name].upper() if name == "log_level" else values[name].lower()
+            values[name] = choice
+            if choice not in choices:
+                faults.append(f"{name.upper()} must be one of {', '.join(sorted(choices))}")
     if fault := origins.fault(values.get("allowed_origins", "")):
         faults.append(f"ALLOWED_ORIGINS {fault}")
     if "host" in values:
@@ -34,7 +34,7 @@ def unfit(values: dict[str, Any]) -> list[str]:
 
 
 def _is_host(text: str) -> bool:
-    """Tell whether a text is a host name, or an IP address without brackets and zone."""
+    """Return whether a text is a host name, or an IP address without brackets and zone."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -42,8 +42,8 @@ def _is_host(text: str) -> bool:
     return "%" not in text
 
 
-def _unfit_urls(values: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with URLs. The messages do not repeat the URLs, because these contain passwords."""
+def _url_faults(values: dict[str, Any]) -> Iterator[str]:
+    """Yield a message for each invalid URL. The messages do not contain the URLs, because those contain passwords."""
     hint = "is not a URL; percent-encode special characters in its user and password"
     if not values.get("redis_url", "redis://").startswith(("redis://", "rediss://", "unix://")):
         yield "REDIS_URL must start with redis://, rediss:// or unix://"
@@ -79,7 +79,7 @@ def _redis_url_fault(url: str, hint: str) -> str | None:
 
 
 def _is_database_url(url: str) -> bool:
-    """Tell whether psycopg2 can parse this URL."""
+    """Return whether psycopg2 can parse this URL."""
     from psycopg2 import ProgrammingError
     from psycopg2.extensions import parse_dsn
 
@@ -91,7 +91,7 @@ def _is_database_url(url: str) -> bool:
 
 
 def _is_web_url(url: str) -> bool:
-    """Tell whether this URL names a host, and a port that is a number, if any."""
+    """Return whether this URL has a host, and a valid port if any."""
     try:
         return bool(urlsplit(url).hostname) and urlsplit(url).port != 0
     except ValueError:

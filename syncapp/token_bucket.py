@@ -1,4 +1,4 @@
-"""Token buckets: the one implementation of every rate limit."""
+"""Token buckets, used by all rate limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_ADDRESSES = 10_000
 
 
 class TokenBucket:
-    """Holds up to `burst` tokens, begins full, and gains `per_s` tokens a second. Times are monotonic seconds."""
+    """Holds up to `burst` tokens, starts full, and gains `per_s` tokens a second. Times are monotonic, in seconds."""
 
     __slots__ = ("_at_s", "_burst", "_per_s", "_tokens")
 
@@ -20,7 +20,7 @@ class TokenBucket:
         self._at_s = now_s
 
     def take(self, now_s: float, amount: float = 1.0) -> float:
-        """Take tokens and return 0; or, if there are too few, take none and return the seconds until there are enough.
+        """Take tokens and return 0; if there are too few, take none and return the seconds until there are enough.
 
         A full bucket is enough for any amount.
         """
@@ -32,7 +32,7 @@ class TokenBucket:
         return missing / self._per_s
 
     def add(self, now_s: float, amount: float) -> None:
-        """Give tokens back, or take them if the amount is negative; the debt is at most one full bucket."""
+        """Return tokens, or take them if the amount is negative; the debt is at most one full bucket."""
         self._tokens = max(-self._burst, min(self._burst, self.level(now_s) + amount))
 
     def wait_s(self, now_s: float) -> float:
@@ -40,16 +40,16 @@ class TokenBucket:
         return max(0.0, min(1.0, self._burst) - self.level(now_s)) / self._per_s
 
     def level(self, now_s: float) -> float:
-        """Return the number of tokens; negative is a debt."""
+        """Return the number of tokens; a negative number is a debt."""
         self._tokens = min(self._burst, self._tokens + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
         return self._tokens
 
 
 class TokenBuckets:
-    """A token bucket for each address; for threads.
+    """A token bucket for each address. Thread-safe.
 
-    Keeps the 10,000 addresses used last. A forgotten address begins again with a full bucket.
+    Keeps the 10,000 most recently used addresses. A discarded address starts again with a full bucket.
     """
 
     def __init__(self, per_s: float, burst: float) -> None:
@@ -59,12 +59,12 @@ class TokenBuckets:
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def take(self, address: str, now_s: float, amount: float = 1.0) -> float:
-        """Take tokens of an address and return 0, or the seconds until there are enough (`TokenBucket.take`)."""
+        """Take tokens of an address and return 0, or return the seconds until there are enough (`TokenBucket.take`)."""
         with self._lock:
             return self._bucket(address, now_s).take(now_s, amount)
 
     def add(self, address: str, now_s: float, amount: float) -> None:
-        """Give tokens of an address back, or take them if the amount is negative."""
+        """Return tokens to an address, or take them if the amount is negative."""
         with self._lock:
             self._bucket(address, now_s).add(now_s, amount)
 
@@ -75,7 +75,7 @@ class TokenBuckets:
             return bucket.wait_s(now_s) if bucket else 0.0
 
     def level(self, address: str, now_s: float) -> float:
-        """Return how many tokens an address has."""
+        """Return the number of tokens of an address."""
         with self._lock:
             return self._bucket(address, now_s).level(now_s)
 

@@ -44,7 +44,7 @@ def decode(text: bytes | str, name: str) -> Any:
 
 
 def _is_too_deep(document: Any) -> bool:
-    """Tell whether a document has more than MAX_DEPTH levels; without recursion, which Python limits."""
+    """Return whether a document has more than MAX_DEPTH levels; without recursion, which Python limits."""
     level = [document]
     for _ in range(MAX_DEPTH):
         level = [

@@ -84,9 +84,9 @@ class Recovery:
         forks: each (session id, epoch) that has a dead letter whose event differs from the stored one; queried if not
         given. Raises `AuditUnavailable`, `AuditIncomplete`, `StoreUnavailable`.
         """
-        stored = self._store.peek(session_id)
+        stored = self._store.position(session_id)
         if stored is None and self._outbox.has_undrained(session_id):
-            stored = self._store.peek(session_id)  # the event may be another process's restore
+            stored = self._store.position(session_id)  # the event may be another process's restore
             if stored is None:
                 raise AuditIncomplete("some events of this session are not in the log yet; try again", _RETRY_LATER)
         logged = self._history.restore_point(session_id)

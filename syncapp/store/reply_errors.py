@@ -88,7 +88,7 @@ def refusal(
         return SessionExists("a session with this id already exists", {"current": current})
     if word == "not_active_participant":
         active_id = session.active_participant_id
-        message = f"it is not this participant's turn, but {active_id or 'nobody'}'s"
+        message = "it is not this participant's turn" + (f", but {active_id}'s" if active_id else "")
         return NotActiveParticipant(message, {"active_participant_id": active_id, "current": current})
     if word == "invalid_transition":
         details = {"status": session.status, "command": command, "current": current}

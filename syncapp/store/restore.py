@@ -1,4 +1,4 @@
-"""What a session is restored from, and the arguments of lua/restore_session.lua."""
+"""The state from which a session is restored, and the arguments of lua/restore_session.lua."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from syncapp.domain.session_layout import write_records
 
 @dataclass(slots=True)
 class HiddenState:
-    """What only the scripts know of a session, by the names of lua/_session.lua.
+    """Fields of a session that only the scripts use, with the names of lua/_session.lua.
 
-    last_members: for each group, the place of the member whose turn was last.
+    last_members: for each group, the index within the group of the member whose turn was last.
     """
 
     unattended: int
@@ -25,10 +25,10 @@ class HiddenState:
 
 @dataclass(frozen=True, slots=True)
 class RestorePoint:
-    """The last known state of a session, from which lua/restore_session.lua makes it again.
+    """The last known state of a session, from which lua/restore_session.lua restores it.
 
-    epoch, version: of its newest event. chain: the hash of that event's message, as the store keeps it. status: after
-    it, also `deleted`. session: the last state. hidden: what only the scripts knew then.
+    epoch, version: of its newest event. chain: the hash of that event's message, as in the store. status: the status
+    after that event, or `deleted`. session: the last state. hidden: the fields that only the scripts use.
     """
 
     epoch: int
@@ -44,7 +44,7 @@ class RestorePoint:
         return (self.epoch, self.version)
 
     def arguments(self) -> list[str | bytes | int]:
-        """Return what lua/restore_session.lua wants from the metadata on."""
+        """Return the arguments of lua/restore_session.lua from the metadata on."""
         session, definition = self.session, self.session.definition
         fields: dict[str, str | bytes | int | None] = {
             name: getattr(session, name)

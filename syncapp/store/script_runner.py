@@ -1,4 +1,4 @@
-"""Calls of scripts: a command goes out with its claim, and its reply comes back as values."""
+"""Runs scripts: sends a command with its claim, and returns the reply as values."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from syncapp.store.scripts import Scripts
 from syncapp.store.session_cache import CachedSession, SessionCache
 
 SETTLE_S = 2.0
-"""How long a command goes on settling what is due, 64 commits a call: a week of one-second cycles takes longer."""
+"""How long a command keeps settling what is due, with 64 commits a call; a week of one-second cycles takes longer."""
 
 
 class Reply(NamedTuple):
-    """A script's reply as lua/_reply.lua makes it.
+    """A script's reply, in the layout of lua/_reply.lua.
 
-    state: a session's (`CachedSession.from_reply`); of expire_session the instants of its commits, of
-    summarize_session the texts of a summary. nudge: the bucket's outbox wants draining. replayed: '', 'deleted', or the
-    epoch and version of the first result.
+    state: of a session (`CachedSession.from_reply`); from expire_session, the instants of its commits; from
+    summarize_session, the texts of a summary. nudge: whether to request a drain of the bucket. replayed: '', 'deleted',
+    or the epoch and version of the first result.
     """
 
     word: str
@@ -54,7 +54,7 @@ class MetadataChanged(Exception):
 
 
 class ScriptRunner:
-    """Calls the scripts of sessions, each in one round trip; what sessions' methods share."""
+    """Runs the scripts of sessions, each in one round trip, for `SessionStore`."""
 
     def __init__(
         self,
@@ -116,9 +116,9 @@ class ScriptRunner:
         )
 
     def check(self) -> list[str]:
-        """Write what a commit may write in each bucket; return the commands that the worker may not use.
+        """Write in each bucket what a commit may write; return the commands that are denied to the worker.
 
-        Raises `StoreUnavailable` when any of what commits write is refused.
+        Raises `StoreUnavailable` if one of the writes is refused.
         """
         head = self._shared_args(PROBE_SESSION, NO_CLAIM, "ready", None)
         with TRANSLATION:
@@ -130,30 +130,30 @@ class ScriptRunner:
                     raise reply
         return sorted({command for reply in replies for command in reply[2]})
 
-    def known(self, session_id: str) -> Session | None:
-        """Return the last state of the session that this process has seen, if it is still cached."""
+    def cached(self, session_id: str) -> Session | None:
+        """Return the last state of the session that this process has read, if it is still cached."""
         cached = self._cache.get(session_id)
         return cached.session if cached else None
 
     def expire(self, session_ids: Sequence[str]) -> list[ExpiryResult | ResponseError]:
-        """Run the expiry of each session, all in one round trip. Raises `StoreUnavailable`, also for a full store."""
+        """Run the expiry script on sessions, in one round trip. Raises `StoreUnavailable`, also for a full store."""
         replies = self._call_all("expire_session", session_ids)
-        swept: list[ExpiryResult | ResponseError] = []
+        results: list[ExpiryResult | ResponseError] = []
         for session_id, reply in zip(session_ids, replies, strict=True):
             if isinstance(reply, ResponseError):
                 _raise_for_all(reply)
-                swept.append(reply)
+                results.append(reply)
                 continue
             self._request_drain(reply, session_id)
-            swept.append(ExpiryResult(int(reply.now_ms), tuple(map(int, reply.state)), reply.word == "busy"))
-        return swept
+            results.append(ExpiryResult(int(reply.now_ms), tuple(map(int, reply.state)), reply.word == "busy"))
+        return results
 
     def summarize(self, session_ids: Sequence[str]) -> tuple[list[Summary | None], int]:
-        """Return summaries, None for a session that is not there, and the server's time in ms; mostly one round trip.
+        """Return summaries, None for a missing session, and the server's time in ms; usually in one round trip.
 
-        Raises `StoreUnavailable`, also when more is due than can be settled in time.
+        Raises `StoreUnavailable`, also if more is due than can be settled within `SETTLE_S`.
         """
-        found: dict[str, Summary | None] = dict.fromkeys(session_ids)
+        summaries: dict[str, Summary | None] = dict.fromkeys(session_ids)
         todo, now_ms, until_s = list(session_ids), 0, time.monotonic() + SETTLE_S
         while todo:
             busy = []
@@ -164,23 +164,23 @@ class ScriptRunner:
                 self._request_drain(reply, session_id)
                 now_ms = max(now_ms, int(reply.now_ms))
                 if reply.word == "ok":
-                    found[session_id] = Summary.from_reply(session_id, reply.state)
+                    summaries[session_id] = Summary.from_reply(session_id, reply.state)
                 elif reply.word == "busy":
                     busy.append(session_id)
             if busy and time.monotonic() > until_s:
                 raise refusal("busy", "get", NO_CLAIM, None, now_ms, None)
             todo = busy
-        return [found[each] for each in session_ids], now_ms
+        return [summaries[each] for each in session_ids], now_ms
 
     def attend(self, session_ids: Sequence[str]) -> list[ResponseError | None]:
-        """Postpone the idle end of each session, all in one round trip."""
+        """Restart the idle time of each session, in one round trip."""
         replies = self._call_all("attend_session", session_ids)
         for reply in replies:
             _raise_for_all(reply)
         return [reply if isinstance(reply, ResponseError) else None for reply in replies]
 
     def _call_all(self, script: str, session_ids: Sequence[str]) -> list[Reply | ResponseError]:
-        """Run a script that needs only a session id on each session, in one round trip."""
+        """Run a script without arguments of its own on each session, in one round trip."""
         calls = [(self._keys.commit(each), self._shared_args(each, NO_CLAIM, "", None)) for each in session_ids]
         with TRANSLATION:
             replies = self._scripts.call_all(script, calls)
@@ -193,7 +193,7 @@ class ScriptRunner:
     def _shared_args(
         self, session_id: str, claim: Claim, fingerprint: str, cached: CachedSession | None
     ) -> list[str | bytes | int]:
-        """Return the arguments that every script begins with."""
+        """Return the first arguments, which all scripts share."""
         return [
             session_id,
             "" if claim.expected_epoch is None else claim.expected_epoch,
@@ -203,7 +203,7 @@ class ScriptRunner:
             cached.epoch if cached else "",
             cached.tags if cached else "",
             self._settings.session_ttl_s * 1000,
-            # A record must not outlive the tombstone, which keeps a later session's created_at apart from this one's.
+            # A record must not outlive the tombstone, which ensures that a later session has another created_at.
             min(self._settings.idempotency_ttl_s, self._settings.session_ttl_s) * 1000,
             self._settings.max_unattended_cycles,
         ]
@@ -217,21 +217,21 @@ def _refusal(command: str, claim: Claim, reply: Reply, session: Session | None) 
 
 
 def _raise_for_all(reply: Any) -> None:
-    """Raise `StoreUnavailable` for an error that is no fault of its session: no other would fare better."""
+    """Raise `StoreUnavailable` for an error that would also affect all other sessions."""
     if isinstance(reply, ResponseError) and not str(reply).startswith("WRONGTYPE"):
         with suppress(ResponseError), TRANSLATION:
             raise reply
 
 
 def _is_miss(command: str, reply: Reply) -> bool:
-    """Tell whether there was no session. Deleting a missing session succeeds, but the log may have it."""
+    """Return whether there was no session. Deleting a missing session succeeds, but the audit log may have it."""
     return reply.word in ("not_found", "session_gone") or (
         command == "delete" and reply.word == "ok" and not reply.event_json and not reply.replayed
     )
 
 
 def _first(replayed: str) -> tuple[int, int] | None:
-    """Return the (epoch, version) of a first result; None for a command that was not replayed, or for a delete."""
+    """Return the (epoch, version) of the first result of a replay; None for a delete, or without a replay."""
     if not replayed or replayed == "deleted":
         return None
     epoch, version = replayed.split(" ")
@@ -243,6 +243,6 @@ def _text(value: str | bytes | int) -> str:
 
 
 def _fingerprint(command: str, claim: Claim, request: Any) -> str:
-    """Return the hash by which a replay is told from another command with the same idempotency key."""
+    """Return the hash by which a replay is distinguished from another command with the same idempotency key."""
     named = [command, claim.expected_epoch, claim.expected_version, request]
     return sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()

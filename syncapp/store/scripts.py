@@ -1,8 +1,8 @@
-"""The Lua scripts: read from `lua/`, their includes spliced in, called by hash.
+"""The Lua scripts: read from lua/, with includes expanded, and called by hash.
 
-`-- @include _name` on a line of its own is replaced by `lua/_name.lua`, once per script however
-often it is asked for, so that a partial can name what it stands on. Within a function its definitions are made
-when that function comes there: making them is a good part of what a short script costs.
+A line `-- @include _name` is replaced by lua/_name.lua. Each partial is included only once per script, so that every
+partial can include those that it needs. If the line is inside a function, the partial's definitions are created only
+when the function reaches it, because creating them is a large part of the cost of a short script.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _INCLUDE = re.compile(r"^ *-- @include (_\w+)[ \t]*$", re.MULTILINE)
 
 
 def names() -> list[str]:
-    """Return the names of all scripts: one command, one file."""
+    """Return the names of all scripts; each command has its own file."""
     return sorted(path.stem for path in LUA_DIR.glob("[!_]*.lua"))
 
 
 def expand(name: str, partials: Mapping[str, str] | None = None) -> str:
-    """Return a script's text with every include in place; `partials` take the place of files (tests set the clock)."""
+    """Return a script's text with all includes expanded; `partials` replace files (tests set the clock)."""
     seen: set[str] = set()
 
     def splice(text: str) -> str:
@@ -46,12 +46,12 @@ def expand(name: str, partials: Mapping[str, str] | None = None) -> str:
 
 
 class Scripts:
-    """Every script, loaded into a server when the server does not know it."""
+    """All scripts; each is loaded into the server when the server does not have it."""
 
     def __init__(self, client: redis.Redis, partials: Mapping[str, str] | None = None) -> None:
         self._pool = pool_of(client)
         self._texts = {name: expand(name, partials) for name in names()}
-        # EVALSHA wants SHA-1; nothing here depends on it being hard to forge.
+        # EVALSHA requires SHA-1; security does not depend on it.
         self._hashes = {
             name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._texts.items()
         }
@@ -59,8 +59,8 @@ class Scripts:
     def call(self, name: str, keys: Sequence[str], args: Arguments) -> Any:
         """Run a script in one round trip and return its raw reply.
 
-        A server that restarted has forgotten its scripts: then the text is sent, once, which runs it too.
-        That is safe: a script that the server did not know has not run.
+        A server that has restarted no longer has the scripts. Then the text is sent, which also runs it. This is safe,
+        because the first attempt did not run.
         """
         (reply,) = self._pool.call(packed("EVALSHA", self._hashes[name], len(keys), *keys, *args))
         if isinstance(reply, NoScriptError):
@@ -70,7 +70,7 @@ class Scripts:
         return reply
 
     def call_all(self, name: str, calls: Sequence[tuple[Sequence[str], Arguments]]) -> list[Any]:
-        """Run a script for each of several keys and arguments, in one round trip; errors stand in their places."""
+        """Run a script with each of several keys and arguments, in one round trip; the results may include errors."""
         sha = self._hashes[name]
         commands = b"".join(packed("EVALSHA", sha, len(keys), *keys, *args) for keys, args in calls)
         return [

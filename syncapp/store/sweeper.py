@@ -1,8 +1,8 @@
-"""The sweeper: lets happen on time what sessions do by themselves (docs/clock.md).
+"""The sweeper: applies timeouts, warnings and idle ends when they are due (docs/clock.md).
 
-Commands apply what is due before anything else, so nothing is ever wrong for want of a sweeper; without
-one, timeouts and warnings would only show when somebody came. Any number may sweep at once: the script
-that they call looks again. One of them at a time does so, by a lease, because more would be wasted.
+Commands apply what is due first, so states are correct even without a sweeper; but then clients would learn of timeouts
+and warnings only at the next command or read. Several processes may sweep at once, because the expiry script checks
+again what is due. That would be a waste, so a lease lets one process sweep at a time.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from syncapp.store.sessions import SessionStore
 log = structlog.get_logger(__name__)
 
 LEASE_S = 1.0
-"""How long after its holder was last heard of the lease is free again."""
+"""Lifetime of the lease, unless its holder renews it."""
 RENEW_S = LEASE_S / 4
-"""Between two looks at the lease, by its holder and by those who wait for it."""
-MOST_WAIT_S = 0.02
-"""Longest wait between two passes: a deadline may be set nearer than the nearest that was known."""
+"""Time between two attempts to take or renew the lease."""
+MAX_WAIT_S = 0.02
+"""Maximum wait between two passes, because a command may set an earlier deadline than the earliest known one."""
 
-_LEAST_WAIT_S = 0.001  # deadlines closer together than this are one pass
-_BATCH = 128  # sessions one round trip applies what is due to
-_LEAST_OF_A_BUCKET = 4
-_LONGEST_BACKOFF_S = 0.5
-_ASIDE_S = 10.0
+_MIN_WAIT_S = 0.001  # one pass applies deadlines closer together than this
+_BATCH = 128  # sessions per round trip
+_MIN_PER_BUCKET = 4
+_MAX_BACKOFF_S = 0.5
+_SKIP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What a pass did.
+    """The result of a pass.
 
-    sessions: how many were due. instants: how many warnings, timeouts and idle ends that came to. wait_s:
-    until the next pass; 0 when more is due already.
+    sessions: number of due sessions. instants: number of applied warnings, timeouts and idle ends. wait_s: time to the
+    next pass; 0 if more is due already.
     """
 
     sessions: int
@@ -59,9 +59,9 @@ class Sweep:
 
 
 class Lease:
-    """The right to sweep, which one process has at a time.
+    """The lease to sweep, which one process holds at a time.
 
-    A holder that was stopped believes in it for a moment too long: nothing may depend on having it alone.
+    A process that was suspended may sweep after its lease has ended, so nothing may depend on exclusive sweeping.
     """
 
     def __init__(self, client: redis.Redis, name: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,44 +69,44 @@ class Lease:
         self._name = name
         self._lock = Lock(client, name, timeout=LEASE_S, thread_local=False)
         self._clock = clock
-        self._look_at_s = 0.0
+        self._next_attempt_s = 0.0
         self.held = False
 
     def hold(self) -> bool:
-        """Take the lease or renew it, if it is time to look; tell whether it is held. Raises what redis raises."""
-        if self._clock() >= self._look_at_s:
-            self._tell((self.held and self._renewed()) or self._taken())
+        """Take or renew the lease if it is time; return whether it is held. Raises redis-py's errors."""
+        if self._clock() >= self._next_attempt_s:
+            self._set_held((self.held and self._renew()) or self._take())
             if not self.held:
-                self._remove_if_no_lease()
-            self._look_at_s = self._clock() + RENEW_S
+                self._remove_stale_key()
+            self._next_attempt_s = self._clock() + RENEW_S
         return self.held
 
-    def _remove_if_no_lease(self) -> None:
-        """Delete a key that will not end in time: one of another making, or of before the clock was set back."""
+    def _remove_stale_key(self) -> None:
+        """Delete a key that will not expire in time: written by something else, or before the clock was set back."""
         left_ms = int(self._client.pttl(self._name))
         if left_ms == -1 or left_ms > 2 * LEASE_S * 1000:
             log.error("sweeper_lease_removed", left_ms=left_ms)
             self._client.delete(self._name)
 
     def release(self) -> None:
-        """Let another process take it at once. Raises what redis raises."""
+        """Release the lease, so that another process can take it at once. Raises redis-py's errors."""
         if self.held:
-            self._tell(False)
-            self._look_at_s = 0.0
-            with contextlib.suppress(LockError):  # another process has it by now
+            self._set_held(False)
+            self._next_attempt_s = 0.0
+            with contextlib.suppress(LockError):  # another process holds it now
                 self._lock.release()
 
-    def _taken(self) -> bool:
+    def _take(self) -> bool:
         return bool(self._lock.acquire(blocking=False, token=f"{KEEPS_LISTS}{uuid.uuid4().hex}"))
 
-    def _renewed(self) -> bool:
+    def _renew(self) -> bool:
         try:
             return self._lock.reacquire()
         except LockError:
-            self._tell(False)
+            self._set_held(False)
             return False
 
-    def _tell(self, held: bool) -> None:
+    def _set_held(self, held: bool) -> None:
         if held != self.held:
             self.held = held
             metrics.SWEEPING.set(held)
@@ -114,9 +114,9 @@ class Lease:
 
 
 class Sweeper:
-    """Sweeps in a thread of its own while it holds the lease.
+    """Sweeps in its own thread while it holds the lease.
 
-    client: for a connection that no request waits for or makes wait; store: best one that uses it, too.
+    client: one that requests do not use, so that neither waits for the other; store: preferably one on that client.
     """
 
     def __init__(
@@ -134,13 +134,13 @@ class Sweeper:
         self._store = store
         self._clock = clock
         self._deadlines = [keys.deadlines(bucket) for bucket in range(buckets)]
-        self._of_a_bucket = max(_LEAST_OF_A_BUCKET, -(-_BATCH // buckets))
-        self._coming: list[tuple[float, str]] = []
-        self._ahead_ms = 0.0
-        self._aside: dict[str, float] = {}
+        self._per_bucket = max(_MIN_PER_BUCKET, -(-_BATCH // buckets))
+        self._upcoming: list[tuple[float, str]] = []
+        self._offset_ms = 0.0
+        self._skipped: dict[str, float] = {}
         self._lease = Lease(client, keys.sweeper(), clock)
         self._rebuild = DeadlineRebuild(client, store, keys, clock)
-        self._listing = ListUpkeep(client, store, keys, clock)
+        self._list_upkeep = ListUpkeep(client, store, keys, clock)
         self._failures = 0
         self._unreadable: set[str] = set()
         self._stopping = threading.Event()
@@ -148,23 +148,23 @@ class Sweeper:
 
     @property
     def sweeping(self) -> bool:
-        """Whether this process held the lease when it last looked."""
+        """Whether this process held the lease at its last attempt."""
         return self._lease.held
 
     def start(self) -> None:
-        """Start the thread, in the process that has forked; does nothing when it runs."""
+        """Start the thread, after the fork; does nothing if it runs."""
         if self._thread is None or not self._thread.is_alive():
             self._stopping.clear()
             self._thread = self._loops.start("sweeper", self._turn, self._stopping, at_end=self._release)
 
     def stop(self) -> None:
-        """End the thread and let another process take over at once; waits for it at most 5 s."""
+        """Stop the thread, so that another process can take over at once; waits at most 5 s for it."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(5.0)
 
     def run(self) -> None:
-        """Sweep, or wait for the lease, until stopped; no failure ends it."""
+        """Sweep, or wait for the lease, until stopped; survives all failures."""
         self.start()
         if self._thread is not None:
             self._thread.join()
@@ -173,99 +173,98 @@ class Sweeper:
         try:
             self._lease.release()
         except RedisError as error:
-            log.info("sweeper_lease_left", error=str(error))  # it ends by itself
+            log.info("sweeper_lease_left", error=str(error))  # it expires by itself
 
     def run_once(self, now_ms: float | None = None) -> Sweep:
-        """Apply what is due at `now_ms`, by default the server's time, to a batch of sessions or a few.
+        """Apply what is due at `now_ms`, by default the server's time, to one or more batches of sessions.
 
-        Raises `StoreUnavailable` and what redis raises: what had been applied by then stays, what had not is
-        still due.
+        Raises `StoreUnavailable` and redis-py's errors: what was applied by then stays, and the rest is still due.
         """
-        if seen := self._due(now_ms):
-            # What was seen coming waits for no second look, because the script looks again.
-            return Sweep(len(seen), self._expire(seen)[0], 0.0)
-        more = self._look(now_ms)
+        if upcoming := self._due(now_ms):
+            # Known deadlines are not read again first, because the script checks them.
+            return Sweep(len(upcoming), self._expire(upcoming)[0], 0.0)
+        more = self._read_deadlines(now_ms)
         due = self._due(now_ms)
         instants, busy = self._expire(due)
-        if instants and (more or busy):  # a pass that changed nothing must not be followed by another at once
+        if instants and (more or busy):  # otherwise a pass that changes nothing would repeat at once
             return Sweep(len(due), instants, 0.0)
-        next_ms = self._coming[0][0] if self._coming else float("inf")
+        next_ms = self._upcoming[0][0] if self._upcoming else float("inf")
         wait_s = (next_ms - (self._now_ms() if now_ms is None else now_ms)) / 1000
-        return Sweep(len(due), instants, min(max(wait_s, _LEAST_WAIT_S), MOST_WAIT_S))
+        return Sweep(len(due), instants, min(max(wait_s, _MIN_WAIT_S), MAX_WAIT_S))
 
-    def _look(self, now_ms: float | None) -> bool:
-        """Read each bucket's first entries, in one round trip; tell whether more than these are due."""
+    def _read_deadlines(self, now_ms: float | None) -> bool:
+        """Read the first entries of each bucket, in one round trip; return whether more than these are due."""
         now_s = self._clock()
-        self._aside = {session_id: until_s for session_id, until_s in self._aside.items() if until_s > now_s}
-        reach = self._of_a_bucket + len(self._aside)
-        looks = (packed("ZRANGE", key, 0, reach - 1, "WITHSCORES") for key in self._deadlines)
-        found = self._pool.call(b"".join((packed("TIME"), *looks)), 1 + len(self._deadlines))
-        now, *heads_found = found
+        self._skipped = {session_id: until_s for session_id, until_s in self._skipped.items() if until_s > now_s}
+        limit = self._per_bucket + len(self._skipped)
+        reads = (packed("ZRANGE", key, 0, limit - 1, "WITHSCORES") for key in self._deadlines)
+        replies = self._pool.call(b"".join((packed("TIME"), *reads)), 1 + len(self._deadlines))
+        now, *entries = replies
         if isinstance(now, Exception):
             raise now
         seconds, micros = now
-        flat = self._readable(heads_found)
-        # Behind the server's by at most the way back: nothing is taken for due too early.
-        self._ahead_ms = int(seconds) * 1000 + int(micros) / 1000 - self._clock() * 1000
+        flat = self._readable(entries)
+        # This clock is late by at most the reply's travel time, so nothing counts as due too early.
+        self._offset_ms = int(seconds) * 1000 + int(micros) / 1000 - self._clock() * 1000
         now_ms = self._now_ms() if now_ms is None else now_ms
         heads = [list(zip(each[::2], map(float, each[1::2]), strict=True)) for each in flat]
-        self._coming = sorted((at, each) for head in heads for each, at in head if each not in self._aside)
-        return any(len(head) == reach and head[-1][1] <= now_ms for head in heads)
+        self._upcoming = sorted((at, each) for head in heads for each, at in head if each not in self._skipped)
+        return any(len(head) == limit and head[-1][1] <= now_ms for head in heads)
 
-    def _readable(self, found: Sequence[Any]) -> list[Any]:
-        """Return the heads of the buckets that can be read: one that can't must not hold up the others.
+    def _readable(self, entries: Sequence[Any]) -> list[Any]:
+        """Return the entries of the buckets that can be read; an unreadable bucket must not delay the others.
 
-        Raises the error when none can.
+        Raises the error if no bucket can be read.
         """
-        bad = {key: each for key, each in zip(self._deadlines, found, strict=True) if isinstance(each, Exception)}
-        if len(bad) == len(found):
-            raise next(iter(bad.values()))
-        if bad.keys() != self._unreadable:
-            self._unreadable = set(bad)
-            for key, error in bad.items():
+        errors = {key: each for key, each in zip(self._deadlines, entries, strict=True) if isinstance(each, Exception)}
+        if len(errors) == len(entries):
+            raise next(iter(errors.values()))
+        if errors.keys() != self._unreadable:
+            self._unreadable = set(errors)
+            for key, error in errors.items():
                 log.error("deadlines_not_read", key=key, error=str(error))
-        if bad:
+        if errors:
             metrics.LOOP_FAILURES.labels("sweeper").inc()
-        return [each for each in found if not isinstance(each, Exception)]
+        return [each for each in entries if not isinstance(each, Exception)]
 
     def _due(self, now_ms: float | None) -> list[str]:
-        """Return those of the sessions seen coming whose time has come, and see them coming no more."""
+        """Remove the due sessions from the upcoming ones, and return them."""
         now_ms = self._now_ms() if now_ms is None else now_ms
-        count = sum(at <= now_ms for at, _ in self._coming)
-        due, self._coming = self._coming[:count], self._coming[count:]
+        count = sum(at <= now_ms for at, _ in self._upcoming)
+        due, self._upcoming = self._upcoming[:count], self._upcoming[count:]
         return [session_id for _, session_id in due]
 
     def _now_ms(self) -> float:
-        """Return the server's time, as it was at the last look and has gone on since."""
-        return self._clock() * 1000 + self._ahead_ms
+        """Return the server's time, extrapolated from the last read."""
+        return self._clock() * 1000 + self._offset_ms
 
     def _expire(self, session_ids: Sequence[str]) -> tuple[int, bool]:
-        """Apply what is due to sessions; return how much that was, and whether more is due than one call applies."""
+        """Apply what is due to sessions; return the number of instants, and whether more is due than a call applies."""
         instants, more = 0, False
         for first in range(0, len(session_ids), _BATCH):
             batch = session_ids[first : first + _BATCH]
-            for session_id, swept in zip(batch, self._store.expire(batch), strict=True):
-                if isinstance(swept, ResponseError):
-                    self._set_aside(session_id, swept)
+            for session_id, result in zip(batch, self._store.expire(batch), strict=True):
+                if isinstance(result, ResponseError):
+                    self._skip(session_id, result)
                     continue
-                for instant_ms in swept.instants_ms:
-                    metrics.EXPIRY_LATENESS.observe((swept.now_ms - instant_ms) / 1000)
-                instants += len(swept.instants_ms)
-                more = more or swept.more
+                for instant_ms in result.instants_ms:
+                    metrics.EXPIRY_LATENESS.observe((result.now_ms - instant_ms) / 1000)
+                instants += len(result.instants_ms)
+                more = more or result.more
         return instants, more
 
-    def _set_aside(self, session_id: str, error: ResponseError) -> None:
-        """Leave a session alone for a while: in each pass it would take the place of another."""
-        self._aside[session_id] = self._clock() + _ASIDE_S
+    def _skip(self, session_id: str, error: ResponseError) -> None:
+        """Skip a session for 10 s, because it would take the place of another one in each pass."""
+        self._skipped[session_id] = self._clock() + _SKIP_S
         metrics.EXPIRY_FAILURES.inc()
-        log.error("session_not_expired", session_id=session_id, error=str(error), again_in_s=_ASIDE_S)
+        log.error("session_not_expired", session_id=session_id, error=str(error), again_in_s=_SKIP_S)
 
     def _turn(self) -> float:
-        """Do one pass, if it is this process's turn; return how long to wait (s) before the next."""
+        """Do one pass if this process holds the lease; return the time (s) until the next."""
         try:
             wait_s = self.run_once().wait_s if self._lease.hold() else RENEW_S
             self._rebuild.step(held=self._lease.held)
-            self._listing.step(held=self._lease.held)
+            self._list_upkeep.step(held=self._lease.held)
         except (RedisError, StoreUnavailable) as error:
             if not self._failures:
                 log.warning("sweeper_without_store", error=f"{type(error).__name__}: {error}")
@@ -279,4 +278,4 @@ class Sweeper:
             return wait_s
         self._failures += 1
         metrics.LOOP_FAILURES.labels("sweeper").inc()
-        return float(min(0.01 * 2**self._failures, _LONGEST_BACKOFF_S))
+        return float(min(0.01 * 2**self._failures, _MAX_BACKOFF_S))

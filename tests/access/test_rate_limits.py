@@ -212,7 +212,7 @@ def test_a_session_is_charged_what_it_may_commit_by_itself_within_an_hour_once(
     redis_url: str, redis: redis_py.Redis, body: dict[str, Any], charge: int
 ) -> None:
     store = make_store(redis_url, set_clock=False)
-    limits = RateLimits(make_settings(redis_url, self_commits_per_hour=100_000), store.known)
+    limits = RateLimits(make_settings(redis_url, self_commits_per_hour=100_000), store.cached)
     buckets = limits._commits
     assert buckets
 

@@ -52,7 +52,7 @@ class ReplayMachine(ClockMachine):
         note(f"lost, {clock}")
         recovery = self.log.recoveries[clock]
         assert recovery.recover(self.session_id) is Outcome.RESTORED
-        found = self.stores[0].peek(self.session_id)
+        found = self.stores[0].position(self.session_id)
         assert found
         assert found.epoch > self.model.epoch
         self.model.restore(self.clock.now_ms, found.epoch, clock)

@@ -35,7 +35,7 @@ def test_a_store_rolled_back_behind_the_log_is_put_forward_again(
     last = store.get(ID).found
     log.store()
     restore_hash(redis, file)
-    assert store.peek(ID).version == last.version - 1  # type: ignore[union-attr]
+    assert store.position(ID).version == last.version - 1  # type: ignore[union-attr]
     assert recovery.recover(ID) is Outcome.REPLACED
     found = store.get(ID).found
     assert (found.epoch > last.epoch, found.version) == (True, 1)

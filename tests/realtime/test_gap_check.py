@@ -76,7 +76,7 @@ def test_who_comes_after_an_answer_of_this_process_is_never_shown_an_older_versi
     unheard: Callable[[], Session],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with stopping(Hub(make_settings(redis_url), read, cached=store.known)) as hub:
+    with stopping(Hub(make_settings(redis_url), read, cached=store.cached)) as hub:
         monkeypatch.setattr(hub._gap_check, "missed", lambda _: [])
         first, second = Recorder(), Recorder()
         hub.watch(running.session_id, first)

@@ -154,7 +154,7 @@ def test_a_due_session_is_found_by_the_status_it_comes_to_have(redis_url: str, r
 def test_one_request_looks_at_a_bounded_number_of_sessions_and_says_where_to_go_on(
     store: SessionStore, clock: ManualClock, live: SessionList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syncapp.store.session_list.MOST_LOOKED_AT", 30)
+    monkeypatch.setattr("syncapp.store.session_list.MAX_EXAMINED", 30)
     (oldest,) = create_listed(store, clock, 1, metadata={"hall": 3})
     create_listed(store, clock, 70)
     sizes, cursor, found = [], None, []

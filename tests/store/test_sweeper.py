@@ -12,7 +12,7 @@ from structlog.testing import LogCapture
 from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
-from syncapp.store.sweeper import MOST_WAIT_S, Sweeper
+from syncapp.store.sweeper import MAX_WAIT_S, Sweeper
 from tests.support.store import ManualClock, chess_request, make_settings, make_store
 from tests.support.sweepers import (
     KEYS,
@@ -105,9 +105,9 @@ def test_many_due_at_once_are_swept_in_batches_without_a_wait_between(
 def test_the_next_pass_is_at_the_next_deadline_and_at_most_20_ms_away(
     clock: ManualClock, store: SessionStore, sweeper: Sweeper
 ) -> None:
-    assert sweeper.run_once(clock.now_ms).wait_s == MOST_WAIT_S == 0.02
+    assert sweeper.run_once(clock.now_ms).wait_s == MAX_WAIT_S == 0.02
     start_session(store, chess_request(10_000))
-    assert sweeper.run_once(clock.now_ms).wait_s == MOST_WAIT_S
+    assert sweeper.run_once(clock.now_ms).wait_s == MAX_WAIT_S
     assert 0.0 < sweeper.run_once(clock.now_ms + 9_995).wait_s <= 0.005
 
 
@@ -235,4 +235,4 @@ def test_a_bucket_that_cannot_be_read_holds_up_no_other(redis: redis_py.Redis, r
     clock.advance_ms(2_000)
     sweeper = Sweeper(connect(make_settings(redis_url)), store)
     assert sweeper.run_once(clock.now_ms).sessions == 2
-    assert {store.peek(each).version for each in good} == {3}  # type: ignore[union-attr]  # they are there
+    assert {store.position(each).version for each in good} == {3}  # type: ignore[union-attr]  # they are there
