@@ -8,7 +8,7 @@
 -- Event  time_adjusted, then what is due because of it
 -- @include _command
 -- @include _adjust
--- @include _call
+-- @include _arguments
 
 local operation, ms, participant_arg, group_arg = ARGV[11], tonumber(ARGV[12]), ARGV[13], ARGV[14]
 local not_after_ms, reason = tonumber(ARGV[15]), ARGV[16]

@@ -5,7 +5,7 @@
 -- Replies  ok · not_found
 -- Event  none
 -- @include _command
--- @include _call
+-- @include _arguments
 
 local now = server_now_ms()
 local session = load_session(keys.session)

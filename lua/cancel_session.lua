@@ -8,7 +8,7 @@
 -- @include _run
 -- @include _memory
 -- @include _command
--- @include _call
+-- @include _arguments
 
 local reason = ARGV[11]
 

@@ -6,7 +6,7 @@
 -- Event  none
 -- @include _command
 -- @include _readiness
--- @include _call
+-- @include _arguments
 
 assert(keys.idempotency, 'a key is missing')
 check_all_permissions(keys)

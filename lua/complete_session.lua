@@ -8,7 +8,7 @@
 -- @include _run
 -- @include _memory
 -- @include _command
--- @include _call
+-- @include _arguments
 
 local reason, result = ARGV[11] or '', ARGV[12] or ''
 

@@ -11,7 +11,7 @@
 -- @include _memory
 -- @include _command
 -- @include _create
--- @include _call
+-- @include _arguments
 
 local mode, increment_ms, on_timeout, idle_timeout_ms = ARGV[11], tonumber(ARGV[12]), ARGV[13], tonumber(ARGV[14])
 local budget_ms, time_per_cycle_ms, max_cycles = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])

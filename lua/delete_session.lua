@@ -5,7 +5,7 @@
 -- Event  session_deleted
 -- @include _memory
 -- @include _command
--- @include _call
+-- @include _arguments
 
 local session, now, early_reply = begin(keys, call)
 if early_reply and early_reply[1] ~= 'not_found' then return early_reply end

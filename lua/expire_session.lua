@@ -5,7 +5,7 @@
 -- Event  what was due: time_warning, participant_expired, group_expired, cycle_timed_out, session_expired,
 --        session_cancelled, session_paused
 -- @include _command
--- @include _call
+-- @include _arguments
 
 local session, now, early_reply = begin(keys, call)
 if early_reply then

@@ -6,7 +6,7 @@
 -- Event  session_restored, then what is due
 -- @include _restore
 -- @include _command
--- @include _call
+-- @include _arguments
 
 local last_epoch = tonumber(ARGV[11])
 

@@ -11,7 +11,7 @@
 -- @include _restore
 -- @include _command
 -- @include _create
--- @include _call
+-- @include _arguments
 
 local last_epoch, chain, rule, metadata, action_on_timeout = tonumber(ARGV[11]), ARGV[12], ARGV[13], ARGV[14], ARGV[15]
 local definition, warn_at, records = ARGV[16], ARGV[17], ARGV[18]

@@ -4,7 +4,7 @@
 -- Event  session_resumed, then what is due because of it
 -- @include _run
 -- @include _command
--- @include _call
+-- @include _arguments
 
 local session, now, early_reply = begin(keys, call)
 if early_reply then return early_reply end

@@ -6,7 +6,7 @@
 -- Event  session_started, then what is due because of it
 -- @include _cycles
 -- @include _command
--- @include _call
+-- @include _arguments
 
 local participant_arg = ARGV[11]
 

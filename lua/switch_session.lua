@@ -6,7 +6,7 @@
 -- Event  cycle_switched, then what is due because of it
 -- @include _cycles
 -- @include _command
--- @include _call
+-- @include _arguments
 
 local next_participant_arg, participant_arg = ARGV[11], ARGV[12]
 

@@ -5,7 +5,7 @@
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · metadata_changed
 -- Event  metadata_updated
 -- @include _command
--- @include _call
+-- @include _arguments
 
 local base_version, metadata = ARGV[11], ARGV[12]
 

@@ -79,7 +79,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.access.client_address import ForwardedFor
     from syncapp.access.rate_limits import RateLimits
     from syncapp.alerts import Alerts
-    from syncapp.api import batch, clock_text, hooks, responses, session_list, sessions, streams, system
+    from syncapp.api import batch, clock_text, request_hooks, responses, session_list, sessions, streams, system
     from syncapp.api import history as history_api
     from syncapp.api.reference import asyncapi
     from syncapp.audit.drain_requests import DrainRequests
@@ -170,7 +170,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         clock_watch=clock_watch,
         loops=loops,
     )
-    hooks.register(app, settings, guards.origins)
+    request_hooks.register(app, settings, guards.origins)
     responses.register(app)
     app.register_blueprint(sessions.blueprint)
     app.register_blueprint(session_list.blueprint)

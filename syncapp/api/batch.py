@@ -8,7 +8,7 @@ import orjson
 from flask import Blueprint, Response, current_app, request
 
 from syncapp.access.rate_limits import RateLimits
-from syncapp.api import hooks, requests, responses
+from syncapp.api import request_hooks, requests, responses
 from syncapp.api.batch_commands import Batch, run_each
 from syncapp.api.reference.history_schemas import BatchAnswer
 from syncapp.api.reference.parameters import CreateHeaders
@@ -41,7 +41,7 @@ def batch() -> Response:
     asked = Batch.parse(requests.body())
     body = asked.command_body
     claim, address = requests.claim(body), request.remote_addr or ""
-    hooks.take(len(asked.session_ids), counted=1)
+    request_hooks.take(len(asked.session_ids), counted=1)
     services = current_app.extensions["syncapp"]
     limits: RateLimits = services.limits
     store: SessionStore = services.store

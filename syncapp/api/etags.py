@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from syncapp.domain.order import Order
+from syncapp.domain.version_order import Order
 
 ANY = "*"
 _SUFFIX = r"(?:[-;:/+.]{1,2}(?:x-)?(?:gzip|br|zstd|deflate|df|compress))*"

@@ -10,11 +10,11 @@ from flask import g, request
 
 from syncapp.api import etags
 from syncapp.domain.field_types import IDEMPOTENCY_KEY_PATTERN
-from syncapp.domain.order import Order
 from syncapp.domain.results import Claim
 from syncapp.domain.schemas import CommandBody
 from syncapp.domain.strict_json import decode
 from syncapp.domain.validation import Request
+from syncapp.domain.version_order import Order
 from syncapp.errors import UnsupportedMediaType, ValidationFailed
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from syncapp.api.reference.schemas import (
 )
 from syncapp.domain import commands
 from syncapp.domain.commands import Body, SessionCommand
-from syncapp.domain.order import Order
 from syncapp.domain.results import Result
 from syncapp.domain.schemas import CreateSession, session_id
+from syncapp.domain.version_order import Order
 from syncapp.errors import Conflict, PreconditionFailed
 from syncapp.server.admission import only_parameters
 from syncapp.server.sse import LongPoll

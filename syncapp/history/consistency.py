@@ -16,8 +16,8 @@ import redis
 
 from syncapp.audit.findings import AuditFault, BadRow, Fork
 from syncapp.audit.log_forks import Forks
-from syncapp.domain.order import NEVER
 from syncapp.domain.session_layout import order_of
+from syncapp.domain.version_order import NEVER
 from syncapp.postgres.database import Connection, connect, stream
 from syncapp.store.keys import SENTINEL, Keyspace
 

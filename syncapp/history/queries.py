@@ -15,8 +15,8 @@ from typing import Any
 
 from syncapp.domain.definition import Definition
 from syncapp.domain.instants import iso
-from syncapp.domain.order import Order
 from syncapp.domain.session import add_completion, public_patch
+from syncapp.domain.version_order import Order
 from syncapp.errors import AuditIncomplete, SessionNotFound, StoreUnavailable, ValidationFailed
 from syncapp.history import last_known, snapshots, sql
 from syncapp.history.query_params import AtQuery, EventsQuery, HistoryQuery

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import redis
 
-from syncapp.domain.order import Order
 from syncapp.domain.session_layout import order_of
+from syncapp.domain.version_order import Order
 from syncapp.realtime.topic import Topic
 from syncapp.store.keys import Keyspace
 

@@ -17,8 +17,8 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from syncapp.config import Settings
-from syncapp.domain.order import NEVER, Order
 from syncapp.domain.session import Session
+from syncapp.domain.version_order import NEVER, Order
 from syncapp.loops import Loops
 from syncapp.metrics import WATCHED
 from syncapp.realtime.attendance import Attendance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from syncapp.domain.order import NEVER
+from syncapp.domain.version_order import NEVER
 from syncapp.errors import StoreUnavailable
 from syncapp.realtime.server_clock import ServerClock
 from syncapp.realtime.topic import Topic

@@ -12,11 +12,11 @@ from pydantic_core import PydanticCustomError
 
 from syncapp.domain.commands import COMMANDS, CREATE
 from syncapp.domain.field_types import IDEMPOTENCY_KEY_PATTERN, SessionId
-from syncapp.domain.order import NEVER, Order
 from syncapp.domain.results import Claim, Result
 from syncapp.domain.schemas import CommandBody
 from syncapp.domain.strict_json import decode
 from syncapp.domain.validation import Request
+from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import SyncError, ValidationFailed
 
 _MAX_DETAILS = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from syncapp.domain.order import Order
+from syncapp.domain.version_order import Order
 from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.send_queue import MAX_BYTES, QueuedAnswer, QueuedItem, SendQueue
 from syncapp.realtime.topic import SessionUpdate

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from syncapp.domain.order import NEVER, Order
 from syncapp.domain.results import Result
+from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import SessionNotFound, StoreUnavailable
 from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.topic import SessionUpdate

@@ -14,8 +14,8 @@ from contextlib import suppress
 
 import structlog
 
-from syncapp.domain.order import Order
 from syncapp.domain.session import Session
+from syncapp.domain.version_order import Order
 from syncapp.errors import InternalError, SessionNotFound, StoreUnavailable, SyncError
 from syncapp.metrics import HUB_RESYNCS
 from syncapp.realtime.outage_notices import unavailable

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from syncapp.domain.order import NEVER, Order
 from syncapp.domain.session import TERMINAL, Session, patch_of, public_patch
+from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import SessionNotFound, SyncError
 from syncapp.realtime import protocol
 from syncapp.realtime.protocol import Outgoing

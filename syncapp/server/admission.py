@@ -15,8 +15,8 @@ from syncapp.access.origins import Origins
 from syncapp.access.rate_limits import refused
 from syncapp.config import Settings
 from syncapp.domain import schemas
-from syncapp.domain.order import NEVER, Order
 from syncapp.domain.validation import validation_failure as refused_query
+from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import OriginRefused, SyncError, TooManyConnections, ValidationFailed
 from syncapp.loops import Loops
 from syncapp.metrics import SOCKETS, WS_REFUSED

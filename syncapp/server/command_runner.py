@@ -11,8 +11,8 @@ import structlog
 from syncapp.access.rate_limits import RateLimits
 from syncapp.config import Settings
 from syncapp.domain.commands import COMMANDS
-from syncapp.domain.order import NEVER, Order
 from syncapp.domain.results import Result
+from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import InternalError, SyncError
 from syncapp.metrics import WS_COMMANDS
 from syncapp.realtime import protocol

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from syncapp.domain.order import NEVER, Order
+from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import SyncError, ValidationFailed
 from syncapp.metrics import WS_CLOSED, WS_RECEIVED, WS_SKIPPED
 from syncapp.realtime import protocol

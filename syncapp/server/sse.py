@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from syncapp.config import Settings
-from syncapp.domain.order import Order
+from syncapp.domain.version_order import Order
 from syncapp.errors import SessionNotFound
 from syncapp.metrics import SENT, WS_CLOSED, WS_SKIPPED
 from syncapp.realtime import protocol

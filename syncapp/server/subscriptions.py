@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from syncapp.domain.order import Order
+from syncapp.domain.version_order import Order
 from syncapp.errors import TooManySubscriptions
 from syncapp.metrics import SUBSCRIPTIONS
 from syncapp.realtime.topic import Watcher

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import chain, islice
 
-from syncapp.domain.order import Order
+from syncapp.domain.version_order import Order
 from syncapp.metrics import SENT
 from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.round_robin import RoundRobin

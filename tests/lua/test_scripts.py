@@ -107,7 +107,7 @@ def test_the_server_takes_every_script(name: str, redis: redis_py.Redis) -> None
     redis.script_load(scripts.expand(name))
 
 
-@pytest.mark.parametrize("name", [name for name in PARTIALS if name != "_call"])
+@pytest.mark.parametrize("name", [name for name in PARTIALS if name != "_arguments"])
 def test_partials_read_neither_keys_nor_arguments(name: str) -> None:
     assert not re.search(r"\b(KEYS|ARGV)\b", code(source(name)))
 
@@ -127,13 +127,13 @@ def used(name: str, table: str) -> list[int]:
 
 
 def test_the_shared_keys_and_arguments_are_declared_and_each_is_named_once() -> None:
-    assert declared("_call", "KEYS") == used("_call", "KEYS") == list(range(1, 8))
-    assert declared("_call", "ARGV") == used("_call", "ARGV") == list(range(1, 11))
+    assert declared("_arguments", "KEYS") == used("_arguments", "KEYS") == list(range(1, 8))
+    assert declared("_arguments", "ARGV") == used("_arguments", "ARGV") == list(range(1, 11))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_declared_arguments_are_the_used_ones_and_each_is_named_once(name: str) -> None:
-    assert re.findall(r"@include (_\w+)", source(name))[-1] == "_call"
+    assert re.findall(r"@include (_\w+)", source(name))[-1] == "_arguments"
     assert declared(name, "KEYS") == used(name, "KEYS") == []
     assert declared(name, "ARGV") == used(name, "ARGV") == list(range(11, 11 + len(used(name, "ARGV"))))
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from syncapp.domain.order import NEVER, Order
+from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import StoreUnavailable
 from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.send_queue import MAX_BYTES, MAX_FRAMES, QueuedItem, SendQueue

@@ -16,8 +16,8 @@ import orjson
 import pytest
 
 from syncapp.dev.servers import Valkey
-from syncapp.domain.order import NEVER, Order
 from syncapp.domain.results import Claim, Result
+from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import SessionNotFound, StoreUnavailable
 from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.send_queue import AFTER_DELETE, QueuedAnswer, SendQueue

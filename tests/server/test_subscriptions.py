@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from syncapp.domain.order import NEVER
+from syncapp.domain.version_order import NEVER
 from syncapp.realtime.protocol import Close, Outgoing
 from syncapp.realtime.round_robin import MIN_SHARE_BYTES, RoundRobin
 from syncapp.realtime.send_queue import MAX_BYTES, SendQueue

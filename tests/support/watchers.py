@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
-from syncapp.domain.order import Order
 from syncapp.domain.session import Session
+from syncapp.domain.version_order import Order
 from syncapp.realtime.hub import Hub
 from syncapp.realtime.topic import SessionUpdate
 from syncapp.store.sessions import SessionStore
