@@ -88,9 +88,9 @@ class Request(BaseModel):
 
     @classmethod
     def _size_faults(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
-        known = len(cls.__pydantic_fields__)
-        if len(raw) > known + _MAX_UNKNOWN_FIELDS:
-            message = f"has {len(raw)} fields, but only {known} are defined"
+        defined = len(cls.__pydantic_fields__)
+        if len(raw) > defined + _MAX_UNKNOWN_FIELDS:
+            message = f"has {len(raw)} fields, but only {defined} are defined"
             yield InitErrorDetails(type=custom("too_many_fields", message), loc=(), input=None)
         for field, limit in cls.max_lengths.items():
             items = raw.get(field)

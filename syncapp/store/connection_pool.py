@@ -94,7 +94,7 @@ class PooledConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether redis-py has kept the connection open."""
+        """Whether redis-py has left the connection open."""
         return self.connection._sock is self._socket
 
     def close(self) -> None:

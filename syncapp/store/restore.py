@@ -76,19 +76,19 @@ class RestorePoint:
         ]
         for name, value in fields.items():
             args += [name, "" if value is None else value]
-        for place, name in enumerate(definition.participant_ids):
-            args += [name, 0, definition.group_of[place] if definition.group_of else ""]
+        for index, name in enumerate(definition.participant_ids):
+            args += [name, 0, definition.group_of[index] if definition.group_of else ""]
         for name in definition.group_ids:
             args += [name, 0]
         return args
 
     def _records(self) -> str:
-        people = (
+        participants = (
             (each.time_used_ms, each.time_remaining_ms, each.cycle_count, each.has_expired)
             for each in self.session.participants
         )
         groups = (
-            (each.time_used_ms, each.time_remaining_ms, place, each.has_expired)
-            for each, place in zip(self.session.groups, self.hidden.last_members, strict=True)
+            (each.time_used_ms, each.time_remaining_ms, member, each.has_expired)
+            for each, member in zip(self.session.groups, self.hidden.last_members, strict=True)
         )
-        return write_records((*people, *groups))
+        return write_records((*participants, *groups))

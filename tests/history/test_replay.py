@@ -23,7 +23,7 @@ from syncapp.history.query_params import AtQuery
 from syncapp.history.recovery import Outcome
 from syncapp.store.sessions import SessionStore
 from tests.support.audit_log import AuditServices
-from tests.support.clock_machine import MODES, MOST_UNATTENDED, ClockMachine, document, moves
+from tests.support.clock_machine import MAX_UNATTENDED, MODES, ClockMachine, document, moves
 from tests.support.outboxes import KEYS
 from tests.support.store import make_store
 
@@ -114,7 +114,7 @@ class ReplayMachine(ClockMachine):
 def test_the_log_tells_what_was_and_brings_it_back_as_it_was(
     log: AuditServices, redis: redis_py.Redis, redis_url: str, mode: str
 ) -> None:
-    stores = [make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED) for _ in range(2)]
+    stores = [make_store(redis_url, max_unattended_cycles=MAX_UNATTENDED) for _ in range(2)]
     run_state_machine_as_test(
         lambda: ReplayMachine(log, redis, stores, redis_url, mode),  # type: ignore[arg-type]  # anything that makes one
         settings=hypothesis_settings(

@@ -15,7 +15,7 @@ from syncapp.history.query_params import AtQuery
 from syncapp.history.recovery import Outcome, Recovery
 from syncapp.store.sessions import SessionStore
 from tests.support.audit_log import AuditServices
-from tests.support.clock_machine import MOST_UNATTENDED
+from tests.support.clock_machine import MAX_UNATTENDED
 from tests.support.lost_sessions import ID, dump_hash, lose_session, restore_hash, start_game
 from tests.support.outboxes import KEYS
 from tests.support.store import NOON_MS, ManualClock, chess_request, crowd_request, make_store, outbox_messages
@@ -151,15 +151,15 @@ def test_nobody_could_come_to_a_lost_session_so_its_idle_time_begins_anew(
     assert list(verify(log.url, VerifyResult(), ID)) == []
 
 
-@pytest.mark.parametrize(("rule", "cycles"), [("run", MOST_UNATTENDED), ("credit", 2 * MOST_UNATTENDED - 2)])
+@pytest.mark.parametrize(("rule", "cycles"), [("run", MAX_UNATTENDED), ("credit", 2 * MAX_UNATTENDED - 2)])
 def test_the_count_of_unattended_cycles_goes_on_by_run_and_begins_anew_by_credit(
     redis_url: str, clock: ManualClock, log: AuditServices, redis: redis_py.Redis, rule: str, cycles: int
 ) -> None:
-    store = make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED)
+    store = make_store(redis_url, max_unattended_cycles=MAX_UNATTENDED)
     new = {"session_id": ID, "sync_mode": "per_cycle", "time_per_cycle_ms": 1000}
     store.create(CreateSession.parse(new))
     store.start(ID)
-    clock.advance_ms(1000 * (MOST_UNATTENDED - 2))
+    clock.advance_ms(1000 * (MAX_UNATTENDED - 2))
     store.get(ID)
     log.store()
     lose_session(redis)

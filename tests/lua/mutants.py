@@ -81,7 +81,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_settle", "    if not settle_one(session, keys, call, now) then return true end\n  end\n  return false", "    if not settle_one(session, keys, call, now) then return true end\n  end\n  return true"),
     ("_settle", "session.look_ms > now", "session.look_ms >= now"),
     ("_settle", "local MAX_COMMITS = 64", "local MAX_COMMITS = 63"),
-    # When a session is idle, and when it is looked at.
+    # When a session becomes idle, and when it is due.
     ("_idle", "local counts = live and counts_idle(session, timeout)", "local counts = live"),
     ("_idle", "return not timeout\n    or", "return"),
     ("_idle", " and not session.max_cycles", ""),
@@ -116,7 +116,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_timeouts", "  local elapsed = charge(session, at)\n  stop_clock(session, 'paused')", "  local elapsed\n  stop_clock(session, 'paused')"),
     ("_commit", "if actor == 'client' and session.unattended then set(session, 'unattended', nil) end", ""),
     ("_commit", "if actor == 'client' and session.unattended then", "if session.unattended then"),
-    # What runs and what a switch does.
+    # The running clock, and switches.
     ("_run", "time_remaining_ms - elapsed) end", "time_remaining_ms) end"),
     ("_run", "local elapsed = at - session.cycle_started_ms", "local elapsed = at - session.cycle_started_ms + 1"),
     ("_run", "record.time_used_ms = record.time_used_ms + elapsed", "record.time_used_ms = elapsed"),
@@ -149,13 +149,13 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_run", "  set(session, 'cycle_started_ms', nil)\nend", "end"),
     ("_run", "  set(session, 'session_completed_ms', at)\nend", "end"),
     ("_run", "if session.turn then touch(session, 'p', session.turn) end\n  stop_clock", "stop_clock"),
-    # What is listed.
+    # The lists of sessions.
     ("_commit", "elseif session.version == 1 or session.changed.status then", "elseif session.version == 1 then"),
     ("_commit", "elseif session.version == 1 or session.changed.status then", "elseif session.changed.status and session.version > 1 then"),
     ("_commit", "if not session or session.status == 'deleted' then", "if not session then"),
     ("_commit", "int(session.created_ms), call.session_id)", "int(session.updated_ms), call.session_id)"),
     ("expire_session", "    update_list(nil, keys, call)\n", ""),
-    # What a completed session keeps.
+    # The completion.
     ("complete_session", "if details.reason or details.result then", "if details.reason then"),
     ("_reply", "string.gsub(completion, ' ', '\\\\u0020')", "completion"),
     ("_commit", "if session.changed.completion then field", "if false then field"),
@@ -184,7 +184,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("adjust_session", "target < MIN_REMAINING_MS or target > MAX_REMAINING_MS", "target > MAX_REMAINING_MS"),
     ("adjust_session", "target < MIN_REMAINING_MS or target > MAX_REMAINING_MS", "target < MIN_REMAINING_MS"),
     ("adjust_session", "  reason = reason ~= '' and reason or nil,\n", ""),
-    # The commit, and what comes before it.
+    # Commits, and the checks before them.
     ("_commit", "redis.call('ZREM', keys.deadlines, call.session_id)\n    if session.status", "if session.status"),
     ("_commit", "redis.call('PEXPIREAT', session.key, int(now + call.session_ttl_ms))\n    end", "end"),
     ("_commit", "elseif session.changed.status then", "else"),
@@ -210,7 +210,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_message", "for index in pairs(session.touched.g) do", "for index in pairs({}) do"),
     ("_message", "details.group_id = group and quote(group_id(session, group))", ""),
     ("_session", "'turn', 'cycle_count', 'time_used_ms'", "'cycle_count', 'turn', 'time_used_ms'"),
-    # What comes back from the log.
+    # Restores from the log.
     ("_restore", "if warn_at ~= '' then field('warn_at', warn_at) end", ""),
     ("_restore", "string.sub(records, groups_at)", "''"),
     ("_restore", "and at - session.cycle_started_ms or 0", "and 0 or 0"),
@@ -273,7 +273,7 @@ def survives(mutation: tuple[str, str, str], environment: dict[str, str]) -> boo
         script = lua / f"{name}.lua"
         script.write_text(script.read_text().replace(old, new))
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "tests.lua.mutants", "-p", "no:cacheprovider"]
-        # A mutant may settle for ever.
+        # A mutant may never finish settling.
         command += ["-o", f"timeout={TEST_S}", *SUITES]
         with Redis.from_url(environment["REDIS_URL"]) as client:
             client.flushall()

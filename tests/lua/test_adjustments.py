@@ -43,7 +43,7 @@ from tests.support.types import Redis
         ("add", 5000, 8100, 8100),
         ("at_least", 60_000, 9000, 9000),
         ("add", 5000, 8000, 8000),
-        ("add", 5000, 3000, 8000),  # a stop that has been passed takes nothing away
+        ("add", 5000, 3000, 8000),  # a limit in the past does not reduce the budget
         ("add", 5000, -3000, 8000),
         ("set", 6000, 3000, 6000),
         ("add", -500, 3000, 7500),

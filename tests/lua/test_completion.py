@@ -198,7 +198,7 @@ def test_a_restored_session_has_them_again(
         redis.delete(Keyspace().session(ID))
 
 
-# Beside processes of an earlier release, which know no completion.
+# Next to processes of an earlier release, which have no completions.
 
 KEPT: dict[str, Any] = {"reason": "over", "result": RESULT}
 FORGET = "UPDATE sync_events SET snapshot = snapshot - 'completion', record = record - 'completion' RETURNING 1"

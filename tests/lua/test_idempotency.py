@@ -1,4 +1,4 @@
-"""Idempotency keys: what a replay answers, what a record holds, and what it costs."""
+"""Idempotency keys: answers of replays, contents of records, and their size."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_replay_settles_what_is_due_as_a_read_does(store: SessionStore, clock:
     clock.advance_ms(400_000)
     again = store.switch(running, CLAIM)
     assert (again.found.status, again.found.version, again.event) == ("expired", 4, first.event)
-    assert again.expired_participant_id is None  # in the first result nobody was out of time
+    assert again.expired_participant_id is None  # in the first result, no participant had expired
     assert again.found == store.get(running).found
 
 

@@ -1,4 +1,4 @@
-"""What distinguishes one mode from another stands in one Lua table."""
+"""The differences between modes are in one Lua table."""
 
 from __future__ import annotations
 

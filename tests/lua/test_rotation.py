@@ -1,4 +1,4 @@
-"""Whose turn is next, in which group, and what the last cycle does (docs/clock.md)."""
+"""The next participant and group in rotation, and the last cycle (docs/clock.md)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from tests.support.store import ManualClock, chess_request, dump_session, make_s
 DOCS = scripts.LUA_DIR.parent / "docs"
 COMMANDS = scripts.names()
 PARTIALS = sorted(path.stem for path in scripts.LUA_DIR.glob("_*.lua"))
-# What Redis gives a script, and what of Lua's own library the scripts may use.
+# The globals that Redis provides, and the functions of Lua's library that scripts may use.
 KNOWN_GLOBALS = {"redis", "cjson", "KEYS", "ARGV", "string", "table", "math"} | {
     "assert", "error", "ipairs", "next", "pairs", "tonumber", "tostring", "type", "unpack",
 }  # fmt: skip

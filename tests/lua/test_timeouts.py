@@ -1,4 +1,4 @@
-"""What happens at zero and after it, and which comes first when a command and a timeout meet (docs/clock.md)."""
+"""Timeouts and overtime, and races of commands with timeouts (docs/clock.md)."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def test_a_websocket_may_stay_silent_for_longer_than_a_request(brisk: Cluster) -
 
 def test_more_connections_than_there_is_room_for_hold_nobody_up(brisk: Cluster) -> None:
     stuck = post_request("/v1/sessions", "Content-Length: 100\r\n", b"{")
-    with ExitStack() as stack, others_are_served(brisk.urls[0], least=5, anew=True):
+    with ExitStack() as stack, others_are_served(brisk.urls[0], least=5, reconnect=True):
         end_s = time.monotonic() + 3
         while time.monotonic() < end_s:
             for _ in range(10):

@@ -1,4 +1,4 @@
-"""A step of the store's clock is noticed; a process that alone sees a step suspects its own clock."""
+"""A step of the store's clock is detected; a process that sees a step alone doubts its own clock."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def processes(
     return lambda count: [Process(redis_url, world, f"web:host:{number}", monkeypatch) for number in range(count)]
 
 
-def look(world: World, all_of_them: list[Process], seconds: float) -> None:
-    """Let time pass; each process looks once per turn."""
+def run_turns(world: World, processes: list[Process], seconds: float) -> None:
+    """Let time pass; each process compares clocks once per turn."""
     for _ in range(int(seconds / TURN_S)):
         world.pass_s(TURN_S)
-        for process in all_of_them:
+        for process in processes:
             process.watch.turn()
 
 
@@ -105,9 +105,9 @@ def test_a_store_whose_clock_is_set_is_one_alert_and_everybodys_worry(
     world: World, processes: Callable[[int], list[Process]], by_ms: int, redis: Redis
 ) -> None:
     three = processes(3)
-    look(world, three, 10)
+    run_turns(world, three, 10)
     world.store_ahead_ms += by_ms
-    look(world, three, VOTE_S + 3)
+    run_turns(world, three, VOTE_S + 3)
     alerts = [alert for process in three for alert in process.alerts]
     assert [(kind, abs(context["by_ms"] - by_ms) <= 2) for kind, context in alerts] == [("clock_step", True)]
     assert (alerts[0][1]["seen_by"], alerts[0][1]["processes"]) == (3, 3)
@@ -117,7 +117,7 @@ def test_a_store_whose_clock_is_set_is_one_alert_and_everybodys_worry(
         assert ("forward" if by_ms > 0 else "back") in worry
     (step,) = agreed_steps(recorded_steps(redis, Keyspace()))
     assert abs(step.amount_ms - by_ms) <= 2
-    look(world, three, 3600)
+    run_turns(world, three, 3600)
     assert not any(process.watch.worries() for process in three)
 
 
@@ -125,9 +125,9 @@ def test_a_process_whose_own_clock_stood_still_is_its_own_worry_and_nobodys_aler
     world: World, processes: Callable[[int], list[Process]], redis: Redis
 ) -> None:
     three = processes(3)
-    look(world, three, 10)
+    run_turns(world, three, 10)
     three[1].behind_s += 30
-    look(world, three, VOTE_S + 3)
+    run_turns(world, three, VOTE_S + 3)
     assert not any(process.alerts for process in three)
     assert [len(process.watch.worries()) for process in three] == [0, 1, 0]
     assert "the clock of this process" in three[1].watch.worries()[0]
@@ -136,9 +136,9 @@ def test_a_process_whose_own_clock_stood_still_is_its_own_worry_and_nobodys_aler
 
 def test_a_process_alone_cannot_tell_and_says_so(world: World, processes: Callable[[int], list[Process]]) -> None:
     alone = processes(1)
-    look(world, alone, 5)
+    run_turns(world, alone, 5)
     world.store_ahead_ms += HOUR_MS
-    look(world, alone, VOTE_S + 3)
+    run_turns(world, alone, VOTE_S + 3)
     assert alone[0].alerts == []
     assert "the clock of this process" in alone[0].watch.worries()[0]
 
@@ -146,8 +146,8 @@ def test_a_process_alone_cannot_tell_and_says_so(world: World, processes: Callab
 def test_slewing_and_a_slow_network_are_no_step(world: World, processes: Callable[[int], list[Process]]) -> None:
     three = processes(3)
     for _ in range(50):
-        world.store_ahead_ms += 50  # far beyond what a time daemon slews
-        look(world, three, 1)
+        world.store_ahead_ms += 50  # much faster than a time daemon slews
+        run_turns(world, three, 1)
     assert not any(process.alerts or process.watch.worries() for process in three)
 
 
@@ -155,12 +155,12 @@ def test_a_full_store_still_has_its_clock_watched(
     world: World, processes: Callable[[int], list[Process]], redis: Redis
 ) -> None:
     three = processes(3)
-    look(world, three, 3)
+    run_turns(world, three, 3)
     redis.config_set("maxmemory", 1)
     try:
-        look(world, three, 3)
+        run_turns(world, three, 3)
         world.store_ahead_ms += HOUR_MS
-        look(world, three, VOTE_S + 3)
+        run_turns(world, three, VOTE_S + 3)
         assert [len(process.alerts) for process in three] == [1, 0, 0]
         assert all("the store's clock" in process.watch.worries()[0] for process in three)
     finally:

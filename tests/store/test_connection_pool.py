@@ -79,8 +79,8 @@ def test_after_a_restart_one_failure_closes_all_idle_lines(client: redis_py.Redi
     pool._idle.extend(taken)
     pool.call(packed("PING"))
     valkey.restart()
-    for line in taken:
-        line.used_s = time.monotonic()  # as if they had just been used
+    for pooled in taken:
+        pooled.used_s = time.monotonic()  # as if they had just been used
     with pytest.raises(exceptions.ConnectionError):
         pool.call(packed("PING"))
     assert pool.call(packed("PING")) == ["PONG"]
@@ -147,10 +147,10 @@ def test_a_connection_in_use_stays_and_its_pool_can_be_collected(redis_url: str)
 def test_a_connection_is_renewed_after_some_use_because_its_address_may_lead_elsewhere(client: redis_py.Redis) -> None:
     pool = pool_of(client)
     pool.call(packed("PING"))
-    (line,) = pool._idle
+    (pooled,) = pool._idle
     pool.call(packed("PING"))
-    assert list(pool._idle) == [line]
-    line.opened_s -= MAX_AGE_S
+    assert list(pool._idle) == [pooled]
+    pooled.opened_s -= MAX_AGE_S
     assert pool.call(packed("PING")) == ["PONG"]
     assert not pool._idle
     assert pool._open_count == 0

@@ -58,7 +58,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
     return capture
 
 
-def marks(client: redis_py.Redis) -> set[float | None]:
+def sentinel_scores(client: redis_py.Redis) -> set[float | None]:
     """Scores of the sentinels of all buckets."""
     return {client.zscore(key, SENTINEL) for key in ALL}
 
@@ -76,7 +76,7 @@ def steps_until_complete(rebuild: DeadlineRebuild, client: redis_py.Redis) -> in
     """Take steps until every set is marked complete; return how many it took."""
     for count in range(1, 10_000):
         rebuild.step(held=True)
-        if marks(client) == {float(COMPLETE)}:
+        if sentinel_scores(client) == {float(COMPLETE)}:
             return count
     raise AssertionError("the sets were never marked complete")
 
@@ -167,7 +167,7 @@ def test_a_walk_is_given_up_with_the_lease_and_done_by_the_next_holder(
     started(store, 200)
     redis.delete(*ALL)
     rebuild.step(held=True)
-    assert marks(redis) == {float(SCANNING)}
+    assert sentinel_scores(redis) == {float(SCANNING)}
     rebuild.step(held=False)
     another = DeadlineRebuild(connect(make_settings(redis_url)), store, KEYS, FastClock())
     steps_until_complete(another, redis)
@@ -232,7 +232,7 @@ def test_the_sweep_goes_on_while_a_walk_runs(
         wait_until(
             lambda: "participant_expired" in [each["event"]["type"] for each in outbox_messages(redis, session)], 90
         )
-        assert marks(redis) == {float(SCANNING)}, "the walk was over before the session expired"
+        assert sentinel_scores(redis) == {float(SCANNING)}, "the scan ended before the session expired"
     finally:
         sweeper.stop()
 
@@ -241,7 +241,7 @@ def test_sessions_time_out_though_their_deadlines_were_deleted_and_nobody_comes(
     make_cluster: MakeCluster, servers: Servers, redis: redis_py.Redis, db: psycopg2.extensions.connection
 ) -> None:
     cluster = make_cluster(web=2, worker=True)
-    wait_until(lambda: marks(redis) == {float(COMPLETE)}, 90)
+    wait_until(lambda: sentinel_scores(redis) == {float(COMPLETE)}, 90)
     ids = []
     for number in range(40):
         people = [{"participant_id": name, "total_time_ms": 3000} for name in ("white", "black")]

@@ -1,4 +1,4 @@
-"""Commits request a drain, at most once per second and bucket."""
+"""Commits request a drain, at most about twice a second for each bucket."""
 
 from __future__ import annotations
 

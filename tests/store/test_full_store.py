@@ -1,4 +1,4 @@
-"""A store whose memory is full refuses what needs memory and takes what frees it."""
+"""A store with full memory refuses commands that need memory, and accepts those that free it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_full_store_takes_what_frees_memory_and_refuses_the_rest_unchanged(
     full.no_limit()
     if name not in ("complete", "cancel", "delete"):
         assert not COMMANDS[name](full.store, session, claim).replayed
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 def test_what_frees_memory_and_finds_nothing_to_do_leaves_no_record_in_a_full_store(full: FullStore) -> None:
@@ -84,7 +84,7 @@ def test_what_frees_memory_and_finds_nothing_to_do_leaves_no_record_in_a_full_st
     full.no_limit()
     for call in calls:
         assert call(Claim(idempotency_key="second")).event_json == ""
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 def test_sessions_that_are_there_can_all_be_ended_and_deleted_in_a_full_store(full: FullStore) -> None:
@@ -100,7 +100,7 @@ def test_sessions_that_are_there_can_all_be_ended_and_deleted_in_a_full_store(fu
         full.store.delete(session, Claim(idempotency_key="gone"))
     assert full.used < before + 100 * 10_000
     full.no_limit()
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 def test_what_is_due_shows_as_soon_as_there_is_memory_again(full: FullStore) -> None:
@@ -122,7 +122,7 @@ def test_what_is_due_shows_as_soon_as_there_is_memory_again(full: FullStore) -> 
     full.no_limit()
     wait_until(lambda: sweeper.run_once(later_ms).sessions == 0)  # no session was set aside
     assert {full.store.position(session).version for session in sessions} == {4}  # type: ignore[union-attr]
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 # New sessions
@@ -147,7 +147,7 @@ def test_new_sessions_are_refused_by_a_share_of_memory_and_others_go_on(full: Fu
     store.create(chess_request())
     full.no_limit()
     store.create(chess_request())
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 def test_a_server_that_keeps_its_memory_to_itself_has_no_limit_of_ours(full: FullStore) -> None:
@@ -166,4 +166,4 @@ def test_a_server_that_keeps_its_memory_to_itself_has_no_limit_of_ours(full: Ful
     finally:
         full.redis.acl_deluser("plain")
     full.no_limit()
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()

@@ -62,7 +62,7 @@ def test_a_full_store_empties_by_itself_when_postgresql_is_back(full: FullStore)
         assert requests.post(url, json=CREATE, timeout=30).status_code == 201
         wait_until(lambda: full.left == 0, within_s=60)
         assert "Traceback" not in cluster.worker.output()
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 def test_a_worker_that_starts_while_the_store_is_full_and_has_no_groups_empties_it(full: FullStore) -> None:
@@ -74,7 +74,7 @@ def test_a_worker_that_starts_while_the_store_is_full_and_has_no_groups_empties_
         full.redis.xgroup_create(KEYS.outbox(0), "audit", "0", mkstream=True)
     with running_worker(full):
         wait_until(lambda: full.left == 0, within_s=60)
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 def test_a_worker_whose_queue_takes_nothing_drains_all_the_same(full: FullStore) -> None:
@@ -91,7 +91,7 @@ def test_a_worker_whose_queue_takes_nothing_drains_all_the_same(full: FullStore)
         full.store.update(session, {"at": 0})
         wait_until(lambda: full.left == 0, within_s=60)
         wait_until(lambda: full.redis.hget(KEYS.audit_counts(), "completed") == b"5", within_s=30)
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 def test_a_retry_that_huey_lost_is_made_by_the_worker(full: FullStore) -> None:
@@ -103,7 +103,7 @@ def test_a_retry_that_huey_lost_is_made_by_the_worker(full: FullStore) -> None:
             wait_until(lambda: len(log_lines(process, "drain_failed")) >= 3, within_s=60)
         assert [line["retries_left"] for line in log_lines(process, "drain_failed")][:3] == [5, 4, 3]
     full.postgres.start()
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
     assert full.store.get(session).found.version == 1
 
 
@@ -135,7 +135,7 @@ def test_buckets_that_wait_for_postgresql_are_drained_when_it_is_back_and_not_wh
         wait_until(lambda: log_lines(process, "drain_failed"))
         full.postgres.start()
         wait_until(lambda: full.left == 0, within_s=60)
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 def test_the_watch_of_a_worker_survives_a_store_that_is_busy(full: FullStore) -> None:
@@ -151,7 +151,7 @@ def test_the_watch_of_a_worker_survives_a_store_that_is_busy(full: FullStore) ->
         full.store.create(chess_request())  # no drain requests
         wait_until(lambda: full.left == 0, within_s=60)
         assert len(log_lines(process, "sweep_failed")) == 1
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 def _run_for_ever(client: redis_py.Redis) -> None:
@@ -171,7 +171,7 @@ def test_a_batch_of_any_size_is_removed_at_once_from_a_full_store(full: FullStor
     outbox.acknowledge(1, entries)
     assert (full.left, full.redis.xpending(KEYS.outbox(1), "audit")["pending"]) == (0, 0)
     full.no_limit()
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 # Counters
@@ -199,7 +199,7 @@ def test_what_cannot_be_counted_fails_no_drain_and_repeats_no_batch_and_is_count
     assert stored == [10] * 10 + [1]
     assert tally.read().completed == 101
     assert [line["event"] for line in logs] == ["tally_failed"]
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 def test_commands_of_operators_drain_a_full_store_and_go_on_after_a_bucket_that_fails(full: FullStore) -> None:
@@ -218,7 +218,7 @@ def test_commands_of_operators_drain_a_full_store_and_go_on_after_a_bucket_that_
     assert full.flask("audit", "status")[0] == 0
     assert full.store.get(sessions[0]).found.status == "running"
     full.no_limit()
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 def _left_but(full: FullStore, broken: int) -> int:
@@ -242,7 +242,7 @@ def test_dead_letters_are_driven_and_sessions_recovered_though_the_store_is_full
     full.no_limit()
     assert full.flask("sessions", "recover", "--all")[0] == 0
     assert {full.store.get(each).found.status for each in (lost, kept)} == {"pending"}
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 # Metrics and logs
@@ -279,7 +279,7 @@ def test_the_queue_is_unavailable_and_the_metrics_answer_whatever_redis_replies(
         blocked.join()
         patient.close()
     check(200)
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()
 
 
 def _is_busy(client: redis_py.Redis) -> bool:
@@ -303,4 +303,4 @@ def test_a_worker_with_fewer_connections_than_threads_takes_what_it_needs_and_sa
             9,
         )
         assert "No connection available" not in process.output()
-    full.check_that_all_is_well()
+    full.check_commands_drains_and_log()

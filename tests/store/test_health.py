@@ -1,4 +1,4 @@
-"""`/ready` tells whether commands are accepted, without a driver's error text."""
+"""`/ready` reports whether commands are accepted, without error texts of redis-py."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def health(url: str) -> StoreHealth:
 
 def test_a_server_that_is_fit_has_no_reason_and_the_probe_leaves_no_trace(redis: Redis, redis_url: str) -> None:
     assert health(redis_url).reason is None
-    assert all(redis.pttl(key) <= 1000 for key in redis.keys("*"))  # -2 if it has expired by now
+    assert all(redis.pttl(key) <= 1000 for key in redis.keys("*"))  # -2 if it has already expired
     wait_until(lambda: not redis.keys("*"), within_s=30)
 
 

@@ -54,7 +54,7 @@ def test_a_page_says_whether_sessions_may_be_missing(
     assert answers() == {False}
     finish_upkeep(upkeep)
     assert answers() == {True}
-    redis.zadd(LISTS[3], {SENTINEL: float(SCANNING)})  # as during a walk
+    redis.zadd(LISTS[3], {SENTINEL: float(SCANNING)})  # as during a scan
     assert answers() == {False}
     redis.delete(LISTS[3])
     assert answers() == {False}
@@ -63,8 +63,8 @@ def test_a_page_says_whether_sessions_may_be_missing(
     assert answers() == {True}
 
 
-def left_out(client: Redis, session_ids: list[str]) -> None:
-    """Create sessions as an earlier release did, which does not know the lists."""
+def unlist(client: Redis, session_ids: list[str]) -> None:
+    """Remove sessions from their lists, as if an earlier release had created them."""
     for each in session_ids:
         client.zrem(KEYS.listed(KEYS.bucket(each)), each)
 
@@ -77,7 +77,7 @@ def test_sessions_that_an_earlier_release_makes_later_come_into_the_list_soon(
     for each in expected[:20]:
         store.start(each)
     scores = {each: redis.zscore(KEYS.listed(KEYS.bucket(each)), each) for each in expected}
-    left_out(redis, expected[:40])
+    unlist(redis, expected[:40])
     finish_upkeep(upkeep)
     assert listed_ids(live) == expected[40:]
     minutes.now_s += CHECK_S
@@ -92,7 +92,7 @@ def test_a_session_that_is_gone_or_fails_is_not_listed_and_holds_up_no_other(
     finish_upkeep(upkeep)
     expected = create_listed(store, clock, 40)
     gone, deleted, broken, *rest = expected
-    left_out(redis, expected)
+    unlist(redis, expected)
     redis.delete(KEYS.session(gone))
     store.delete(deleted)
     for each in (deleted, SENTINEL):
@@ -114,7 +114,7 @@ def test_a_session_that_is_deleted_or_made_again_while_it_is_added_is_not_listed
 ) -> None:
     finish_upkeep(upkeep)
     again, deleted, *rest = create_listed(store, clock, 10)
-    left_out(redis, [again, deleted, *rest])
+    unlist(redis, [again, deleted, *rest])
     call = upkeep._pool.call
 
     def overtaken(commands: bytes, count: int = 1) -> Any:
@@ -218,7 +218,7 @@ def test_where_an_earlier_release_sweeps_another_process_keeps_the_lists(
     assert listed_ids(live) == first
     assert live.page(SessionsQuery()).complete
     later = create_listed(store, clock, 20)
-    left_out(redis, later)
+    unlist(redis, later)
     minutes.now_s += CHECK_S
     finish_upkeep(upkeep, held=False)
     assert listed_ids(live) == [*later, *first]
@@ -262,7 +262,7 @@ def test_after_a_rollback_and_an_upgrade_everything_that_runs_is_listed_over_htt
         redis.zadd(key, {SENTINEL: float(COMPLETE)})
     old = make_store(redis_url, set_clock=False)
     expected = [old.create(chess_request()).found.session_id for _ in range(30)]
-    left_out(redis, expected)
+    unlist(redis, expected)
     api = make_cluster(web=1, worker=False).urls[0]
 
     def found() -> set[str]:

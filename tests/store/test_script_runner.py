@@ -1,4 +1,4 @@
-"""Calls of scripts: forgotten scripts, unavailable servers, and refused writes."""
+"""Running scripts: forgotten scripts, unavailable servers, and refused writes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_server_that_takes_no_writes_refuses_every_command_before_anything_is_
         lambda: store.update(running, {"a": 1}),
         lambda: store.adjust(running, op="add", ms=1),
     ]
-    if config[0] != "maxmemory":  # a full server still takes what frees memory: tests/store/test_full_store.py
+    if config[0] != "maxmemory":  # a full server accepts commands that free memory (test_full_store.py)
         commands += [lambda: store.cancel(running), lambda: store.complete(running), lambda: store.delete(running)]
     before = dump_session(redis, running), dump_session(redis, deleted), redis.dbsize()
     redis.config_set(config[0], config[1])

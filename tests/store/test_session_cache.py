@@ -1,4 +1,4 @@
-"""What a process remembers of sessions between calls."""
+"""The cache of sessions in a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One sweeper at a time holds the lease; another takes over when it ends, also after outages."""
+"""One sweeper at a time holds the lease; another takes over when the lease ends, also after outages."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def two_processes(redis: redis_py.Redis, redis_url: str, run_directory: Path) ->
         for process in found:
             process.spawn()
             wait_until(lambda: redis.exists(KEYS.sweeper()))
-        wait_until(lambda: told(found[0]))
+        wait_until(lambda: lease_events(found[0]))
         yield found
     finally:
         for process in found:
@@ -170,7 +170,7 @@ def two_processes(redis: redis_py.Redis, redis_url: str, run_directory: Path) ->
             process.kill()
 
 
-def told(process: Process) -> list[str]:
+def lease_events(process: Process) -> list[str]:
     """Return the events of a process's lease, oldest first."""
     return re.findall(r"sweeper_lease_(\w+)", process.output())
 
@@ -183,17 +183,19 @@ def test_another_process_takes_over_when_the_holder_is_killed_or_stopped(
     store = make_store(redis_url, set_clock=False)
     session_id = start_session(store, endless_rounds(1000))
     wait_until(lambda: event_instants(redis, session_id))
-    wait_until(lambda: [told(process)[-1:] for process in two_processes] in ([["taken"], []], [["taken"], ["ended"]]))
-    taken = told(second).count("taken")
+    wait_until(
+        lambda: [lease_events(process)[-1:] for process in two_processes] in ([["taken"], []], [["taken"], ["ended"]])
+    )
+    taken = lease_events(second).count("taken")
     before = len(event_instants(redis, session_id))
     since = time.monotonic()
     getattr(first, fault)()
-    wait_until(lambda: told(second).count("taken") > taken)
+    wait_until(lambda: lease_events(second).count("taken") > taken)
     print(f"{fault}: taken over after {time.monotonic() - since:.2f} s")
     wait_until(lambda: len(event_instants(redis, session_id)) >= before + 2)
     first.unpause()
     if fault == "pause":
-        wait_until(lambda: told(first)[-1] == "ended" or told(first).count("taken") > 1)
+        wait_until(lambda: lease_events(first)[-1] == "ended" or lease_events(first).count("taken") > 1)
     versions = [message["version"] for message in outbox_messages(redis, session_id)]
     assert versions == list(range(1, len(versions) + 1))
     instants = [at_ms for _, at_ms in event_instants(redis, session_id)]

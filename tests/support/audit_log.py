@@ -13,7 +13,7 @@ from syncapp.history.queries import HistoryQueries
 from syncapp.history.read_pool import ReadPool
 from syncapp.history.recovery import Recovery
 from syncapp.postgres.database import Database
-from tests.support.clock_machine import MOST_UNATTENDED
+from tests.support.clock_machine import MAX_UNATTENDED
 from tests.support.outboxes import KEYS
 from tests.support.store import make_settings, make_store
 from tests.support.types import Db
@@ -27,7 +27,7 @@ class AuditServices:
         self.database, self.pool = Database(database_url), ReadPool(database_url, timeout_s=30)
         self.audit, self.client = AuditLog(self.database), client
         self.history = HistoryQueries(self.pool, lambda: 2**45)
-        store, outbox = make_store(redis_url, max_unattended_cycles=MOST_UNATTENDED), Outbox(client, KEYS)
+        store, outbox = make_store(redis_url, max_unattended_cycles=MAX_UNATTENDED), Outbox(client, KEYS)
         self.recoveries = {
             clock: Recovery(store, self.history, outbox, make_settings(redis_url), clock)
             for clock in ("run", "freeze", "credit")

@@ -29,7 +29,7 @@ from tests.support.store import NOON_MS, ManualClock, make_store
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 STEPS = 40
-MOST_UNATTENDED = 7
+MAX_UNATTENDED = 7
 MODES = ("per_participant", "per_cycle", "per_group", "global", "count_up")
 ERRORS: dict[str, tuple[type[SyncError], str | None, str | None]] = {
     "invalid_transition": (InvalidTransition, None, None),
@@ -212,7 +212,7 @@ class ClockMachine(RuleBasedStateMachine):
         assert self.stores[0].attend([self.session_id]) == [None]
         self.model.attend(self.clock.now_ms)
         held = self.folded
-        if held and held.idle_ms != self.model.idle_at:  # no commit tells of it
+        if held and held.idle_ms != self.model.idle_at:  # it changes without a commit
             self.folded = replace(held, idle_ms=self.model.idle_at)
             self.client_state["idle_at"] = iso(self.model.idle_at)
         assert not self._new_events()
@@ -239,7 +239,7 @@ class ClockMachine(RuleBasedStateMachine):
         fault=st.sampled_from(["none", "participant", "next", "turn", "group", "budget"]),
         whose=places,
     )
-    def do_what_is_out_of_place(self, move: tuple[str, int], command: str, fault: str, whose: int) -> None:
+    def run_an_invalid_command(self, move: tuple[str, int], command: str, fault: str, whose: int) -> None:
         args: dict[str, Any] = {"op": "add", "ms": 1} if command == "adjust" else {}
         if command in ("complete", "cancel") and self.model.status in LIVE:
             command = "start" if self.model.status != "pending" else "pause"
@@ -261,13 +261,13 @@ class ClockMachine(RuleBasedStateMachine):
         if self.agreed:
             self._check_with_a_fresh_store()
 
-    # The two, side by side.
+    # Comparisons of the store with the model.
 
     def _create(self, body: dict[str, Any]) -> None:
         note(f"body = {body}")
         made = self.stores[0].create(CreateSession.parse(body))
         self.session_id = made.found.session_id
-        self.model = Model(body, self.clock.now_ms, most_unattended=MOST_UNATTENDED)
+        self.model = Model(body, self.clock.now_ms, max_unattended=MAX_UNATTENDED)
         self.seen = "-"
         self.known = 0
         self.folded = None
@@ -293,7 +293,7 @@ class ClockMachine(RuleBasedStateMachine):
             base = zero_ms
         if kind == "warning" and zero_ms is not None:
             base = zero_ms - min(self.body.get("warn_at_ms") or [0])
-        # An hour of one-second cycles is not worth the time.
+        # At most 10 s ahead, because settling an hour of one-second cycles would take too long.
         self.clock.set(max(NOON_MS - 100_000, min(base, self.clock.now_ms + 10_000) + offset))
         note(f"now = NOON_MS + {self.clock.now_ms - NOON_MS}")
 
@@ -327,7 +327,7 @@ class ClockMachine(RuleBasedStateMachine):
             assert (found.details[0]["field"], found.details[0]["code"]) == (field, code)
 
     def _check(self) -> None:
-        """Compare what the store has committed and what it holds with the model."""
+        """Compare the commits and the state of the store with those of the model."""
         self.agreed = False
         events = self._new_events()
         result = self.stores[(self.turns + 1) % 2].get(self.session_id)
@@ -343,7 +343,7 @@ class ClockMachine(RuleBasedStateMachine):
         self.agreed = True
 
     def _new_events(self) -> list[dict[str, Any]]:
-        """Read what was committed since the last time; fold it and book it."""
+        """Read the commits since the last call, apply their patches, and enter them in the ledger."""
         outbox = Keyspace().outbox(Keyspace().bucket(self.session_id))
         entries: Any = self.client.xrange(outbox, min=self.seen if self.seen == "-" else f"({self.seen}")
         events = []
@@ -377,7 +377,7 @@ class ClockMachine(RuleBasedStateMachine):
 
     def _check_with_a_fresh_store(self) -> None:
         self.model.settle(self.clock.now_ms)
-        fresh = make_store(self.redis_url, max_unattended_cycles=MOST_UNATTENDED).get(self.session_id)
+        fresh = make_store(self.redis_url, max_unattended_cycles=MAX_UNATTENDED).get(self.session_id)
         assert fresh.found == self.folded
         assert document(fresh) == {"session_id": self.session_id, **self.model.state()}
 

@@ -30,7 +30,7 @@ from tests.support.clock_records import (
 class Model:
     """One session, made from the body of a create request."""
 
-    def __init__(self, body: dict[str, Any], now_ms: int, *, most_unattended: int = 1000) -> None:
+    def __init__(self, body: dict[str, Any], now_ms: int, *, max_unattended: int = 1000) -> None:
         self.mode: str = body["sync_mode"]
         default_action = {"type": "skip_cycle" if self.mode == "per_cycle" else "end_session"}
         self.action: dict[str, Any] = body.get("action_on_timeout") or default_action
@@ -57,7 +57,7 @@ class Model:
         self.idle_at: int | None = None
         self.not_idle_before = 0
         self.unattended = 0
-        self.most_unattended = most_unattended
+        self.max_unattended = max_unattended
         self.events: list[dict[str, Any]] = []
         self._commit("session_created", now_ms)
         self._touch()
@@ -190,7 +190,7 @@ class Model:
     # What is due without a command.
 
     def counts_idle(self) -> bool:
-        """Tell whether idle time counts, that is, whether no clock runs towards an end."""
+        """Return whether idle time counts, that is, whether no clock runs towards an end."""
         rounds = self.mode == "per_cycle" and self.action["type"] == "skip_cycle" and not self.body.get("max_cycles")
         return self.status in LIVE and (self.deadline() is None or self.crossed or rounds)
 
@@ -221,7 +221,7 @@ class Model:
         return min(dues, default=None)
 
     def _actors(self) -> dict[str, str | None]:
-        """Return whose turn it is, and in which group."""
+        """Return the active participant and its group."""
         group_id = self.people[self.active].group_id if self.active and self.mode == "per_group" else None
         return {"participant_id": self.active, "group_id": group_id}
 
@@ -253,20 +253,20 @@ class Model:
             remaining_ms=left,
             action_on_timeout=self.action,
         )
-        if self.status == "running" and self.unattended >= self.most_unattended:
+        if self.status == "running" and self.unattended >= self.max_unattended:
             self.run_started = None
             self.status = "paused"
             self._commit("session_paused", at_ms, **self._actors(), remaining_ms=self.shown(), reason="unattended")
 
-    # What it shows of itself to the rules.
+    # Values that the rules depend on.
 
     @property
     def active(self) -> str | None:
-        """Whose turn it is."""
+        """The active participant."""
         return self.turn if self.status in ("running", "paused") else None
 
     def owner(self) -> str | None:
-        """Return whose budget runs, or would run, or ran last."""
+        """Return the owner of the budget that runs, would run, or ran last."""
         name = self.turn or next(iter(self.people), None)
         if self.mode == "per_participant":
             return name
@@ -285,19 +285,19 @@ class Model:
         return 0 if self.run_started is None else self.now - self.run_started
 
     def shown(self, owner: str | None = None) -> int | None:
-        """Return what the clock of an owner shows: without one, of the one that runs or would."""
+        """Return the time on an owner's clock; by default, on the clock that runs or would run."""
         owner = owner or self.owner()
         if owner is None:
             return None
         return self.budgets[owner].remaining - (self.elapsed() if owner == self.owner() else 0)
 
     def deadline(self) -> int | None:
-        """Return when the clock that runs shows 0."""
+        """Return the instant at which the running clock reaches 0."""
         budget = self.budget()
         return None if budget is None or self.run_started is None else self.run_started + budget.remaining
 
     def has_expired(self, participant_id: str) -> bool:
-        """Return whether a participant is marked: by its own budget, or by its group's."""
+        """Return whether a participant's budget, or its group's, has expired."""
         if self.mode == "per_participant":
             return self.budgets[participant_id].has_expired
         return self.mode == "per_group" and self.budgets[self.people[participant_id].group_id or ""].has_expired
@@ -360,7 +360,7 @@ class Model:
             self.crossed = budget.has_expired
 
     def _end_cycle(self, following: str | None, at_ms: int) -> str | None:
-        """Count the cycle that was charged, and go on; return who goes on, if anybody does."""
+        """Count the charged cycle, and start the next one; return its participant, if any."""
         self.cycle_count += 1
         if self.turn:
             self.people[self.turn].cycle_count += 1
@@ -392,7 +392,7 @@ class Model:
         return self._finish(f"session_{status}", **actors, reason=reason, result=result)
 
     def _all_expired(self) -> bool:
-        """Tell whether nobody is left; a cycle's budget is full again at the next one."""
+        """Return whether all participants have expired; never true in per_cycle, as each cycle has a full budget."""
         return bool(self.people) and all(map(self.has_expired, self.people))
 
     def _next_in_rotation(self) -> str | None:
@@ -432,7 +432,7 @@ class Model:
     # The state document.
 
     def state(self) -> dict[str, Any]:
-        """Return the state document but for the session's id, as of the last settling."""
+        """Return the state document as of the last settling, without the session's id."""
         own = self.mode == "per_participant"
         shown: dict[str, Any] = {
             "sync_mode": self.mode,

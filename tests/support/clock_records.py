@@ -21,7 +21,7 @@ TIMEOUT_EVENTS = {
 
 
 class Refused(Exception):
-    """A command that changes nothing; `word` says why."""
+    """A refused command, which changes nothing; `word` is the reason."""
 
     def __init__(self, word: str) -> None:
         super().__init__(word)
@@ -40,7 +40,7 @@ class Budget:
 
 @dataclass
 class Person:
-    """A participant; `granted` is None when it was given no time of its own."""
+    """A participant; `granted` is None if it has no budget of its own."""
 
     granted: int | None
     group_id: str | None
@@ -65,19 +65,19 @@ def body_people(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def body_groups(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the groups of a create request: those given, else those of the participants, in order."""
+    """Return the groups of a create request: the given ones, or else those that the participants name, in order."""
     given: list[dict[str, Any]] = body.get("groups") or []
     return given or [{"group_id": name} for name in dict.fromkeys(p["group_id"] for p in body_people(body))]
 
 
 def after(ring: list[str], name: str) -> list[str]:
-    """Return a ring from the one after `name` round to `name` itself."""
+    """Return a rotation of the list in which `name` is last."""
     place = ring.index(name) + 1
     return ring[place:] + ring[:place]
 
 
 def iso(ms: int | None) -> str | None:
-    """Return an instant as the documents write it."""
+    """Return an instant in ISO 8601, as in the state document."""
     if ms is None:
         return None
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)

@@ -28,7 +28,7 @@ FORK = re.compile(
 
 
 class ForkingSession:
-    """A session on a store that goes back to older states, and the log that receives all its commits."""
+    """A session on a store that is restored to older states, and the log that receives all its commits."""
 
     def __init__(
         self, store: SessionStore, clock: ManualClock, log: AuditServices, client: redis_py.Redis, db: Db
@@ -60,7 +60,7 @@ class ForkingSession:
         restore_hash(self.client, file)
 
     def fork(self, lost: int, won: int) -> None:
-        """Make `lost` commits, take the store back behind them, and make `won` other commits."""
+        """Make `lost` commits, restore the store from before them, and make `won` other commits."""
         file = self.file()
         self.commit(lost)
         self.back(file)
@@ -79,7 +79,7 @@ class ForkingSession:
         return self.run("audit", "verify")
 
     def forks(self) -> list[tuple[int, int, int, str]]:
-        """Return of each reported fork: first and last version, number of dead letters, and the branch that goes on."""
+        """Return first and last version, number of dead letters, and surviving branch of each reported fork."""
         code, printed = self.verify()
         assert code == 0, printed
         found = [FORK.fullmatch(line) for line in printed if line.startswith("session")]

@@ -59,7 +59,7 @@ class FullStore:
         return sum(self.redis.xlen(KEYS.outbox(bucket)) for bucket in range(16))
 
     def fill(self, *, mib: int = 8) -> list[str]:
-        """Make sessions and commit to them until memory is full; return their ids."""
+        """Create and change sessions until the memory is full; return their ids."""
         self.redis.config_set("maxmemory", self.used + mib * MIB)
         sessions = [self.store.create(chess_request(3_600_000)).found.session_id for _ in range(8)]
         for session in sessions:
@@ -98,7 +98,7 @@ class FullStore:
             done = app.test_cli_runner().invoke(args=words)
         return done.exit_code, done.output
 
-    def check_that_all_is_well(self) -> None:
+    def check_commands_drains_and_log(self) -> None:
         """Check that commands, drains and the audit log work."""
         session = self.store.create(chess_request(3_600_000)).found.session_id
         self.store.start(session)
@@ -121,7 +121,7 @@ def web_and_worker(full: FullStore, *, web: int = 1, **env: str) -> Iterator[Clu
 
 @contextmanager
 def running_worker(full: FullStore, **env: str) -> Iterator[App]:
-    """A worker alone."""
+    """A worker without web processes."""
     log = full.directory / f"worker-{time.monotonic_ns()}.log"
     process = App("worker", app_env({}, full.servers) | ENV | env, directory=full.directory, output=log)
     process.spawn()

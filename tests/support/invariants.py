@@ -12,7 +12,7 @@ ENDS_A_CYCLE = ("cycle_switched", "participant_expired", "group_expired", "cycle
 
 
 class Ledger:
-    """Who ran how long, and what each budget was granted, credited and adjusted by, in ms."""
+    """The running time of each owner, and the time granted, credited and adjusted for each budget, in ms."""
 
     def __init__(self, body: dict[str, Any], session: Session) -> None:
         self.mode: str = body["sync_mode"]
@@ -35,23 +35,23 @@ class Ledger:
         self.granted[SHARED] = body.get(own.get(self.mode, "")) or 0
 
     def enter(self, event: dict[str, Any], after: Session) -> None:
-        """Book one commit, and check that the state after it agrees with the books."""
+        """Enter a commit, and check that the state after it agrees with the ledger."""
         before, self.last = self.last, after
         at_ms: int = event["at_ms"]
         assert after.version == before.version + 1
         assert at_ms == after.updated_ms >= before.updated_ms
-        self._time(before, at_ms)
-        self._money(event, before, after)
+        self._enter_time(before, at_ms)
+        self._enter_budget_changes(event, before, after)
         self._check(after)
 
     def reopen(self, after: Session) -> None:
-        """Book a restore: nothing has run since the last commit."""
+        """Enter a restore; no clock has run since the last commit."""
         assert after.epoch > self.last.epoch
         assert after.version == 1
         self.last = after
         self._check(after)
 
-    def _time(self, before: Session, at_ms: int) -> None:
+    def _enter_time(self, before: Session, at_ms: int) -> None:
         if before.status != "running":
             return
         ran_ms = at_ms - before.updated_ms
@@ -61,7 +61,7 @@ class Ledger:
             self.ran[before.active_participant_id] += ran_ms
             self.ran[f"group {self.group_of[before.active_participant_id]}"] += ran_ms
 
-    def _money(self, event: dict[str, Any], before: Session, after: Session) -> None:
+    def _enter_budget_changes(self, event: dict[str, Any], before: Session, after: Session) -> None:
         if event["type"] == "time_adjusted":
             group = event.get("group_id")
             self.adjusted[f"group {group}" if group else event.get("participant_id", SHARED)] += event["adjusted_ms"]

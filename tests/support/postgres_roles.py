@@ -49,7 +49,7 @@ def empty_database(database_url: str, tablespace: str = "pg_default") -> Iterato
 
 @contextmanager
 def limited_role(url: str, rights: str = "") -> Iterator[str]:
-    """Create a role that is no superuser, owns nothing, and has these rights on the tables; yield its URL."""
+    """Create a role that is not a superuser, owns nothing, and has these rights on the tables; yield its URL."""
     name = f"guest_{secrets.token_hex(4)}"
     run_sql(url, f"CREATE ROLE {name} LOGIN PASSWORD 'pass'")
     if rights:

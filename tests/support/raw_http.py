@@ -70,15 +70,15 @@ def version_of(api: RestClient, path: str) -> int:
 
 
 @contextmanager
-def others_are_served(url: str, *, least: int = 1, anew: bool = False) -> Iterator[list[float]]:
+def others_are_served(url: str, *, least: int = 1, reconnect: bool = False) -> Iterator[list[float]]:
     """Check that another client gets answers during the block: `least` of them or more, each within 10 s.
 
-    anew: it opens a connection for every request. Yields the waiting times (s).
+    reconnect: it opens a connection for every request. Yields the waiting times (s).
     """
     waits_s: list[float] = []
     done = threading.Event()
 
-    headers = {"Connection": "close"} if anew else {}
+    headers = {"Connection": "close"} if reconnect else {}
 
     def ask() -> None:
         with requests.Session() as http:

@@ -132,7 +132,7 @@ class RawWebSocket:
         return received
 
     def message(self, kind: str = "", within_s: float = 60) -> dict[str, Any]:
-        """Return the next message, of a kind if one is named; pings are passed over."""
+        """Return the next message, of type `kind` if given; pings are skipped."""
         end_s = time.monotonic() + within_s
         while True:
             received = self.next(max(0.01, end_s - time.monotonic()))
@@ -144,7 +144,7 @@ class RawWebSocket:
         return list(self._all(time.monotonic() + within_s))
 
     def close_code(self, within_s: float = 60) -> int | None:
-        """Return the code the server closes with, None when the stream ends without a close frame."""
+        """Return the server's close code; None if the stream ends without a close frame."""
         codes = [received.code for received in self.until_end(within_s) if received.opcode == CLOSE]
         assert len(codes) < 2, f"closed more than once: {codes}"
         return codes[0] if codes else None

@@ -1,4 +1,4 @@
-"""Stores whose clock the test sets, and what they hold."""
+"""Stores whose clock the test sets, and their contents."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def crowd_request(count: int, budget_ms: int = 300_000, **more: Any) -> CreateSe
 
 
 def dump_session(client: redis_py.Redis, session_id: str) -> dict[bytes, object]:
-    """Return all that Redis holds of a session: keys, deadline, place in the list, its bucket's outbox."""
+    """Return all that Redis holds of a session: keys, deadline, position in the list, its bucket's outbox."""
     keyspace = Keyspace()
     bucket = keyspace.bucket(session_id)
     found: dict[bytes, object] = {}

@@ -1,4 +1,4 @@
-"""Create sessions in a store, and read what they show."""
+"""Create sessions in a store, and read their states."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class TcpProxy:
         self._run(self._drop_replies(for_s))
 
     def retarget(self, target_port: int) -> None:
-        """Lead new connections to another server; open connections stay."""
+        """Forward new connections to another server; open connections stay."""
         self._target_port = target_port
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -103,7 +103,7 @@ class TcpProxy:
             while data := await reader.read(65_536):
                 if self._is_deaf:
                     self.dropped += 1
-                    break  # the client sees the connection end, and nothing of this reply
+                    break  # the client sees the end of the connection, but no part of this reply
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()

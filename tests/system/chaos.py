@@ -133,7 +133,7 @@ class Client(threading.Thread):
         sessions = [self._made(BODIES[(self._number + place) % len(BODIES)]) for place in range(3)]
         while not self._enough():
             session_id = self._rng.choice(sessions)
-            for command, body in self._some_commands():
+            for command, body in self._draw_commands():
                 self._do("POST" if command else "PATCH", f"/{session_id}/{command}".rstrip("/"), body)
         for session_id in sessions:
             self._do("POST", f"/{session_id}/complete", None)
@@ -144,7 +144,7 @@ class Client(threading.Thread):
         self._do("POST", f"/{session_id}/start", None)
         return session_id
 
-    def _some_commands(self) -> list[tuple[str, Any]]:
+    def _draw_commands(self) -> list[tuple[str, Any]]:
         """Return commands that leave a running session running."""
         choice = self._rng.random()
         if choice < 0.1:
@@ -176,8 +176,8 @@ class Client(threading.Thread):
 
 
 @dataclass(frozen=True)
-class Harm:
-    """One kind of fault: its target, the harm, and the repair after a while."""
+class FaultKind:
+    """One kind of fault: its target, and a function that causes the fault and repairs it after a while."""
 
     name: str
     victim: object
@@ -212,32 +212,32 @@ def _cut(proxy: TcpProxy) -> Callable[[float], None]:
     return cut
 
 
-def harms(rig: Rig, *, kill_valkey: bool) -> list[Harm]:
-    """Return every kind of harm there is."""
+def fault_kinds(rig: Rig, *, kill_valkey: bool) -> list[FaultKind]:
+    """Return all kinds of faults."""
     killed = [("worker", rig.worker), ("web", rig.webs[0]), ("web", rig.webs[1]), ("PostgreSQL", rig.postgres)]
     valkey: tuple[str, Process] = ("Valkey", rig.valkey)
     return [
-        *(Harm(f"kill {name}", process, _kill(process)) for name, process in killed + [valkey] * kill_valkey),
-        *(Harm(f"stop {name}", process, _freeze(process)) for name, process in [*killed, valkey]),
-        Harm("cut from Valkey", rig.to_valkey, _cut(rig.to_valkey)),
-        Harm("cut from PostgreSQL", rig.to_postgres, _cut(rig.to_postgres)),
-        Harm("drop Valkey's replies", rig.to_valkey, rig.to_valkey.drop_replies),
-        Harm("drop PostgreSQL's replies", rig.to_postgres, rig.to_postgres.drop_replies),
+        *(FaultKind(f"kill {name}", process, _kill(process)) for name, process in killed + [valkey] * kill_valkey),
+        *(FaultKind(f"stop {name}", process, _freeze(process)) for name, process in [*killed, valkey]),
+        FaultKind("cut from Valkey", rig.to_valkey, _cut(rig.to_valkey)),
+        FaultKind("cut from PostgreSQL", rig.to_postgres, _cut(rig.to_postgres)),
+        FaultKind("drop Valkey's replies", rig.to_valkey, rig.to_valkey.drop_replies),
+        FaultKind("drop PostgreSQL's replies", rig.to_postgres, rig.to_postgres.drop_replies),
     ]
 
 
 class Monkey:
-    """Harms and repairs targets: several at a time, but each by one fault at a time."""
+    """Causes and repairs faults: on several targets at a time, but one fault per target."""
 
     def __init__(self, rig: Rig, rng: random.Random, *, kill_valkey: bool) -> None:
         self._rng = rng
-        self._harms = harms(rig, kill_valkey=kill_valkey)
+        self._harms = fault_kinds(rig, kill_valkey=kill_valkey)
         self._locks = {id(harm.victim): threading.Lock() for harm in self._harms}
         self.done: Counter[str] = Counter()
         self.failed: list[Exception] = []
 
     def run(self, enough: Callable[[], bool]) -> None:
-        """Do each kind of harm once, in random order, and then at random until `enough`."""
+        """Cause each kind of fault once, in random order, and then random ones until `enough`."""
         order = self._rng.sample(self._harms, len(self._harms))
         threads = []
         while not enough() or order:
@@ -250,7 +250,7 @@ class Monkey:
             thread.join()
         assert not self.failed, self.failed
 
-    def _do(self, harm: Harm, for_s: float) -> None:
+    def _do(self, harm: FaultKind, for_s: float) -> None:
         try:
             with self._locks[id(harm.victim)]:
                 harm.do(for_s)
@@ -279,7 +279,7 @@ class Outcome:
             self.faults += Consistency(client, Keyspace(16), rig.servers.database_url).compare()
 
     def check(self) -> None:
-        """Raise `AssertionError` unless the log has what was acknowledged, once, and nothing else."""
+        """Raise `AssertionError` unless the log has each acknowledged command once, and nothing else."""
         assert not self.refused, self.refused[:5]
         by_clients = Counter(tuple(row[:4]) for row in self.logged if row[4] == "client")
         told = Counter(self.acknowledged)
@@ -313,7 +313,7 @@ def _joined(clients: list[Client]) -> Iterator[None]:
 
 
 def run(directory: Path, *, seed: int, commits: int, clients: int = 8, kill_valkey: bool = False) -> Outcome:
-    """Do harm under load until there are so many acknowledged commands; then wait until all is drained."""
+    """Cause faults under load until enough commands are acknowledged; then wait until all events are drained."""
     rng = random.Random(seed)
     with Rig(directory, rng) as rig:
         monkey = Monkey(rig, rng, kill_valkey=kill_valkey)

@@ -1,4 +1,4 @@
-"""A PostgreSQL that takes no writes for a while: no event is lost or becomes a dead letter, and all drain later."""
+"""PostgreSQL accepts no writes for a while: no event is lost or becomes a dead letter, and all are drained later."""
 
 from __future__ import annotations
 
@@ -74,15 +74,15 @@ class Scene:
 
     def rows(self) -> tuple[int, int]:
         """Return the numbers of events in the log and of dead letters."""
-        ((events, letters),) = run_sql(
+        ((events, dead_letters),) = run_sql(
             self.url, "SELECT (SELECT count(*) FROM sync_events), (SELECT count(*) FROM sync_dead_letters)"
         )
-        return events, letters
+        return events, dead_letters
 
     def found(self) -> str | None:
-        """Return what web processes know of the last drain."""
-        trouble = LastFailure(self.client, Keyspace(1)).read()
-        return trouble.category if trouble else None
+        """Return the last drain's result, as web processes report it."""
+        failure = LastFailure(self.client, Keyspace(1)).read()
+        return failure.category if failure else None
 
     def run(self, *words: str) -> tuple[int, str]:
         app = Flask("test")
@@ -112,8 +112,8 @@ def make(
         yield make
 
 
-def suffer(scene: Scene, category: str, end: Callable[[], Any]) -> None:
-    """Commit while PostgreSQL takes no writes, until the worker has alerted; then end that, and compare."""
+def commit_during_outage(scene: Scene, category: str, end: Callable[[], Any]) -> None:
+    """Commit while PostgreSQL accepts no writes, until the worker has alerted; then end the outage, and compare."""
     before, _ = scene.rows()
     scene.play(60)
     wait_until(lambda: "drain_gave_up" in scene.worker.output(), within_s=60)
@@ -137,17 +137,17 @@ def test_a_read_only_postgresql_delays_events_and_loses_none(make: Make) -> None
     set_read_only(scene.url, on=True)
     end_connections(scene.url)
     # The worker keeps no read-only connection.
-    suffer(scene, "read_only", lambda: set_read_only(scene.url, on=False))
+    commit_during_outage(scene, "read_only", lambda: set_read_only(scene.url, on=False))
 
 
 def test_a_role_without_the_right_to_insert_delays_events_and_loses_none(make: Make) -> None:
     scene = make()
     role = role_name(scene.guest)
     run_sql(scene.url, f"REVOKE INSERT ON sync_events FROM {role}")
-    trouble = check(scene.guest, 10)
-    assert trouble is not None
-    assert trouble.sentence == "does not grant the required rights: INSERT on sync_events"
-    suffer(scene, "lacks_rights", lambda: run_sql(scene.url, f"GRANT INSERT ON sync_events TO {role}"))
+    failure = check(scene.guest, 10)
+    assert failure is not None
+    assert failure.sentence == "does not grant the required rights: INSERT on sync_events"
+    commit_during_outage(scene, "lacks_rights", lambda: run_sql(scene.url, f"GRANT INSERT ON sync_events TO {role}"))
 
 
 def test_a_role_without_a_connection_left_delays_events_and_loses_none(make: Make) -> None:
@@ -155,7 +155,9 @@ def test_a_role_without_a_connection_left_delays_events_and_loses_none(make: Mak
     role = role_name(scene.guest)
     run_sql(scene.url, f"ALTER ROLE {role} CONNECTION LIMIT 0")
     end_connections(scene.url)
-    suffer(scene, "too_many_connections", lambda: run_sql(scene.url, f"ALTER ROLE {role} CONNECTION LIMIT -1"))
+    commit_during_outage(
+        scene, "too_many_connections", lambda: run_sql(scene.url, f"ALTER ROLE {role} CONNECTION LIMIT -1")
+    )
 
 
 def test_nothing_that_is_wrong_with_the_server_is_blamed_on_an_event() -> None:
@@ -174,8 +176,8 @@ def test_a_standby_is_told_and_an_upgrade_with_nothing_to_apply_is_content_with_
         signal = server.data / "standby.signal"
         signal.touch()
         server.start()
-        trouble = check(server.url, 10)
-        assert trouble == Failure("standby", "is a standby, not a primary")
+        failure = check(server.url, 10)
+        assert failure == Failure("standby", "is a standby, not a primary")
         warned: list[str] = []
         assert upgrade(server.url, warn=warned.append) == []
         assert upgrade(server.url, partition_months=5, warn=warned.append) == []
@@ -204,14 +206,14 @@ def small_disk(postgres: Postgres, directory: Path, size: str) -> Iterator[str]:
         pytest.skip(f"this machine lets nobody make a small file system: {done.stderr.strip()}")
     try:
         os.chown(mount, postgres.data.stat().st_uid, -1)
-        ask_alone(postgres.url, f"CREATE TABLESPACE {name} LOCATION '{mount}'")
+        run_outside_transaction(postgres.url, f"CREATE TABLESPACE {name} LOCATION '{mount}'")
         yield name
-        ask_alone(postgres.url, f"DROP TABLESPACE {name}")
+        run_outside_transaction(postgres.url, f"DROP TABLESPACE {name}")
     finally:
         subprocess.run(["umount", "--lazy", str(mount)], check=False)
 
 
-def ask_alone(url: str, query: str) -> None:
+def run_outside_transaction(url: str, query: str) -> None:
     """Run a statement that cannot run in a transaction."""
     connection = psycopg2.connect(maintenance_url(url))
     connection.autocommit = True
@@ -228,7 +230,7 @@ def test_a_full_disk_of_postgresql_delays_events_and_loses_none(
         scene = make(tablespace)
         fill(scene.url)
         assert check(scene.guest, 10) is None  # small writes still work
-        suffer(scene, "disk_full", lambda: run_sql(scene.url, "DROP TABLE filler"))
+        commit_during_outage(scene, "disk_full", lambda: run_sql(scene.url, "DROP TABLE filler"))
         scene.stack.close()
 
 
