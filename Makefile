@@ -19,7 +19,7 @@ help: ## List the targets
 run: $(INSTALLED) ## Start web and worker with private servers (PORT=8000, DATA_DIR=.data; REDIS_URL, DATABASE_URL)
 	@exec $(BIN)/python -m syncapp.dev
 
-test: $(INSTALLED) ## Run the whole suite with coverage (ARGS="-k name" runs a part of it, without)
+test: $(INSTALLED) ## Run the whole suite with coverage (ARGS="-k name" runs a part, without coverage)
 ifeq ($(ARGS),)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov
 	@for module in $(CORE); do \
@@ -33,12 +33,12 @@ endif
 test-browser: $(INSTALLED) ## Run the tests that need a browser; Debian's `chromium` is enough (ARGS="-k name")
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
-mutants: $(INSTALLED) ## Show that the tests notice small faults in the scripts (some minutes; ONLY="7 12" tries these)
+mutants: $(INSTALLED) ## Show that the tests notice small faults in the scripts (some minutes; ONLY="7 12" tries only these)
 	$(BIN)/python -m tests.lua.mutants $(ONLY)
 
-check: lint types test ## Run lint, types and test; CI runs test-browser and lint-api, too
+check: lint types test ## Run lint, types and test; CI also runs test-browser and lint-api
 
-stress: $(INSTALLED) ## Hundreds of clients and faults for a minute (STRESS_SECONDS, STRESS_CLIENTS, STRESS_SEED)
+stress: $(INSTALLED) ## Run hundreds of clients under faults for a minute (STRESS_SECONDS, STRESS_CLIENTS, STRESS_SEED)
 	@STRESS_SECONDS=$${STRESS_SECONDS:-60} STRESS_CLIENTS=$${STRESS_CLIENTS:-300} \
 	  $(BIN)/python -m pytest tests/system/test_stress.py -q -s
 
@@ -49,32 +49,32 @@ lint: $(INSTALLED) ## Check style and format
 types: $(INSTALLED) ## Check types
 	$(BIN)/mypy
 
-lint-api: $(INSTALLED) ## Check the API documents by their linters, and what generators make of them (needs npm)
+lint-api: $(INSTALLED) ## Lint the API documents, and generate clients from them (needs npm)
 	@PYTHONPATH=. $(BIN)/python tests/api-lint/lint.py
 
-test-clients: $(INSTALLED) ## Let generated clients play a game, and fuzz every operation (needs npm; FUZZ_EXAMPLES, FUZZ_SEED)
+test-clients: $(INSTALLED) ## Play a game with generated clients, and fuzz every operation (needs npm; FUZZ_EXAMPLES, FUZZ_SEED)
 	@cmp -s tests/clients/requirements.txt .venv/clients/installed.txt \
 	|| { $(BIN)/python -m venv --clear .venv/clients \
 	  && .venv/clients/bin/python -m pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt \
 	  && cp tests/clients/requirements.txt .venv/clients/installed.txt; }
 	$(BIN)/python -m pytest tests/clients/generated.py -rP -q $(ARGS)
 
-fmt: $(INSTALLED) ## Mend style and format
+fmt: $(INSTALLED) ## Format the code, and fix what can be fixed automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## Measure everything, 8 minutes, into bench/results/ (ONLY="store rest" runs parts)
+bench: $(INSTALLED) ## Measure everything in 8 minutes; results go to bench/results/ (ONLY="store rest" runs parts)
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null \
 	|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@$(BIN)/python -m bench $(ONLY)
 
-validate: $(INSTALLED) ## Write docs/evidence/validation.md: newest results, a run of two processes, coverage, tests
+validate: $(INSTALLED) ## Write docs/evidence/validation.md from the newest results, a run of two processes, coverage and tests
 	@$(BIN)/python -m bench.validation
 
-chaos: $(INSTALLED) ## Kill everything at random under 20,000 commits, about 10 minutes, and compare (ARGS="--seed 7")
+chaos: $(INSTALLED) ## Kill everything at random during 20,000 commits, about 10 minutes, and compare the results (ARGS="--seed 7")
 	@$(BIN)/python -m tests.system.chaos $(ARGS)
 
-clean: ## Remove the virtualenv and every cache; data stay
+clean: ## Remove the virtualenv and all caches, but not the data
 	rm -rf tests/api-lint/node_modules tests/api-lint/generated
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
