@@ -151,7 +151,7 @@ def _worries(info: Mapping[str, Any], save: str | None) -> list[str]:
     if policy not in ("noeviction",) and not policy.startswith("allkeys"):
         worries.append(f"redis may evict keys that retries need (maxmemory-policy {policy})")
     if not info.get("aof_enabled") and save == "":
-        worries.append("redis keeps no data over a restart (no append-only file, no snapshots)")
+        worries.append("redis loses its data at a restart (no append-only file, no snapshots)")
     for name, what in (("rdb_last_bgsave_status", "snapshot"), ("aof_last_write_status", "append-only file")):
         if info.get(name, "ok") != "ok":
             worries.append(f"redis could not write its {what}")
