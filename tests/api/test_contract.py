@@ -115,7 +115,7 @@ def test_a_refused_adjustment_names_the_field_that_is_at_fault(web_url: str) -> 
     answer = requests.post(
         f"{web_url}/v1/sessions/{stopwatch['session_id']}/adjust", json={"op": "add", "ms": 1000}, timeout=60
     )
-    assert refused(answer) == {"op": "a stopwatch without max_time_ms has nothing to adjust"}
+    assert refused(answer) == {"op": "a stopwatch without max_time_ms has no budget to adjust"}
 
 
 def test_a_fault_is_told_in_the_words_that_belong_to_it(web_url: str) -> None:
