@@ -61,7 +61,7 @@ def _report_fault(kind: str, settings: Settings) -> str:
     presence = ProcessRegistry(client, Keyspace(settings.sync_buckets), kind=kind, loops=Loops())
     try:
         seconds, micros = client.time()
-        names = presence.others(int(seconds) * 1000 + int(micros) / 1000)
+        names = presence.live_processes(int(seconds) * 1000 + int(micros) / 1000)
     except RedisError as error:
         print(f"the store does not answer, so reports are not checked: {type(error).__name__}")
         return ""

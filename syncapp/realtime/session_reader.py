@@ -9,7 +9,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
@@ -80,7 +80,7 @@ class SessionReader:
             if not topic.watchers or not topic.subscribed:
                 topic.reading = False  # it is read when it is subscribed again
                 return
-            asked, before, generation = set(topic.waiting), topic.order, topic.generation
+            asked, before, generation = dict(topic.waiting), topic.order, topic.generation
         session: Session | None = None
         failure: SyncError | None = None
         sent_s = time.monotonic()
@@ -111,13 +111,18 @@ class SessionReader:
 
     # The lock is held from here on.
 
-    def _apply(self, topic: Topic, session: Session | None, before: Order, asked: set[Watcher]) -> None:
-        """Apply what a read found: send changes to all watchers, and answer those that asked before it began."""
+    def _apply(self, topic: Topic, session: Session | None, before: Order, asked: Mapping[Watcher, Order]) -> None:
+        """Apply what a read found: send changes to all watchers, and answer those that asked before it began.
+
+        asked: the order that each of them knew then.
+        """
         now_ms = self._clock.now_ms()
         change = topic.apply_read(session, before, now_ms)
         if change:
             topic.offer(list(topic.watchers), change)
-        answered = {watcher for watcher, known in topic.waiting.items() if known <= topic.order or watcher in asked}
+        answered = _asked_before(topic, asked) | {
+            watcher for watcher, known in topic.waiting.items() if known <= topic.order
+        }
         ahead = [watcher for watcher in answered if topic.waiting[watcher] > topic.order]
         for watcher in answered:
             del topic.waiting[watcher]
@@ -130,15 +135,18 @@ class SessionReader:
         if topic.subscribed and (topic.waiting or not topic.current):
             self.request(topic, "" if topic.current else "gap")
 
-    def _apply_ahead(self, topic: Topic, session: Session, asked: set[Watcher]) -> None:
+    def _apply_ahead(self, topic: Topic, session: Session, asked: Mapping[Watcher, Order]) -> None:
         """Answer watchers that asked, with a state whose messages have not arrived yet.
 
         The other watchers get those messages when they arrive, so that they get every event.
         """
-        answered = asked & topic.waiting.keys()
-        for watcher in answered:
-            del topic.waiting[watcher]
-        topic.offer(answered, SessionUpdate(topic.session_id, self._clock.now_ms(), session=session))
+        now_ms = self._clock.now_ms()
+        answered = {watcher: topic.waiting.pop(watcher) for watcher in _asked_before(topic, asked)}
+        for went_back in (False, True):
+            watchers = [watcher for watcher, known in answered.items() if (known > session.order) == went_back]
+            if watchers:
+                update = SessionUpdate(topic.session_id, now_ms, session=session, went_back=went_back)
+                topic.offer(watchers, update)
         if topic.waiting:
             self.request(topic, "asked")
 
@@ -148,3 +156,8 @@ class SessionReader:
         pause_s = min(_MAX_PAUSE_S, _MIN_PAUSE_S * 2 ** min(topic.failures, 10)) * random.uniform(0.5, 1)
         topic.failures += 1
         self._retries.append((time.monotonic() + pause_s, topic))
+
+
+def _asked_before(topic: Topic, asked: Mapping[Watcher, Order]) -> set[Watcher]:
+    """Return the watchers that a read answers: those that asked before it, and know of nothing later since."""
+    return {watcher for watcher, known in topic.waiting.items() if watcher in asked and known <= asked[watcher]}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
 from syncapp.domain.session import Session
+from syncapp.domain.version_order import Order
 from syncapp.realtime.hub import Hub
 from syncapp.realtime.protocol import Outgoing
 from syncapp.store.keys import Keyspace
@@ -87,6 +89,50 @@ def test_who_comes_after_an_answer_of_this_process_is_never_shown_an_older_versi
         second.wait_for_order(newest.order)
         assert second.orders == [newest.order]
         assert first.orders == [running.order]  # it comes from the message, with its event
+
+
+def test_a_watcher_that_asks_again_during_a_read_is_never_sent_what_was_read_before(
+    redis_url: str, store: SessionStore, running: Session, unheard: Callable[[], Session]
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    reads: list[Order] = []
+
+    def read(session_id: str) -> tuple[Session, int]:
+        found = store.read(session_id)
+        reads.append(found[0].order)
+        begun.set()
+        assert go_on.wait(60)
+        return found
+
+    with stopping(Hub(make_settings(redis_url), read)) as hub:
+        watcher = Recorder()
+        hub.watch(running.session_id, watcher)
+        assert begun.wait(60)
+        newest = unheard()
+        hub.resend(running.session_id, watcher, newest.order)  # its command was answered by the store meanwhile
+        go_on.set()
+        watcher.wait_for_order(newest.order)
+        assert reads == [running.order, newest.order]
+        assert not [update for update in watcher.updates if update.went_back]
+
+
+def test_who_claims_what_the_store_does_not_know_is_told_so_even_before_the_messages_of_others_arrive(
+    redis_url: str,
+    read: CountedReads,
+    store: SessionStore,
+    running: Session,
+    unheard: Callable[[], Session],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with stopping(Hub(make_settings(redis_url), read, cached=store.cached)) as hub:
+        monkeypatch.setattr(hub._gap_check, "missed", lambda _: [])
+        first, second = Recorder(), Recorder()
+        hub.watch(running.session_id, first)
+        first.wait_for_order(running.order)
+        newest = unheard()
+        hub.watch(running.session_id, second, (running.epoch, 99))
+        assert second.wait_for_order(newest.order).went_back
+        assert first.orders == [running.order]
 
 
 def test_who_claims_what_the_store_does_not_know_is_told_what_is_so(hub: Hub, running: Session) -> None:
