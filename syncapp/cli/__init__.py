@@ -1,4 +1,4 @@
-"""The `flask` commands for operators: schema, audit trail and sessions."""
+"""The `flask` commands for operators: schema, audit log and sessions."""
 
 from __future__ import annotations
 

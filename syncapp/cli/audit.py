@@ -40,7 +40,7 @@ def commands(settings: Settings) -> click.Group:
 def _status(settings: Settings) -> click.Command:
     @click.command("status")
     def status() -> None:
-        """Show the events that wait, by bucket, and the counts of the queue."""
+        """Show waiting events by bucket, and the counts of the queue."""
         outbox, counts = _outbox(settings), _counts(settings)
         with _one_line_errors("the queue could not be read"):
             backlogs = outbox.backlogs()
@@ -63,7 +63,10 @@ def _status(settings: Settings) -> click.Command:
 def _drain(settings: Settings) -> click.Command:
     @click.command("drain")
     def drain() -> None:
-        """Move all events to PostgreSQL now, without a worker; the exit code is 1 if some could not be moved."""
+        """Move all events to PostgreSQL now.
+
+        No worker is needed. The exit code is 1 if some events could not be moved.
+        """
         outbox = _outbox(settings)
         with _log(settings) as (_, audit):
             moved, failures = Drain(outbox, audit, batch=settings.audit_batch, count=_counts(settings).add).run_all()
@@ -78,7 +81,10 @@ def _drain(settings: Settings) -> click.Command:
 def _redrive(settings: Settings) -> click.Command:
     @click.command("redrive")
     def redrive() -> None:
-        """Try again to store dead letters. Those that are stored are marked and kept."""
+        """Try again to store dead letters.
+
+        Dead letters that are stored are marked and kept.
+        """
         with _one_line_errors("not every dead letter was redriven"), _log(settings) as (database, audit):
             dead_letters = DeadLetters(database)
             done, failed = dead_letters.redrive(audit)
@@ -96,7 +102,10 @@ def _retention(settings: Settings) -> click.Command:
     @click.command("retention")
     @click.option("--months", type=click.IntRange(1, 1200), required=True, help="Number of months to keep.")
     def retention(months: int) -> None:
-        """Drop older months of the log, except months with a session that is still written to."""
+        """Drop old months of the audit log.
+
+        Months with a session that is still written to are kept.
+        """
         with (
             _one_line_errors("nothing was dropped"),
             contextlib.closing(Database(settings.database_url)) as database,
@@ -112,11 +121,11 @@ def _verify(settings: Settings) -> click.Command:
     @click.command("verify")
     @click.argument("session", type=click.UUID, required=False)
     def check(session: UUID | None) -> None:
-        """Check the whole log, or one SESSION; the exit code is 1 if something is not as committed.
+        """Check the audit log, or one SESSION of it.
 
         Compares every row with its hash and its message, every snapshot with the patches, and the newest commits with
-        the store; checks every hash chain, gap and total. A fork that dead letters explain is reported, but is not an
-        error.
+        the store; checks every hash chain, gap and total. The exit code is 1 if something is not as it was committed.
+        A fork that dead letters explain is reported, but is not an error.
         """
         consistency = Consistency(connect_store(settings), Keyspace(settings.sync_buckets), settings.database_url)
         result, name = VerifyResult(), str(session) if session else None

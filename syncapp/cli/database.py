@@ -18,7 +18,10 @@ def commands(settings: Settings) -> click.Group:
 
     @group.command()
     def upgrade() -> None:
-        """Apply the missing migrations; if none is missing, a read-only role is enough."""
+        """Apply missing migrations.
+
+        If none is missing, a read-only role is enough.
+        """
         try:
             applied = schema.upgrade(
                 settings.database_url,

@@ -51,7 +51,10 @@ def _list(settings: Settings) -> click.Command:
         "--to", "to_at", type=_INSTANT, help="Time that the clock was set to, if no process observed the step."
     )
     def list_sessions(expired_by_step: bool, from_at: datetime | None, to_at: datetime | None) -> None:
-        """List the live sessions of the store, or those that timed out because of a step of its clock."""
+        """List the live sessions of the store.
+
+        With --expired-by-step, list the sessions that timed out because of a step of the store's clock.
+        """
         if (from_at is None) != (to_at is None) or (from_at and not expired_by_step):
             raise click.UsageError("--from and --to must be given together, and with --expired-by-step")
         try:
@@ -101,10 +104,19 @@ def _iso(instant: datetime) -> str:
 def _recover(settings: Settings) -> click.Command:
     @click.command("recover")
     @click.argument("session", nargs=-1)
-    @click.option("--all", "is_all", is_flag=True, help="Recover every session that is live in the log or in Redis.")
-    @click.option("--clock", type=click.Choice(["run", "freeze", "credit"]), help="Overrides RECOVERY_CLOCK.")
+    @click.option(
+        "--all", "is_all", is_flag=True, help="Recover every session that is live in the audit log or in Redis."
+    )
+    @click.option(
+        "--clock",
+        type=click.Choice(["run", "freeze", "credit"]),
+        help="What the clocks did meanwhile (default: RECOVERY_CLOCK).",
+    )
     def recover(session: tuple[str, ...], is_all: bool, clock: str | None) -> None:
-        """Restore from the log the sessions that Redis has lost or has an older state of."""
+        """Restore sessions from the audit log.
+
+        Restores sessions that Redis has lost, or has in an older state than the log.
+        """
         if bool(session) == is_all:
             raise click.UsageError("give either session ids or --all")
         try:
