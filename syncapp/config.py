@@ -40,7 +40,7 @@ class Settings:
         True, "Verify the certificate of a `rediss://` server. Heroku's is self-signed, so set `false` there."
     )
     redis_timeout_s: float = _setting(
-        2.0, "Maximum seconds to wait for a connection to Redis, or for its answer.", 0.05, 60
+        2.0, "Maximum seconds to wait for a connection to Redis, or for its reply.", 0.05, 60
     )
     redis_max_connections: int = _setting(
         64, "Maximum connections to Redis that one process opens for commands.", 1, 10_000
@@ -58,7 +58,7 @@ class Settings:
         4, "Maximum connections to PostgreSQL that one web process opens for history queries.", 1, 100
     )
     history_timeout_s: float = _setting(
-        5.0, "Maximum seconds for a history query; after that the answer is 503.", 0.1, 60
+        5.0, "Maximum seconds for a history query; after that the response is 503.", 0.1, 60
     )
 
     # Sessions
@@ -105,7 +105,7 @@ class Settings:
         1_048_576, "Maximum bytes of a request body; a larger one gets 413.", 1024, 67_108_864
     )
     request_timeout_s: float = _setting(
-        15.0, "Maximum seconds for a request to arrive, and for a client to accept the answer.", 0.1, 3600
+        15.0, "Maximum seconds for a request to arrive, and for a client to accept the response.", 0.1, 3600
     )
     proxy_hops: int = _setting(
         0,
@@ -143,7 +143,10 @@ class Settings:
         200, "Messages that one connection may send at once before that rate applies.", 1, 100_000
     )
     ws_ping_interval_s: float = _setting(
-        25.0, "Seconds between pings to a client; one that answers neither of two is disconnected (4408).", 0.1, 3600
+        25.0,
+        "Seconds between pings to a client; a client that responds to neither of two is disconnected (4408).",
+        0.1,
+        3600,
     )
     ws_slow_close_s: float = _setting(
         30.0, "Seconds that a client may take to accept one message; then it is disconnected (1013).", 0.1, 3600
