@@ -60,12 +60,13 @@ class Batch(Request):
         args, command = raw.get("args", {}), raw.get("command")
         if not isinstance(args, dict) or command not in _COMMANDS:
             return
-        for name in CommandBody.model_fields.keys() & args.keys():
+        preconditions = CommandBody.model_fields
+        for name in [each for each in preconditions if each in args]:
             yield _fault(
                 ("args", name), "misplaced", "cannot be used in a batch, because each session has its own version"
             )
         try:
-            COMMANDS[command].body.parse({name: args[name] for name in args.keys() - CommandBody.model_fields.keys()})
+            COMMANDS[command].body.parse({name: value for name, value in args.items() if name not in preconditions})
         except ValidationFailed as failed:
             for detail in failed.details:
                 yield _fault(("args", *detail["field"].split(".")), detail["code"], detail["message"])

@@ -138,6 +138,15 @@ def test_a_batch_that_makes_no_sense_is_refused_whole_naming_every_fault(
     assert expect_faults(client.post("/v1/sessions/batch", json=body)) == expected
 
 
+def test_errors_of_the_arguments_are_in_the_order_of_the_arguments(client: FlaskClient) -> None:
+    # Sets of names are in another order in each process, so many names make an equal order unlikely by chance.
+    unknown = list("abcdefghijkl")
+    args = dict.fromkeys(unknown) | {"expected_epoch": 1, "expected_version": 1}
+    answer = client.post("/v1/sessions/batch", json={"command": "pause", "session_ids": [UNKNOWN], "args": args})
+    expected = [f"args.{name}" for name in ("expected_version", "expected_epoch", *unknown)]
+    assert list(expect_faults(answer)) == expected
+
+
 def test_if_match_is_refused_before_anything_is_done(client: FlaskClient) -> None:
     (session_id,) = made(client, 1, "start")
     body = {"command": "pause", "session_ids": [session_id]}
