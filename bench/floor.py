@@ -15,7 +15,7 @@ from syncapp.server.admission import Guards
 app = Flask(__name__, static_folder=None)
 settings = Settings.from_env()
 app.extensions["syncapp"] = SimpleNamespace(
-    settings=settings, guards=Guards(settings), sweeper=SimpleNamespace(start=lambda: None, stop=lambda: None)
+    settings=settings, guards=Guards(settings), start=lambda: None, stop=lambda: None
 )
 client = redis.Redis.from_url(os.environ["REDIS_URL"])
 sha = client.script_load(BARE)

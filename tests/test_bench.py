@@ -8,6 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+import requests
 
 from bench import evidence, publish, report
 from bench.__main__ import PARTS
@@ -15,6 +16,7 @@ from bench.acceptance import ROWS
 from bench.crowd import Client, masked
 from bench.figures import Part, figure, interleave, quantile, value
 from bench.load import _is_whole
+from bench.rig import Rig
 from bench.targets import TARGETS, Target, Verdict, verdicts
 
 TESTS = Path(__file__).parent
@@ -131,3 +133,9 @@ def test_the_acceptance_list_names_tests_that_there_are(name: str) -> None:
     path, _, test = name.partition("::")
     assert (TESTS / path).exists()
     assert not test or re.search(rf"^def {test}\(", (TESTS / path).read_text(), re.MULTILINE)
+
+
+def test_the_floor_of_rest_runs_under_the_settings_of_the_service(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig, rig.floor() as floor:
+        answer = requests.get(f"{floor.url}/bare/name", timeout=60)
+        assert (answer.status_code, bool(answer.text)) == (200, True)
