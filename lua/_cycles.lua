@@ -45,7 +45,7 @@ local function next_in_order(session, even_expired)
   return nil
 end
 
--- The next participant who has not expired; with `notify`, the next one at all if every participant has expired.
+-- The next participant whose time has not run out. With `notify`, if everybody's has, simply the next participant.
 local function next_in_rotation(session)
   return next_in_order(session, false) or (session.on_timeout == 'notify' and next_in_order(session, true)) or nil
 end

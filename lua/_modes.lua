@@ -1,5 +1,5 @@
 -- The traits of each mode (docs/clock.md). No other script names a mode.
---   budget         who has a budget: 'p' each participant, 'g' each group, 's' the session (optional in count_up)
+--   budget         what has a budget: 'p' each participant, 'g' each group, 's' the session (optional in count_up)
 --   skips          whether skip_cycle ends only the cycle; otherwise a timeout ends the session
 --   refills        whether each cycle starts with a full budget
 --   timeout_event  the type of a timeout's event

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from flask import Blueprint, Response, current_app, request
 
 from syncapp.access.rate_limits import RateLimits
@@ -60,7 +59,7 @@ def batch() -> Response:
 def _item(session_id: str, found: Result | SyncError) -> dict[str, Any]:
     item: dict[str, Any] = {"session_id": session_id}
     if isinstance(found, SyncError):
-        return item | {"status": found.status, "error": orjson.loads(responses.error(found).data)["error"]}
+        return item | {"status": found.status, "error": found.document()}
     if found.session is None:
         item["status"] = 204
     else:

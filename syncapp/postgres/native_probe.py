@@ -42,5 +42,5 @@ def native_threads(count: int) -> Executor:
     monkey = sys.modules.get("gevent.monkey")
     kind: Callable[[int], Executor] = ThreadPoolExecutor
     if monkey is not None and monkey.is_module_patched("threading"):
-        from gevent.threadpool import ThreadPoolExecutor as kind  # type: ignore[import-untyped,no-redef] # noqa: N813
+        from gevent.threadpool import ThreadPoolExecutor as kind  # type: ignore[no-redef]  # noqa: N813 it stands for the class of the same role above
     return kind(count)

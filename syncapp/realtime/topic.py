@@ -21,7 +21,7 @@ from syncapp.realtime.protocol import Outgoing
 log = structlog.get_logger(__name__)
 
 _SHARED_MS = 50
-"""How long the same bytes of a state, with its clock as of one instant, are sent to everybody who asks."""
+"""For this long, all watchers that ask for a state get the same bytes, with the clock computed once."""
 _MAX_EARLY_MESSAGES = 128
 
 

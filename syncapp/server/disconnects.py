@@ -53,7 +53,7 @@ class DisconnectWatch:
     def _get_epoll(self) -> Any:
         """Return the epoll object, which is created at first use: one created before a fork would be shared."""
         if self._epoll is None:
-            from gevent.monkey import get_original  # type: ignore[import-untyped]  # gevent has no types
+            from gevent.monkey import get_original  # gevent has no types
 
             with suppress(AttributeError):
                 self._epoll = get_original("select", "epoll")()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
-import gevent  # type: ignore[import-untyped]
+import gevent
 import orjson
 from gunicorn import util
 from gunicorn.http import errors as gunicorn_errors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -70,25 +70,34 @@ def test_who_knows_of_a_version_that_the_hub_has_not_heard_of_is_never_shown_the
     first.wait_for_order(newest.order)
 
 
-def test_who_comes_after_an_answer_of_this_process_is_never_shown_an_older_version(
+@pytest.fixture
+def lagging(
     redis_url: str,
     read: CountedReads,
     store: SessionStore,
     running: Session,
     unheard: Callable[[], Session],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> Iterator[tuple[Hub, Recorder, Session]]:
+    """A hub that has not heard of the newest commit, one of its watchers, and the session after that commit."""
     with stopping(Hub(make_settings(redis_url), read, cached=store.cached)) as hub:
         monkeypatch.setattr(hub._gap_check, "missed", lambda _: [])
-        first, second = Recorder(), Recorder()
-        hub.watch(running.session_id, first)
-        first.wait_for_order(running.order)
-        newest = unheard()
-        assert store.get(running.session_id).found.order == newest.order
-        hub.watch(running.session_id, second)
-        second.wait_for_order(newest.order)
-        assert second.orders == [newest.order]
-        assert first.orders == [running.order]  # it comes from the message, with its event
+        watcher = Recorder()
+        hub.watch(running.session_id, watcher)
+        watcher.wait_for_order(running.order)
+        yield hub, watcher, unheard()
+
+
+def test_who_comes_after_an_answer_of_this_process_is_never_shown_an_older_version(
+    lagging: tuple[Hub, Recorder, Session], store: SessionStore, running: Session
+) -> None:
+    hub, first, newest = lagging
+    assert store.get(running.session_id).found.order == newest.order
+    second = Recorder()
+    hub.watch(running.session_id, second)
+    second.wait_for_order(newest.order)
+    assert second.orders == [newest.order]
+    assert first.orders == [running.order]  # it comes from the message, with its event
 
 
 def test_a_watcher_that_asks_again_during_a_read_is_never_sent_what_was_read_before(
@@ -117,22 +126,13 @@ def test_a_watcher_that_asks_again_during_a_read_is_never_sent_what_was_read_bef
 
 
 def test_who_claims_what_the_store_does_not_know_is_told_so_even_before_the_messages_of_others_arrive(
-    redis_url: str,
-    read: CountedReads,
-    store: SessionStore,
-    running: Session,
-    unheard: Callable[[], Session],
-    monkeypatch: pytest.MonkeyPatch,
+    lagging: tuple[Hub, Recorder, Session], running: Session
 ) -> None:
-    with stopping(Hub(make_settings(redis_url), read, cached=store.cached)) as hub:
-        monkeypatch.setattr(hub._gap_check, "missed", lambda _: [])
-        first, second = Recorder(), Recorder()
-        hub.watch(running.session_id, first)
-        first.wait_for_order(running.order)
-        newest = unheard()
-        hub.watch(running.session_id, second, (running.epoch, 99))
-        assert second.wait_for_order(newest.order).went_back
-        assert first.orders == [running.order]
+    hub, first, newest = lagging
+    second = Recorder()
+    hub.watch(running.session_id, second, (running.epoch, 99))
+    assert second.wait_for_order(newest.order).went_back
+    assert first.orders == [running.order]
 
 
 def test_who_claims_what_the_store_does_not_know_is_told_what_is_so(hub: Hub, running: Session) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 
-import gevent  # type: ignore[import-untyped]
+import gevent
 import orjson
 import psutil
 import pytest
