@@ -1,27 +1,34 @@
 -- The keys and arguments that all commands share, in the tables `keys` and `call`. This is the only partial that reads
--- KEYS and ARGV. A command reads only its own arguments, from ARGV[11] on.
+-- KEYS and ARGV. A command reads only its own arguments, from ARGV[16] on.
 --
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 listed
---       7 idempotency record, only if the call has an idempotency key
--- ARGV  1 session id  2 expected epoch or ''  3 expected version or ''
+--       7 idempotency record  8 limits of the principal; each only if the call has it: the second may be the seventh key
+-- ARGV  1 qualified session id  2 expected epoch or ''  3 expected version or ''
 --       4 fingerprint of the command, or '' if the call has no idempotency key
 --       5 request id  6 epoch that the caller has cached, or ''  7 block tags that the caller has cached, or ''
 --       8 lifetime of a finished or deleted session (ms)  9 lifetime of an idempotency record (ms)
---       10 maximum unattended cycles
+--       10 maximum unattended cycles  11 JSON members that name the session in messages  12 id of the token, or ''
+--       13 JSON members with the digests of private parts, or ''  14 JSON members with these parts, or ''
+--       15 limits, or '' if there are none
 local keys = {
-  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5],
-  listed = KEYS[6], idempotency = KEYS[7],
+  session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5], listed = KEYS[6],
 }
 local call = {
   session_id = ARGV[1], expected_epoch = ARGV[2], expected_version = ARGV[3], fingerprint = ARGV[4],
   request_id = ARGV[5], known_epoch = ARGV[6], known_tags = ARGV[7],
   session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]), max_unattended_cycles = ARGV[10],
+  names = ARGV[11], token_id = ARGV[12], private_digests = ARGV[13], private_parts = ARGV[14], limits = ARGV[15],
 }
+local optional, last = KEYS[7], KEYS[8]
+if call.fingerprint ~= '' then keys.idempotency, optional, last = optional, last, nil end
+if call.limits ~= '' then keys.limits, optional = optional, last end
 
 -- A malformed call fails here, before anything is written.
 assert(keys.session and keys.deadlines and keys.outbox and keys.nudge and keys.channel and keys.listed,
   'a key is missing')
 assert(call.session_id and call.expected_epoch and call.expected_version and call.request_id and call.known_epoch
-  and call.known_tags and call.session_ttl_ms and call.idempotency_ttl_ms and call.max_unattended_cycles,
+  and call.known_tags and call.session_ttl_ms and call.idempotency_ttl_ms and call.max_unattended_cycles
+  and call.names and call.token_id and call.private_digests and call.private_parts and call.limits,
   'an argument is missing')
 assert((call.fingerprint ~= '') == (keys.idempotency ~= nil), 'an idempotency record needs a fingerprint')
+assert((call.limits ~= '') == (keys.limits ~= nil) and not optional, 'a key is missing or not needed')

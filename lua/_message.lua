@@ -9,7 +9,7 @@ local EVENT = {
 local CHANGES = {
   'cycle_count', 'time_used_ms', 'time_remaining_ms', 'cycle_started_ms', 'session_started_ms', 'session_completed_ms',
 }
-local MESSAGE = '{"session_id":"%s","epoch":%d,"version":%d,"sync_mode":"%s","status":"%s","cycle_count":%d,'
+local MESSAGE = '{%s,"epoch":%d,"version":%d,"sync_mode":"%s","status":"%s","cycle_count":%d,'
   .. '"elapsed_ms":%s,"actor":"%s","request_id":"%s","previous":"%s","event":%s,"patch":%s%s%s}'
 local PARTICIPANT = '"%s":{"time_used_ms":%d,"time_remaining_ms":%s,"cycle_count":%d,"is_active":%s,"has_expired":%s}'
 local GROUP = '"%s":{"time_used_ms":%d,"time_remaining_ms":%d,"has_expired":%s}'
@@ -65,7 +65,7 @@ end
 -- epoch may have none.
 --   added_members  further JSON members after the patch, or ''
 local function message_of(session, call, actor, elapsed, event, patch, added_members, snapshot)
-  return string.format(MESSAGE, call.session_id, session.epoch, session.version, session.sync_mode, session.status,
+  return string.format(MESSAGE, call.names, session.epoch, session.version, session.sync_mode, session.status,
     session.cycle_count, int_or_null(elapsed), actor, call.request_id, session.chain or '', event, patch,
     added_members, snapshot and ',"snapshot":' .. snapshot or '')
 end

@@ -1,7 +1,7 @@
 -- Change the remaining time of one budget. A running budget that has nothing left times out at once.
 --
--- ARGV  11 operation: add, set or at_least  12 ms  13 participant or ''  14 group or ''
---       15 latest deadline (ms) or ''  16 reason as JSON text, or ''
+-- ARGV  16 operation: add, set or at_least  17 ms  18 participant or ''  19 group or ''
+--       20 latest deadline (ms) or ''  21 reason as JSON text, or ''
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 --          unknown_participant · unknown_group · no_participant_budget · no_group_budget · no_budget
 --          adjustment_too_large
@@ -10,8 +10,8 @@
 -- @include _adjust
 -- @include _arguments
 
-local operation, ms, participant_arg, group_arg = ARGV[11], tonumber(ARGV[12]), ARGV[13], ARGV[14]
-local not_after_ms, reason = tonumber(ARGV[15]), ARGV[16]
+local operation, ms, participant_arg, group_arg = ARGV[16], tonumber(ARGV[17]), ARGV[18], ARGV[19]
+local not_after_ms, reason = tonumber(ARGV[20]), ARGV[21]
 
 assert(OPERATIONS[operation] and ms and participant_arg and group_arg and reason, 'an argument is missing')
 local session, now, early_reply = begin(keys, call)

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Cancel a session. Cancelling it again succeeds and commits nothing.
 --
--- ARGV  11 reason as JSON text, or ''
+-- ARGV  16 reason as JSON text, or ''
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · store_full
 --          invalid_transition
 -- Event  session_cancelled
@@ -10,7 +10,7 @@
 -- @include _command
 -- @include _arguments
 
-local reason = ARGV[11]
+local reason = ARGV[16]
 
 local session, now, early_reply = begin(keys, call)
 if early_reply then return early_reply end

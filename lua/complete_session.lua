@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Complete a session. Completing it again succeeds and commits nothing.
 --
--- ARGV  11 reason as JSON text, or ''  12 result as JSON text, or ''; both may be left out
+-- ARGV  16 reason as JSON text, or ''  17 result as JSON text, or ''; both may be left out
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · store_full
 --          invalid_transition
 -- Event  session_completed
@@ -10,7 +10,7 @@
 -- @include _command
 -- @include _arguments
 
-local reason, result = ARGV[11] or '', ARGV[12] or ''
+local reason, result = ARGV[16] or '', ARGV[17] or ''
 
 local session, now, early_reply = begin(keys, call)
 if early_reply then return early_reply end

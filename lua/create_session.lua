@@ -1,11 +1,11 @@
 -- Create a session if none has this id.
 --
--- ARGV  11 mode  12 increment (ms)  13 type of action_on_timeout  14 idle timeout (ms)  15 session's budget (ms) or ''
---       16 time per cycle (ms) or ''  17 maximum cycles or ''  18 warning thresholds (ms), largest first, or ''
---       19 action_on_timeout as JSON text  20 metadata as JSON text  21 definition as JSON text
---       22 maximum events in the outbox, '0' for no limit  23 maximum percent of maxmemory, '0' for no limit
---       24 number of participants
---       25… id, budget (ms) and group index or '' of each participant; then id and budget (ms) of each group
+-- ARGV  16 mode  17 increment (ms)  18 type of action_on_timeout  19 idle timeout (ms)  20 session's budget (ms) or ''
+--       21 time per cycle (ms) or ''  22 maximum cycles or ''  23 warning thresholds (ms), largest first, or ''
+--       24 action_on_timeout as JSON text  25 metadata as JSON text  26 definition as JSON text
+--       27 maximum events in the outbox, '0' for no limit  28 maximum percent of maxmemory, '0' for no limit
+--       29 number of participants
+--       30… id, budget (ms) and group index or '' of each participant; then id and budget (ms) of each group
 -- Replies  ok · session_exists · busy · idempotency_mismatch · session_gone · audit_backlog · store_full
 -- Event  session_created
 -- @include _memory
@@ -13,12 +13,12 @@
 -- @include _create
 -- @include _arguments
 
-local mode, increment_ms, on_timeout, idle_timeout_ms = ARGV[11], tonumber(ARGV[12]), ARGV[13], tonumber(ARGV[14])
-local budget_ms, time_per_cycle_ms, max_cycles = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
-local warn_at, action_on_timeout, metadata, definition = ARGV[18], ARGV[19], ARGV[20], ARGV[21]
-local max_outbox_events, max_memory_percent = tonumber(ARGV[22]), tonumber(ARGV[23])
-local participant_count = tonumber(ARGV[24])
-local rest = {unpack(ARGV, 25)}
+local mode, increment_ms, on_timeout, idle_timeout_ms = ARGV[16], tonumber(ARGV[17]), ARGV[18], tonumber(ARGV[19])
+local budget_ms, time_per_cycle_ms, max_cycles = tonumber(ARGV[20]), tonumber(ARGV[21]), tonumber(ARGV[22])
+local warn_at, action_on_timeout, metadata, definition = ARGV[23], ARGV[24], ARGV[25], ARGV[26]
+local max_outbox_events, max_memory_percent = tonumber(ARGV[27]), tonumber(ARGV[28])
+local participant_count = tonumber(ARGV[29])
+local rest = {unpack(ARGV, 30)}
 
 assert(MODES[mode] and increment_ms and on_timeout and idle_timeout_ms and definition, 'an argument is missing')
 assert(max_outbox_events and max_memory_percent and participant_count and #rest >= 3 * participant_count,

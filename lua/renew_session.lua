@@ -1,14 +1,14 @@
 -- Give a session a later epoch and keep its state: the audit log has other commits under its present epoch. The
 -- expected epoch and version are required.
 --
--- ARGV  11 last epoch in the log
+-- ARGV  16 last epoch in the log
 -- Replies  ok · not_found · version_conflict
 -- Event  session_restored, then what is due
 -- @include _restore
 -- @include _command
 -- @include _arguments
 
-local last_epoch = tonumber(ARGV[11])
+local last_epoch = tonumber(ARGV[16])
 
 assert(call.expected_epoch ~= '' and call.expected_version ~= '' and last_epoch, 'an argument is missing')
 local now = server_now_ms()

@@ -1,11 +1,11 @@
 -- Restore a session from the audit log, in a new epoch. If an epoch and a version are expected, it replaces the stale
 -- session that is at these; otherwise no session may have this id.
 --
--- ARGV  11 last epoch in the log  12 SHA-1 of its last message  13 rule of the clock: run, freeze or credit
---       14 metadata as JSON text  15 action_on_timeout as JSON text  16 definition as JSON text
---       17 warning thresholds (ms), largest first, or ''  18 records of all participants, then of all groups
---       19 number of participants  20 number of scalars
---       21… name and text of each scalar; id, '0' and group index or '' of each participant; id and '0' of each group
+-- ARGV  16 last epoch in the log  17 SHA-1 of its last message  18 rule of the clock: run, freeze or credit
+--       19 metadata as JSON text  20 action_on_timeout as JSON text  21 definition as JSON text
+--       22 warning thresholds (ms), largest first, or ''  23 records of all participants, then of all groups
+--       24 number of participants  25 number of scalars
+--       26… name and text of each scalar; id, '0' and group index or '' of each participant; id and '0' of each group
 -- Replies  ok · session_exists · version_conflict · not_found
 -- Event  session_restored, then what is due
 -- @include _restore
@@ -13,10 +13,10 @@
 -- @include _create
 -- @include _arguments
 
-local last_epoch, chain, rule, metadata, action_on_timeout = tonumber(ARGV[11]), ARGV[12], ARGV[13], ARGV[14], ARGV[15]
-local definition, warn_at, records = ARGV[16], ARGV[17], ARGV[18]
-local participant_count, scalar_count = tonumber(ARGV[19]), tonumber(ARGV[20])
-local rest = {unpack(ARGV, 21)}
+local last_epoch, chain, rule, metadata, action_on_timeout = tonumber(ARGV[16]), ARGV[17], ARGV[18], ARGV[19], ARGV[20]
+local definition, warn_at, records = ARGV[21], ARGV[22], ARGV[23]
+local participant_count, scalar_count = tonumber(ARGV[24]), tonumber(ARGV[25])
+local rest = {unpack(ARGV, 26)}
 
 assert(last_epoch and chain and CLOCK_RULES[rule] and records and participant_count and scalar_count
   and #rest >= 2 * scalar_count + 3 * participant_count, 'an argument is missing')

@@ -1,6 +1,6 @@
 -- Start the clock of a pending session.
 --
--- ARGV  11 participant who begins, or '' for the first in rotation
+-- ARGV  16 participant who begins, or '' for the first in rotation
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 --          unknown_participant
 -- Event  session_started, then what is due because of it
@@ -8,7 +8,7 @@
 -- @include _command
 -- @include _arguments
 
-local participant_arg = ARGV[11]
+local participant_arg = ARGV[16]
 
 local session, now, early_reply = begin(keys, call)
 if early_reply then return early_reply end

@@ -1,6 +1,6 @@
 -- End the active participant's cycle and give the turn to the next participant.
 --
--- ARGV  11 next participant, or '' for the next in rotation  12 participant who must be active, or ''
+-- ARGV  16 next participant, or '' for the next in rotation  17 participant who must be active, or ''
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 --          unknown_participant · not_active_participant · unknown_next_participant · expired_next_participant
 -- Event  cycle_switched, then what is due because of it
@@ -8,7 +8,7 @@
 -- @include _command
 -- @include _arguments
 
-local next_participant_arg, participant_arg = ARGV[11], ARGV[12]
+local next_participant_arg, participant_arg = ARGV[16], ARGV[17]
 
 local session, now, early_reply = begin(keys, call)
 if early_reply then return early_reply end

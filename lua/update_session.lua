@@ -1,13 +1,13 @@
 -- Replace the metadata, if it is still at the version that the new document is based on.
 --
--- ARGV  11 metadata version that the document is based on, or '' to get metadata_changed with the current state
---       12 metadata as JSON text
+-- ARGV  16 metadata version that the document is based on, or '' to get metadata_changed with the current state
+--       17 metadata as JSON text
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · metadata_changed
 -- Event  metadata_updated
 -- @include _command
 -- @include _arguments
 
-local base_version, metadata = ARGV[11], ARGV[12]
+local base_version, metadata = ARGV[16], ARGV[17]
 
 local session, now, early_reply = begin(keys, call)
 if early_reply then return early_reply end

@@ -68,6 +68,35 @@ class InvalidTransition(SyncError):
     status, code = 400, "INVALID_STATE_TRANSITION"
 
 
+class Unauthorized(SyncError):
+    """There is no valid token; details: reason, a word of RFC 6750, section 3.1, or `missing_token`."""
+
+    status, code = 401, "UNAUTHORIZED"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """`WWW-Authenticate`, as RFC 6750 defines it; without an error if the request had no token."""
+        reason = self.details["reason"]
+        if reason == "missing_token":
+            return {"WWW-Authenticate": 'Bearer realm="SyncApp"'}
+        return {
+            "WWW-Authenticate": f'Bearer realm="SyncApp", error="{reason}", error_description="{self.message}"',
+        }
+
+
+class Forbidden(SyncError):
+    """The token does not allow this; details: missing_scope if a scope is missing, otherwise reason."""
+
+    status, code = 403, "FORBIDDEN"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """`WWW-Authenticate` with the missing scope, as RFC 6750 defines it."""
+        scope = (self.details or {}).get("missing_scope")
+        named = f', scope="{scope}"' if scope else ""
+        return {"WWW-Authenticate": f'Bearer realm="SyncApp", error="insufficient_scope"{named}'}
+
+
 class OriginRefused(SyncError):
     """A page of this origin may not change or watch sessions."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
+from syncapp.domain.principal import ANYONE, Principal
 from syncapp.domain.session import Session
 
 
@@ -16,13 +17,15 @@ class Claim(Struct, frozen=True):
 
     expected_epoch, expected_version: if given, a session at any other is not changed (compare-and-set).
     idempotency_key: 1-128 visible characters; a command with the key of an earlier one is a replay and changes nothing.
-    request_id: recorded in the audit log; letters, digits, `.`, `_` and `-`.
+    request_id: recorded in the audit log; letters, digits, `.`, `_` and `-`. principal: who sends the command; it is
+    recorded in the audit log, and owns the idempotency key.
     """
 
     expected_epoch: int | None = None
     expected_version: int | None = None
     idempotency_key: str | None = None
     request_id: str = ""
+    principal: Principal = ANYONE
 
 
 NO_CLAIM = Claim()

@@ -1,7 +1,7 @@
 """The keyspace: the names of all Redis keys and channels are formatted here, and nowhere else.
 
 All keys of a session have the hash tag of its bucket, so that the keys of a script are in one cluster slot.
-docs/keys.md describes the contents of each key.
+A session's id is the qualified one (`syncapp.domain.session_ids`). docs/keys.md describes the contents of each key.
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from hashlib import sha256
+
+from syncapp.domain.principal import ANYONE, DEFAULT_TENANT, Principal
+from syncapp.domain.session_ids import tenant_of
 
 AUDIT_GROUP = "audit"
 """Consumer group of every outbox stream."""
@@ -43,9 +47,10 @@ class Keyspace:
         session_id = key.partition(":session:")[2]
         return session_id if key == self.session(session_id) else None
 
-    def idempotency(self, session_id: str, key: str) -> str:
-        """String: the record from which a replay of a command is answered."""
-        return f"{self._tag(session_id)}idem:{session_id}:{key}"
+    def idempotency(self, session_id: str, key: str, principal: Principal = ANYONE) -> str:
+        """String: the record from which a replay of a command is answered. It belongs to a principal."""
+        owner = f"@{_short_hash(principal.sub)}" if principal.sub else ""
+        return f"{self._tag(session_id)}idem:{session_id}{owner}:{key}"
 
     def channel(self, session_id: str) -> str:
         """Pub/sub channel of a session."""
@@ -55,9 +60,12 @@ class Keyspace:
         """Sorted set: ids of live sessions by the instant (ms) of their next change by themselves; the sentinel."""
         return f"{_bucket_tag(bucket)}deadlines"
 
-    def listed(self, bucket: int) -> str:
-        """Sorted set: ids of all sessions by the instant (ms) of their creation, and the sentinel."""
-        return f"{_bucket_tag(bucket)}listed"
+    def listed(self, bucket: int, tenant: str = DEFAULT_TENANT) -> str:
+        """Sorted set: ids of a tenant's sessions by the instant (ms) of their creation; and the sentinel.
+
+        The sentinel in the set of tenant `default` counts for all tenants.
+        """
+        return f"{_bucket_tag(bucket)}listed" + ("" if tenant == DEFAULT_TENANT else f":{tenant}")
 
     def outbox(self, bucket: int) -> str:
         """Stream: audit events that are not yet in PostgreSQL."""
@@ -117,5 +125,11 @@ def _commit_keys(buckets: int, session_id: str) -> tuple[str, ...]:
         keys.outbox(bucket),
         keys.nudge(bucket),
         keys.channel(session_id),
-        keys.listed(bucket),
+        keys.listed(bucket, tenant_of(session_id)),
     )
+
+
+@lru_cache(maxsize=4096)
+def _short_hash(text: str) -> str:
+    """Return a hash of a principal's id: the id itself may be a name, and have any characters."""
+    return sha256(text.encode()).hexdigest()[:32]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -13,8 +14,10 @@ import redis
 from redis.exceptions import ResponseError
 
 from syncapp.config import Settings
+from syncapp.domain.principal import DEFAULT_TENANT
 from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result
 from syncapp.domain.session import Session
+from syncapp.domain.session_ids import log_id, public_id, tenant_of
 from syncapp.domain.summary import Summary
 from syncapp.store.client import TRANSLATION
 from syncapp.store.keys import PROBE_SESSION, Keyspace
@@ -87,7 +90,7 @@ class ScriptRunner:
         keys: Sequence[str] = self._keys.commit(session_id)
         fingerprint = ""
         if claim.idempotency_key is not None:
-            keys = (*keys, self._keys.idempotency(session_id, claim.idempotency_key))
+            keys = (*keys, self._keys.idempotency(session_id, claim.idempotency_key, claim.principal))
             fingerprint = _fingerprint(command, claim, request if request is not None else list(map(_text, args)))
         until_s, may_restore = time.monotonic() + SETTLE_S, self._on_miss is not None
         while True:
@@ -206,7 +209,21 @@ class ScriptRunner:
             # A record must not outlive the tombstone, which ensures that a later session has another created_at.
             min(self._settings.idempotency_ttl_s, self._settings.session_ttl_s) * 1000,
             self._settings.max_unattended_cycles,
+            _names(session_id),
+            claim.principal.jti,
+            "",
+            "",
+            "",
         ]
+
+
+@lru_cache(maxsize=4096)
+def _names(session_id: str) -> str:
+    """Return the JSON members that name a session in its messages; `session_id` is the log id."""
+    names = f'"session_id":"{log_id(session_id)}"'
+    if (tenant := tenant_of(session_id)) != DEFAULT_TENANT:
+        names += f',"tenant":"{tenant}","tenant_session_id":"{public_id(session_id)}"'
+    return names
 
 
 def _refusal(command: str, claim: Claim, reply: Reply, session: Session | None) -> Exception:

@@ -28,6 +28,7 @@ from syncapp.domain.modes import MODES
 from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result, SessionPosition
 from syncapp.domain.schemas import CreateSession, merge_patch
 from syncapp.domain.session import Session
+from syncapp.domain.session_ids import qualified
 from syncapp.domain.session_layout import order_of
 from syncapp.domain.summary import Summary
 from syncapp.errors import Conflict, ValidationFailed
@@ -67,10 +68,11 @@ class SessionStore:
     def create(self, new: CreateSession, claim: Claim = NO_CLAIM) -> Result:
         """Create a `pending` session. Raises `SessionExists`, `IdempotencyMismatch`, `AuditBacklog`, `StoreFull`.
 
-        If the request has no id, the id is derived from the idempotency key, or random if there is none. Raises
+        It belongs to the tenant of the claim's principal. If the request has no id, the id is derived from the
+        idempotency key and the principal, or random if there is no key. Raises
         `ValidationFailed` if that key is not a random UUID, because other clients might use it, and share the session.
         """
-        session_id = new.session_id or _new_id(claim)
+        session_id = qualified(claim.principal.tenant, new.session_id or _new_id(claim))
         participants, groups = new.in_rotation(), new.in_groups()
         traits = MODES[new.sync_mode]
         action = new.action_on_timeout.model_dump() if new.action_on_timeout else {"type": traits.on_timeout}
@@ -285,4 +287,5 @@ def _new_id(claim: Claim) -> str:
     if not _RANDOM_UUID.match(claim.idempotency_key):
         message = "must be a random UUID (version 4 or 7) if there is no session_id"
         raise ValidationFailed.of("Idempotency-Key", message, "random_uuid")
-    return str(uuid.uuid5(KEY_NAMESPACE, claim.idempotency_key))
+    owner, key = claim.principal, claim.idempotency_key
+    return str(uuid.uuid5(KEY_NAMESPACE, f"{owner.tenant}/{key}/{owner.sub}" if owner.sub else key))

@@ -127,15 +127,15 @@ def used(name: str, table: str) -> list[int]:
 
 
 def test_the_shared_keys_and_arguments_are_declared_and_each_is_named_once() -> None:
-    assert declared("_arguments", "KEYS") == used("_arguments", "KEYS") == list(range(1, 8))
-    assert declared("_arguments", "ARGV") == used("_arguments", "ARGV") == list(range(1, 11))
+    assert declared("_arguments", "KEYS") == used("_arguments", "KEYS") == list(range(1, 9))
+    assert declared("_arguments", "ARGV") == used("_arguments", "ARGV") == list(range(1, 16))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_declared_arguments_are_the_used_ones_and_each_is_named_once(name: str) -> None:
     assert re.findall(r"@include (_\w+)", source(name))[-1] == "_arguments"
     assert declared(name, "KEYS") == used(name, "KEYS") == []
-    assert declared(name, "ARGV") == used(name, "ARGV") == list(range(11, 11 + len(used(name, "ARGV"))))
+    assert declared(name, "ARGV") == used(name, "ARGV") == list(range(16, 16 + len(used(name, "ARGV"))))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -194,7 +194,7 @@ def test_a_malformed_call_fails_and_writes_nothing(
     if name in ("switch_session", "pause_session"):
         store.start(session_id)
     keys = list(store._runner._keys.commit(session_id))
-    arguments: list[str | bytes | int] = [session_id, "", "", "", "", "", "", 3_600_000, 3_600_000, 1000]
+    arguments: list[str | bytes | int] = [session_id, *[""] * 6, 3_600_000, 3_600_000, 1000, *[""] * 5]
     if missing == "no keys":
         keys = []
     elif missing == "no arguments":

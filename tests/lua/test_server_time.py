@@ -82,7 +82,7 @@ def test_a_command_is_begun_only_when_all_is_applied(store: SessionStore, clock:
     reply = store._runner._scripts.call(
         "cancel_session",
         Keyspace().commit(session_id),
-        [session_id, "", "", "", "", "", "", 1000, 1000, 1000, ""],
+        [session_id, *[""] * 6, 1000, 1000, 1000, f'"session_id":"{session_id}"', *[""] * 5],
     )
     assert (reply[0], reply[2]) == ("busy", [])
     assert {kind for kind, _ in event_instants(redis, session_id)} == {"cycle_timed_out"}
