@@ -48,7 +48,8 @@ class Principal(Struct, frozen=True):
     sub: the id of the principal, 1 to 128 characters; '' without authentication. scopes: including the implied ones
     (`with_implied`). session_id: the only session that it may use, as clients write it; None for all of the tenant.
     participant_id: the only participant that it may act as; None for all. jti: the id of its token; '' if it has none.
-    expires_s: when its token expires, in seconds since 1970; None without a token.
+    expires_s: when its token expires, in seconds since 1970; None without a token. is_link: whether it is
+    a link's token (`POST /v1/sessions/{id}/links`).
     """
 
     sub: str = ""
@@ -58,6 +59,7 @@ class Principal(Struct, frozen=True):
     participant_id: str | None = None
     jti: str = ""
     expires_s: int | None = None
+    is_link: bool = False
 
 
 ANYONE = Principal(scopes=frozenset(SCOPES))
