@@ -15,6 +15,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from syncapp.audit.event import OutboxEntry
+from syncapp.domain.session_ids import log_id
 from syncapp.store.client import TRANSLATION
 from syncapp.store.keys import AUDIT_GROUP, Keyspace
 
@@ -140,7 +141,7 @@ class Outbox:
             return self._contains(session_id)
 
     def _contains(self, session_id: str) -> bool:
-        key, start, text = self._keys.outbox(self._keys.bucket(session_id)), "-", session_id.encode()
+        key, start, text = self._keys.outbox(self._keys.bucket(session_id)), "-", log_id(session_id).encode()
         for _ in range(_MAX_SCANNED // _SCANNED_AT_ONCE):
             found: Any = self._client.xrange(key, min=start, count=_SCANNED_AT_ONCE)
             if any(text in (_entry(0, stream_id, fields).raw or b"") for stream_id, fields in found):

@@ -18,6 +18,7 @@ from syncapp.domain.definition import Definition
 from syncapp.domain.instants import iso
 from syncapp.domain.modes import MODES
 from syncapp.domain.running_clock import clock_of
+from syncapp.domain.session_ids import public_id
 from syncapp.domain.session_layout import (
     BLOCKS,
     DEFINITION,
@@ -218,7 +219,7 @@ class Session(Struct, frozen=True):
         """Return the state document with the clock at `now_ms` (server time)."""
         definition = self.definition
         document: dict[str, Any] = {
-            "session_id": self.session_id,
+            "session_id": public_id(self.session_id),
             "sync_mode": self.sync_mode,
             "status": self.status,
             "epoch": self.epoch,

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from syncapp.domain.instants import iso
 from syncapp.domain.running_clock import clock_of
+from syncapp.domain.session_ids import public_id
 from syncapp.domain.session_layout import SCALARS, split_tags, values_of
 
 
@@ -69,7 +70,7 @@ class Summary(Struct, frozen=True):
     def document(self, now_ms: int) -> dict[str, Any]:
         """Return the document for clients, with the clock at `now_ms` (server time)."""
         document: dict[str, Any] = {
-            "session_id": self.session_id,
+            "session_id": public_id(self.session_id),
             "sync_mode": self.sync_mode,
             "status": self.status,
             "epoch": self.epoch,

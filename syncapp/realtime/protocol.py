@@ -14,6 +14,7 @@ from syncapp.domain.commands import COMMANDS, CREATE
 from syncapp.domain.field_types import IDEMPOTENCY_KEY_PATTERN, SessionId
 from syncapp.domain.results import Claim, Result
 from syncapp.domain.schemas import CommandBody
+from syncapp.domain.session_ids import public_id
 from syncapp.domain.strict_json import decode
 from syncapp.domain.validation import Request
 from syncapp.domain.version_order import NEVER, Order
@@ -184,15 +185,16 @@ class Command(Request):
     )
 
     def body(self, session_id: str) -> Request:
-        """Return the command's body as its own model. Raises `ValidationFailed` as REST does."""
+        """Return the command's body as its own model; session_id: qualified. Raises `ValidationFailed` as REST does."""
         if misplaced := self.args.keys() & CommandBody.model_fields.keys():
             raise ValidationFailed.of(f"args.{min(misplaced)}", "belongs next to args, not in it", "misplaced")
         if self.command == "create":
-            if self.args.get("session_id", session_id) != session_id:
+            own = public_id(session_id)
+            if self.args.get("session_id", own) != own:
                 raise ValidationFailed.of(
                     "session_id", "must be the session of the message or connection", "contradiction"
                 )
-            return CREATE.body.parse(self.args | {"session_id": session_id})
+            return CREATE.body.parse(self.args | {"session_id": own})
         body: Request = COMMANDS[self.command].body.parse(self.args)
         return body
 
@@ -233,8 +235,9 @@ def echo_of(text: str) -> str | int | None:
 
 
 def message(kind: Outgoing, session_id: str | None, timestamp: int, fields: Mapping[str, Any]) -> bytes:
-    """Return a message of the server as JSON; timestamp: the server's time in ms."""
-    head: dict[str, Any] = {"type": kind, "sessionId": session_id, "timestamp": timestamp}
+    """Return a message of the server as JSON; session_id: qualified; timestamp: the server's time in ms."""
+    shown = public_id(session_id) if session_id else None
+    head: dict[str, Any] = {"type": kind, "sessionId": shown, "timestamp": timestamp}
     return orjson.dumps({**head, **fields})
 
 

@@ -67,6 +67,10 @@ class Keyspace:
         """
         return f"{_bucket_tag(bucket)}listed" + ("" if tenant == DEFAULT_TENANT else f":{tenant}")
 
+    def tenant_lists(self) -> str:
+        """Pattern of the keys of all tenants' lists, except those of tenant `default`, for SCAN."""
+        return "sync:{b*}:listed:*"
+
     def outbox(self, bucket: int) -> str:
         """Stream: audit events that are not yet in PostgreSQL."""
         return f"{_bucket_tag(bucket)}outbox"

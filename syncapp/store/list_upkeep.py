@@ -1,8 +1,8 @@
 """Keeps the lists of sessions complete: adds missing sessions, and removes those that have expired.
 
-Each bucket's list has the same sentinel as its deadlines (`deadline_rebuild`). If it is missing, because the store is
-of an earlier release or the key was deleted, the holder of the sweeper's lease scans all sessions and lists them.
-During a rolling deploy or a rollback, processes of an earlier release create sessions without listing them. So the
+Each bucket has a list for each tenant. That of tenant `default` has the same sentinel as the bucket's deadlines
+(`deadline_rebuild`), which counts for all of them. If it is missing, because the store is of an earlier release or the
+key was deleted, the holder of the sweeper's lease scans all sessions and lists them. During a rolling deploy or a rollback, processes of an earlier release create sessions without listing them. So the
 lists are compared with the deadlines, which have all live sessions, every `CHECK_S`. If a process of an earlier release
 holds the lease, as its token shows, all processes of this release do this work instead. The hash of a finished session
 expires by itself: once a minute, all members of the lists are checked, and the expiry script removes those without a
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import redis
 import structlog
 
+from syncapp.domain.session_ids import tenant_of
 from syncapp.domain.session_layout import created_ms_of
 from syncapp.store.client import TRANSLATION
 from syncapp.store.connection_pool import packed, pool_of
@@ -31,6 +33,8 @@ KEEPS_LISTS = "lists-"
 """Prefix of the lease's token if the holder maintains the lists; holders of earlier releases do not."""
 CLEAN_S = 60.0
 """Time between two checks of all members."""
+CLEAN_TENANTS_S = 600.0
+"""Time between two checks of the members of other tenants' lists, which takes a scan of all keys."""
 _SLICE_S = 0.005  # maximum delay of the next pass of the sweep
 _BATCH = 500  # members or keys per round trip
 
@@ -46,7 +50,7 @@ class ListUpkeep:
         self._keys = keys
         self._clock = clock
         self._work: Iterator[None] | None = None
-        self._next_check_s = self._next_clean_s = 0.0
+        self._next_check_s = self._next_clean_s = self._next_tenants_s = 0.0
         self._held = False
 
     def step(self, *, held: bool) -> None:
@@ -79,6 +83,9 @@ class ListUpkeep:
         if self._held and now_s >= self._next_clean_s:
             self._next_clean_s = now_s + CLEAN_S
             return self._clean()
+        if self._held and now_s >= self._next_tenants_s:
+            self._next_tenants_s = now_s + CLEAN_TENANTS_S
+            return self._clean_tenants()
         return None
 
     def _is_neglected(self) -> bool:
@@ -120,11 +127,15 @@ class ListUpkeep:
         """List the sessions that have a deadline but are not listed."""
         added = 0
         for bucket in range(self._keys.buckets):
-            listed = self._keys.listed(bucket)
             for names in self._members(self._keys.deadlines(bucket)):
-                (scores,) = self._call([packed("ZMSCORE", listed, *names)])
-                missing = [name for name, score in zip(names, scores, strict=True) if score is None]
-                added += self._add(missing)
+                by_tenant: dict[str, list[str]] = {}
+                for name in names:
+                    by_tenant.setdefault(tenant_of(name), []).append(name)
+                reads = [
+                    packed("ZMSCORE", self._keys.listed(bucket, tenant), *each) for tenant, each in by_tenant.items()
+                ]
+                pairs = zip(chain(*by_tenant.values()), chain(*self._call(reads)), strict=True)
+                added += self._add([name for name, score in pairs if score is None])
                 yield
         if added:
             log.info("listing_completed", sessions=added)
@@ -141,7 +152,8 @@ class ListUpkeep:
             except (IndexError, ValueError):  # the other sessions must still be listed
                 log.warning("session_not_listed", session_id=name, error="its scalars can't be read")
                 continue
-            adding[name] = packed("ZADD", self._keys.listed(self._keys.bucket(name)), "NX", created_ms, name)
+            listed = self._keys.listed(self._keys.bucket(name), tenant_of(name))
+            adding[name] = packed("ZADD", listed, "NX", created_ms, name)
         # Read again after the addition, because a session that was deleted in between must not stay listed. Then
         # commits keep the list: a delete removes the session, and a new session with the same id sets its own score.
         again = [packed("HGET", self._keys.session(each), "scalars") for each in adding]
@@ -153,7 +165,21 @@ class ListUpkeep:
 
     def _clean(self) -> Iterator[None]:
         """Remove the members whose session no longer exists."""
-        for key in map(self._keys.listed, range(self._keys.buckets)):
+        yield from self._clean_lists(list(map(self._keys.listed, range(self._keys.buckets))))
+
+    def _clean_tenants(self) -> Iterator[None]:
+        """Do the same for the lists of all other tenants, which a scan finds."""
+        cursor = 0
+        while True:
+            ((text, lists),) = self._call([packed("SCAN", cursor, "MATCH", self._keys.tenant_lists(), "COUNT", _BATCH)])
+            cursor = int(text)
+            yield from self._clean_lists(lists)
+            if not cursor:
+                return
+            yield
+
+    def _clean_lists(self, lists: Sequence[str]) -> Iterator[None]:
+        for key in lists:
             for names in self._members(key):
                 existing = self._call([packed("EXISTS", self._keys.session(each)) for each in names])
                 gone = [name for name, exists in zip(names, existing, strict=True) if not exists]

@@ -1,8 +1,8 @@
 """Lists the sessions in the store, newest first.
 
-Each bucket has a sorted set of its sessions by the instant of their creation. A page merges these sets, reads the
-fields of each session that the filters need, and then the summaries of the sessions that match. One request examines at
-most `MAX_EXAMINED` sessions: a page may be shorter than its limit, or empty, and the next page continues from its
+Each bucket has a sorted set of each tenant's sessions by the instant of their creation. A page merges a tenant's sets,
+reads the fields of each session that the filters need, and then the summaries of the sessions that match. One request
+examines at most `MAX_EXAMINED` sessions: a page may be shorter than its limit, or empty, and the next page continues from its
 cursor. No step takes more than one round trip, and none of its commands blocks the server for long.
 """
 
@@ -17,6 +17,8 @@ from typing import Any
 import orjson
 import redis
 
+from syncapp.domain.principal import DEFAULT_TENANT
+from syncapp.domain.session_ids import public_id, qualified
 from syncapp.domain.summary import Summary, status_of
 from syncapp.store.client import TRANSLATION
 from syncapp.store.connection_pool import packed, pool_of
@@ -30,7 +32,7 @@ _BATCH = 250  # sessions that one round trip reads for filters
 _MIN_PER_BUCKET = 8  # minimum ids of each bucket per round trip
 
 Position = tuple[int, str]
-"""(created in ms, session id): the greatest position comes first."""
+"""(created in ms, qualified session id): the greatest position comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,13 @@ class ListPage:
 class _BucketReader:
     """Reads one bucket's set in order: `batch` ids at a time, from before the last position that was read.
 
-    ready: positions that were read but not yet used. more: the set may have more. complete: whether the sentinel shows
-    that the set has all sessions; None until it is read.
+    sentinel_key: the set with the sentinel, which counts for all tenants' sets of the bucket. ready: positions that were
+    read but not yet used. more: the set may have more. complete: whether the sentinel shows that the set has all
+    sessions; None until it is read.
     """
 
     key: str
+    sentinel_key: str
     before: Position | None
     batch: int
     ready: deque[Position] = field(default_factory=deque)
@@ -86,12 +90,12 @@ class SessionList:
         self._keys = keys
         self._store = store
 
-    def page(self, query: SessionsQuery) -> ListPage:
-        """Return a page of the sessions that match, newest first."""
+    def page(self, query: SessionsQuery, tenant: str = DEFAULT_TENANT) -> ListPage:
+        """Return a page of a tenant's sessions that match, newest first."""
         matching: list[Summary] = []
-        examined, last, now_ms = 0, query.before, 0
+        examined, last, now_ms = 0, _position(query, tenant), 0
         batch_size = _BATCH if query.filters else query.limit
-        readers = self._readers(query.before, batch_size)
+        readers = self._readers(tenant, last, batch_size)
         positions = self._positions(readers)
 
         def to_page(next_cursor: str | None) -> ListPage:
@@ -117,10 +121,13 @@ class SessionList:
         more = next(positions, None) is not None
         return to_page(_cursor(last) if last and more else None)
 
-    def _readers(self, before: Position | None, count: int) -> list[_BucketReader]:
+    def _readers(self, tenant: str, before: Position | None, count: int) -> list[_BucketReader]:
         """Return a reader for each bucket's set; count: about how many positions will be needed."""
         batch = max(_MIN_PER_BUCKET, 2 * count // self._keys.buckets)
-        return [_BucketReader(self._keys.listed(bucket), before, batch) for bucket in range(self._keys.buckets)]
+        return [
+            _BucketReader(self._keys.listed(bucket, tenant), self._keys.listed(bucket), before, batch)
+            for bucket in range(self._keys.buckets)
+        ]
 
     def _positions(self, readers: Sequence[_BucketReader]) -> Iterator[Position]:
         """Yield the positions of all buckets in order. One round trip reads on in all buckets with few positions left.
@@ -132,7 +139,7 @@ class SessionList:
             while any(reader.more and not reader.ready for reader in readers):
                 running_low = [reader for reader in readers if reader.more and 2 * len(reader.ready) <= reader.batch]
                 unmarked = [reader for reader in readers if reader.complete is None]
-                marks = [packed("ZSCORE", reader.key, SENTINEL) for reader in unmarked]
+                marks = [packed("ZSCORE", reader.sentinel_key, SENTINEL) for reader in unmarked]
                 replies = self._call([*marks, *(reader.command() for reader in running_low)])
                 for reader, score in zip(unmarked, replies, strict=False):
                     reader.complete = score is not None and float(score) == float(COMPLETE)
@@ -170,4 +177,9 @@ class SessionList:
 
 
 def _cursor(position: Position) -> str:
-    return f"{position[0]}_{position[1]}"
+    return f"{position[0]}_{public_id(position[1])}"
+
+
+def _position(query: SessionsQuery, tenant: str) -> Position | None:
+    """Return the position of a query's cursor; None without one."""
+    return query.before and (query.before[0], qualified(tenant, query.before[1]))
