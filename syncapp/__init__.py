@@ -79,7 +79,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.access.client_address import ForwardedFor
     from syncapp.access.rate_limits import RateLimits
     from syncapp.alerts import Alerts
-    from syncapp.api import batch, clock_text, request_hooks, responses, session_list, sessions, streams, system
+    from syncapp.api import batch, clock_text, pages, request_hooks, responses, session_list, sessions, streams, system
     from syncapp.api import history as history_api
     from syncapp.api.reference import asyncapi
     from syncapp.audit.drain_requests import DrainRequests
@@ -179,7 +179,8 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     app.register_blueprint(streams.blueprint)
     app.register_blueprint(asyncapi.blueprint)
     app.register_blueprint(history_api.blueprint)
-    system.register(app)
+    app.register_blueprint(system.blueprint)
+    pages.register(app)
     websocket.register(
         app,
         Backend(

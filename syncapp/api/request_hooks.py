@@ -97,6 +97,7 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
 def _add_headers(response: Response, of_origins: Mapping[str, str]) -> None:
     headers = response.headers
     headers.add("X-Request-Id", requests.request_id())
+    headers.add("X-Content-Type-Options", "nosniff")
     if "Cache-Control" not in headers:
         headers.add("Cache-Control", "no-store")  # the clock moves; routes with cacheable answers set their own
     for name, value in of_origins.items():

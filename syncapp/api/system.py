@@ -1,4 +1,4 @@
-"""`/health`, `/ready`, `/metrics`, `/v1/time`, `/v1/audit/queue` and the documentation of the API."""
+"""`/health`, `/ready`, `/metrics`, `/v1/time`, `/v1/audit/queue` and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from flask import Blueprint, Flask, Response, current_app, g
-from flask_swagger_ui import get_swaggerui_blueprint
 
 from syncapp import metrics
 from syncapp.api import responses
@@ -116,14 +115,3 @@ def api_document() -> Response:
     """Return the OpenAPI document."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the application behind the proxy
     return Response(openapi.encoded(app), headers={"Cache-Control": "no-cache"}, content_type="application/json")
-
-
-def register(app: Flask) -> None:
-    """Add these routes, and the documentation page, which loads nothing from other hosts."""
-    app.register_blueprint(blueprint)
-    pages = get_swaggerui_blueprint(
-        "/api-docs", "/api-docs.json", config={"app_name": "SyncApp API", "validatorUrl": None}
-    )
-    app.register_blueprint(pages)
-    # Also without the trailing slash, so that the page needs no redirect.
-    app.add_url_rule("/api-docs", "api_docs", app.view_functions["swagger_ui.show"])

@@ -133,6 +133,7 @@ class GunicornWorker(GeventWorker):
         head = (
             f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+            "X-Content-Type-Options: nosniff\r\n"
         )
         # The origin of an unreadable request is unknown: its page may read this answer only if all origins may.
         origin = next((value for name, value in getattr(req, "headers", ()) if name == "ORIGIN"), "null")

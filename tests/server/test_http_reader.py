@@ -231,6 +231,7 @@ def test_a_client_that_names_close_among_others_gets_no_second_answer(web: Clust
         answer = peer.rest()
     assert answer.count(b"HTTP/1.1 200 ") == 1
     assert b"\r\nConnection: close\r\n" in answer
+    assert b"\r\nX-Content-Type-Options: nosniff\r\n" in answer
 
 
 def test_a_connection_of_http_1_0_stays_open_where_that_is_asked_for(web: Cluster) -> None:

@@ -1,0 +1,58 @@
+"""The pages for people: `/api-docs` and `/watch`. Their scripts and styles are files, which a strict CSP requires."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flask import Blueprint, Flask, Response, send_from_directory
+from flask_swagger_ui import get_swaggerui_blueprint
+
+FILES = Path(__file__).parent / "files"
+CONTENT_SECURITY_POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data:",
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+}
+HEADERS = {
+    "Content-Security-Policy": "; ".join(f"{name} {sources}" for name, sources in CONTENT_SECURITY_POLICY.items()),
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+"""Headers of every HTML response. `'self'` includes WebSockets of the same host."""
+
+blueprint = Blueprint("pages", __name__)
+
+
+@blueprint.after_request
+def protect(response: Response) -> Response:
+    """Add the headers of pages, if this is one."""
+    if response.mimetype == "text/html":
+        response.headers.update(HEADERS)
+    return response
+
+
+@blueprint.get("/pages/<name>")
+def file(name: str) -> Response:
+    """Return a script or a style sheet of a page."""
+    return send_from_directory(FILES, name)
+
+
+def register(app: Flask) -> None:
+    """Add the pages; they load nothing from other hosts."""
+    # The logo of the standard layout, StandaloneLayout, has an inline style.
+    config = {"app_name": "SyncApp API", "layout": "BaseLayout", "validatorUrl": None, "oauth2RedirectUrl": None}
+    swagger = get_swaggerui_blueprint("/api-docs", "/api-docs.json", config=config)
+    # The library's own template has an inline script; its other files are used unchanged.
+    swagger.template_folder = str(FILES)
+    swagger.after_request(protect)
+    app.register_blueprint(blueprint)
+    app.register_blueprint(swagger)
+    # Also without the trailing slash, so that the page needs no redirect.
+    app.add_url_rule("/api-docs", "swagger_ui.show")

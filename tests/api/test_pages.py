@@ -1,0 +1,58 @@
+"""Pages have headers that protect them, and no inline code; every response forbids guessing its type."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from flask.testing import FlaskClient
+
+PAGES = ["/api-docs", "/api-docs/", "/api-docs/index.html", "/api-docs/oauth2-redirect.html"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_allows_only_files_of_its_own_host_and_no_frames(client: FlaskClient, path: str) -> None:
+    with client.get(path) as page:
+        headers = page.headers
+    rules = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == rules["frame-ancestors"] == "'none'"
+    assert rules["script-src"] == rules["style-src"] == rules["connect-src"] == "'self'"
+    assert not re.search("unsafe|https?:|[*]", headers["Content-Security-Policy"])
+    assert (headers["X-Frame-Options"], headers["Referrer-Policy"]) == ("DENY", "no-referrer")
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert "camera=()" in headers["Permissions-Policy"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_has_no_inline_code(client: FlaskClient, path: str) -> None:
+    with client.get(path) as page:
+        text = page.get_data(as_text=True)
+    assert re.search(r"<script src=", text)
+    assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=|javascript:", text)
+
+
+def test_every_response_forbids_guessing_its_type(client: FlaskClient) -> None:
+    files = ["/api-docs/swagger-ui.css", "/pages/api-docs.js"]
+    for path in [*PAGES, *files, "/v1/sessions", "/nothing", "/ws", "/health"]:
+        with client.get(path) as answer:
+            assert answer.headers.getlist("X-Content-Type-Options") == ["nosniff"], path
+
+
+def test_responses_that_are_no_pages_have_no_headers_of_pages(client: FlaskClient) -> None:
+    for path in ("/v1/sessions", "/health", "/pages/api-docs.js", "/pages/nothing.js"):
+        with client.get(path) as answer:
+            assert "Content-Security-Policy" not in answer.headers, path
+
+
+def test_files_of_pages_have_their_types_and_are_checked_again_before_each_use(client: FlaskClient) -> None:
+    with client.get("/pages/api-docs.js") as script:
+        assert (script.status_code, script.mimetype) == (200, "text/javascript")
+        assert script.headers["Cache-Control"] == "no-cache"
+        tag = script.headers["ETag"]
+    with client.get("/pages/api-docs.js", headers={"If-None-Match": tag}) as script:
+        assert script.status_code == 304
+
+
+@pytest.mark.parametrize("name", ["..", "..%2f__init__.py", "%2e%2e/__init__.py", "nothing", ".js"])
+def test_only_files_of_pages_are_served(client: FlaskClient, name: str) -> None:
+    assert client.get(f"/pages/{name}").status_code == 404
