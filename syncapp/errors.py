@@ -184,7 +184,7 @@ class IdempotencyMismatch(SyncError):
 class RateLimited(SyncError):
     """Too many requests; details: reason (the name of the limit), limit, retry_after_s."""
 
-    status, code = 429, "RATE_LIMIT_EXCEEDED"
+    status, code = 429, "RATE_LIMITED"
     retry_after_s = 1
 
 

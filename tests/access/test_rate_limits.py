@@ -39,7 +39,7 @@ def app_client(redis_url: str, database_url: str, **limits: Any) -> FlaskClient:
 def refusal(answer: Any) -> dict[str, Any]:
     assert answer.status_code == 429, answer.get_data(as_text=True)
     error: dict[str, Any] = answer.get_json()["error"]
-    assert error["code"] == "RATE_LIMIT_EXCEEDED"
+    assert error["code"] == "RATE_LIMITED"
     assert int(answer.headers["Retry-After"]) == error["details"]["retry_after_s"] >= 1
     details: dict[str, Any] = error["details"]
     return details
@@ -311,7 +311,7 @@ def test_commands_over_a_websocket_are_limited_like_those_over_rest(make_cluster
         assert ask(one, 2, "start")["type"] == "ACK"
         answers = [ask(one, 10 + number, "switch", f"k{number}") for number in range(8)]
         assert [answer["type"] for answer in answers[:6]] == ["ACK"] * 6
-        assert (answers[-1]["type"], answers[-1]["code"]) == ("ERROR", "RATE_LIMIT_EXCEEDED")
+        assert (answers[-1]["type"], answers[-1]["code"]) == ("ERROR", "RATE_LIMITED")
         assert answers[-1]["details"]["reason"] == "address_store_bytes_per_hour"
         over_rest = requests.post(
             f"{api.url}/v1/sessions/{session_id}/switch",

@@ -20,7 +20,7 @@ def test_a_rate_limit_is_per_address_and_spares_health_checks(
     statuses = [client.get(f"/v1/sessions/{UNKNOWN}").status_code for _ in range(5)]
     assert statuses == [404, 404, 404, 429, 429]
     refused = client.get(f"/v1/sessions/{UNKNOWN}")
-    expect_error(refused, 429, "RATE_LIMIT_EXCEEDED")
+    expect_error(refused, 429, "RATE_LIMITED")
     assert 1 <= int(refused.headers["Retry-After"]) <= 3
     assert client.get("/health").status_code == 200
     other = client.get(f"/v1/sessions/{UNKNOWN}", environ_base={"REMOTE_ADDR": "192.0.2.1"})

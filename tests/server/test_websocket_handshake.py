@@ -127,7 +127,7 @@ def test_quotas_refuse_before_the_upgrade_and_give_back_what_was_taken(strict: C
             assert re.search(r"(?im)^retry-after: [1-9]", raw.answer)
             assert [raw.status for raw in opened(2, other, "10.0.0.1")] == [101] * 2
             status, code, raw = refusal(api, other, {"X-Forwarded-For": "10.0.0.1"})
-            assert (status, code) == (429, "RATE_LIMIT_EXCEEDED")
+            assert (status, code) == (429, "RATE_LIMITED")
             assert re.search(r"(?im)^retry-after: [1-9]", raw.answer)
             assert [raw.status for raw in opened(2, other, "10.0.0.2")] == [101] * 2
             status, code, _ = refusal(api, str(uuid.uuid4()), {"X-Forwarded-For": "10.0.0.3"})

@@ -201,7 +201,7 @@ FAILURES: dict[int, dict[str, Any]] = {
         "this idempotency key was used for another command; use a new key for a new command",
     ),
     429: _failure(
-        "RATE_LIMIT_EXCEEDED",
+        "RATE_LIMITED",
         "this address may make 50 requests a second",
         {"reason": "rate_limit_per_s", "limit": 50, "retry_after_s": 1},
     ),
