@@ -39,7 +39,7 @@ class Rig:
         self.servers.__enter__()
         upgrade(self.servers.database_url)
         self.settings = Settings.from_env(
-            {"REDIS_URL": self.servers.redis_url, "DATABASE_URL": self.servers.database_url}
+            {"AUTH": "off", "REDIS_URL": self.servers.redis_url, "DATABASE_URL": self.servers.database_url}
         )
         self.redis: redis_py.Redis = redis_py.Redis.from_url(self.servers.redis_url)
         self.store = self.new_store()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from syncapp.access.rate_limits import RateLimits
+    from syncapp.access.tokens import Authenticator
     from syncapp.audit.queue_stats import QueueStats
     from syncapp.config import Settings
     from syncapp.history.queries import HistoryQueries
@@ -33,6 +34,7 @@ class Services:
 
     queue: reads the counts of the audit queue from the store. store_health, audit_fault: check the store and PostgreSQL
     for `/ready`. worries: further problems that `/ready` reports. loops: the background loops of this process.
+    authenticator: verifies the tokens of callers, and makes those of links.
     """
 
     settings: Settings
@@ -49,6 +51,7 @@ class Services:
     worries: Callable[[], list[str]]
     clock_watch: ClockStepWatch
     loops: Loops
+    authenticator: Authenticator
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
@@ -57,6 +60,7 @@ class Services:
         # The check logs at the start what /ready would report.
         threading.Thread(target=self.store_health, name="store_health", daemon=True).start()
         self.loops.start("clock_watch", self.clock_watch.turn, self.stopped)
+        self.authenticator.start()
 
     def stop(self) -> None:
         """Stop the background loops; another process can sweep at once."""
@@ -78,6 +82,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp import cli, config, logs, task_queue
     from syncapp.access.client_address import ForwardedFor
     from syncapp.access.rate_limits import RateLimits
+    from syncapp.access.tokens import Authenticator
     from syncapp.alerts import Alerts
     from syncapp.api import batch, clock_text, pages, request_hooks, responses, session_list, sessions, streams, system
     from syncapp.api import history as history_api
@@ -133,6 +138,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         loops=loops,
     )
     hub = Hub(settings, read=store.read, attend=plain_store.attend, cached=store.cached, client=client, loops=loops)
+    authenticator = Authenticator(settings)
     guards, limits = Guards(settings, loops), RateLimits(settings, store.cached)
     processes = ProcessRegistry(client, keys, kind="web", loops=loops)
     clock_watch = ClockStepWatch(client, keys, processes, server=server_at(settings.redis_url), alert=Alerts(settings))
@@ -166,9 +172,10 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         history=history,
         store_health=StoreCheck(client, plain_store.check).health,
         audit_fault=audit_fault,
-        worries=lambda: [*clock_watch.worries(), *processes.update_metric()],
+        worries=lambda: [*clock_watch.worries(), *processes.update_metric(), *authenticator.worries()],
         clock_watch=clock_watch,
         loops=loops,
+        authenticator=authenticator,
     )
     request_hooks.register(app, settings, guards.origins)
     responses.register(app)

@@ -1,31 +1,28 @@
 """Settings: one table, read once from the environment.
 
-This is the only module that reads the environment. `Settings.from_env()` raises `SettingsError`, which names every
-invalid value. `load()` prints that as one line and ends the process, so no process starts with invalid settings.
+`Settings.from_env()` raises `SettingsError`, which names every invalid value. `load()` prints that as one line and ends
+the process, so no process starts with invalid settings.
 
 The help texts also stand in docs/configuration.md and .env.example, under the headings used here; a test compares them.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from syncapp.domain.limits import MAX_IDLE_TIMEOUT_S
-from syncapp.setting_checks import check_and_normalize
+from syncapp.environment import RENAMED, SettingsError, read_values, renamed, stop_if_wrong
 
-RENAMED = {"WS_ALLOWED_ORIGINS": "ALLOWED_ORIGINS"}  # old name: new name; old names are still read
-
-
-class SettingsError(ValueError):
-    """Invalid settings. The message names each of them on one line, without its value, which may be a password."""
+__all__ = ["RENAMED", "Settings", "SettingsError", "load", "renamed", "stop_if_wrong"]
 
 
-def _setting(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
-    return field(default=default, metadata={"help": text, "low": low, "high": high})
+def _setting(
+    default: Any, text: str, low: float | None = None, high: float | None = None, *, is_secret: bool = False
+) -> Any:
+    """Return the field of a setting; a secret, or a URL that may hold a password, is not part of `repr`."""
+    return field(default=default, repr=not is_secret, metadata={"help": text, "low": low, "high": high})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,9 @@ class Settings:
 
     # Redis and PostgreSQL
     redis_url: str = _setting(
-        "redis://127.0.0.1:6379/0", "URL of Redis or Valkey, the store (`redis://`, or `rediss://` for TLS)."
+        "redis://127.0.0.1:6379/0",
+        "URL of Redis or Valkey, the store (`redis://`, or `rediss://` for TLS).",
+        is_secret=True,
     )
     redis_verify_tls: bool = _setting(
         True, "Verify the certificate of a `rediss://` server. Heroku's is self-signed, so set `false` there."
@@ -52,13 +51,47 @@ class Settings:
         80, "Percentage of Redis's `maxmemory` in use at which new sessions are refused; 0 means no limit.", 0, 100
     )
     database_url: str = _setting(
-        "postgresql://127.0.0.1:5432/syncapp", "URL of PostgreSQL, the audit log (`postgresql://` or `postgres://`)."
+        "postgresql://127.0.0.1:5432/syncapp",
+        "URL of PostgreSQL, the audit log (`postgresql://` or `postgres://`).",
+        is_secret=True,
     )
     history_connections: int = _setting(
         4, "Maximum connections to PostgreSQL that one web process opens for history queries.", 1, 100
     )
     history_timeout_s: float = _setting(
         5.0, "Maximum seconds for a history query; after that the response is 503.", 0.1, 60
+    )
+
+    # Access
+    auth: str = _setting(
+        "off",
+        "Who may use the service: `required`, only callers with a token; `off`, everyone who reaches the port may do "
+        "everything. Must be set (`make run`: `off`).",
+    )
+    auth_secrets: str = _setting(
+        "",
+        "Comma-separated secrets of HS256 tokens, each of at least 32 bytes. The first signs; all verify.",
+        is_secret=True,
+    )
+    auth_public_keys: str = _setting(
+        "",
+        "Public keys that verify tokens, in PEM, one after the other, with line breaks or `\\n`: RSA of at least 2048 "
+        "bits (RS256), EC P-256 (ES256), Ed25519 (EdDSA).",
+    )
+    auth_jwks_url: str = _setting(
+        "", "URL of a JWKS with such keys (`https://`, or `http://` of this machine); read again every 5 minutes."
+    )
+    auth_audience: str = _setting(
+        "", "The `aud` that tokens must have; without it, tokens that have an `aud` are refused."
+    )
+    auth_issuer: str = _setting("", "The `iss` that tokens must have; without it, any or none.")
+    auth_leeway_s: float = _setting(
+        5.0, "Seconds by which the clocks of the service and of who makes tokens may differ.", 0, 300
+    )
+    metrics_token: str = _setting(
+        "",
+        "Bearer token of at least 16 characters for `/metrics`, `/v1/audit/queue` and the details of `/ready`.",
+        is_secret=True,
     )
 
     # Sessions
@@ -204,72 +237,20 @@ class Settings:
     audit_lag_alert_s: int = _setting(
         300, "Age in seconds of the oldest event not yet in PostgreSQL above which an alert is raised.", 1
     )
-    alert_webhook_url: str = _setting("", "URL to which alerts are posted as JSON (`http://`, `https://`).")
+    alert_webhook_url: str = _setting(
+        "", "URL to which alerts are posted as JSON (`http://`, `https://`).", is_secret=True
+    )
     alert_interval_s: int = _setting(
         60, "Minimum seconds between two alerts of one kind; those in between are counted.", 0, 86_400
     )
-    sentry_dsn: str = _setting("", "DSN of the Sentry project that receives alerts.")
+    sentry_dsn: str = _setting("", "DSN of the Sentry project that receives alerts.", is_secret=True)
     log_level: str = _setting("INFO", "Lowest level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL.")
     log_format: str = _setting("console", "Format of log lines: `console` for people, `json` for machines.")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings. An empty variable counts as absent. Raises `SettingsError`."""
-        environ = os.environ if environ is None else environ
-        old = {RENAMED[name]: environ[name] for name in renamed(environ)}
-        values: dict[str, Any] = {}
-        faults: list[str] = []
-        for item in fields(cls):
-            text = old.get(item.name.upper(), environ.get(item.name.upper(), "")).strip()
-            if text:
-                try:
-                    values[item.name] = _parse(text, item.default, item.metadata["low"], item.metadata["high"])
-                except ValueError as error:
-                    faults.append(f"{item.name.upper()} {error}")
-        faults.extend(check_and_normalize(values))
-        if faults:
-            raise SettingsError("; ".join(faults))
-        return cls(**values)
-
-
-def renamed(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the old names that are in use: those whose setting is not given under its new name."""
-    return [old for old, new in RENAMED.items() if environ.get(old, "").strip() and not environ.get(new, "").strip()]
-
-
-def _parse(text: str, default: Any, low: float | None, high: float | None) -> Any:
-    """Parse a value as the type of its default. Raises `ValueError`."""
-    if isinstance(default, bool):
-        if text.lower() in {"1", "true", "yes", "on"}:
-            return True
-        if text.lower() in {"0", "false", "no", "off"}:
-            return False
-        raise ValueError("must be true or false")
-    if not isinstance(default, int | float):
-        return text
-    try:
-        number = type(default)(text)
-    except ValueError:
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        raise ValueError(f"must be {kind}") from None
-    if not (low is None or number >= low) or not (high is None or number <= high):
-        raise ValueError(f"must be {_bounds(low, high)}")
-    return number
-
-
-def _bounds(low: float | None, high: float | None) -> str:
-    """Return the range of a setting as text, without exponents."""
-    shown = [str(int(bound) if bound == int(bound) else bound) for bound in (low, high) if bound is not None]
-    return " to ".join(shown) if high is not None else f"at least {shown[0]}"
-
-
-@contextmanager
-def stop_if_wrong() -> Iterator[None]:
-    """On a `SettingsError`, print one line to standard error and exit with code 1."""
-    try:
-        yield
-    except SettingsError as error:
-        raise SystemExit(f"SyncApp cannot start: {error}") from None
+        """Read the settings. An empty variable counts as absent, and `AUTH` must be set. Raises `SettingsError`."""
+        return cls(**read_values(fields(cls), environ))
 
 
 def load() -> Settings:

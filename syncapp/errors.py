@@ -200,6 +200,12 @@ class HeadersTooLarge(SyncError):
     status, code = 431, "REQUEST_HEADER_FIELDS_TOO_LARGE"
 
 
+class TokensNotConfigured(SyncError):
+    """This server signs no tokens."""
+
+    status, code = 501, "TOKENS_NOT_CONFIGURED"
+
+
 class TooManyConnections(SyncError):
     """The maximum number of connections is open; details: limit, retry_after_s."""
 

@@ -1,4 +1,4 @@
-"""Checks of settings beyond their types: choices, origins, hosts and URLs."""
+"""Checks of settings beyond their types: choices, access, origins, hosts and URLs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from urllib.parse import urlsplit
 
 from syncapp.access import origins
 
+_KEYS = ("auth_secrets", "auth_public_keys", "auth_jwks_url")
+_METRICS_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}\Z")
+
 
 def check_and_normalize(values: dict[str, Any]) -> list[str]:
     """Return one message for each error; normalize choices, the host and URLs in place."""
-    faults = [*_url_faults(values)]
+    faults = [*_access_faults(values), *_url_faults(values)]
     for name, choices in (
         ("log_level", {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}),
         ("log_format", {"console", "json"}),
@@ -31,6 +34,51 @@ def check_and_normalize(values: dict[str, Any]) -> list[str]:
         if not _is_host(host):
             faults.append("HOST must be an IP address or a host name, without a port")
     return faults
+
+
+def _access_faults(values: dict[str, Any]) -> Iterator[str]:
+    """Yield a message for each fault of the settings of access; normalize `AUTH`."""
+    auth = values["auth"] = values.get("auth", "").lower()
+    if not auth:
+        yield (
+            "AUTH must be set: required, with AUTH_SECRETS, AUTH_PUBLIC_KEYS or AUTH_JWKS_URL; or off, which lets "
+            "everyone who reaches the port do everything"
+        )
+    elif auth not in ("required", "off"):
+        yield "AUTH must be required or off"
+    elif auth == "required" and not any(values.get(name) for name in _KEYS):
+        yield "AUTH is required, so AUTH_SECRETS, AUTH_PUBLIC_KEYS or AUTH_JWKS_URL must be set"
+    yield from _key_faults(values)
+    if "auth_jwks_url" in values and not _is_jwks_url(values["auth_jwks_url"]):
+        yield "AUTH_JWKS_URL must be a URL that starts with https:// (http:// only for an address of this machine)"
+    if not _METRICS_TOKEN.match(values.get("metrics_token", "a" * 16)):
+        yield "METRICS_TOKEN must have at least 16 characters, of A-Z a-z 0-9 . _ ~ + / - ="
+
+
+def _key_faults(values: dict[str, Any]) -> Iterator[str]:
+    if not any(values.get(name) for name in ("auth_secrets", "auth_public_keys")):
+        return
+    # Imported here: cryptography takes a while to load, and only this needs it.
+    from syncapp.access.token_keys import public_keys, secret_keys
+
+    for name, keys_of in (("auth_secrets", secret_keys), ("auth_public_keys", public_keys)):
+        try:
+            if name in values and not keys_of(values[name]):
+                yield f"{name.upper()} holds no key"
+        except ValueError as error:
+            yield f"{name.upper()} {error}"
+
+
+def _is_jwks_url(url: str) -> bool:
+    if not _is_web_url(url):
+        return False
+    scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
+    if scheme == "http":
+        try:
+            return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+    return scheme == "https"
 
 
 def _is_host(text: str) -> bool:

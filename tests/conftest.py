@@ -170,6 +170,11 @@ def cluster(make_cluster: MakeCluster, redis_url: str) -> Cluster:
     return make_cluster()
 
 
+def pytest_configure() -> None:
+    """Require no tokens in the processes that tests start, unless a test says otherwise."""
+    os.environ["AUTH"] = "off"
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of processes for `make test`, each with its own servers; 0 is one process, on REDIS_URL."""
     return 0 if os.environ.get("REDIS_URL") else max(2, min(4, os.cpu_count() or 1))

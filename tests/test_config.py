@@ -15,15 +15,44 @@ from syncapp.config import Settings, SettingsError
 from syncapp.dev.runner import procfile
 from tests.support.paths import ROOT
 
+SECRET = "0123456789abcdef0123456789abcdef"
 
-def test_without_an_environment_every_setting_has_its_default() -> None:
-    assert Settings.from_env({}) == Settings()
+
+def read(environ: dict[str, str]) -> Settings:
+    """Read settings that require no tokens, unless they say otherwise."""
+    return Settings.from_env({"AUTH": "off", **environ})
+
+
+def test_every_setting_but_auth_has_a_default() -> None:
+    assert read({}) == Settings()
+
+
+@pytest.mark.parametrize("auth", [{}, {"AUTH": ""}, {"AUTH_SECRETS": SECRET}])
+def test_without_auth_nothing_starts(auth: dict[str, str]) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env(auth)
+    assert str(refused.value) == (
+        "AUTH must be set: required, with AUTH_SECRETS, AUTH_PUBLIC_KEYS or AUTH_JWKS_URL; or off, which lets everyone "
+        "who reaches the port do everything"
+    )
+
+
+def test_secrets_and_passwords_are_not_shown() -> None:
+    given = {
+        "AUTH_SECRETS": f"{SECRET}, {SECRET[::-1]}",
+        "METRICS_TOKEN": "metrics-are-mine-alone",
+        "REDIS_URL": "rediss://u:hunter2@h/0",
+        "DATABASE_URL": "postgresql://u:hunter2@h/db",
+        "SENTRY_DSN": "https://hunter2@sentry.io/1",
+        "ALERT_WEBHOOK_URL": "https://hooks.example/hunter2",
+    }
+    shown = repr(read(given))
+    assert "auth='off'" in shown
+    assert not [word for word in (SECRET, SECRET[::-1], "mine", "hunter2") if word in shown]
 
 
 def test_values_are_read_by_the_type_of_their_default() -> None:
-    found = Settings.from_env(
-        {"SYNC_BUCKETS": "32", "AUDIT_RETRY_BACKOFF": "1.5", "REDIS_VERIFY_TLS": "off", "LOG_LEVEL": "debug"}
-    )
+    found = read({"SYNC_BUCKETS": "32", "AUDIT_RETRY_BACKOFF": "1.5", "REDIS_VERIFY_TLS": "off", "LOG_LEVEL": "debug"})
     assert (found.sync_buckets, found.audit_retry_backoff, found.redis_verify_tls, found.log_level) == (
         32,
         1.5,
@@ -33,7 +62,7 @@ def test_values_are_read_by_the_type_of_their_default() -> None:
 
 
 def test_postgres_urls_of_either_scheme_are_taken() -> None:
-    assert Settings.from_env({"DATABASE_URL": "postgres://u:p@h/d?sslmode=require"}).database_url == (
+    assert read({"DATABASE_URL": "postgres://u:p@h/d?sslmode=require"}).database_url == (
         "postgresql://u:p@h/d?sslmode=require"
     )
 
@@ -48,22 +77,22 @@ def test_postgres_urls_of_either_scheme_are_taken() -> None:
 )
 def test_a_url_that_cannot_be_read_is_named_and_not_shown(name: str, url: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        Settings.from_env({name: url})
+        read({name: url})
     assert str(refused.value) == f"{name} is not a URL; percent-encode special characters in its user and password"
 
 
 def test_urls_of_several_hosts_of_sockets_and_with_escapes_are_taken() -> None:
     for url in ("postgresql://a:1,b:2/db", "postgresql:///db?host=/run/pg", "postgresql://u:p%40ss@h/db"):
-        assert Settings.from_env({"DATABASE_URL": url}).database_url == url
+        assert read({"DATABASE_URL": url}).database_url == url
 
 
 def test_an_empty_variable_counts_as_absent() -> None:
-    assert Settings.from_env({"SYNC_BUCKETS": " "}) == Settings()
+    assert read({"SYNC_BUCKETS": " "}) == Settings()
 
 
 def test_every_bad_value_is_named_at_once() -> None:
     with pytest.raises(SettingsError) as refused:
-        Settings.from_env({
+        read({
             "SYNC_BUCKETS": "0", "SESSION_TTL_S": "x", "REDIS_VERIFY_TLS": "maybe", "REDIS_URL": "http://x",
             "DATABASE_URL": "mysql://x", "LOG_FORMAT": "xml", "AUDIT_RETRY_BACKOFF": "nan",
         })  # fmt: skip
@@ -98,36 +127,42 @@ def test_every_bad_value_is_named_at_once() -> None:
             "https://u:secret@:80/",
             "is not a URL; percent-encode special characters in its user and password",
         ),
+        ("AUTH", "on", "must be required or off"),
+        ("AUTH_LEEWAY_S", "301", "must be 0 to 300"),
+        ("METRICS_TOKEN", "fifteen-letters", "must have at least 16 characters, of A-Z a-z 0-9 . _ ~ + / - ="),
+        ("METRICS_TOKEN", "with a space inside", "must have at least 16 characters, of A-Z a-z 0-9 . _ ~ + / - ="),
+        ("AUTH_SECRETS", ",", "holds no key"),
         ("SENTRY_DSN", "https://sentry.io/1", "must have a key and a project: https://key@host/project"),
     ],
 )
 def test_a_fault_is_named_without_repeating_the_value(name: str, value: str, fault: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        Settings.from_env({name: value})
+        read({name: value})
     assert str(refused.value) == f"{name} {fault}"
 
 
 def test_a_sentry_dsn_and_a_webhook_of_the_usual_forms_are_taken() -> None:
     for dsn in ("https://key@o1.ingest.sentry.io/42", "https://key:secret@sentry.example/some/path/7"):
-        assert Settings.from_env({"SENTRY_DSN": dsn}).sentry_dsn == dsn
-    assert Settings.from_env({"ALERT_WEBHOOK_URL": "http://[::1]:9/x?y=1"}).alert_webhook_url
+        assert read({"SENTRY_DSN": dsn}).sentry_dsn == dsn
+    assert read({"ALERT_WEBHOOK_URL": "http://[::1]:9/x?y=1"}).alert_webhook_url
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        procfile()["release"],
-        procfile()["web"],
-        procfile()["worker"],
-        "gunicorn wsgi:app",
-        "gunicorn --check-config wsgi:app",
-        "huey_consumer syncapp.tasks.huey",
-        "flask --app wsgi audit status",
-        "python -m syncapp.dev",
-    ],
-)
+COMMANDS = [
+    procfile()["release"],
+    procfile()["web"],
+    procfile()["worker"],
+    "gunicorn wsgi:app",
+    "gunicorn --check-config wsgi:app",
+    "huey_consumer syncapp.tasks.huey",
+    "flask --app wsgi audit status",
+    "python -m syncapp.dev",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_wrong_settings_end_every_command_with_one_line_that_names_them_all(command: str, tmp_path: Path) -> None:
     wrong = {
+        "AUTH": "off",
         "LOG_LEVEL": "nope",
         "REDIS_URL": "redis://u:se/cret@h:x/0",
         "SESSION_TTL_S": "se\ncret",
@@ -144,8 +179,25 @@ def test_wrong_settings_end_every_command_with_one_line_that_names_them_all(comm
 
 @pytest.mark.parametrize(("kind", "name"), [("web", "WEB_CONCURRENCY"), ("worker", "WORKER_THREADS"), ("web", "PORT")])
 def test_what_the_servers_themselves_read_is_checked_before_they_do(kind: str, name: str) -> None:
-    done = start(procfile()[kind], {name: "many"})
+    done = start(procfile()[kind], {"AUTH": "off", name: "many"})
     assert (done.returncode, done.stderr) == (1, f"SyncApp cannot start: {name} must be a whole number\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS[:-1])
+def test_every_command_but_make_run_ends_with_one_line_if_auth_is_not_set(command: str) -> None:
+    done = start(command, {})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("SyncApp cannot start: AUTH must be set: required, with AUTH_SECRETS, ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", procfile())
+def test_auth_required_without_a_key_starts_nothing(kind: str) -> None:
+    done = start(procfile()[kind], {"AUTH": "required"})
+    assert (done.returncode, done.stderr) == (
+        1,
+        "SyncApp cannot start: AUTH is required, so AUTH_SECRETS, AUTH_PUBLIC_KEYS or AUTH_JWKS_URL must be set\n",
+    )
 
 
 def start(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:

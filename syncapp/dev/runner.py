@@ -45,9 +45,13 @@ def dotenv() -> dict[str, str]:
 
 
 def app_env(environ: Mapping[str, str], servers: Servers, **values: str) -> dict[str, str]:
-    """Return the environment of the Procfile's processes; their commands are in the directory of this Python."""
+    """Return the environment of the Procfile's processes; their commands are in the directory of this Python.
+
+    Without `AUTH` in it, they require no tokens.
+    """
     return {
         **environ,
+        "AUTH": environ.get("AUTH", "").strip() or "off",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         "REDIS_URL": servers.redis_url,
@@ -96,6 +100,7 @@ def run(environ: Mapping[str, str]) -> None:
     directory = Path(environ.get("DATA_DIR") or ".data").expanduser().resolve()
     # Only this machine can connect, unless HOST says otherwise.
     environ = {**environ, "HOST": environ.get("HOST", "").strip() or "127.0.0.1"}
+    environ["AUTH"] = environ.get("AUTH", "").strip() or "off"
     if not any(environ.get(name, "").strip() for name in ("ALLOWED_ORIGINS", "WS_ALLOWED_ORIGINS")):
         environ["ALLOWED_ORIGINS"] = "*"  # a page under development is served by another server
     listening = ListenAddress.of(Settings.from_env(environ))

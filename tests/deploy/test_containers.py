@@ -6,6 +6,7 @@ import fnmatch
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -186,8 +187,9 @@ def test_services_are_given_settings_that_exist() -> None:
 def test_settings_of_the_services_are_valid() -> None:
     environment = SERVICES["web"]["environment"]
     plain = {name: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", str(value)) for name, value in environment.items()}
-    plain["DATABASE_URL"] = re.sub(r"\$\{.*?\}", "secret", plain["DATABASE_URL"])
+    plain = {name: re.sub(r"\$\{.*?\}", secrets.token_hex(), value) for name, value in plain.items()}
     settings = Settings.from_env(plain)
+    assert settings.auth == "required"
     assert settings.worker_threads == Settings().worker_threads
 
 

@@ -54,7 +54,7 @@ class Environment(NamedTuple):
         return subprocess.run(
             [self.directory / "bin" / argv[0], *argv[1:]],
             cwd=ROOT,
-            env={"PATH": self.path, **env},
+            env={"PATH": self.path, "AUTH": "off", **env},
             capture_output=True,
             text=True,
             check=False,

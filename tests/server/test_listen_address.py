@@ -36,7 +36,7 @@ HOSTS = [
 
 @pytest.mark.parametrize(("host", "bind", "reached_at"), HOSTS)
 def test_a_host_is_an_address_to_bind_and_a_url_to_ask(host: str, bind: str, reached_at: str) -> None:
-    listening = ListenAddress.of(Settings.from_env({"HOST": host, "PORT": "8765"}))
+    listening = ListenAddress.of(Settings.from_env({"AUTH": "off", "HOST": host, "PORT": "8765"}))
     assert (listening.bind, listening.url) == (f"{bind}:8765", f"http://{reached_at}:8765")
 
 
@@ -45,7 +45,7 @@ def test_the_name_of_this_machine_is_an_address() -> None:
         address = socket.gethostbyname(socket.gethostname())
     except OSError:
         pytest.skip("this machine does not know its own name")
-    assert ListenAddress.of(Settings.from_env({"HOST": socket.gethostname()})).address == address
+    assert ListenAddress.of(Settings.from_env({"AUTH": "off", "HOST": socket.gethostname()})).address == address
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_the_name_of_this_machine_is_an_address() -> None:
 )
 def test_an_address_of_another_machine_is_refused_in_one_line(host: str, fault: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        ListenAddress.of(Settings.from_env({"HOST": host}))
+        ListenAddress.of(Settings.from_env({"AUTH": "off", "HOST": host}))
     assert str(refused.value).startswith(fault)
     assert "\n" not in str(refused.value)
 

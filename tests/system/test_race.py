@@ -26,7 +26,7 @@ def clients(cluster: Cluster) -> ClientThreads:
 
 def where_events_wait(client: redis_py.Redis, database_url: str) -> str:
     """Describe the outboxes, the task queue, and locks in PostgreSQL."""
-    outbox = Outbox(client, Keyspace(Settings.from_env({}).sync_buckets))
+    outbox = Outbox(client, Keyspace(Settings().sync_buckets))
     held = {bucket: backlog for bucket, backlog in outbox.backlogs().items() if backlog.waiting or backlog.active}
     readers = {bucket: client.xinfo_consumers(outbox.keyspace.outbox(bucket), AUDIT_GROUP) for bucket in held}
     queue = {key: client.type(key) for key in client.scan_iter("huey*")}
