@@ -54,6 +54,9 @@ WS_REFUSED = Counter(
     "syncapp_ws_refused_total", "Refused requests to open a WebSocket, event stream or long poll.", ("reason",)
 )
 LIMITED = Counter("syncapp_limited_total", "Requests refused by a limit per address, by limit.", ("reason",))
+AUTH_REFUSED = Counter(
+    "syncapp_auth_refused_total", "Requests and commands refused for lack of a valid token or of a right.", ("reason",)
+)
 HUB_RESYNCS = Counter("syncapp_hub_resyncs_total", "Session states read again, by reason.", ("reason",))
 EXPIRY_LATENESS = Histogram(
     "syncapp_expiry_lateness_seconds",

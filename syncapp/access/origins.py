@@ -13,7 +13,8 @@ from typing import Any
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?)(:[0-9]{1,5})?\Z")
 _PORTS = {"http": ":80", "https": ":443"}
 _EXPOSED = (
-    "ETag, Retry-After, Idempotency-Replayed, X-Request-Id, Location, Preference-Applied, Content-Disposition, Allow"
+    "ETag, Retry-After, Idempotency-Replayed, X-Request-Id, Location, Preference-Applied, Content-Disposition, Allow, "
+    "WWW-Authenticate, RateLimit, RateLimit-Policy"
 )
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",

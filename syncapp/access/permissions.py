@@ -1,6 +1,15 @@
 """Who may do what: the one table of actions, and the checks that REST, WebSockets, streams and batches share.
 
 docs/security.md shows the table; a test compares it, and tries every action with every scope.
+
+What the table leaves open is decided here:
+
+- A token with `participant_id` may not name another participant, in any command. What `session:control` allows on the
+  session as a whole stays allowed: pausing, completing, updating, and adjusting the budget that runs or a group's.
+- A token without `participant_id` acts for every participant. Back ends and devices that players share have such ones.
+- A token for one session cannot use what concerns the whole tenant: the list of sessions and `/v1/history`. It can
+  create its session, if it has the scope, under this id only.
+- In a batch, each session is checked by itself. A refusal is the result of this session only.
 """
 
 from __future__ import annotations
@@ -8,11 +17,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from syncapp.domain.principal import Principal
-from syncapp.domain.schemas import Adjust, Start, Switch
+from syncapp.domain.schemas import Adjust, CreateSession, Start, Switch
 from syncapp.domain.validation import Request
 from syncapp.errors import Forbidden
+from syncapp.metrics import AUTH_REFUSED
+
+Body = TypeVar("Body", bound=Request)
 
 
 class Reach(StrEnum):
@@ -66,32 +79,58 @@ ACTIONS: Mapping[str, Action] = {
 def check(principal: Principal, action: str, session_id: str | None = None) -> None:
     """Raise `Forbidden` unless the principal may do this.
 
-    session_id: the session as clients write it, in lower case; None if there is none yet, or if the action concerns the
-    whole tenant.
+    session_id: the session as clients write it, in lower case; None if the action concerns the whole tenant.
     """
-    needed = ACTIONS[action]
-    if needed.scope not in principal.scopes:
-        raise Forbidden(f"this needs the scope {needed.scope}", {"missing_scope": needed.scope})
+    check_scope(principal, action)
     if principal.session_id is not None and principal.session_id != session_id:
-        raise Forbidden("this token is for one session only, and not for this", {"reason": "session_id"})
-    if principal.is_link and not needed.by_link:
-        raise Forbidden("this token is a link's, which may not manage links", {"reason": "link"})
+        raise _refusal("this token is for one session only, and not for this", {"reason": "session_id"})
+    if principal.is_link and not ACTIONS[action].by_link:
+        raise _refusal("this token is a link's, which may not manage links", {"reason": "link"})
 
 
-def narrowed(principal: Principal, command: str, body: Request) -> Request:
+def check_scope(principal: Principal, action: str) -> None:
+    """Raise `Forbidden` unless the principal has the scope for this; the session is checked when it is known."""
+    needed = ACTIONS[action].scope
+    if needed not in principal.scopes:
+        raise _refusal(f"this needs the scope {needed}", {"missing_scope": needed})
+
+
+def is_allowed(principal: Principal, action: str) -> bool:
+    """Tell whether a principal may do what concerns no single session."""
+    return ACTIONS[action].scope in principal.scopes and principal.session_id is None
+
+
+def narrowed(principal: Principal, command: str, body: Body) -> Body:
     """Return a command's body as the principal may send it.
 
     A token for one participant acts as this one: a `switch` then names it, and succeeds only in its turn. Raises
-    `Forbidden` if the body names another one, or names who is next without `session:control`.
+    `Forbidden` if the body names another one, if it names who is next without `session:control`, or if it creates
+    another session than the token's.
     """
-    if not isinstance(body, Switch | Start | Adjust):
+    asked: Request = body
+    if isinstance(asked, CreateSession) and principal.session_id is not None:
+        if asked.session_id is None:
+            message = "this token may create one session only: send its id as session_id"
+            raise _refusal(message, {"reason": "session_id"})
+        check(principal, command, asked.session_id)
+    if not isinstance(asked, Switch | Start | Adjust):
         return body
-    if isinstance(body, Switch) and body.next_participant_id is not None and "session:control" not in principal.scopes:
+    if (
+        isinstance(asked, Switch)
+        and asked.next_participant_id is not None
+        and "session:control" not in principal.scopes
+    ):
         message = "next_participant_id needs the scope session:control: who acts does not choose who is next"
-        raise Forbidden(message, {"missing_scope": "session:control"})
+        raise _refusal(message, {"missing_scope": "session:control"})
     own = principal.participant_id
-    if own is None or body.participant_id == own:
+    if own is None or asked.participant_id == own:
         return body
-    if body.participant_id is not None:
-        raise Forbidden("this token acts as one participant only, and not as this one", {"reason": "participant_id"})
+    if asked.participant_id is not None:
+        raise _refusal("this token acts as one participant only, and not as this one", {"reason": "participant_id"})
     return body.model_copy(update={"participant_id": own}) if command == "switch" else body
+
+
+def _refusal(message: str, details: dict[str, str]) -> Forbidden:
+    """Count a refusal and return its error."""
+    AUTH_REFUSED.labels("missing_scope" if "missing_scope" in details else details["reason"]).inc()
+    return Forbidden(message, details)

@@ -6,6 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app, request
 
+from syncapp.access.permissions import check, narrowed
 from syncapp.access.rate_limits import RateLimits
 from syncapp.api import request_hooks, requests, responses
 from syncapp.api.batch_commands import Batch, run_each
@@ -14,6 +15,7 @@ from syncapp.api.reference.parameters import CreateHeaders
 from syncapp.api.reference.schemas import ErrorAnswer, answers, documented
 from syncapp.domain.commands import COMMANDS
 from syncapp.domain.results import Result
+from syncapp.domain.session_ids import qualified
 from syncapp.errors import SyncError, ValidationFailed
 from syncapp.store.sessions import SessionStore
 
@@ -38,8 +40,8 @@ def batch() -> Response:
             "If-Match", "cannot be used in a batch, because each session has its own version", "misplaced"
         )
     asked = Batch.parse(requests.body())
-    body = asked.command_body
-    claim, address = requests.claim(body), request.remote_addr or ""
+    given, caller = asked.command_body, requests.principal()
+    claim, address = requests.claim(given), request.remote_addr or ""
     request_hooks.take(len(asked.session_ids), counted=1)
     services = current_app.extensions["syncapp"]
     limits: RateLimits = services.limits
@@ -47,8 +49,10 @@ def batch() -> Response:
     command = COMMANDS[asked.command]
 
     def run(session: str) -> Result:
-        with limits.charge(address, command.name, session, body, claim) as charge:
-            return charge.settle(command.run(store, session, body, claim))
+        check(caller, command.name, session)
+        body, name = narrowed(caller, command.name, given), qualified(caller.tenant, session)
+        with limits.charge(address, command.name, name, body, claim) as charge:
+            return charge.settle(command.run(store, name, body, claim))
 
     found = run_each(asked.session_ids, run)
     results = [_item(*each) for each in zip(asked.session_ids, found, strict=True)]

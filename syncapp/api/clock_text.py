@@ -5,10 +5,10 @@ from __future__ import annotations
 import orjson
 from flask import Blueprint, Response, current_app, request
 
+from syncapp.api import requests
 from syncapp.api.reference.history_schemas import OneText
 from syncapp.api.reference.schemas import Body, ErrorAnswer, answers, documented
 from syncapp.domain.clock_text import TextQuery, displayed_time, format_time
-from syncapp.domain.schemas import session_id
 from syncapp.store.sessions import SessionStore
 
 blueprint = Blueprint("texts", __name__, url_prefix="/v1/sessions")
@@ -24,7 +24,7 @@ def text(session: str) -> Response:
     shows where it stopped. A clock without an end shows elapsed time.
     """
     store: SessionStore = current_app.extensions["syncapp"].store
-    name = session_id(session)
+    name = requests.permitted("read", session)
     asked = TextQuery.from_args(request.args.to_dict(flat=False))
     found = store.get(name)
     ms, down = displayed_time(found.found, found.now_ms, asked.participant_id, asked.group_id)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from flask import Blueprint, Response, current_app, request
 
-from syncapp.api import responses
+from syncapp.api import requests, responses
 from syncapp.api.reference.history_schemas import (
     EventsAnswer,
     ExportAnswer,
@@ -19,7 +19,7 @@ from syncapp.api.reference.history_schemas import (
 )
 from syncapp.api.reference.schemas import Body, ErrorAnswer, answers, documented
 from syncapp.domain.query import Query
-from syncapp.domain.schemas import session_id
+from syncapp.domain.session_ids import public_id
 from syncapp.history.export import CONTENT_TYPES, FORMS
 from syncapp.history.queries import Cycles, HistoryQueries, Page
 from syncapp.history.query_params import AtQuery, EventsQuery, ExportQuery, HistoryQuery
@@ -52,7 +52,8 @@ def events(session: str) -> Response:
 
     An event is in the audit log about half a second after it took effect. `next_cursor` leads to the next page.
     """
-    return page("events", history().events(session_id(session), parse_query(EventsQuery)))
+    name = requests.permitted("events", session)
+    return page("events", history().events(name, parse_query(EventsQuery)))
 
 
 @blueprint.get("/sessions/<session>/at")
@@ -62,7 +63,8 @@ def at(session: str) -> Response:
 
     Give either `time` or `version`. Deleted and expired sessions are included.
     """
-    return responses.data(history().state_at(session_id(session), parse_query(AtQuery)).document())
+    name = requests.permitted("at", session)
+    return responses.data(history().state_at(name, parse_query(AtQuery)).document())
 
 
 @blueprint.get("/history")
@@ -72,7 +74,8 @@ def sessions() -> Response:
 
     Deleted and expired sessions are included. `next_cursor` leads to the next page.
     """
-    return page("sessions", history().sessions(parse_query(HistoryQuery)))
+    requests.permitted("history")
+    return page("sessions", history().sessions(parse_query(HistoryQuery), requests.principal().tenant))
 
 
 @blueprint.get("/sessions/<session>/statistics")
@@ -82,11 +85,11 @@ def statistics(session: str) -> Response:
 
     Only cycles since the session was last created count; paused time is excluded.
     """
-    asked = session_id(session)
+    name = requests.permitted("statistics", session)
     parse_query(Query)
-    found = history().statistics(asked)
+    found = history().statistics(name)
     people = [{"participant_id": name} | _cycles(cycles) for name, cycles in found.participants.items()]
-    whole = {"session_id": asked, "epoch": found.epoch} | _cycles(found.whole)
+    whole = {"session_id": public_id(name), "epoch": found.epoch} | _cycles(found.whole)
     return responses.data(whole | {"participants": people})
 
 
@@ -98,11 +101,11 @@ def export(session: str) -> tuple[Iterator[bytes], int, dict[str, str]]:
     `format` selects one JSON document, one line of JSON for each event (NDJSON), or a table for spreadsheets (CSV). If
     reading the log fails halfway, the connection is closed before the end of the file.
     """
-    asked, form = session_id(session), parse_query(ExportQuery).format
-    pages = history().export(asked)
+    name, form = requests.permitted("export", session), parse_query(ExportQuery).format
+    pages, shown = history().export(name), public_id(name)
     # A failure of the first page is answered as an error. Later failures can only cut the file off.
-    body = FORMS[form](asked, chain([next(pages)], pages))
-    disposition = f'attachment; filename="session-{asked}.{form}"'
+    body = FORMS[form](shown, chain([next(pages)], pages))
+    disposition = f'attachment; filename="session-{shown}.{form}"'
     return body, 200, {"Content-Type": CONTENT_TYPES[form], "Content-Disposition": disposition}
 
 

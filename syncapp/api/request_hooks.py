@@ -1,4 +1,4 @@
-"""Hooks around every request: origin, rate limit, request id, compression, metrics and log."""
+"""Hooks around every request: origin, token, rate limit, request id, compression, metrics and log."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache
 
-import structlog
 from flask import Flask, Request, Response, current_app, g, request
 
 from syncapp.access.client_address import group_of
 from syncapp.access.origins import PREFLIGHT, Origins
 from syncapp.access.rate_limits import refused
 from syncapp.api import requests, responses
+from syncapp.api.authentication import authenticate
 from syncapp.api.compression import compress
+from syncapp.api.request_log import RequestLog
 from syncapp.api.streamed_bodies import complete_or_reset
 from syncapp.config import Settings
 from syncapp.errors import OriginRefused
 from syncapp.metrics import LATENCY, REQUESTS
 from syncapp.token_bucket import TokenBuckets
-
-log = structlog.get_logger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -51,6 +50,8 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
     per_s = settings.rate_limit_per_s
     limit = TokenBuckets(per_s, settings.rate_limit_burst) if per_s else None
     app.extensions[_RATE] = (limit, per_s)
+    services = app.extensions["syncapp"]
+    needs_tokens = services.authenticator.required
 
     @app.before_request
     def begin() -> Response | None:
@@ -62,13 +63,15 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
         if request.environ["REQUEST_METHOD"] not in _SAFE and not origins.admits(request.environ):
             message = "pages of this origin may not send commands; ALLOWED_ORIGINS lists the allowed origins"
             raise OriginRefused(message)
+        if needs_tokens:
+            authenticate(this_request(), services)
         return None
 
-    last_fault = [""]
+    lines = RequestLog()
 
     @app.after_request
     def end(response: Response) -> Response:
-        this: Request = request._get_current_object()  # type: ignore[attr-defined]  # each access through the proxy costs time
+        this = this_request()
         compress(this, response)
         now_s = time.perf_counter()
         took_s = now_s - g.get("began_s", now_s)
@@ -79,19 +82,14 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
         _add_headers(response, origins.headers(this.environ.get("HTTP_ORIGIN")))
         if response.is_streamed and not response.direct_passthrough:  # a file has a Content-Length
             response.response = complete_or_reset(response.response, route, requests.request_id())
-        if response.status_code >= 500 and not (route == "/ready" and last_fault[0] == g.get("fault")):
-            log.warning(
-                "request failed",
-                method=method,
-                route=route,
-                status=response.status_code,
-                error=g.get("fault"),
-                request_id=requests.request_id(),
-                took_ms=round(took_s * 1000, 1),
-            )
-        if route == "/ready":  # polled every few seconds: each problem is logged once
-            last_fault[0] = g.get("fault", "")
+        lines.add(this, route, method, response.status_code, took_s)
         return response
+
+
+def this_request() -> Request:
+    """Return the request itself: each access through the proxy costs time."""
+    found: Request = request._get_current_object()  # type: ignore[attr-defined]
+    return found
 
 
 def _add_headers(response: Response, of_origins: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Reads requests: body, expected version, idempotency key, request id, preferences and waiting time."""
+"""Reads requests: caller, body, expected version, idempotency key, request id, preferences and waiting time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from flask import g, request
 
+from syncapp.access.permissions import check
 from syncapp.api import etags
 from syncapp.domain.field_types import IDEMPOTENCY_KEY_PATTERN
+from syncapp.domain.principal import ANYONE, Principal
 from syncapp.domain.results import Claim
-from syncapp.domain.schemas import CommandBody
+from syncapp.domain.schemas import CommandBody, session_id
+from syncapp.domain.session_ids import qualified
 from syncapp.domain.strict_json import decode
 from syncapp.domain.validation import Request
 from syncapp.domain.version_order import Order
@@ -27,6 +30,25 @@ _TAG_HINT = 'must be an entity tag, such as "<epoch>-<version>"'
 _FOREIGN = (0, 0)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _KEY = re.compile(IDEMPOTENCY_KEY_PATTERN.removesuffix("$") + r"\Z")
+
+
+def principal() -> Principal:
+    """Return who calls: everybody is `ANYONE` with `AUTH=off`. `syncapp.api.authentication` sets it."""
+    found: Principal = g.get("principal", ANYONE)
+    return found
+
+
+def permitted(action: str, session: str | None = None) -> str:
+    """Check that the caller may do this, and return the qualified id of the session, '' for None.
+
+    session: the session in the path. Raises `Forbidden`; `ValidationFailed` if it is not a UUID.
+    """
+    caller = principal()
+    if session is None:
+        check(caller, action)
+        return ""
+    check(caller, action, session.lower())
+    return qualified(caller.tenant, session_id(session))
 
 
 def request_id() -> str:
@@ -73,7 +95,7 @@ def claim(asked: Request) -> Claim:
         if (epoch is not None and epoch != by_tag[0]) or (version is not None and version != by_tag[1]):
             raise ValidationFailed.of("If-Match", "names another version than the body", "contradiction")
         epoch, version = by_tag
-    return Claim(expected_epoch=epoch, expected_version=version, idempotency_key=_key(environ), request_id=request_id())
+    return Claim(epoch, version, _key(environ), request_id(), principal())
 
 
 def claims_by_header() -> bool:

@@ -12,12 +12,15 @@ from werkzeug.exceptions import HTTPException
 from syncapp.api import requests
 from syncapp.domain.results import Result
 from syncapp.domain.session import public_patch
+from syncapp.domain.session_ids import public_id
 from syncapp.errors import (
+    Forbidden,
     InternalError,
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
     SyncError,
+    Unauthorized,
 )
 
 log = structlog.get_logger(__name__)
@@ -61,7 +64,7 @@ def shown(found: Result) -> tuple[dict[str, Any], dict[str, str]]:
         version = patch.get("version", session.version)
         headers |= {"Preference-Applied": "return=minimal", "ETag": f'"{epoch}-{version}"'}
         document: dict[str, Any] = {
-            "session_id": session.session_id,
+            "session_id": public_id(session.session_id),
             "epoch": epoch,
             "version": version,
             "event": found.event,
@@ -87,6 +90,8 @@ def error(fault: SyncError) -> Response:
     if fault.status >= 500:  # for the log
         reason = fault.details.get("reason") if isinstance(fault.details, dict) else None
         g.fault = f"{fault.code}: {fault.message}" + (f" ({reason})" if reason else "")
+    elif isinstance(fault, Unauthorized | Forbidden):
+        g.refusal = fault.details.get("missing_scope") or fault.details["reason"]  # for the log
     return _json(document, fault.status, dict(fault.headers))
 
 

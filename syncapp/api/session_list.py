@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, request
 
-from syncapp.api import responses
+from syncapp.api import requests, responses
 from syncapp.api.reference.history_schemas import ListAnswer
 from syncapp.api.reference.schemas import answers, documented
 from syncapp.store.list_query import SessionsQuery
@@ -22,8 +22,9 @@ def list_sessions() -> Response:
     while `next_cursor` is not null. `metadata.<key>=<value>` selects by a member of the metadata. While `complete` is
     false, sessions may be missing.
     """
+    requests.permitted("list")
     found: SessionList = current_app.extensions["syncapp"].session_list
-    page = found.page(SessionsQuery.from_args(request.args.to_dict(flat=False)))
+    page = found.page(SessionsQuery.from_args(request.args.to_dict(flat=False)), requests.principal().tenant)
     document = {
         "sessions": [each.document(page.now_ms) for each in page.sessions],
         "next_cursor": page.next_cursor,

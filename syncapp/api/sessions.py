@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, current_app, request
 
+from syncapp.access.permissions import check_scope, narrowed
 from syncapp.api import requests, responses
 from syncapp.api.etags import ANY
 from syncapp.api.reference.parameters import CommandHeaders, CreateHeaders, ReadHeaders, ReadQuery
@@ -19,7 +20,8 @@ from syncapp.api.reference.schemas import (
 from syncapp.domain import commands
 from syncapp.domain.commands import Body, SessionCommand
 from syncapp.domain.results import Result
-from syncapp.domain.schemas import CreateSession, session_id
+from syncapp.domain.schemas import CreateSession
+from syncapp.domain.session_ids import public_id
 from syncapp.domain.version_order import Order
 from syncapp.errors import Conflict, PreconditionFailed
 from syncapp.server.admission import only_parameters
@@ -56,10 +58,14 @@ def _services() -> Services:
 def run(command: SessionCommand[Body], session: str | None) -> Result:
     """Run a command with this request's body on a session, within the rate limits of the client's address.
 
-    session: None to create one. Raises `PreconditionFailed` for a stale `If-Match`.
+    session: None to create one. Raises `Forbidden`, and `PreconditionFailed` for a stale `If-Match`.
     """
-    body = command.body.parse(requests.body())
-    name = "" if session is None else session_id(session)
+    caller, name = requests.principal(), ""
+    if session is None:
+        check_scope(caller, command.name)
+    else:
+        name = requests.permitted(command.name, session)
+    body = narrowed(caller, command.name, command.body.parse(requests.body()))
     claim, services = requests.claim(body), _services()
     try:
         with services.limits.charge(request.remote_addr or "", command.name, name, body, claim) as charge:
@@ -91,7 +97,7 @@ def create() -> Response:
     generates an id.
     """
     result = run(commands.CREATE, None)
-    return responses.result(result, 201, {"Location": f"/v1/sessions/{result.found.session_id}"})
+    return responses.result(result, 201, {"Location": f"/v1/sessions/{public_id(result.found.session_id)}"})
 
 
 @blueprint.get("/<session>")
@@ -107,17 +113,18 @@ def read(session: str) -> Response:
     The clock is as of `server_time_ms`. With `wait_ms` and `If-None-Match`, the response comes as soon as there is
     another version; if there is none within `wait_ms`, the status is 304.
     """
+    name = requests.permitted("read", session)
     only_parameters("wait_ms")
     wait_ms = requests.wait_ms()
     known = None if wait_ms is None else requests.known_version()
     if wait_ms and isinstance(known, tuple):
-        return wait(session_id(session), known, wait_ms)
-    result = store().get(session_id(session))
+        return wait(name, known, wait_ms)
+    result = store().get(name)
     if known is None:  # browsers send `If-None-Match` by themselves, but the clock has moved since
         return responses.state(result)
     current = (result.found.epoch, result.found.version)
     if wait_ms:
-        return wait(session_id(session), current, wait_ms)
+        return wait(name, current, wait_ms)
     return responses.empty({"ETag": result.found.etag}, 304) if known in (current, ANY) else responses.state(result)
 
 

@@ -13,7 +13,6 @@ from syncapp.api.reference.schemas import (
     answers,
     documented,
 )
-from syncapp.domain.schemas import session_id
 from syncapp.server import admission
 from syncapp.server.sse import EventStream
 
@@ -35,8 +34,9 @@ def stream(session: str) -> Response:
     """
     services = current_app.extensions["syncapp"]
     guards = services.guards
+    name = requests.permitted("watch", session)
     guards.check_origin()
-    asked = admission.watch_request(session_id(session))
+    asked = admission.watch_request(name, "token")
     asked = asked._replace(known=requests.last_event() or asked.known)
     guards.shutdown.check()
     raw = request.environ.get("gunicorn.socket")

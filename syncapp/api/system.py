@@ -11,7 +11,8 @@ import structlog
 from flask import Blueprint, Flask, Response, current_app, g
 
 from syncapp import metrics
-from syncapp.api import responses
+from syncapp.access.permissions import is_allowed
+from syncapp.api import requests, responses
 from syncapp.api.reference import openapi
 from syncapp.api.reference.schemas import VERSION, answers, documented
 from syncapp.api.reference.system_schemas import AuditQueueAnswer, HealthAnswer, ReadyAnswer, TimeAnswer, UnreadyAnswer
@@ -30,7 +31,7 @@ DRIFT_TOLERANCE_MS = 50
 
 
 @blueprint.get("/health")
-@documented(resp=answers(HTTP_200=HealthAnswer), tags=["system"])
+@documented(resp=answers(HTTP_200=HealthAnswer), tags=["system"], needs_token=False)
 def health() -> Response:
     """Report that this process is alive.
 
@@ -40,11 +41,12 @@ def health() -> Response:
 
 
 @blueprint.get("/ready")
-@documented(resp=answers(HTTP_200=ReadyAnswer, HTTP_503=UnreadyAnswer), tags=["system"])
+@documented(resp=answers(HTTP_200=ReadyAnswer, HTTP_503=UnreadyAnswer), tags=["system"], needs_token=False)
 def ready() -> Response:
     """Report whether this process can take commands: 503 if it cannot, or if it is shutting down.
 
-    `worries` lists problems that do not stop commands, such as a delay of the audit log.
+    `worries` lists problems that do not stop commands, such as a delay of the audit log. With `AUTH=required`, all but
+    `status` needs a token with the scope `admin`, or `METRICS_TOKEN`; without one the status is shown alone.
     """
     services: Services = current_app.extensions["syncapp"]
     if services.guards.shutdown.is_on:
@@ -59,12 +61,17 @@ def ready() -> Response:
     worries += services.worries() if health.reason is None else []
     if worries:
         parts["worries"] = worries
-    return _unready(bad, parts) if bad else responses.bare({"status": "ready"} | parts)
+    return _unready(bad, parts) if bad else responses.bare({"status": "ready"} | (parts if _shows_details() else {}))
 
 
 def _unready(problems: list[str], parts: dict[str, Any]) -> Response:
     g.fault = f"not ready: {'; '.join(problems)}"  # for the log
-    return responses.bare({"status": "unavailable", "problems": problems} | parts, 503, dict(retry_after(1)))
+    details = {"problems": problems} | parts if _shows_details() else {}
+    return responses.bare({"status": "unavailable"} | details, 503, dict(retry_after(1)))
+
+
+def _shows_details() -> bool:
+    return is_allowed(requests.principal(), "readiness")
 
 
 @blueprint.get("/v1/audit/queue")
@@ -74,6 +81,7 @@ def audit_queue() -> Response:
 
     The counts come from the store, without PostgreSQL.
     """
+    requests.permitted("audit_queue")
     return responses.data(asdict(_queue()))
 
 
@@ -93,6 +101,7 @@ def _queue() -> QueueStats:
 @blueprint.get("/metrics")
 def show_metrics() -> Response:
     """Return all metrics as Prometheus text; those of the audit queue are as of the store's last answer."""
+    requests.permitted("metrics")
     with contextlib.suppress(StoreUnavailable):
         metrics.show_queue(**asdict(_queue()))
     text, content_type = metrics.render()
@@ -100,7 +109,7 @@ def show_metrics() -> Response:
 
 
 @blueprint.get("/v1/time")
-@documented(resp=answers(HTTP_200=TimeAnswer), tags=["system"])
+@documented(resp=answers(HTTP_200=TimeAnswer), tags=["system"], needs_token=False)
 def time() -> Response:
     """Return the time of the server's clock, which all sessions use.
 

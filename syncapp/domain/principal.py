@@ -64,3 +64,5 @@ class Principal(Struct, frozen=True):
 
 ANYONE = Principal(scopes=frozenset(SCOPES))
 """Every caller, with `AUTH=off`."""
+NOBODY = Principal()
+"""A caller that has shown no token yet, with `AUTH=required`."""

@@ -18,6 +18,9 @@ SessionsCursor = Annotated[str, cursor_of(_SESSIONS_CURSOR), Field(json_schema_e
 SEVERAL = "Return only these {}. Repeat the parameter, or separate values with commas."
 PLUS = " In a URL, `+` is written as `%2B`."
 CURSOR = "The `next_cursor` of the previous page."
+IN_QUERY = (
+    "The token, instead of the header `Authorization`, for pages that cannot set headers. Keep such URLs out of logs."
+)
 Status = Literal["pending", "running", "paused", "completed", "expired", "cancelled", "deleted"]
 
 

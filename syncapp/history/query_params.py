@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from syncapp.domain.modes import Mode
-from syncapp.domain.query import CURSOR, SEVERAL, Query, SessionsCursor, Status, backwards
+from syncapp.domain.query import CURSOR, IN_QUERY, SEVERAL, Query, SessionsCursor, Status, backwards
 from syncapp.domain.query_values import Instant, Number, Whole, cursor_of
 
 _EVENTS_CURSOR = r"^[0-9]{1,15}-[0-9]{1,15}$"
@@ -99,3 +99,4 @@ class ExportQuery(Query):
     format: Literal["json", "ndjson", "csv"] = Field(
         default="json", description="One JSON document, one line of JSON per event, or a CSV table."
     )
+    token: str | None = Field(default=None, description=IN_QUERY)

@@ -230,7 +230,7 @@ def test_a_parameter_that_is_not_known_is_refused_by_name_wherever_somebody_wait
     session = created(web_url, {"sync_mode": "count_up"})["session_id"]
     for path, known in (
         (f"/v1/sessions/{session}?waitMs=20000", "wait_ms"),
-        (f"/v1/sessions/{session}/stream?waitMs=1", "epoch, version, format"),
+        (f"/v1/sessions/{session}/stream?waitMs=1", "token, epoch, version, format"),
         (f"/v1/sessions/{session}/events?waitMs=1", "type, from, to, limit, cursor"),
     ):
         answer = requests.get(web_url + path, timeout=60)

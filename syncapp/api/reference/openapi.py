@@ -15,7 +15,7 @@ import orjson
 from flask import Flask
 from pydantic import BaseModel
 
-from syncapp.api.reference import components, examples, response_examples
+from syncapp.api.reference import components, examples, response_examples, security
 from syncapp.api.reference.schemas import (
     DOCUMENTED,
     VERSION,
@@ -33,6 +33,8 @@ Names that end in `_ms` are whole milliseconds, instants are ms since 1970; name
 names that end in `_s` are seconds. Whole numbers must not have a fraction (`1`, not `1.0`).
 
 All errors have the same form: `{"error": {"code", "message", "details"}}`.
+
+A server with `AUTH=required` needs a token (JWT): `Authorization: Bearer <token>`. Each operation says which scope.
 
 Besides the responses of each operation, a request can be refused with 405 `METHOD_NOT_ALLOWED`, 408 `REQUEST_TIMEOUT`,
 414 `URI_TOO_LONG`, 417 `EXPECTATION_FAILED` and 431 `REQUEST_HEADER_FIELDS_TOO_LARGE`.
@@ -72,12 +74,16 @@ HEADERS: dict[str, dict[str, Any]] = {
     },
     "Content-Disposition": {"description": "A name for the file.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait before a retry.", "schema": {"type": "integer", "minimum": 0}},
+    "WWW-Authenticate": {
+        "description": "`Bearer`, and what is wrong with the token (RFC 6750, section 3).",
+        "schema": {"type": "string"},
+    },
     "X-Request-Id": {
         "description": "The id that the request is logged under.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },
 }
-ALWAYS = {"X-Request-Id", "ETag", "Location", "Retry-After", "Content-Disposition"}
+ALWAYS = {"X-Request-Id", "ETag", "Location", "Retry-After", "Content-Disposition", "WWW-Authenticate"}
 """Headers that a response always has if they are documented for it."""
 OF_MODEL: dict[Any, tuple[str, ...]] = {
     StateAnswer: ("ETag",),
@@ -88,6 +94,7 @@ OF_STATUS: dict[int, tuple[str, ...]] = {
     201: ("Location",),
     204: ("Idempotency-Replayed",),
     304: ("ETag",),
+    401: ("WWW-Authenticate",),
     429: ("Retry-After",),
     503: ("Retry-After",),
 }
@@ -106,7 +113,8 @@ MEANING: dict[int, str] = {
     204: "Deleted, or did not exist.",
     304: "No other version within the waiting time; no body.",
     400: "The request is invalid, or not allowed in the session's status. `VALIDATION_ERROR` lists all faults.",
-    403: "Pages of this origin may not do this.",
+    401: "There is no token, or it is not valid; `WWW-Authenticate` says which.",
+    403: "The token does not allow this, or pages of this origin may not do this.",
     404: "No such session.",
     409: "The session is not in the expected version or state; `details.current` is the current state.",
     412: "`If-Match` names another version; `details.current` is the current state.",
@@ -128,13 +136,18 @@ def encoded(app: Flask) -> bytes:
 
 def document(app: Flask) -> dict[str, Any]:
     """Return the OpenAPI document of an application's routes, ordered by tag, then by declaration."""
-    found = {route: (path, method) for path, method, route in _routes(app)}
+    found = {route: (path, method, endpoint) for path, method, route, endpoint in _routes(app)}
+    needs_tokens = app.extensions["syncapp"].authenticator.required
     paths: dict[str, dict[str, Any]] = {}
     order = list(TAGS)
     for route, doc in sorted(DOCUMENTED.items(), key=lambda each: order.index(each[1].tags[0])):
         if route in found:
-            path, method = found[route]
-            paths.setdefault(path, {})[method] = _operation(path, route, doc)
+            path, method, endpoint = found[route]
+            operation = _operation(path, route, doc)
+            operation["description"] += security.sentence(endpoint)
+            if needs_tokens:
+                operation["security"] = security.requirement(endpoint)
+            paths.setdefault(path, {})[method] = operation
     used = [doc for route, doc in DOCUMENTED.items() if route in found]
     schemas = components.schemas(_request_models(used)) | components.schemas(_response_models(used), "serialization")
     tagged = {tag for doc in used for tag in doc.tags}
@@ -149,13 +162,14 @@ def document(app: Flask) -> dict[str, Any]:
             "schemas": dict(sorted(schemas.items())),
             "headers": HEADERS_IN_DOCUMENT,
             "responses": {f"Error{status}": _failure(status) for status in sorted(_failures(used))},
+            **({"securitySchemes": security.SCHEMES} if needs_tokens else {}),
         },
     }
 
 
-def _routes(app: Flask) -> list[tuple[str, str, Callable[..., Any]]]:
+def _routes(app: Flask) -> list[tuple[str, str, Callable[..., Any], str]]:
     return [
-        (_PLACE.sub(r"{\1_id}", rule.rule), method.lower(), app.view_functions[rule.endpoint])
+        (_PLACE.sub(r"{\1_id}", rule.rule), method.lower(), app.view_functions[rule.endpoint], rule.endpoint)
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     ]

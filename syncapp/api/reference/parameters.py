@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from syncapp.api.requests import MAX_WAIT_MS
 from syncapp.domain.field_types import IDEMPOTENCY_KEY_PATTERN
+from syncapp.domain.query import IN_QUERY
 
 _TAG = '(W/)?"[!#-~]*"'
 Key = Annotated[str, Field(pattern=IDEMPOTENCY_KEY_PATTERN)]
@@ -45,6 +46,7 @@ class StreamQuery(BaseModel):
     format: Literal["state", "patch"] = Field(
         default="state", description="`state` for whole states, `patch` for only what changed."
     )
+    token: str | None = Field(default=None, description=IN_QUERY)
 
 
 class StreamHeaders(BaseModel):

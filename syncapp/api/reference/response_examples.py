@@ -184,7 +184,13 @@ FAILURES: dict[int, dict[str, Any]] = {
         "sync_mode: is required",
         [{"field": "sync_mode", "message": "is required", "code": "missing"}],
     ),
-    403: _failure(
+    401: _failure(
+        "UNAUTHORIZED",
+        "this needs a token: send the header Authorization: Bearer <token>",
+        {"reason": "missing_token"},
+    ),
+    403: _failure("FORBIDDEN", "this needs the scope session:control", {"missing_scope": "session:control"})
+    | _failure(
         "ORIGIN_NOT_ALLOWED",
         "pages of this origin may not send commands; ALLOWED_ORIGINS lists the allowed origins",
     ),

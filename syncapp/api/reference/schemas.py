@@ -263,6 +263,7 @@ class Documented:
     json: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     headers: type[BaseModel] | None = None
+    needs_token: bool = True
 
 
 DOCUMENTED: dict[Callable[..., Any], Documented] = {}
@@ -276,9 +277,14 @@ def answers(**by_status: Body) -> dict[int, Body]:
 
 
 def documented(**options: Any) -> Callable[[Route], Route]:
-    """Return a decorator that adds a route to the document, and leaves the route unchanged."""
+    """Return a decorator that adds a route to the document, and leaves the route unchanged.
+
+    needs_token: whether the route may also return 401 and 403 (`syncapp.api.route_actions`).
+    """
     if options.get("query"):
         options["resp"] = options["resp"] | {414: ErrorAnswer}
+    if options.get("needs_token", True):
+        options["resp"] = options["resp"] | {401: ErrorAnswer, 403: ErrorAnswer}
 
     def decorate(route: Route) -> Route:
         DOCUMENTED[route] = Documented(**options)

@@ -40,21 +40,24 @@ class AuditQueue(Answer):
 
 
 class Readiness(Answer):
-    """The servers that the process needs, each with `ok` or a short description of the problem."""
+    """The servers that the process needs, each with `ok` or a short description of the problem.
+
+    Without the right to read them, all members but `status` are absent.
+    """
 
     status: Literal["ready"] = Field(description="Always `ready`; a process that is not ready returns 503.")
-    redis: Literal["ok"] = Field(description="The store; if it is not `ok`, the status is 503.")
-    postgresql: str = Field(
-        description="The audit log. While it is not `ok`, audit events wait in the store, and commands go on."
+    redis: Literal["ok"] | None = absent("The store; if it is not `ok`, the status is 503.")
+    postgresql: str | None = absent(
+        "The audit log. While it is not `ok`, audit events wait in the store, and commands go on."
     )
     worries: list[str] | None = absent("Problems that do not stop commands; absent if there are none.")
 
 
 class Unreadiness(Answer):
-    """Why the process cannot take commands."""
+    """Why the process cannot take commands. Without the right to read it, all members but `status` are absent."""
 
     status: Literal["unavailable"] = Field(description="Always `unavailable`.")
-    problems: list[str] = Field(description="What is wrong, in English.")
+    problems: list[str] | None = absent("What is wrong, in English.")
     redis: str | None = absent("The store: `ok`, or the problem; absent while the process is shutting down.")
     postgresql: str | None = absent("The audit log: `ok`, or the problem; absent while the process is shutting down.")
     worries: list[str] | None = absent("Problems that do not stop commands; absent if there are none.")

@@ -1,0 +1,58 @@
+"""Who calls: reads and verifies the token of a request, before anything else of it is looked at."""
+
+from __future__ import annotations
+
+import hmac
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from flask import Request, g
+from werkzeug.exceptions import NotFound
+
+from syncapp.access.bearer import bearer_token
+from syncapp.access.permissions import Reach
+from syncapp.api.route_actions import OPEN, OPEN_IN_PART, TOKEN_IN_QUERY, action_of
+from syncapp.domain.principal import NOBODY, Principal
+from syncapp.errors import SyncError, Unauthorized
+from syncapp.metrics import AUTH_REFUSED
+
+if TYPE_CHECKING:
+    from syncapp import Services
+
+OPERATOR = Principal(scopes=frozenset({"admin"}))
+"""Who has `METRICS_TOKEN`; it is accepted for the actions that concern the service, and for nothing else."""
+
+
+def authenticate(this: Request, services: Services) -> None:
+    """Set the request's principal, with `AUTH=required`.
+
+    Unknown paths are answered as before, and routes that need no token are open. Raises `Unauthorized`, and
+    `ValidationFailed` for two tokens.
+    """
+    g.principal = NOBODY
+    endpoint = this.endpoint
+    if endpoint in OPEN or this.method == "OPTIONS" or isinstance(this.routing_exception, NotFound):
+        return
+    if endpoint in OPEN_IN_PART:
+        with suppress(SyncError):
+            g.principal = _principal(this, services)
+        return
+    try:
+        g.principal = _principal(this, services)
+    except Unauthorized as refusal:
+        AUTH_REFUSED.labels(refusal.details["reason"]).inc()
+        raise
+
+
+def _principal(this: Request, services: Services) -> Principal:
+    endpoint = this.endpoint
+    in_query = this.args.getlist("token") if endpoint in TOKEN_IN_QUERY else ()
+    token = bearer_token(this.environ.get("HTTP_AUTHORIZATION"), in_query)
+    if token is None:
+        message = "this needs a token: send the header Authorization: Bearer <token>"
+        raise Unauthorized(message, {"reason": "missing_token"})
+    action, expected = action_of(endpoint), services.settings.metrics_token
+    concerns_service = endpoint in OPEN_IN_PART or (action is not None and action.reach is Reach.SERVICE)
+    if concerns_service and expected and hmac.compare_digest(token.encode(), expected.encode()):
+        return OPERATOR
+    return services.authenticator.principal(token)

@@ -1,0 +1,252 @@
+"""Every route, with every kind of token: what is allowed, and what is refused and changes nothing."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any, NamedTuple
+
+import pytest
+import redis as redis_py
+from flask import Flask
+from flask.testing import FlaskClient
+
+from syncapp import create_app
+from syncapp.access.permissions import ACTIONS
+from syncapp.api.route_actions import EACH_COMMAND, OPEN, OPEN_IN_PART, ROUTE_ACTIONS, permissions_table
+from syncapp.domain.commands import COMMANDS
+from syncapp.store.sessions import SessionStore
+from tests.support.paths import ROOT
+from tests.support.permissions import ACTIVE, OTHER_SESSION, REQUIRED, WAITING, Cell, cells, dump_all
+from tests.support.rest import CHESS, expect_error
+from tests.support.store import PARTIALS, ManualClock, chess_request, make_settings
+from tests.support.tokens import bearer, token
+
+
+class Call(NamedTuple):
+    """A valid request of a route; `{id}` is a session, which is in status `status`."""
+
+    method: str
+    path: str
+    body: dict[str, Any] | None = None
+    status: str = "running"
+    answer: tuple[int, ...] = (200,)
+
+
+# History is read from PostgreSQL, which has nothing of a session without a worker.
+NOT_LOGGED = (404,)
+CALLS = {
+    "sessions.create": Call("POST", "/v1/sessions", CHESS, "missing", (201,)),
+    "sessions.read": Call("GET", "/v1/sessions/{id}"),
+    "sessions.start": Call("POST", "/v1/sessions/{id}/start", {}, "pending"),
+    "sessions.switch": Call("POST", "/v1/sessions/{id}/switch", {}),
+    "sessions.pause": Call("POST", "/v1/sessions/{id}/pause", {}),
+    "sessions.resume": Call("POST", "/v1/sessions/{id}/resume", {}, "paused"),
+    "sessions.adjust": Call("POST", "/v1/sessions/{id}/adjust", {"op": "add", "ms": 1000}),
+    "sessions.complete": Call("POST", "/v1/sessions/{id}/complete", {}),
+    "sessions.cancel": Call("POST", "/v1/sessions/{id}/cancel", {}),
+    "sessions.update": Call("PATCH", "/v1/sessions/{id}", {"metadata": {"a": 1}}),
+    "sessions.delete": Call("DELETE", "/v1/sessions/{id}", {}, answer=(204,)),
+    "listing.list_sessions": Call("GET", "/v1/sessions"),
+    "texts.text": Call("GET", "/v1/sessions/{id}/text"),
+    "streams.stream": Call("GET", "/v1/sessions/{id}/stream"),
+    "history.events": Call("GET", "/v1/sessions/{id}/events", answer=NOT_LOGGED),
+    "history.at": Call("GET", "/v1/sessions/{id}/at?version=1", answer=(404, 503)),
+    "history.statistics": Call("GET", "/v1/sessions/{id}/statistics", answer=NOT_LOGGED),
+    "history.export": Call("GET", "/v1/sessions/{id}/export", answer=NOT_LOGGED),
+    "history.sessions": Call("GET", "/v1/history"),
+    "system.audit_queue": Call("GET", "/v1/audit/queue"),
+    "system.show_metrics": Call("GET", "/metrics"),
+}
+OF_COMMANDS = {
+    name: next(CALLS[endpoint] for endpoint, action in ROUTE_ACTIONS.items() if action == name)
+    for name in COMMANDS
+    if name != "create"
+}
+
+
+@pytest.fixture
+def app(redis_url: str, database_url: str, clock: ManualClock) -> Flask:
+    return create_app(make_settings(redis_url, database_url=database_url, **REQUIRED), partials=PARTIALS)
+
+
+def prepare(store: SessionStore, status: str) -> str:
+    """Return a new session in a status."""
+    if status == "missing":
+        return str(uuid.uuid4())
+    session_id = store.create(chess_request()).found.session_id
+    if status != "pending":
+        store.start(session_id)
+    if status == "paused":
+        store.pause(session_id)
+    return session_id
+
+
+def send(client: FlaskClient, call: Call, session_id: str, headers: dict[str, str]) -> tuple[int, Any]:
+    """Return the status and the error of an answer; a stream is not read."""
+    body = call.body
+    if call.status == "missing":
+        body = (body or {}) | {"session_id": session_id}
+    with client.open(call.path.format(id=session_id), method=call.method, json=body, headers=headers) as answer:
+        return answer.status_code, answer.get_json()["error"] if answer.status_code >= 400 else None
+
+
+def test_every_route_has_an_action_or_is_open(app: Flask) -> None:
+    endpoints = {rule.endpoint for rule in app.url_map.iter_rules()}
+    assert endpoints == set(ROUTE_ACTIONS) | OPEN | OPEN_IN_PART
+    assert set(CALLS) | {"batches.batch"} == set(ROUTE_ACTIONS)
+    assert set(ROUTE_ACTIONS.values()) - {EACH_COMMAND} <= set(ACTIONS)
+
+
+@pytest.mark.parametrize("endpoint", CALLS)
+def test_a_route_is_allowed_with_its_scope_and_otherwise_refused_and_changes_nothing(
+    client: FlaskClient, store: SessionStore, redis: redis_py.Redis, endpoint: str
+) -> None:
+    call, action = CALLS[endpoint], ROUTE_ACTIONS[endpoint]
+    kept = prepare(store, call.status)
+    before = dump_all(redis)
+    for cell in cells():
+        refusal = cell.refusal(action)
+        if refusal is None:
+            continue
+        status, error = send(client, call, kept, cell.header(kept))
+        assert (status, error["code"], error["details"]) == (403, "FORBIDDEN", refusal), cell
+        assert refusal.get("missing_scope", "") in error["message"]
+    assert dump_all(redis) == before
+    for cell in cells():
+        if cell.refusal(action) is None:
+            session_id = prepare(store, call.status)
+            status, error = send(client, call, session_id, cell.header(session_id))
+            out_of_turn = action == "switch" and cell.participant == WAITING
+            assert status in ((409,) if out_of_turn else call.answer), (cell, error)
+
+
+@pytest.mark.parametrize("command", OF_COMMANDS)
+def test_a_batch_checks_each_session_by_itself(
+    client: FlaskClient, store: SessionStore, redis: redis_py.Redis, command: str
+) -> None:
+    call = OF_COMMANDS[command]
+    kept, second = prepare(store, call.status), prepare(store, call.status)
+    before = dump_all(redis)
+    for cell in cells():
+        if cell.session == "this":
+            continue
+        body = {"command": command, "session_ids": [kept, second], "args": call.body}
+        if refusal := cell.refusal(command):
+            answer = client.post("/v1/sessions/batch", json=body, headers=cell.header(kept))
+            assert answer.status_code == 200
+            for item in answer.get_json()["data"]["results"]:
+                assert (item["status"], item["error"]["details"]) == (403, refusal), cell
+    assert dump_all(redis) == before
+    mixed = Cell("admin", "this", ACTIVE).header(kept)
+    body = {"command": command, "session_ids": [second, kept], "args": call.body}
+    first, last = client.post("/v1/sessions/batch", json=body, headers=mixed).get_json()["data"]["results"]
+    assert (first["status"], first["error"]["details"]) == (403, {"reason": "session_id"})
+    assert last["status"] in call.answer
+
+
+def test_a_batch_acts_as_the_participant_of_the_token(client: FlaskClient, store: SessionStore) -> None:
+    session_id = prepare(store, "running")
+    body: dict[str, Any] = {"command": "switch", "session_ids": [session_id]}
+    for participant, args, status in (
+        (WAITING, {}, 409),
+        (WAITING, {"participant_id": ACTIVE}, 403),
+        (ACTIVE, {"next_participant_id": WAITING}, 403),
+        (ACTIVE, {}, 200),
+    ):
+        headers = Cell("session:act", "all", participant).header(session_id)
+        answer = client.post("/v1/sessions/batch", json=body | {"args": args}, headers=headers)
+        assert answer.get_json()["data"]["results"][0]["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("command", "cell", "body", "details"),
+    [
+        ("switch", Cell("session:act", "this", ACTIVE), {"participant_id": WAITING}, {"reason": "participant_id"}),
+        ("switch", Cell("session:control", "this", ACTIVE), {"participant_id": WAITING}, {"reason": "participant_id"}),
+        (
+            "switch",
+            Cell("session:act", "this", ACTIVE),
+            {"next_participant_id": ACTIVE},
+            {"missing_scope": "session:control"},
+        ),
+        ("start", Cell("session:control", "this", ACTIVE), {"participant_id": WAITING}, {"reason": "participant_id"}),
+        (
+            "adjust",
+            Cell("session:control", "this", ACTIVE),
+            {"op": "add", "ms": 1000, "participant_id": WAITING},
+            {"reason": "participant_id"},
+        ),
+    ],
+)
+def test_a_token_for_one_participant_acts_as_no_other(
+    client: FlaskClient,
+    store: SessionStore,
+    redis: redis_py.Redis,
+    command: str,
+    cell: Cell,
+    body: dict[str, Any],
+    details: dict[str, str],
+) -> None:
+    session_id = prepare(store, OF_COMMANDS[command].status)
+    before = dump_all(redis)
+    answer = client.post(f"/v1/sessions/{session_id}/{command}", json=body, headers=cell.header(session_id))
+    assert expect_error(answer, 403, "FORBIDDEN")["details"] == details
+    assert dump_all(redis) == before
+
+
+def test_a_participant_with_control_may_say_who_is_next(client: FlaskClient, store: SessionStore) -> None:
+    session_id = prepare(store, "running")
+    headers = Cell("session:control", "this", ACTIVE).header(session_id)
+    answer = client.post(f"/v1/sessions/{session_id}/switch", json={"next_participant_id": WAITING}, headers=headers)
+    assert answer.get_json()["data"]["active_participant_id"] == WAITING
+
+
+def test_a_token_for_one_session_creates_this_one_only(client: FlaskClient, redis: redis_py.Redis) -> None:
+    own = str(uuid.uuid4())
+    headers = bearer(scope="session:create", session_id=own)
+    before = dump_all(redis)
+    nameless = expect_error(client.post("/v1/sessions", json=CHESS, headers=headers), 403, "FORBIDDEN")
+    assert "send its id as session_id" in nameless["message"]
+    other = client.post("/v1/sessions", json=CHESS | {"session_id": OTHER_SESSION}, headers=headers)
+    expect_error(other, 403, "FORBIDDEN")
+    assert dump_all(redis) == before
+    assert client.post("/v1/sessions", json=CHESS | {"session_id": own.upper()}, headers=headers).status_code == 201
+
+
+def test_who_may_not_do_it_learns_nothing_of_the_body(client: FlaskClient, store: SessionStore) -> None:
+    session_id = prepare(store, "running")
+    for endpoint, call in CALLS.items():
+        path, body = call.path.format(id=session_id), '{"not": "valid"'
+        options: dict[str, Any] = {"method": call.method, "data": body, "content_type": "application/json"}
+        expect_error(client.open(path, **options), 401, "UNAUTHORIZED")
+        for bad in ("/v1/sessions/not-a-uuid/switch", path + "?unknown=1"):
+            expect_error(client.open(bad, **options | {"method": call.method}), 401, "UNAUTHORIZED")
+        scope = "webhook:manage"
+        answer = client.open(path + "?unknown=1", headers=bearer(scope=scope), **options)
+        assert expect_error(answer, 403, "FORBIDDEN")["details"].keys() == {"missing_scope"}, endpoint
+
+
+@pytest.mark.parametrize("bad", ["", "x", "a.b.c", token(secret="another secret of 32 bytes or more"), token(exp=1)])
+def test_every_route_refuses_a_bad_token_and_none(
+    app: Flask, client: FlaskClient, redis: redis_py.Redis, bad: str
+) -> None:
+    before = dump_all(redis)
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint in OPEN | OPEN_IN_PART:
+            continue
+        path = re.sub(r"<\w+>", OTHER_SESSION, rule.rule)
+        for method in sorted((rule.methods or set()) - {"OPTIONS"}):
+            answer = client.open(path, method=method)
+            assert answer.status_code == 401
+            assert answer.headers["WWW-Authenticate"] == 'Bearer realm="SyncApp"'
+            answer = client.open(path, method=method, headers={"Authorization": f"Bearer {bad}"})
+            assert answer.status_code == 401, (method, path)
+            assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="SyncApp", error="invalid_token"')
+    assert dump_all(redis) == before
+
+
+def test_the_security_page_has_the_table(app: Flask) -> None:
+    page = (ROOT / "docs/security.md").read_text()
+    table = page.split("<!-- permissions -->\n")[1].split("\n<!-- /permissions -->")[0]
+    assert table.strip() == permissions_table(app)
