@@ -22,6 +22,7 @@ def test_the_openapi_document_lists_every_route_and_the_page_asks_no_other_host(
         "/api-docs/",
         "/api-docs/<path:path>",
         "/pages/<name>",
+        "/watch",
         "/ws",
         "/asyncapi.json",
     }

@@ -7,7 +7,7 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
-PAGES = ["/api-docs", "/api-docs/", "/api-docs/index.html", "/api-docs/oauth2-redirect.html"]
+PAGES = ["/api-docs", "/api-docs/", "/api-docs/index.html", "/api-docs/oauth2-redirect.html", "/watch", "/watch/"]
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -28,6 +28,7 @@ def test_a_page_has_no_inline_code(client: FlaskClient, path: str) -> None:
     with client.get(path) as page:
         text = page.get_data(as_text=True)
     assert re.search(r"<script src=", text)
+    assert not re.search(r"(?:src|href)=.(?:https?:)?//", text)
     assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=|javascript:", text)
 
 
@@ -53,6 +54,6 @@ def test_files_of_pages_have_their_types_and_are_checked_again_before_each_use(c
         assert script.status_code == 304
 
 
-@pytest.mark.parametrize("name", ["..", "..%2f__init__.py", "%2e%2e/__init__.py", "nothing", ".js"])
+@pytest.mark.parametrize("name", ["..", "..%2f__init__.py", "%2e%2e/__init__.py", "watch.html", "nothing"])
 def test_only_files_of_pages_are_served(client: FlaskClient, name: str) -> None:
     assert client.get(f"/pages/{name}").status_code == 404

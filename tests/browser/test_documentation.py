@@ -17,8 +17,8 @@ def complaints(page: Page) -> list[str]:
 def with_tokens(route: Route) -> None:
     """Answer with the document, as a service has it that asks for tokens."""
     document = route.fetch().json()
-    document["security"] = [{"token": []}]
-    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["components"].setdefault("securitySchemes", {"bearer": {"type": "http", "scheme": "bearer"}})
+    document["security"] = document["security"] or [{"bearer": []}]
     route.fulfill(json=document)
 
 
@@ -65,10 +65,10 @@ def test_try_it_out_sends_the_token_that_was_entered_under_authorize(
     page.locator(".auth-container input").fill("a.b.c")
     page.get_by_role("button", name="Apply credentials").click()
     page.locator(".auth-container").get_by_role("button", name="Close").click()
-    time = page.locator("#operations-system-time")
-    time.locator(".opblock-summary-control").click(timeout=60_000)
-    time.get_by_role("button", name="Try it out").click(timeout=60_000)
-    with page.expect_request("**/v1/time", timeout=60_000) as sent:
-        time.get_by_role("button", name="Execute").click(timeout=60_000)
+    listing = page.locator("#operations-sessions-list_sessions")
+    listing.locator(".opblock-summary-control").click(timeout=60_000)
+    listing.get_by_role("button", name="Try it out").click(timeout=60_000)
+    with page.expect_request("**/v1/sessions?*", timeout=60_000) as sent:
+        listing.get_by_role("button", name="Execute").click(timeout=60_000)
     assert sent.value.headers["authorization"] == "Bearer a.b.c"
     assert complaints == []

@@ -7,7 +7,7 @@ from pathlib import Path
 from flask import Blueprint, Flask, Response, send_from_directory
 from flask_swagger_ui import get_swaggerui_blueprint
 
-FILES = Path(__file__).parent / "files"
+FILES, TEMPLATES = (Path(__file__).parent / name for name in ("files", "templates"))
 CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -44,13 +44,19 @@ def file(name: str) -> Response:
     return send_from_directory(FILES, name)
 
 
+@blueprint.get("/watch")
+def watch() -> Response:
+    """Return the page that shows one session live: `/watch#token=…`, or `/watch?session=…` with `AUTH=off`."""
+    return send_from_directory(TEMPLATES, "watch.html")
+
+
 def register(app: Flask) -> None:
     """Add the pages; they load nothing from other hosts."""
     # The logo of the standard layout, StandaloneLayout, has an inline style.
     config = {"app_name": "SyncApp API", "layout": "BaseLayout", "validatorUrl": None, "oauth2RedirectUrl": None}
     swagger = get_swaggerui_blueprint("/api-docs", "/api-docs.json", config=config)
     # The library's own template has an inline script; its other files are used unchanged.
-    swagger.template_folder = str(FILES)
+    swagger.template_folder = str(TEMPLATES)
     swagger.after_request(protect)
     app.register_blueprint(blueprint)
     app.register_blueprint(swagger)

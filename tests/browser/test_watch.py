@@ -1,0 +1,174 @@
+"""The page that shows one session live, in a real browser, with `AUTH=off`."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support.browser_policy import complaints_of
+from tests.support.cluster import Cluster, MakeCluster
+from tests.support.types import Redis
+from tests.support.web_clients import RestClient
+
+LONG = 60_000
+
+
+@pytest.fixture(scope="module")
+def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
+    """One web process with default settings, except that the page is its own."""
+    with Redis.from_url(redis_url) as client:
+        client.flushdb()
+    return make_cluster(web=1, worker=False, ALLOWED_ORIGINS="")
+
+
+@pytest.fixture
+def api(web: Cluster) -> RestClient:
+    return RestClient(web.urls[0])
+
+
+@pytest.fixture
+def complaints(page: Page) -> list[str]:
+    return complaints_of(page)
+
+
+def open_page(page: Page, api: RestClient, session_id: str) -> None:
+    page.goto(f"{api.url}/watch?session={session_id}")
+    expect(page.get_by_role("status")).to_have_text("Connected.", timeout=LONG)
+
+
+def test_the_page_shows_the_clocks_and_the_turn_and_follows_each_change(
+    page: Page, complaints: list[str], api: RestClient
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    session_id = api.create()
+    open_page(page, api, session_id)
+    expect(page.locator("#status")).to_have_text("Not started yet.", timeout=LONG)
+    expect(page.get_by_role("timer")).to_have_text(["1:00:00", "1:00:00"])
+    api.command(session_id, "start")
+    expect(page.locator("#status")).to_have_text("Running. It is white’s turn.", timeout=LONG)
+    expect(page.locator("li.active .name")).to_have_text("white")
+    expect(page.get_by_role("timer").first).to_have_text(re.compile(r"59:5\d"), timeout=LONG)
+    api.command(session_id, "switch")
+    expect(page.locator("#status")).to_have_text("Running. It is black’s turn.", timeout=LONG)
+    api.command(session_id, "complete")
+    expect(page.locator("#status")).to_have_text("Completed.", timeout=LONG)
+    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {api.url.split("/")[2]}
+    assert complaints == []
+
+
+def test_a_clock_shows_what_the_server_shows_even_if_the_computers_clock_is_wrong(page: Page, api: RestClient) -> None:
+    session_id = api.running()
+    page.add_init_script("const now = Date.now; Date.now = () => now() + 3_600_000;")
+    open_page(page, api, session_id)
+    expect(page.get_by_role("timer").first).to_have_text(re.compile(r"59:\d\d"), timeout=LONG)
+    before = api.state(session_id)["clock"]["remaining_ms"]
+    minutes, seconds = map(int, page.get_by_role("timer").first.inner_text().split(":"))
+    after = api.state(session_id)["clock"]["remaining_ms"]
+    assert after - 1000 <= (minutes * 60 + seconds) * 1000 <= before + 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ({"sync_mode": "count_up", "participants": []}, ["0:00"]),
+        ({"sync_mode": "global", "total_time_ms": 90_000, "participants": []}, ["1:30"]),
+        (
+            {
+                "sync_mode": "per_group",
+                "participants": [
+                    {"participant_id": name, "group_id": name[0], "total_time_ms": 60_000} for name in ("r1", "b1")
+                ],
+            },
+            ["1:00", "1:00"],
+        ),
+        ({"sync_mode": "per_cycle", "time_per_cycle_ms": 5000, "participants": [{"participant_id": "a"}]}, ["0:05.0"]),
+    ],
+    ids=["count_up", "global", "per_group", "per_cycle"],
+)
+def test_every_mode_has_its_clocks(page: Page, api: RestClient, body: dict[str, object], shown: list[str]) -> None:
+    session_id = api.create(**body)
+    open_page(page, api, session_id)
+    expect(page.get_by_role("timer")).to_have_text(shown, timeout=LONG)
+    api.command(session_id, "start")
+    expect(page.get_by_role("timer").first).not_to_have_text(shown[0], timeout=LONG)
+
+
+def test_people_can_start_switch_by_the_space_bar_pause_and_resume(
+    page: Page, complaints: list[str], api: RestClient
+) -> None:
+    session_id = api.create()
+    open_page(page, api, session_id)
+    expect(page.get_by_role("button", name="Switch")).to_be_disabled()
+    page.get_by_role("button", name="Start").click(timeout=LONG)
+    expect(page.locator("#status")).to_have_text("Running. It is white’s turn.", timeout=LONG)
+    page.get_by_role("heading").click()
+    page.keyboard.press("Space")
+    expect(page.locator("#status")).to_have_text("Running. It is black’s turn.", timeout=LONG)
+    page.get_by_role("button", name="Switch").focus()
+    page.keyboard.press("Space")  # the button itself: once, not twice
+    expect(page.locator("#status")).to_have_text("Running. It is white’s turn.", timeout=LONG)
+    assert api.state(session_id)["cycle_count"] == 2
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator("#status")).to_have_text("Paused.", timeout=LONG)
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#status")).to_have_text("Running. It is white’s turn.", timeout=LONG)
+    assert complaints == []
+
+
+def test_a_press_that_comes_too_late_changes_nothing_and_is_explained(page: Page, api: RestClient) -> None:
+    session_id = api.running()
+    open_page(page, api, session_id)
+    expect(page.get_by_role("button", name="Switch")).to_be_enabled(timeout=LONG)
+    # Two presses before the first one's effect is shown.
+    page.evaluate("document.getElementById('switch').click(); document.getElementById('switch').click()")
+    expect(page.get_by_role("alert")).to_have_text(re.compile("Somebody else was faster"), timeout=LONG)
+    assert api.state(session_id)["cycle_count"] == 1
+
+
+def test_the_page_waits_for_a_session_and_says_when_it_was_deleted(page: Page, api: RestClient) -> None:
+    session_id = str(uuid.uuid4())
+    open_page(page, api, session_id)
+    expect(page.get_by_role("alert")).to_have_text(re.compile("no such session yet"), timeout=LONG)
+    api.create(session_id=session_id)
+    expect(page.locator("#status")).to_have_text("Not started yet.", timeout=LONG)
+    expect(page.locator("#problem")).to_have_text("")
+    api.delete(session_id)
+    expect(page.get_by_role("alert")).to_have_text("This session was deleted.", timeout=LONG)
+    expect(page.locator("#controls")).to_be_hidden()
+
+
+def test_the_page_connects_again_by_itself(page: Page, api: RestClient, web: Cluster) -> None:
+    session_id = api.running()
+    open_page(page, api, session_id)
+    web.web[0].stop()
+    expect(page.get_by_role("status")).to_have_text(re.compile("Trying again|Connecting"), timeout=LONG)
+    expect(page.get_by_role("button", name="Switch")).to_be_disabled()
+    web.web[0].start()
+    expect(page.get_by_role("status")).to_have_text("Connected.", timeout=LONG)
+    api.command(session_id, "switch")
+    expect(page.locator("#status")).to_have_text("Running. It is black’s turn.", timeout=LONG)
+
+
+def test_a_page_without_a_session_says_what_is_missing(page: Page, complaints: list[str], api: RestClient) -> None:
+    page.goto(f"{api.url}/watch")
+    expect(page.get_by_role("alert")).to_have_text(re.compile("needs a link to a session"), timeout=LONG)
+    assert complaints == []
+
+
+def test_text_from_a_session_is_shown_as_text(page: Page, complaints: list[str], api: RestClient) -> None:
+    session_id = api.create(participants=[{"participant_id": "a.b:c@d+e-f", "total_time_ms": 60_000}])
+    open_page(page, api, session_id)
+    expect(page.locator(".name")).to_have_text("a.b:c@d+e-f", timeout=LONG)
+    assert complaints == []
+
+
+def test_the_page_fits_a_phone(page: Page, api: RestClient) -> None:
+    page.set_viewport_size({"width": 320, "height": 640})
+    open_page(page, api, api.create(participants=[{"participant_id": "p" * 64, "total_time_ms": 36_000_000}]))
+    expect(page.get_by_role("timer")).to_have_text("10:00:00", timeout=LONG)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert page.get_by_role("button", name="Switch").bounding_box()["height"] >= 90  # type: ignore[index]
