@@ -49,11 +49,11 @@ def test_the_page_shows_the_clocks_and_the_turn_and_follows_each_change(
     expect(page.locator("#status")).to_have_text("Not started yet.", timeout=LONG)
     expect(page.get_by_role("timer")).to_have_text(["1:00:00", "1:00:00"])
     api.command(session_id, "start")
-    expect(page.locator("#status")).to_have_text("Running. It is white’s turn.", timeout=LONG)
+    expect(page.locator("#status")).to_have_text("Running. It is white's turn.", timeout=LONG)
     expect(page.locator("li.active .name")).to_have_text("white")
     expect(page.get_by_role("timer").first).to_have_text(re.compile(r"59:5\d"), timeout=LONG)
     api.command(session_id, "switch")
-    expect(page.locator("#status")).to_have_text("Running. It is black’s turn.", timeout=LONG)
+    expect(page.locator("#status")).to_have_text("Running. It is black's turn.", timeout=LONG)
     api.command(session_id, "complete")
     expect(page.locator("#status")).to_have_text("Completed.", timeout=LONG)
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {api.url.split("/")[2]}
@@ -104,18 +104,18 @@ def test_people_can_start_switch_by_the_space_bar_pause_and_resume(
     open_page(page, api, session_id)
     expect(page.get_by_role("button", name="Switch")).to_be_disabled()
     page.get_by_role("button", name="Start").click(timeout=LONG)
-    expect(page.locator("#status")).to_have_text("Running. It is white’s turn.", timeout=LONG)
+    expect(page.locator("#status")).to_have_text("Running. It is white's turn.", timeout=LONG)
     page.get_by_role("heading").click()
     page.keyboard.press("Space")
-    expect(page.locator("#status")).to_have_text("Running. It is black’s turn.", timeout=LONG)
+    expect(page.locator("#status")).to_have_text("Running. It is black's turn.", timeout=LONG)
     page.get_by_role("button", name="Switch").focus()
     page.keyboard.press("Space")  # the button itself: once, not twice
-    expect(page.locator("#status")).to_have_text("Running. It is white’s turn.", timeout=LONG)
+    expect(page.locator("#status")).to_have_text("Running. It is white's turn.", timeout=LONG)
     assert api.state(session_id)["cycle_count"] == 2
     page.get_by_role("button", name="Pause").click()
     expect(page.locator("#status")).to_have_text("Paused.", timeout=LONG)
     page.get_by_role("button", name="Resume").click()
-    expect(page.locator("#status")).to_have_text("Running. It is white’s turn.", timeout=LONG)
+    expect(page.locator("#status")).to_have_text("Running. It is white's turn.", timeout=LONG)
     assert complaints == []
 
 
@@ -150,7 +150,7 @@ def test_the_page_connects_again_by_itself(page: Page, api: RestClient, web: Clu
     web.web[0].start()
     expect(page.get_by_role("status")).to_have_text("Connected.", timeout=LONG)
     api.command(session_id, "switch")
-    expect(page.locator("#status")).to_have_text("Running. It is black’s turn.", timeout=LONG)
+    expect(page.locator("#status")).to_have_text("Running. It is black's turn.", timeout=LONG)
 
 
 def test_a_page_without_a_session_says_what_is_missing(page: Page, complaints: list[str], api: RestClient) -> None:

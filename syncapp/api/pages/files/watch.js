@@ -140,7 +140,7 @@ function tell(sentence) { $("problem").textContent = sentence; }
 
 function show() {
   const live = state && isOpen(), status = state?.status, mover = state?.active_participant_id;
-  const turn = mover && status === "running" ? ` It is ${mover === participant ? "your" : `${mover}’s`} turn.` : "";
+  const turn = mover && status === "running" ? ` It is ${mover === participant ? "your" : `${mover}'s`} turn.` : "";
   const said = state ? (STATUS[status] ?? status) + turn : "";
   if ($("status").textContent !== said) $("status").textContent = said;
   $("controls").hidden = !(mayAct && state) || ended;
