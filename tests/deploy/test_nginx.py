@@ -64,8 +64,11 @@ class Proxy(Process):
         subject = ["-subj", "/CN=syncapp.example", "-addext", "subjectAltName=IP:127.0.0.1"]
         new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
         subprocess.run([*new, "-keyout", key, "-out", self.certificate], check=True, capture_output=True)
+        self.access_log, self.error_log = directory / "syncapp.log", directory / "error.log"
         text = CONFIG.read_text()
+        text = text.replace("/var/log/nginx/syncapp.log", str(self.access_log))
         for old, here in {
+            "/var/log/nginx/error.log": str(self.error_log),
             "listen 80;": f"listen 127.0.0.1:{self.plain_port};",
             "listen [::]:80;": "",
             "listen 443 ssl http2;": f"listen 127.0.0.1:{self.port} ssl http2;",
@@ -204,6 +207,28 @@ def test_a_body_that_is_too_large_is_refused_by_the_service_in_its_own_form(prox
 def test_operators_paths_are_not_public(proxy: Proxy, path: str) -> None:
     assert proxy.ask("GET", path)[0] == 200
     assert proxy.ask("GET", path, source="127.0.0.2")[0] == 403
+
+
+def test_no_log_has_the_query_of_a_request(tmp_path: Path) -> None:
+    if NGINX is None:
+        pytest.skip("no nginx here; on Debian or Ubuntu: apt-get install nginx")
+    proxy = Proxy(tmp_path, free_port())  # nothing listens there, which is logged as an error
+    proxy.start()
+    try:
+        path = f"/v1/sessions/{uuid.uuid4()}/stream"
+        assert (
+            proxy.ask("GET", f"{path}?token=not-for-logs", Referer=f"{proxy.origin}{path}?token=not-for-logs")[0] == 502
+        )
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.plain_port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("GET", f"{path}?token=not-for-logs", headers={"Host": "syncapp.example"})
+            assert connection.getresponse().status == 308
+    finally:
+        proxy.stop()
+    logged = proxy.access_log.read_text()
+    assert [f'"GET {path} HTTP/1.1" {status} ' in logged for status in (502, 308)] == [True, True]
+    for log in (proxy.access_log, proxy.error_log, tmp_path / "nginx.log"):
+        assert "not-for-logs" not in log.read_text()
 
 
 def test_paths_that_only_begin_alike_are_public(proxy: Proxy) -> None:
