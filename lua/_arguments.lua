@@ -9,7 +9,9 @@
 --       8 lifetime of a finished or deleted session (ms)  9 lifetime of an idempotency record (ms)
 --       10 maximum unattended cycles  11 JSON members that name the session in messages  12 id of the token, or ''
 --       13 JSON members with the digests of private parts, or ''  14 JSON members with these parts, or ''
---       15 limits, or '' if there are none
+--       15 limits (_limits), or '' if there are none
+-- Replies  rate_limited
+-- @include _clock
 local keys = {
   session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5], listed = KEYS[6],
 }
@@ -32,3 +34,10 @@ assert(call.session_id and call.expected_epoch and call.expected_version and cal
   'an argument is missing')
 assert((call.fingerprint ~= '') == (keys.idempotency ~= nil), 'an idempotency record needs a fingerprint')
 assert((call.limits ~= '') == (keys.limits ~= nil) and not optional, 'a key is missing or not needed')
+
+-- Limits are decided before the functions of a command are defined, which takes longer than a refusal may.
+if call.limits ~= '' then
+  -- @include _limits
+  local refusal = take_tokens(keys, call)
+  if refusal then return refusal end
+end

@@ -13,7 +13,7 @@ local function replay(keys, call, now)
   local record = read_record(text)
   if record.fingerprint ~= call.fingerprint then return refuse('idempotency_mismatch', now, nil, call) end
   if record.created == '' then return reply('ok', now, {}, call, record.event, record.patch, record) end
-  local session = load_session(keys.session)
+  local session = load_session(keys.session, call.fields)
   if not session or int(session.created_ms) ~= record.created then return refuse('session_gone', now, nil, call) end
   now = math.max(now, session.updated_ms)
   local settled = settle(session, keys, call, now)
@@ -32,10 +32,10 @@ end
 -- Begin a command. Returns the settled session and the instant (ms) at which the command acts; or nil, the instant and
 -- the reply that ends the call.
 local function begin(keys, call)
-  local now = server_now_ms()
+  local now = call.now_ms or server_now_ms()
   local replayed = replay(keys, call, now)
   if replayed then return nil, now, replayed end
-  local session = load_session(keys.session)
+  local session = load_session(keys.session, call.fields)
   if not session then return nil, now, refuse('not_found', now, nil, call) end
   now = math.max(now, session.updated_ms)
   local settled = settle(session, keys, call, now)

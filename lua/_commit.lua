@@ -165,7 +165,11 @@ local function commit(session, keys, call, now, at, event_type, details, actor, 
     snapshot = cjson.encode(snapshot_of(session))
   end
   local message = message_of(session, call, actor, elapsed, event, patch, idle_member .. completion_member, snapshot)
-  redis.call('HSET', session.key, 'chain', update_chain(session, message))
+  if call.limit_us then
+    redis.call('HSET', session.key, 'chain', update_chain(session, message), 'limit_us', call.limit_us)
+  else
+    redis.call('HSET', session.key, 'chain', update_chain(session, message))
+  end
   redis.call('XADD', keys.outbox, '*', 'message', message)
   -- The reply asks for a drain, at most once per bucket within NUDGE_MS.
   if redis.call('SET', keys.nudge, '1', 'NX', 'PX', NUDGE_MS) then call.nudge = 1 end

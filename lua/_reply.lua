@@ -35,7 +35,7 @@ local function state_for(session, call)
   return state_of(session, call.known_epoch, call.known_tags)
 end
 
--- A reply: {word, now, state, event, patch, nudge, replayed, expired}.
+-- A reply: {word, now, state, event, patch, nudge, replayed, expired}; and with limits session_us, principal_us.
 --   nudge     1 if the bucket's outbox is to be drained, otherwise 0
 --   replayed  '' if the command was executed now; otherwise 'epoch version' of its first result, or 'deleted'
 --   expired   the id of the participant whose time has run out, or ''
@@ -43,7 +43,7 @@ end
 local function reply(word, now, state, call, event, patch, record)
   local replayed = ''
   if record then replayed = record.created ~= '' and record.epoch .. ' ' .. record.version or 'deleted' end
-  return {word, now, state, event or '', patch or '', call.nudge or 0, replayed, call.expired_id or ''}
+  return {word, now, state, event or '', patch or '', call.nudge or 0, replayed, call.expired_id or '', call.session_us, call.principal_us}
 end
 
 -- Refuse a command. If there is a session, the reply has its state.

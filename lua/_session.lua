@@ -37,9 +37,10 @@ end
 -- Load what most commands need, in one read; nil if there is no session. A session with more than one block has
 -- block_tags: for each block the commit that wrote it last, as version.instant. A block is not sent to a caller that
 -- has it cached under the same tag.
-local function load_session(key)
-  local scalars, warn_at, tags, metadata, chain, participants, groups =
-    unpack(redis.call('HMGET', key, 'scalars', 'warn_at', 'block_tags', 'metadata', 'chain', 'p:0', 'g:0'))
+--   fields  what this read has returned, if the limits were checked with it
+local function load_session(key, fields)
+  local scalars, warn_at, tags, metadata, chain, participants, groups = unpack(fields
+    or redis.call('HMGET', key, 'scalars', 'warn_at', 'block_tags', 'metadata', 'chain', 'p:0', 'g:0'))
   if not scalars then return nil end
   local session = {
     key = key, scalars = scalars, metadata = metadata, chain = chain, warn_at = split(warn_at),

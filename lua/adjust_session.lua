@@ -6,9 +6,9 @@
 --          unknown_participant · unknown_group · no_participant_budget · no_group_budget · no_budget
 --          adjustment_too_large
 -- Event  time_adjusted, then what is due because of it
+-- @include _arguments
 -- @include _command
 -- @include _adjust
--- @include _arguments
 
 local operation, ms, participant_arg, group_arg = ARGV[16], tonumber(ARGV[17]), ARGV[18], ARGV[19]
 local not_after_ms, reason = tonumber(ARGV[20]), ARGV[21]

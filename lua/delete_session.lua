@@ -3,9 +3,9 @@
 --
 -- Replies  ok · busy · version_conflict · idempotency_mismatch · session_gone · store_full
 -- Event  session_deleted
+-- @include _arguments
 -- @include _memory
 -- @include _command
--- @include _arguments
 
 local session, now, early_reply = begin(keys, call)
 if early_reply and early_reply[1] ~= 'not_found' then return early_reply end

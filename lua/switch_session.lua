@@ -4,9 +4,9 @@
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 --          unknown_participant · not_active_participant · unknown_next_participant · expired_next_participant
 -- Event  cycle_switched, then what is due because of it
+-- @include _arguments
 -- @include _cycles
 -- @include _command
--- @include _arguments
 
 local next_participant_arg, participant_arg = ARGV[16], ARGV[17]
 

@@ -4,8 +4,8 @@
 --       17 metadata as JSON text
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · metadata_changed
 -- Event  metadata_updated
--- @include _command
 -- @include _arguments
+-- @include _command
 
 local base_version, metadata = ARGV[16], ARGV[17]
 

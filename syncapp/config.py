@@ -217,6 +217,20 @@ class Settings:
         0,
     )
 
+    # Limits per session, principal and tenant
+    session_commands_per_s: float = _setting(
+        20.0, "Commands per second that one session accepts, from all clients; 0 means no limit.", 0, 1_000_000
+    )
+    session_commands_burst: int = _setting(
+        40, "Commands that one session accepts at once before that rate applies.", 1, 1_000_000
+    )
+    principal_commands_per_s: float = _setting(
+        100.0, "Commands per second that one principal may send, to all sessions; 0 means no limit.", 0, 1_000_000
+    )
+    principal_commands_burst: int = _setting(
+        200, "Commands that one principal may send at once before that rate applies.", 1, 1_000_000
+    )
+
     # The audit log
     worker_threads: int = _setting(4, "Threads of the worker process.", 1, 64)
     audit_batch: int = _setting(2000, "Maximum events per drain transaction.", 1, 10_000)

@@ -277,6 +277,7 @@ BY_WORD: dict[str, type[SyncError]] = {
     "busy": StoreUnavailable,
     "audit_backlog": AuditBacklog,
     "store_full": StoreFull,
+    "rate_limited": RateLimited,
 }
 """The error for each reply word of a script; `ok` is the only other word."""
 

@@ -53,7 +53,7 @@ WS_CLOSED = Counter(
 WS_REFUSED = Counter(
     "syncapp_ws_refused_total", "Refused requests to open a WebSocket, event stream or long poll.", ("reason",)
 )
-LIMITED = Counter("syncapp_limited_total", "Requests refused by a limit per address, by limit.", ("reason",))
+LIMITED = Counter("syncapp_limited_total", "Requests and commands refused by a limit, by limit.", ("reason",))
 AUTH_REFUSED = Counter(
     "syncapp_auth_refused_total", "Requests and commands refused for lack of a valid token or of a right.", ("reason",)
 )

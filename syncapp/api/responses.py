@@ -9,7 +9,7 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from syncapp.api import requests
+from syncapp.api import rate_limit_headers, requests
 from syncapp.domain.results import Result
 from syncapp.domain.session import public_patch
 from syncapp.domain.session_ids import public_id
@@ -22,6 +22,7 @@ from syncapp.errors import (
     SyncError,
     Unauthorized,
 )
+from syncapp.store.command_limits import CommandLimited
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ def state(found: Result) -> Response:
 def result(found: Result, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return the result of a command."""
     document, own_headers = shown(found)
-    return data(document, status, own_headers | (headers or {}))
+    return data(document, status, own_headers | (headers or {}) | rate_limit_headers.of(found.allowances))
 
 
 def shown(found: Result) -> tuple[dict[str, Any], dict[str, str]]:
@@ -92,7 +93,8 @@ def error(fault: SyncError) -> Response:
         g.fault = f"{fault.code}: {fault.message}" + (f" ({reason})" if reason else "")
     elif isinstance(fault, Unauthorized | Forbidden):
         g.refusal = fault.details.get("missing_scope") or fault.details["reason"]  # for the log
-    return _json(document, fault.status, dict(fault.headers))
+    limited = rate_limit_headers.of(fault.allowances) if isinstance(fault, CommandLimited) else {}
+    return _json(document, fault.status, {**fault.headers, **limited})
 
 
 def register(app: Flask) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, current_app, request
 
 from syncapp.access.permissions import check_scope, narrowed
-from syncapp.api import requests, responses
+from syncapp.api import rate_limit_headers, requests, responses
 from syncapp.api.etags import ANY
 from syncapp.api.reference.parameters import CommandHeaders, CreateHeaders, ReadHeaders, ReadQuery
 from syncapp.api.reference.schemas import (
@@ -244,4 +244,5 @@ def delete(session: str) -> Response:
     Its clients are notified, and its id can be used again. Its history stays in the audit log.
     """
     result = run(commands.DELETE, session)
-    return responses.empty({"Idempotency-Replayed": "true"} if result.replayed else {})
+    replayed = {"Idempotency-Replayed": "true"} if result.replayed else {}
+    return responses.empty(replayed | rate_limit_headers.of(result.allowances))

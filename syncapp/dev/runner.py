@@ -29,7 +29,16 @@ from syncapp.dev.servers import Servers
 from syncapp.server.listen_address import ListenAddress
 
 ROOT = Path(__file__).resolve().parents[2]
-NO_LIMITS = {"CREATES_PER_MINUTE": "0", "ADDRESS_STORE_BYTES_PER_HOUR": "0", "SELF_COMMITS_PER_HOUR": "0"}
+NO_LIMITS = dict.fromkeys(
+    (
+        "CREATES_PER_MINUTE",
+        "ADDRESS_STORE_BYTES_PER_HOUR",
+        "SELF_COMMITS_PER_HOUR",
+        "SESSION_COMMANDS_PER_S",
+        "PRINCIPAL_COMMANDS_PER_S",
+    ),
+    "0",
+)
 """Settings for tests and benchmarks, whose load comes from one address."""
 
 

@@ -31,6 +31,20 @@ class Claim(Struct, frozen=True):
 NO_CLAIM = Claim()
 
 
+class Allowance(Struct, frozen=True):
+    """What a token bucket holds after a command.
+
+    name: `session` or `principal`. burst: how many tokens it holds when it is full, after `window_s` seconds. left:
+    tokens in it. next_s: seconds until it gains one; 0 if it is full.
+    """
+
+    name: str
+    burst: int
+    window_s: int
+    left: int
+    next_s: int
+
+
 class Result(Struct, frozen=True):
     """The result of a command or a read.
 
@@ -39,6 +53,7 @@ class Result(Struct, frozen=True):
     expired_participant_id: the participant whose time ran out before the command. replayed: the command took effect
     earlier, with the same idempotency key. Then the session is the current one, and the rest is from the first result:
     first is its (epoch, version), None after a delete; event_json and patch_json are '' if they were too long to keep.
+    allowances: of the limits that the command counts against, if there are any.
     """
 
     session: Session | None
@@ -48,6 +63,7 @@ class Result(Struct, frozen=True):
     replayed: bool = False
     expired_participant_id: str | None = None
     first: tuple[int, int] | None = None
+    allowances: tuple[Allowance, ...] = ()
 
     @property
     def order(self) -> tuple[int, int] | None:

@@ -94,6 +94,10 @@ class Keyspace:
         shared = (self.deadlines(bucket), self.outbox(bucket), self.nudge(bucket))
         return (session, *shared, channel, self.listed(bucket), f"{record}:ready")
 
+    def limits(self, principal: Principal) -> str:
+        """String: the token bucket of a principal's commands; one key, for the sessions of all buckets."""
+        return f"sync:limits:{_short_hash(f'{principal.tenant}/{principal.sub}')}"
+
     def processes(self) -> str:
         """Sorted set: names of web and worker processes by the instant (ms) of their last report."""
         return "sync:processes"
@@ -135,5 +139,5 @@ def _commit_keys(buckets: int, session_id: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _short_hash(text: str) -> str:
-    """Return a hash of a principal's id: the id itself may be a name, and have any characters."""
+    """Return a hash of what names a principal: it may be a name, and have any characters."""
     return sha256(text.encode()).hexdigest()[:32]

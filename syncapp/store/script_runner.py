@@ -20,6 +20,7 @@ from syncapp.domain.session import Session
 from syncapp.domain.session_ids import log_id, public_id, tenant_of
 from syncapp.domain.summary import Summary
 from syncapp.store.client import TRANSLATION
+from syncapp.store.command_limits import CommandLimits
 from syncapp.store.keys import PROBE_SESSION, Keyspace
 from syncapp.store.reply_errors import refusal
 from syncapp.store.scripts import Scripts
@@ -34,7 +35,8 @@ class Reply(NamedTuple):
 
     state: of a session (`CachedSession.from_reply`); from expire_session, the instants of its commits; from
     summarize_session, the texts of a summary. nudge: whether to request a drain of the bucket. replayed: '', 'deleted',
-    or the epoch and version of the first result.
+    or the epoch and version of the first result. session_us, principal_us: how long each token bucket takes until it is
+    full, if there are limits.
     """
 
     word: str
@@ -45,6 +47,8 @@ class Reply(NamedTuple):
     nudge: int
     replayed: str
     expired_id: str
+    session_us: int | None = None
+    principal_us: int = 0
 
 
 class MetadataChanged(Exception):
@@ -70,6 +74,7 @@ class ScriptRunner:
         self._settings = settings
         self._keys = Keyspace(settings.sync_buckets)
         self._scripts = Scripts(client, partials)
+        self._limits = CommandLimits(settings)
         self._on_nudge = on_nudge
         self._on_miss = on_miss
         self._cache = SessionCache()
@@ -81,23 +86,33 @@ class ScriptRunner:
         claim: Claim,
         args: Sequence[str | bytes | int] = (),
         request: Mapping[str, Any] | None = None,
+        *,
+        is_paid: bool = False,
     ) -> Result:
         """Run a command; raises the error that belongs to the script's reply, or `MetadataChanged`.
 
         The script is called again while it has more to settle, and once more after a lost session was restored.
-        request: the content that the idempotency key's fingerprint is made from; by default `args`.
+        request: the content that the idempotency key's fingerprint is made from; by default `args`. is_paid: an earlier
+        call for the same command has taken the principal's token.
         """
         keys: Sequence[str] = self._keys.commit(session_id)
         fingerprint = ""
         if claim.idempotency_key is not None:
             keys = (*keys, self._keys.idempotency(session_id, claim.idempotency_key, claim.principal))
             fingerprint = _fingerprint(command, claim, request if request is not None else list(map(_text, args)))
+        limits = self._limits.argument(claim.principal, is_paid=is_paid)
+        if limits:
+            keys = (*keys, self._keys.limits(claim.principal))
         until_s, may_restore = time.monotonic() + SETTLE_S, self._on_miss is not None
         while True:
             cached = self._cache.get(session_id)
-            shared_args = self._shared_args(session_id, claim, fingerprint, cached)
+            shared_args = self._shared_args(session_id, claim, fingerprint, cached, limits)
             with TRANSLATION:
-                reply = Reply(*self._scripts.call(f"{command}_session", keys, [*shared_args, *args]))
+                found = self._scripts.call(f"{command}_session", keys, [*shared_args, *args])
+            if found[0] == "rate_limited":
+                raise self._limits.refusal(*found[2:])
+            reply = Reply(*found)
+            limits = self._limits.argument(claim.principal, is_paid=True)
             self._request_drain(reply, session_id)
             if reply.word == "busy" and time.monotonic() <= until_s:
                 continue
@@ -116,6 +131,9 @@ class ScriptRunner:
             replayed=bool(reply.replayed),
             first=_first(reply.replayed),
             expired_participant_id=reply.expired_id or None,
+            allowances=()
+            if reply.session_us is None
+            else self._limits.allowances(reply.session_us, reply.principal_us),
         )
 
     def check(self) -> list[str]:
@@ -194,7 +212,7 @@ class ScriptRunner:
             self._on_nudge(self._keys.bucket(session_id))
 
     def _shared_args(
-        self, session_id: str, claim: Claim, fingerprint: str, cached: CachedSession | None
+        self, session_id: str, claim: Claim, fingerprint: str, cached: CachedSession | None, limits: str = ""
     ) -> list[str | bytes | int]:
         """Return the first arguments, which all scripts share."""
         return [
@@ -213,7 +231,7 @@ class ScriptRunner:
             claim.principal.jti,
             "",
             "",
-            "",
+            limits,
         ]
 
 

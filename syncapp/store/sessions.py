@@ -221,7 +221,9 @@ class SessionStore:
         base_version, document = "", b""
         for _ in range(_UPDATE_ATTEMPTS):
             try:
-                return self._runner.run("update", session_id, claim, [base_version, document], dict(metadata))
+                return self._runner.run(
+                    "update", session_id, claim, [base_version, document], dict(metadata), is_paid=bool(base_version)
+                )
             except MetadataChanged as changed:
                 current, now_ms = changed.session, changed.now_ms
             base_version = str(current.metadata_version)

@@ -43,6 +43,7 @@ SUITES = [
     "tests/store/test_session_cache.py",
     "tests/store/test_drain_requests.py",
     "tests/lua/test_completion.py",
+    "tests/lua/test_limits.py",
     "tests/store/test_session_list.py",
     "tests/store/test_list_query.py",
     "tests/store/test_list_upkeep.py",
@@ -57,6 +58,19 @@ SUITES = [
 TEST_S = 30
 
 MUTATIONS: list[tuple[str, str, str]] = [
+    # Token buckets.
+    ("_limits", "if principal_us < 0 or principal_us - burst_us > 0 then", "if principal_us - burst_us > 0 then"),
+    ("_limits", "if principal_us < 0 or principal_us - burst_us > 0 then", "if principal_us < 0 then"),
+    ("_limits", "principal_us = principal_us + token_us\n", "principal_us = principal_us + token_us + 1\n"),
+    ("_limits", "if principal_us - burst_us > 0 then return", "if principal_us - burst_us >= 0 then return"),
+    ("_limits", "if session_us < 0 or session_us - session_burst_us > 0 then", "if session_us - session_burst_us > 0 then"),
+    ("_limits", "if session_us < 0 or session_us - session_burst_us > 0 then", "if session_us < 0 then"),
+    ("_limits", "session_us = session_us + session_token_us\n", "session_us = session_us + session_token_us + 1\n"),
+    ("_limits", "if session_us - session_burst_us > 0 then return", "if session_us - session_burst_us >= 0 then return"),
+    ("_limits", "now_us + principal_us, 'PXAT'", "now_us, 'PXAT'"),
+    ("_limits", "now_ms + math.ceil(principal_us / 1000) + 1", "now_ms + 1"),
+    ("_limits", "call.limit_us, call.fields = now_ms, now_us + session_us, fields", "call.limit_us, call.fields = now_ms, now_us, fields"),
+    ("_commit", "update_chain(session, message), 'limit_us', call.limit_us)", "update_chain(session, message))"),
     # When a clock ends.
     ("_timeouts", "timeout <= now and", "timeout < now and"),
     ("_timeouts", "elseif idle <= now then", "elseif idle < now then"),

@@ -78,6 +78,16 @@ HEADERS: dict[str, dict[str, Any]] = {
         "description": "`Bearer`, and what is wrong with the token (RFC 6750, section 3).",
         "schema": {"type": "string"},
     },
+    "RateLimit-Policy": {
+        "description": "With `AUTH=required`, the limits of session and principal: `q` commands in `w` seconds.",
+        "schema": {"type": "string"},
+        "example": '"session";q=40;w=2, "principal";q=200;w=2',
+    },
+    "RateLimit": {
+        "description": "How many commands each of them allows now (`r`), and in how many seconds it allows more (`t`).",
+        "schema": {"type": "string"},
+        "example": '"session";r=39;t=1, "principal";r=199;t=1',
+    },
     "X-Request-Id": {
         "description": "The id that the request is logged under.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
@@ -87,15 +97,15 @@ ALWAYS = {"X-Request-Id", "ETag", "Location", "Retry-After", "Content-Dispositio
 """Headers that a response always has if they are documented for it."""
 OF_MODEL: dict[Any, tuple[str, ...]] = {
     StateAnswer: ("ETag",),
-    CommandAnswer: ("ETag", "Idempotency-Replayed", "Preference-Applied"),
+    CommandAnswer: ("ETag", "Idempotency-Replayed", "Preference-Applied", "RateLimit-Policy", "RateLimit"),
 }
 OF_TYPE = {"text/csv": ("Content-Disposition",)}
 OF_STATUS: dict[int, tuple[str, ...]] = {
     201: ("Location",),
-    204: ("Idempotency-Replayed",),
+    204: ("Idempotency-Replayed", "RateLimit-Policy", "RateLimit"),
     304: ("ETag",),
     401: ("WWW-Authenticate",),
-    429: ("Retry-After",),
+    429: ("Retry-After", "RateLimit-Policy", "RateLimit"),
     503: ("Retry-After",),
 }
 LINKS = {
@@ -122,7 +132,7 @@ MEANING: dict[int, str] = {
     414: "The URL is too long.",
     415: "The body is not JSON, or it is encoded.",
     422: "The idempotency key was used for another command.",
-    429: "A limit of the client's address is exceeded; nothing was changed.",
+    429: "A limit of the address, the session, the principal or the tenant is exceeded; nothing was changed.",
     500: "A fault of the server, logged under the request's id.",
     503: "Temporarily unavailable. Retry with the same idempotency key.",
 }

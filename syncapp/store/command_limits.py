@@ -1,0 +1,105 @@
+"""The limits of commands per session and per principal: what the scripts get of them, and what their replies mean.
+
+The token buckets themselves are in lua/_limits.lua, so they are shared by all processes and cost no round trip. A
+command without a principal (`AUTH=off`, recovery, the sweeper) is not limited.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from syncapp.config import Settings
+from syncapp.domain.principal import Principal
+from syncapp.domain.results import Allowance
+from syncapp.errors import RateLimited
+from syncapp.metrics import LIMITED
+
+
+class CommandLimited(RateLimited):
+    """A token bucket refused the command; `allowances` says what it holds."""
+
+    def __init__(self, message: str, details: Any, allowances: tuple[Allowance, ...]) -> None:
+        super().__init__(message, details)
+        self.allowances = allowances
+
+
+@dataclass(frozen=True, slots=True)
+class BucketKind:
+    """A kind of token buckets. setting: the name of its rate; per_s: the rate, 0 for no limit."""
+
+    name: str
+    setting: str
+    per_s: float
+    burst: int
+    sentence: str
+
+    @property
+    def token_us(self) -> int:
+        """The time (µs) in which a bucket gains a token; 0 without a limit."""
+        return round(1_000_000 / self.per_s) if self.per_s else 0
+
+    @property
+    def burst_us(self) -> int:
+        """The time (µs) in which an empty bucket fills."""
+        return self.token_us * self.burst
+
+    def allowance(self, ahead_us: int) -> Allowance:
+        """Return what a bucket holds that is full in `ahead_us`; one with a debt gains its token when that is paid."""
+        left = (self.burst_us - ahead_us) // self.token_us
+        next_us = self.token_us - (self.burst_us - ahead_us) % self.token_us if ahead_us > 0 else 0
+        if left < 0:
+            left, next_us = 0, ahead_us - self.burst_us
+        return Allowance(self.name, self.burst, ceil(self.burst_us / 1_000_000), left, ceil(next_us / 1_000_000))
+
+    def refusal(self, ahead_us: int) -> CommandLimited:
+        """Count a refusal and return its error; ahead_us: of the bucket, if it had given its token."""
+        LIMITED.labels(self.setting).inc()
+        allowance = self.allowance(ahead_us)
+        details = {"reason": self.setting, "limit": self.per_s, "retry_after_s": allowance.next_s}
+        return CommandLimited(self.sentence.format(f"{self.per_s:g}"), details, (allowance,))
+
+
+class CommandLimits:
+    """The limits of one process's settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        session = BucketKind(
+            "session",
+            "session_commands_per_s",
+            settings.session_commands_per_s,
+            settings.session_commands_burst,
+            "this session accepts {} commands a second",
+        )
+        principal = BucketKind(
+            "principal",
+            "principal_commands_per_s",
+            settings.principal_commands_per_s,
+            settings.principal_commands_burst,
+            "this principal may send {} commands a second",
+        )
+        self._kinds = (session, principal)
+        self._are_on = bool(session.per_s or principal.per_s)
+        of_session = f"{session.token_us} {session.burst_us}"
+        self._argument = f"{of_session} {principal.token_us} {principal.burst_us}"
+        self._paid_argument = f"{of_session} 0 {principal.burst_us}"
+
+    def argument(self, principal: Principal, *, is_paid: bool = False) -> str:
+        """Return the scripts' argument `limits`; '' without a principal or limits.
+
+        is_paid: an earlier call for the same command has taken the principal's token.
+        """
+        if not (principal.sub and self._are_on):
+            return ""
+        return self._paid_argument if is_paid else self._argument
+
+    def allowances(self, *ahead_us: int) -> tuple[Allowance, ...]:
+        """Return what the buckets of session and principal hold, from how long (µs) each takes until it is full."""
+        pairs = zip(self._kinds, ahead_us, strict=True)
+        return tuple(kind.allowance(ahead) for kind, ahead in pairs if kind.token_us)
+
+    def refusal(self, *ahead_us: int) -> CommandLimited:
+        """Return the error of a refused command, from the same of the bucket that refused it, and -1 for the other."""
+        kind, ahead = max(zip(self._kinds, ahead_us, strict=True), key=lambda pair: pair[1])
+        return kind.refusal(ahead)
