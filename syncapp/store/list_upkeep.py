@@ -2,11 +2,12 @@
 
 Each bucket has a list for each tenant. That of tenant `default` has the same sentinel as the bucket's deadlines
 (`deadline_rebuild`), which counts for all of them. If it is missing, because the store is of an earlier release or the
-key was deleted, the holder of the sweeper's lease scans all sessions and lists them. During a rolling deploy or a rollback, processes of an earlier release create sessions without listing them. So the
-lists are compared with the deadlines, which have all live sessions, every `CHECK_S`. If a process of an earlier release
-holds the lease, as its token shows, all processes of this release do this work instead. The hash of a finished session
-expires by itself: once a minute, all members of the lists are checked, and the expiry script removes those without a
-session. Each step takes about 5 ms, so that the sweep is not delayed.
+key was deleted, the holder of the sweeper's lease scans all sessions and lists them. During a rolling deploy or a
+rollback, processes of an earlier release create sessions without listing them. So the lists are compared with the
+deadlines, which have all live sessions, every `CHECK_S`. If a process of an earlier release holds the lease, as its
+token shows, all processes of this release do this work instead. The hash of a finished session expires by itself: once
+a minute, all members of the lists are checked, and the expiry script removes those without a session. Each step takes
+about 5 ms, so that the sweep is not delayed.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Each bucket has a sorted set of each tenant's sessions by the instant of their creation. A page merges a tenant's sets,
 reads the fields of each session that the filters need, and then the summaries of the sessions that match. One request
-examines at most `MAX_EXAMINED` sessions: a page may be shorter than its limit, or empty, and the next page continues from its
-cursor. No step takes more than one round trip, and none of its commands blocks the server for long.
+examines at most `MAX_EXAMINED` sessions: a page may be shorter than its limit, or empty, and the next page continues
+from its cursor. No step takes more than one round trip, and none of its commands blocks the server for long.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class ListPage:
 class _BucketReader:
     """Reads one bucket's set in order: `batch` ids at a time, from before the last position that was read.
 
-    sentinel_key: the set with the sentinel, which counts for all tenants' sets of the bucket. ready: positions that were
-    read but not yet used. more: the set may have more. complete: whether the sentinel shows that the set has all
+    sentinel_key: the set with the sentinel, which counts for all tenants' sets of the bucket. ready: positions that
+    were read but not yet used. more: the set may have more. complete: whether the sentinel shows that the set has all
     sessions; None until it is read.
     """
 
