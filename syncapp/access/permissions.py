@@ -46,10 +46,10 @@ class Action:
 
 
 ACTIONS: Mapping[str, Action] = {
-    "create": Action("session:create"),
+    "create": Action("session:create", by_link=False),
     "read": Action("session:watch"),
     "watch": Action("session:watch"),
-    "list": Action("session:watch", Reach.TENANT),
+    "list": Action("session:watch", Reach.TENANT, by_link=False),
     "start": Action("session:control"),
     "switch": Action("session:act"),
     "pause": Action("session:control"),
@@ -58,20 +58,21 @@ ACTIONS: Mapping[str, Action] = {
     "complete": Action("session:control"),
     "cancel": Action("session:control"),
     "update": Action("session:control"),
-    "delete": Action("session:delete"),
-    "erase": Action("session:delete"),
+    "delete": Action("session:delete", by_link=False),
+    "erase": Action("session:delete", by_link=False),
     "events": Action("history:read"),
     "at": Action("history:read"),
     "statistics": Action("history:read"),
     "export": Action("history:read"),
-    "history": Action("history:read", Reach.TENANT),
-    # A link must not make further links, which would outlive it.
+    "history": Action("history:read", Reach.TENANT, by_link=False),
+    # A link must not make further links, which would outlive it. Links have no other scopes that allow what is not
+    # by_link.
     "create_link": Action("session:control", by_link=False),
     "list_links": Action("session:control", by_link=False),
     "revoke_link": Action("session:control", by_link=False),
-    "metrics": Action("admin", Reach.SERVICE),
-    "audit_queue": Action("admin", Reach.SERVICE),
-    "readiness": Action("admin", Reach.SERVICE),
+    "metrics": Action("admin", Reach.SERVICE, by_link=False),
+    "audit_queue": Action("admin", Reach.SERVICE, by_link=False),
+    "readiness": Action("admin", Reach.SERVICE, by_link=False),
 }
 """Every action by name; commands have the names of `syncapp.domain.commands.COMMANDS`."""
 

@@ -45,7 +45,8 @@ OPEN = frozenset({
     "system.api_document",
     "asyncapi.asyncapi",
     "swagger_ui.show",
-    "api_docs",
+    "pages.watch",
+    "pages.file",
     "ws",  # checks tokens itself, because a token may come in a message
     "ws_plain",
 })  # fmt: skip

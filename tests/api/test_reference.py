@@ -25,7 +25,7 @@ from tests.support.store import make_settings
 
 USUAL = {
     *("content-type", "content-length", "content-encoding", "transfer-encoding", "cache-control", "vary"),
-    *("date", "server", "connection", "x-accel-buffering"),
+    *("date", "server", "connection", "x-accel-buffering", "x-content-type-options"),
 }
 """Headers that HTTP itself describes, or that are for proxies."""
 

@@ -64,7 +64,7 @@ def cells() -> Iterator[Cell]:
 
 
 def dump_all(client: redis_py.Redis) -> dict[bytes, object]:
-    """Return everything that the store holds: types, values and expiries."""
+    """Return everything that the store holds, except what limits count: types, values and expiries."""
     readers: dict[Any, Any] = {
         b"string": client.get,
         b"hash": client.hgetall,
@@ -73,4 +73,8 @@ def dump_all(client: redis_py.Redis) -> dict[bytes, object]:
         b"set": client.smembers,
         b"list": lambda key: client.lrange(key, 0, -1),
     }
-    return {key: (readers[client.type(key)](key), client.pexpiretime(key)) for key in sorted(client.scan_iter())}
+    return {
+        key: (readers[client.type(key)](key), client.pexpiretime(key))
+        for key in sorted(client.scan_iter())
+        if not key.startswith(b"sync:limits")
+    }
