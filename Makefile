@@ -16,7 +16,7 @@ $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" && $(BIN)/python 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-run: $(INSTALLED) ## Start web and worker with private servers (PORT=8000, DATA_DIR=.data; REDIS_URL, DATABASE_URL)
+run: $(INSTALLED) ## Start web and worker with private servers (PORT=8000, DATA_DIR=.data, AUTH=off; REDIS_URL, DATABASE_URL)
 	@exec $(BIN)/python -m syncapp.dev
 
 test: $(INSTALLED) ## Run the whole suite with coverage (ARGS="-k name" runs a part, without coverage)

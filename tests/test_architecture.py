@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "task_queue": {"config", "store"},
     "tasks": BASE | {"alerts", "audit", "connection_limits", "postgres", "store", "task_queue"},
     "cli": BASE | {"access", "alerts", "audit", "domain", "history", "postgres", "store", "task_queue"},
-    "dev": {"config", "server"},
+    "dev": {"access", "config", "errors", "server"},
     "__main__": {"config"},
     "__init__": {"*"},
 }

@@ -1,10 +1,10 @@
-"""The `flask` commands for operators: schema, audit log and sessions."""
+"""The `flask` commands for operators: schema, audit log, sessions and tokens."""
 
 from __future__ import annotations
 
 from flask import Flask
 
-from syncapp.cli import audit, database, sessions
+from syncapp.cli import audit, database, sessions, tokens
 from syncapp.config import Settings
 
 
@@ -13,3 +13,4 @@ def register(app: Flask, settings: Settings) -> None:
     app.cli.add_command(database.commands(settings))
     app.cli.add_command(audit.commands(settings))
     app.cli.add_command(sessions.commands(settings))
+    app.cli.add_command(tokens.commands(settings))

@@ -9,13 +9,11 @@ import contextlib
 import fcntl
 import http.client
 import os
-import re
 import signal
 import socket
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +22,7 @@ from honcho.environ import parse, parse_procfile
 from honcho.printer import Message, Printer
 
 from syncapp.config import Settings, SettingsError
+from syncapp.dev.greeting import greeting
 from syncapp.dev.processes import Process, StartError, end_leftovers
 from syncapp.dev.servers import Servers
 from syncapp.server.listen_address import ListenAddress
@@ -109,10 +108,11 @@ def run(environ: Mapping[str, str]) -> None:
     directory = Path(environ.get("DATA_DIR") or ".data").expanduser().resolve()
     # Only this machine can connect, unless HOST says otherwise.
     environ = {**environ, "HOST": environ.get("HOST", "").strip() or "127.0.0.1"}
-    environ["AUTH"] = environ.get("AUTH", "").strip() or "off"
+    environ["AUTH"] = environ.get("AUTH", "").strip() or "off"  # the greeting says what that means
     if not any(environ.get(name, "").strip() for name in ("ALLOWED_ORIGINS", "WS_ALLOWED_ORIGINS")):
         environ["ALLOWED_ORIGINS"] = "*"  # a page under development is served by another server
-    listening = ListenAddress.of(Settings.from_env(environ))
+    settings = Settings.from_env(environ)
+    listening = ListenAddress.of(settings)
     with _locked(directory):
         if end_leftovers(directory):
             print("Ended processes that a killed run had left behind.", flush=True)
@@ -120,12 +120,13 @@ def run(environ: Mapping[str, str]) -> None:
         print("Starting ...", flush=True)
         try:
             with Servers(directory, environ.get("REDIS_URL", ""), environ.get("DATABASE_URL", "")) as servers:
-                _serve(servers, app_env(environ, servers), directory)
+                text = greeting(settings, listening, directory, servers)
+                _serve(servers, app_env(environ, servers), directory, text)
         finally:
             end_leftovers(directory)  # a signal may have come after a process started, but before that was recorded
 
 
-def _serve(servers: Servers, env: Mapping[str, str], directory: Path) -> None:
+def _serve(servers: Servers, env: Mapping[str, str], directory: Path, text: str) -> None:
     show = _prefixed()
     release = App("release", env, directory=directory, output=show("release"))
     release.spawn()
@@ -136,7 +137,7 @@ def _serve(servers: Servers, env: Mapping[str, str], directory: Path) -> None:
     try:
         worker.spawn()
         web.start()
-        print(_greeting(web.url, directory, servers), flush=True)
+        print(text, flush=True)
         while True:
             for process in (*servers.processes, web, worker):
                 if not process.alive:
@@ -192,30 +193,6 @@ def _prefixed() -> Callable[[str], Callable[[bytes], None]]:
         return show
 
     return named
-
-
-def _greeting(url: str, directory: Path, servers: Servers) -> str:
-    """Return a message with commands to try, which work as they are."""
-    session = uuid.uuid4()
-    return f"""
-SyncApp runs at {url} (data in {directory}; Ctrl-C stops it). Try:
-
-  curl -s {url}/v1/sessions -H 'Content-Type: application/json' -d '{{"session_id": "{session}",
-    "sync_mode": "per_participant", "participants": [{{"participant_id": "white", "total_time_ms": 300000}},
-    {{"participant_id": "black", "total_time_ms": 300000}}]}}'
-  curl -s -X POST {url}/v1/sessions/{session}/start
-  curl -s -X POST {url}/v1/sessions/{session}/switch
-
-API docs   {url}/api-docs
-WebSocket  ws{url.removeprefix("http")}/ws?sessionId={session}
-Commands   REDIS_URL={_shown(servers.redis_url)} DATABASE_URL={_shown(servers.database_url)} \\
-             .venv/bin/flask --app wsgi audit status
-"""
-
-
-def _shown(url: str) -> str:
-    """Return a URL without its password."""
-    return re.sub(r"(//[^:/@]*):[^@]*@", r"\1:...@", url)
 
 
 def _stop(_number: int, _frame: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -23,10 +24,13 @@ import pytest
 import requests
 from redis import Redis
 
+from syncapp.access.tokens import Authenticator
+from syncapp.config import Settings
 from syncapp.dev import runner
 from syncapp.dev.processes import MARK, Process, StartError, end_leftovers, free_port, port_is_free, runs
 from syncapp.dev.runner import ROOT, Web, app_env, procfile
 from syncapp.dev.servers import Postgres, Servers, Valkey
+from syncapp.domain.principal import SCOPES
 from tests.support.cluster import MakeCluster
 from tests.support.network import has_ipv6
 
@@ -49,9 +53,8 @@ class Run:
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = Path(f"{directory}-{self.port}.log")
         # A surrounding make would pass on its own flags and PORT.
-        kept = {
-            name: value for name, value in os.environ.items() if not re.match("MAKE|MFLAGS|(PORT|HOST|DATA_DIR)$", name)
-        }
+        own = "MAKE|MFLAGS|(PORT|HOST|DATA_DIR|AUTH|AUTH_SECRETS)$"
+        kept = {name: value for name, value in os.environ.items() if not re.match(own, name)}
         # Given servers are passed on to the run; otherwise it starts its own.
         given = {} if servers.valkey else {"REDIS_URL": servers.redis_url}
         given |= {} if servers.postgres else {"DATABASE_URL": servers.database_url}
@@ -125,12 +128,20 @@ def running(servers: Servers) -> Iterator[Run]:
         yield run
 
 
+def run_curls(run: Run) -> list[str]:
+    """Run the greeting's commands in one shell; return the answers."""
+    commands = re.findall(r"^  (TOKEN=.*|curl .*(?:\n    .*)*)", run.output, re.MULTILINE)
+    script = "\n".join(f"{command}; echo" if command.startswith("curl") else command for command in commands)
+    return subprocess.check_output(["bash", "-c", script], text=True).splitlines()
+
+
 def test_the_commands_of_the_greeting_work_as_they_stand(running: Run) -> None:
-    commands = re.findall(r"^  (curl .*(?:\n    .*)*)", running.output, re.MULTILINE)
-    assert len(commands) == 3
-    for command in commands:
-        answer = json.loads(subprocess.check_output(["bash", "-c", command]))
-        assert "data" in answer, answer
+    answers = [json.loads(line) for line in run_curls(running)]
+    assert [answer["data"]["status"] for answer in answers] == ["pending", "running", "running"]
+    flask = re.search(r"^Commands +(.*\\\n.*)$", running.output, re.MULTILINE)
+    assert flask
+    if ":...@" not in flask[1]:  # the password of a given server
+        assert subprocess.run(["bash", "-c", flask[1]], cwd=ROOT, capture_output=True, check=False).returncode == 0
     docs = re.search(r"^API docs +(http\S+)$", running.output, re.MULTILINE)
     assert docs
     assert requests.get(docs[1], timeout=60).status_code == 200
@@ -150,6 +161,50 @@ def test_a_run_on_every_ipv6_address_is_announced_at_loopback(make_run: RunIt) -
     assert f"SyncApp runs at http://[::1]:{run.port} " in run.output
     assert f"ws://[::1]:{run.port}/ws" in run.output
     assert requests.get(f"http://[::1]:{run.port}/ready", timeout=30).status_code == 200
+
+
+def test_a_run_says_who_may_do_what_and_how_to_try_it_with_tokens(running: Run) -> None:
+    assert "Everyone on this machine may do everything (AUTH=off, 127.0.0.1)." in running.output
+    export, create, again = running.output.split("stop it, and:\n\n")[1].splitlines()[:3]
+    assert again.strip() == "make run"
+    done = subprocess.run(
+        ["bash", "-c", f'{export}; {create}; test "$AUTH" = required'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", done.stdout)
+
+
+def test_a_run_on_other_addresses_without_tokens_warns(make_run: RunIt) -> None:
+    run = make_run(argv=("make", "run", "HOST=0.0.0.0"))
+    run.wait_until_announced()
+    said = f"WARNING: everyone who reaches 0.0.0.0:{run.port} may do everything (AUTH=off, not only on this machine)."
+    assert said in run.output
+
+
+def test_a_run_with_tokens_is_honoured_and_its_commands_carry_one(make_run: RunIt) -> None:
+    secret = secrets.token_hex(32)
+    run = make_run(argv=("make", "run", "AUTH=required", f"AUTH_SECRETS={secret}"))
+    run.wait_until_announced()
+    web = run.child("gunicorn").environ()
+    assert (web["AUTH"], web["AUTH_SECRETS"]) == ("required", secret)
+    assert "Callers need a token (AUTH=required)." in run.output
+    assert secret not in run.output
+    (text,) = re.findall(r"^  TOKEN=(.*)$", run.output, re.MULTILINE)
+    principal = Authenticator(Settings(auth="required", auth_secrets=secret)).principal(text)
+    assert (principal.sub, principal.scopes) == ("make-run", frozenset(SCOPES))
+    answers = [json.loads(line) for line in run_curls(run)]
+    assert [answer["data"]["status"] for answer in answers] == ["pending", "running", "running"]
+
+
+def test_a_run_with_tokens_needs_a_key(make_run: RunIt) -> None:
+    run = make_run(argv=("make", "run", "AUTH=required"))
+    assert run.wait() != 0
+    assert run.output.startswith(
+        "SyncApp cannot start: AUTH is required, so AUTH_SECRETS, AUTH_PUBLIC_KEYS or AUTH_JWKS"
+    )
 
 
 def test_a_directory_in_use_is_refused(running: Run, servers: Servers) -> None:
