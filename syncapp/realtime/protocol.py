@@ -1,4 +1,4 @@
-"""The WebSocket protocol: message types, close codes and frames. `docs/protocol.md` describes it to clients."""
+"""The WebSocket protocol: message types and close codes. `docs/protocol.md` describes it to clients."""
 
 from __future__ import annotations
 
@@ -260,25 +260,6 @@ def error(session_id: str | None, timestamp: int, fault: SyncError, echo: str | 
     if fault.details is not None:
         fields["details"] = fault.details[:_MAX_DETAILS] if isinstance(fault.details, list) else fault.details
     return message(Outgoing.ERROR, session_id, timestamp, fields)
-
-
-PING_FRAME = b"\x89\x00"
-
-
-def text_frame(payload: bytes) -> bytes:
-    """Return an unmasked, final text frame, the same bytes for every client (RFC 6455, section 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return bytes((0x81, size)) + payload
-    if size < 1 << 16:
-        return b"\x81\x7e" + size.to_bytes(2) + payload
-    return b"\x81\x7f" + size.to_bytes(8) + payload
-
-
-def close_frame(code: int, reason: str) -> bytes:
-    """Return a close frame; the reason is cut to the 123 bytes that a close frame can hold."""
-    payload = code.to_bytes(2) + reason.encode()[:123].decode(errors="ignore").encode()
-    return bytes((0x88, len(payload))) + payload
 
 
 def _echo(raw: dict[str, Any]) -> str | int | None:

@@ -16,6 +16,7 @@ from syncapp.domain.session import TERMINAL, Session, patch_of, public_patch
 from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import SessionNotFound, SyncError
 from syncapp.realtime import protocol
+from syncapp.realtime.frames import text_frame
 from syncapp.realtime.protocol import Outgoing
 
 log = structlog.get_logger(__name__)
@@ -75,7 +76,7 @@ class SessionUpdate:
         """Return the message of this type as a frame."""
         found = self._frames.get(kind)
         if found is None:
-            found = self._frames[kind] = protocol.text_frame(self.payload(kind))
+            found = self._frames[kind] = text_frame(self.payload(kind))
         return found
 
     def payload(self, kind: Outgoing) -> bytes:

@@ -16,6 +16,7 @@ from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import InternalError, SyncError
 from syncapp.metrics import WS_COMMANDS
 from syncapp.realtime import protocol
+from syncapp.realtime.frames import text_frame
 from syncapp.realtime.hub import Hub
 from syncapp.realtime.protocol import Command, Outgoing
 from syncapp.realtime.send_queue import AFTER_DELETE, MAX_HOLD_S, QueuedAnswer
@@ -96,7 +97,7 @@ class CommandRunner:
         self._wake()
 
     def _answer(self, session_id: str, kind: Outgoing, text: bytes, order: Order, result: Result | None = None) -> None:
-        answer = QueuedAnswer(protocol.text_frame(text), order, time.monotonic() + MAX_HOLD_S, result)
+        answer = QueuedAnswer(text_frame(text), order, time.monotonic() + MAX_HOLD_S, result)
         self._writer.answer(session_id, kind, answer)
 
     def _now_ms(self) -> int:

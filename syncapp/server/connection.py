@@ -17,7 +17,7 @@ import structlog
 from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import SyncError, ValidationFailed
 from syncapp.metrics import WS_CLOSED, WS_RECEIVED, WS_SKIPPED
-from syncapp.realtime import protocol
+from syncapp.realtime import frames, protocol
 from syncapp.realtime.protocol import (
     Close,
     Command,
@@ -183,7 +183,7 @@ class Connection:
             if self._transport.received_s < self._ping_s - interval_s:  # nothing since the last ping
                 self._end(Close.SILENT, "no answer to pings")
                 return
-            self._transport.write(protocol.PING_FRAME)
+            self._transport.write(frames.PING)
             self._ping_s = now_s + interval_s
         if self._commands:
             self._commands.proceed()  # other threads may have written answers since
@@ -256,13 +256,13 @@ class Connection:
     def _send(self, kind: Outgoing, session_id: str, fields: dict[str, Any], *, first: bool = False) -> None:
         given = {name: value for name, value in fields.items() if value is not None or kind is Outgoing.CONNECTED}
         payload = protocol.message(kind, session_id or None, self._now_ms(), given)
-        self._writer.send_now(kind, protocol.text_frame(payload), first=first)
+        self._writer.send_now(kind, frames.text_frame(payload), first=first)
 
     def _now_ms(self) -> int:
         return self._backend.hub.clock.now_ms()
 
     def _error(self, fault: SyncError, echo: str | int | None, session_id: str) -> bytes:
-        return protocol.text_frame(protocol.error(session_id or None, self._now_ms(), fault, echo))
+        return frames.text_frame(protocol.error(session_id or None, self._now_ms(), fault, echo))
 
     # The end.
 
@@ -284,7 +284,7 @@ class Connection:
         elif self._close and not self._checked.closed:
             code, by = self._close[0], "server"
             with contextlib.suppress(OSError):
-                self._transport.write(protocol.close_frame(*self._close))
+                self._transport.write(frames.close_frame(*self._close))
         elif not self._checked.closed:
             code = _ABNORMAL
         if by == "server":

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from syncapp.dev.servers import Valkey
 from syncapp.errors import SyncError
-from syncapp.realtime import protocol
+from syncapp.realtime import frames, protocol
 from syncapp.realtime.protocol import Close, Incoming, Outgoing
 from tests.support.cluster import Cluster
 from tests.support.raw_websocket import CLOSE, RawWebSocket
@@ -247,7 +247,7 @@ def test_whatever_text_comes_is_a_message_or_an_error_a_client_may_see(text: str
     try:
         protocol.parse(text)
     except SyncError as fault:
-        sent = protocol.text_frame(protocol.error("s", 0, fault, protocol.echo_of(text)))
+        sent = frames.text_frame(protocol.error("s", 0, fault, protocol.echo_of(text)))
         size = int.from_bytes(sent[2:4]) if sent[1] == 126 else sent[1]
         document = json.loads(sent[4 if sent[1] == 126 else 2 :])
         assert len(sent) - (4 if sent[1] == 126 else 2) == size
