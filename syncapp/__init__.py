@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from syncapp.access.rate_limits import RateLimits
+    from syncapp.access.revocations import Revocations
     from syncapp.access.tokens import Authenticator
     from syncapp.audit.queue_stats import QueueStats
     from syncapp.config import Settings
@@ -52,6 +53,7 @@ class Services:
     clock_watch: ClockStepWatch
     loops: Loops
     authenticator: Authenticator
+    revocations: Revocations
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
@@ -82,6 +84,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp import cli, config, logs, task_queue
     from syncapp.access.client_address import ForwardedFor
     from syncapp.access.rate_limits import RateLimits
+    from syncapp.access.revocations import Revocations
     from syncapp.access.tokens import Authenticator
     from syncapp.alerts import Alerts
     from syncapp.api import batch, clock_text, pages, request_hooks, responses, session_list, sessions, streams, system
@@ -100,6 +103,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.realtime.hub import Hub
     from syncapp.server import websocket
     from syncapp.server.admission import Guards
+    from syncapp.server.authentication import Gate
     from syncapp.server.command_queue import CommandPool
     from syncapp.server.command_runner import Backend
     from syncapp.store.client import connect as connect_store
@@ -138,8 +142,10 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         loops=loops,
     )
     hub = Hub(settings, read=store.read, attend=plain_store.attend, cached=store.cached, client=client, loops=loops)
-    authenticator = Authenticator(settings)
     guards, limits = Guards(settings, loops), RateLimits(settings, store.cached)
+    revocations = Revocations()
+    authenticator = Authenticator(settings, revocations.is_revoked)
+    gate = Gate(authenticator, revocations, settings.auth_leeway_s)
     processes = ProcessRegistry(client, keys, kind="web", loops=loops)
     clock_watch = ClockStepWatch(client, keys, processes, server=server_at(settings.redis_url), alert=Alerts(settings))
 
@@ -176,6 +182,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         clock_watch=clock_watch,
         loops=loops,
         authenticator=authenticator,
+        revocations=revocations,
     )
     request_hooks.register(app, settings, guards.origins)
     responses.register(app)
@@ -191,7 +198,13 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     websocket.register(
         app,
         Backend(
-            settings, store, hub, CommandPool(settings.redis_max_connections // 2 or 1, loops), limits, guards.quotas
+            settings,
+            store,
+            hub,
+            CommandPool(settings.redis_max_connections // 2 or 1, loops),
+            limits,
+            guards.quotas,
+            gate,
         ),
         guards,
     )

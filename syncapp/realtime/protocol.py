@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from syncapp.domain.commands import COMMANDS, CREATE
 from syncapp.domain.field_types import IDEMPOTENCY_KEY_PATTERN, SessionId
+from syncapp.domain.principal import Principal
 from syncapp.domain.results import Claim, Result
 from syncapp.domain.schemas import CommandBody
 from syncapp.domain.session_ids import public_id
@@ -35,6 +36,7 @@ class Outgoing(StrEnum):
     ACK = "ACK"
     SUBSCRIBED = "SUBSCRIBED"
     UNSUBSCRIBED = "UNSUBSCRIBED"
+    AUTHENTICATED = "AUTHENTICATED"
     PONG = "PONG"
     HEARTBEAT = "HEARTBEAT"
     ERROR = "ERROR"
@@ -48,6 +50,7 @@ class Incoming(StrEnum):
     COMMAND = "COMMAND"
     SUBSCRIBE = "SUBSCRIBE"
     UNSUBSCRIBE = "UNSUBSCRIBE"
+    AUTH = "AUTH"
 
 
 class Close(IntEnum):
@@ -62,6 +65,8 @@ class Close(IntEnum):
     FAULT = 1011
     RESTART = 1012
     TOO_SLOW = 1013
+    UNAUTHORIZED = 4401
+    FORBIDDEN = 4403
     SILENT = 4408
 
 
@@ -156,6 +161,17 @@ class Unsubscribe(Request):
     id: Echo = Field(default=None, description="Returned with the answer; a whole number or 1 to 128 characters.")
 
 
+class Auth(Request):
+    """Sends a token, on a connection without one or before the token expires; the answer returns `id`.
+
+    A token that renews must have the same `sub` and tenant. Its rights apply from then on.
+    """
+
+    type: Literal[Incoming.AUTH] = Field(description="The type of the message.")
+    token: str = Field(description="The token, a JWT.")
+    id: Echo = Field(default=None, description="Returned with the answer; a whole number or 1 to 128 characters.")
+
+
 class Command(Request):
     """Runs a command on a session, by the same rules as REST; the answer returns `id`.
 
@@ -198,18 +214,19 @@ class Command(Request):
         body: Request = COMMANDS[self.command].body.parse(self.args)
         return body
 
-    def claim(self, request_id: str) -> Claim:
-        """Return the expected version and epoch, the idempotency key and the request id."""
-        return Claim(self.expected_epoch, self.expected_version, self.idempotency_key, request_id)
+    def claim(self, request_id: str, principal: Principal) -> Claim:
+        """Return the expected version and epoch, the idempotency key, the request id and who sends the command."""
+        return Claim(self.expected_epoch, self.expected_version, self.idempotency_key, request_id, principal)
 
 
-Message = Ping | Reconnect | Command | Subscribe | Unsubscribe
+Message = Ping | Reconnect | Command | Subscribe | Unsubscribe | Auth
 _MODELS: dict[str, type[Message]] = {
     Incoming.PING: Ping,
     Incoming.RECONNECT: Reconnect,
     Incoming.COMMAND: Command,
     Incoming.SUBSCRIBE: Subscribe,
     Incoming.UNSUBSCRIBE: Unsubscribe,
+    Incoming.AUTH: Auth,
 }
 
 

@@ -22,7 +22,7 @@ class RoundRobin:
 
     def __init__(self, queues: Mapping[str, SendQueue], own: str, *, patches: bool) -> None:
         self._queues = dict(queues)
-        self._own = own
+        self.own = own
         self._patches = patches
         # Sessions with queued messages; the first one is next.
         self._turns: dict[str, None] = {each: None for each, queue in self._queues.items() if len(queue)}
@@ -64,7 +64,7 @@ class RoundRobin:
     @property
     def is_ended(self) -> bool:
         """Whether the connection's own session was deleted, and it watches no other."""
-        return len(self._queues) == 1 and self._own in self._queues and self._queues[self._own].is_ended
+        return len(self._queues) == 1 and self.own in self._queues and self._queues[self.own].is_ended
 
     @property
     def has_ended(self) -> bool:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import structlog
 
+from syncapp.access.permissions import narrowed
 from syncapp.access.rate_limits import RateLimits
 from syncapp.config import Settings
 from syncapp.domain.commands import COMMANDS
 from syncapp.domain.results import Result
+from syncapp.domain.session_ids import public_id, qualified
 from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import InternalError, SyncError
 from syncapp.metrics import WS_COMMANDS
@@ -21,6 +23,7 @@ from syncapp.realtime.hub import Hub
 from syncapp.realtime.protocol import Command, Outgoing
 from syncapp.realtime.send_queue import AFTER_DELETE, MAX_HOLD_S, QueuedAnswer
 from syncapp.server.admission import ConnectionQuotas
+from syncapp.server.authentication import Access, Gate
 from syncapp.server.command_queue import CommandPool
 from syncapp.server.writer import Writer
 from syncapp.store.sessions import SessionStore
@@ -38,19 +41,29 @@ class Backend:
     command_pool: CommandPool
     limits: RateLimits
     quotas: ConnectionQuotas
+    gate: Gate
 
 
 class CommandRunner:
     """The owner of a command queue (`syncapp.server.command_queue`); created with a connection's first command.
 
-    own: the session of commands that name none. wake: wakes the handler, so that it reads another command or ends.
+    access: what the client may do when a command runs. own: the session of commands that name none. wake: wakes the
+    handler, so that it reads another command or ends.
     """
 
     def __init__(
-        self, backend: Backend, writer: Writer, own: str, address: str, connection_id: str, wake: Callable[[], None]
+        self,
+        backend: Backend,
+        writer: Writer,
+        access: Access,
+        own: str,
+        address: str,
+        connection_id: str,
+        wake: Callable[[], None],
     ) -> None:
         self._backend = backend
         self._writer = writer
+        self._access = access
         self._own = own
         self._address = address
         self._id = connection_id
@@ -66,10 +79,11 @@ class CommandRunner:
         """Run a command and answer it; return why it was refused, if it was."""
         self._count += 1
         request_id = f"{self._id}.{self._count}"
-        session_id = command.session_id or self._own
+        session_id = self._session_of(command)
         try:
-            body = command.body(session_id)
-            backend, claim = self._backend, command.claim(request_id)
+            principal = self._access.check(command.command, public_id(session_id))
+            body = narrowed(principal, command.command, command.body(session_id))
+            backend, claim = self._backend, command.claim(request_id, principal)
             with backend.limits.charge(self._address, command.command, session_id, body, claim) as charge:
                 result = charge.settle(COMMANDS[command.command].run(backend.store, session_id, body, claim))
         except SyncError as fault:
@@ -89,12 +103,18 @@ class CommandRunner:
         WS_COMMANDS.labels(command.command, fault.code).inc()
         current = fault.details.get("current") if isinstance(fault.details, dict) else None
         order = (current["epoch"], current["version"]) if current else NEVER
-        session_id = command.session_id or self._own
+        session_id = self._session_of(command)
         self._answer(session_id, Outgoing.ERROR, protocol.error(session_id, self._now_ms(), fault, command.id), order)
 
     def command_finished(self) -> None:
         """Let the handler take another command, or end."""
         self._wake()
+
+    def _session_of(self, command: Command) -> str:
+        principal = self._access.principal
+        if command.session_id is None or principal is None:
+            return self._own
+        return qualified(principal.tenant, command.session_id)
 
     def _answer(self, session_id: str, kind: Outgoing, text: bytes, order: Order, result: Result | None = None) -> None:
         answer = QueuedAnswer(text_frame(text), order, time.monotonic() + MAX_HOLD_S, result)

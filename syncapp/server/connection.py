@@ -9,30 +9,19 @@ import contextlib
 import random
 import time
 import uuid
-from functools import partial
 from typing import Any
 
 import structlog
 
 from syncapp.domain.version_order import NEVER, Order
-from syncapp.errors import SyncError, ValidationFailed
-from syncapp.metrics import WS_CLOSED, WS_RECEIVED, WS_SKIPPED
-from syncapp.realtime import frames, protocol
-from syncapp.realtime.protocol import (
-    Close,
-    Command,
-    Message,
-    Outgoing,
-    Ping,
-    Reconnect,
-    Subscribe,
-    Unsubscribe,
-)
-from syncapp.realtime.topic import SessionUpdate
-from syncapp.server.command_queue import MAX_IN_FLIGHT, CommandQueue
-from syncapp.server.command_runner import Backend, CommandRunner
+from syncapp.metrics import WS_CLOSED, WS_SKIPPED
+from syncapp.realtime import frames
+from syncapp.realtime.protocol import Close, Outgoing
+from syncapp.server.authentication import Access
+from syncapp.server.command_queue import MAX_IN_FLIGHT
+from syncapp.server.command_runner import Backend
+from syncapp.server.message_handler import MessageHandler
 from syncapp.server.reader import CheckedConnection
-from syncapp.server.subscriptions import Subscriptions
 from syncapp.server.transport import Transport
 from syncapp.server.writer import Writer
 from syncapp.token_bucket import TokenBucket
@@ -42,44 +31,36 @@ log = structlog.get_logger(__name__)
 _ABNORMAL = 1006
 _SHUTDOWN_WRITE_S = 2.0
 """How long one write may take once this process shuts down."""
+_REVOKED_WRITE_S = 0.5
+"""How long one write may take once the client's token was revoked."""
 
 
-class Connection:
+class Connection(MessageHandler):
     """Serves a client until either side closes. A watcher of the hub.
 
-    session_id: the session that it was opened for, '' for none. known: the order that the client says it has. patches:
-    the client gets patches instead of states.
+    access: who uses it. session_id: the session that it was opened for, '' for none, or if a token has to come first.
+    known: the order that the client says it has. patches: the client gets patches instead of states.
     """
 
-    __slots__ = (
-        "_address", "_backend", "_checked", "_close", "_commands", "_fault", "_id", "_ping_s", "_received",
-        "_session_id", "_stopping", "_subscriptions", "_transport", "_writer", "_ws",
-    )  # fmt: skip
+    __slots__ = ("_checked", "_close", "_ping_s", "_stopping", "_transport")
 
     def __init__(
         self,
         ws: Any,
         transport: Transport,
         backend: Backend,
+        access: Access,
         session_id: str,
         known: Order = NEVER,
         *,
         patches: bool = False,
     ) -> None:
         settings = backend.settings
-        self._ws = ws
+        writer = Writer(transport, session_id, known, patches=patches)
+        super().__init__(ws, backend, access, session_id, writer, uuid.uuid4().hex[:12])
         self._transport = transport
-        self._backend = backend
-        self._session_id = session_id
-        self._id = uuid.uuid4().hex[:12]
-        self._writer = Writer(transport, session_id, known, patches=patches)
-        self._subscriptions: Subscriptions | None = None
-        self._commands: CommandQueue | None = None
-        self._address = ""
         self._close: tuple[Close, str] | None = None
-        self._fault: tuple[Close, str] | None = None
         self._stopping = False
-        self._received = 0
         # Connections that were opened at the same time are pinged at different times.
         self._ping_s = transport.received_s + settings.ws_ping_interval_s * random.uniform(0.5, 1)
         bucket = TokenBucket(settings.ws_messages_per_s, settings.ws_messages_burst, time.monotonic())
@@ -92,6 +73,7 @@ class Connection:
         began_s = time.monotonic()
         self._address = address
         log.info("websocket opened", session_id=self._session_id, address=address, connection=self._id)
+        self._access.begin(self._end_access)
         try:
             if self._session_id:
                 self._backend.hub.watch(self._session_id, self, known)
@@ -105,6 +87,7 @@ class Connection:
             log.exception("a WebSocket failed", session_id=self._session_id)
             self._end(Close.FAULT, "something went wrong on our side")
         finally:
+            self._access.end()
             self._get_subscriptions().end()
             code, by = self._finish()
             log.info(
@@ -121,14 +104,15 @@ class Connection:
 
     # On any thread.
 
-    def offer(self, update: SessionUpdate) -> None:
-        """Send the client an update."""
-        self._writer.offer(update)
-
     def stop(self) -> None:
         """Close because this process shuts down; requests that were read are still answered if the client is fast."""
         self._stopping = True
         self._transport.shorten_limit(_SHUTDOWN_WRITE_S)
+        self._ws.event.set()
+
+    def _end_access(self) -> None:
+        """Have the handler notice that the access has ended; a client that does not read must not delay that."""
+        self._transport.shorten_limit(_REVOKED_WRITE_S)
         self._ws.event.set()
 
     @property
@@ -141,6 +125,9 @@ class Connection:
 
     def _step(self) -> None:
         """Read one message, or write one; wait when there is neither."""
+        if reason := self._access.end_reason():
+            self._end(Close.UNAUTHORIZED, reason)
+            return
         self._do_pending()
         if self._ws.input_buffer and self._may_read:
             self._handle(self._ws.receive(timeout=0))
@@ -187,82 +174,9 @@ class Connection:
             self._ping_s = now_s + interval_s
         if self._commands:
             self._commands.proceed()  # other threads may have written answers since
-        due_s = self._writer.due_s
-        event.wait((self._ping_s if due_s is None else min(self._ping_s, due_s)) - now_s)
+        due_s, until_s = self._writer.due_s, min(self._ping_s, self._access.due_s)
+        event.wait((until_s if due_s is None else min(until_s, due_s)) - now_s)
         event.clear()
-
-    def _handle(self, message: str | bytes) -> None:
-        """Handle one message of the client."""
-        self._received += 1
-        if isinstance(message, bytes):
-            self._fault = (Close.NOT_TEXT, "send text frames")
-            return
-        # simple_websocket counts characters, not bytes.
-        if not message.isascii() and len(message.encode()) > self._backend.settings.ws_max_message_bytes:
-            self._fault = (Close.TOO_BIG, "the message is too big")
-            return
-        session_id = self._session_id
-        try:
-            asked = protocol.parse(message)
-            session_id = (not isinstance(asked, Ping) and asked.session_id) or session_id
-            self._dispatch(asked, session_id)
-        except SyncError as fault:
-            WS_RECEIVED.labels("refused").inc()
-            self._writer.send_now(Outgoing.ERROR, self._error(fault, protocol.echo_of(message), session_id))
-
-    def _dispatch(self, asked: Message, session_id: str) -> None:
-        WS_RECEIVED.labels(asked.type).inc()
-        if isinstance(asked, Ping):
-            given = {"t0": asked.t0, "client_timestamp": asked.timestamp}
-            self._send(Outgoing.PONG, self._session_id, given, first=True)
-            return
-        is_watched = session_id in self._writer.sessions
-        if isinstance(asked, Unsubscribe):
-            if is_watched:
-                self._get_subscriptions().remove(session_id)
-            self._send(Outgoing.UNSUBSCRIBED, session_id, {"id": asked.id})
-        elif isinstance(asked, Subscribe) and not is_watched:
-            confirm = partial(self._send, Outgoing.SUBSCRIBED, session_id, {"id": asked.id})
-            self._get_subscriptions().add(session_id, asked.known(), confirm)
-        elif not is_watched:
-            if not session_id:
-                raise ValidationFailed.of(
-                    "session_id", "is required: this connection was opened without a session", "missing"
-                )
-            raise ValidationFailed.of("session_id", "is not watched by this connection", "not_subscribed")
-        elif isinstance(asked, Command):
-            if self._commands is None:
-                wake = self._ws.event.set
-                runner = CommandRunner(self._backend, self._writer, self._session_id, self._address, self._id, wake)
-                self._commands = CommandQueue(
-                    self._backend.command_pool, self._backend.settings.redis_timeout_s, runner
-                )
-            self._commands.put(asked)
-        else:
-            self._send_position(asked, session_id)
-
-    def _send_position(self, asked: Reconnect, session_id: str) -> None:
-        """Send the current position of a session that the client watches already, and the state unless it has it."""
-        known = self._writer.restart(session_id, asked.known())
-        if isinstance(asked, Subscribe):
-            self._send(Outgoing.SUBSCRIBED, session_id, {"id": asked.id})
-        self._backend.hub.resend(session_id, self, known or NEVER)
-
-    def _get_subscriptions(self) -> Subscriptions:
-        if self._subscriptions is None:
-            self._subscriptions = Subscriptions(self._backend, self._writer, self, self._session_id, self._id)
-        return self._subscriptions
-
-    def _send(self, kind: Outgoing, session_id: str, fields: dict[str, Any], *, first: bool = False) -> None:
-        given = {name: value for name, value in fields.items() if value is not None or kind is Outgoing.CONNECTED}
-        payload = protocol.message(kind, session_id or None, self._now_ms(), given)
-        self._writer.send_now(kind, frames.text_frame(payload), first=first)
-
-    def _now_ms(self) -> int:
-        return self._backend.hub.clock.now_ms()
-
-    def _error(self, fault: SyncError, echo: str | int | None, session_id: str) -> bytes:
-        return frames.text_frame(protocol.error(session_id or None, self._now_ms(), fault, echo))
 
     # The end.
 

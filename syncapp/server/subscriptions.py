@@ -47,6 +47,11 @@ class Subscriptions:
         log.info("websocket subscribed", session_id=session_id, connection=self._id)
         self._hub.watch(session_id, self._watcher, known)
 
+    def add_own(self, session_id: str, known: Order) -> None:
+        """Watch the session of the connection's URL, now that a token has come. Raises `TooManyConnections`."""
+        self._writer.set_own(session_id)
+        self.add(session_id, known, lambda: None)
+
     def remove(self, session_id: str) -> None:
         """Stop watching a session: nothing more about it is sent."""
         self._hub.unwatch(session_id, self._watcher)

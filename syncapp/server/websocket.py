@@ -11,8 +11,11 @@ from flask import Flask, Response, g, request
 from flask_sock import Sock
 
 from syncapp.config import Settings
-from syncapp.errors import SyncError, ValidationFailed
-from syncapp.server.admission import Guards, counted, session_of_query, watch_request
+from syncapp.domain.session_ids import qualified
+from syncapp.domain.version_order import NEVER
+from syncapp.errors import Forbidden, SyncError, Unauthorized, ValidationFailed
+from syncapp.server.admission import Guards, WatchRequest, counted, session_of_query, watch_request
+from syncapp.server.authentication import Access
 from syncapp.server.command_runner import Backend
 from syncapp.server.connection import Connection
 from syncapp.server.reader import Reader
@@ -41,10 +44,12 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
     }
 
     def serve(ws: Any) -> None:
-        asked = g.watch_request
-        connection = Connection(ws, g.transport, backend, asked.session_id, asked.known, patches=asked.patches)
+        asked, access = g.watch_request, g.access
+        connection = Connection(ws, g.transport, backend, access, asked.session_id, asked.known, patches=asked.patches)
         address = request.remote_addr or ""
-        request.environ.clear()  # not needed any more: it would take kilobytes for as long as the connection lasts
+        # Not needed any more: they would take kilobytes for as long as the connection lasts, and may hold the token.
+        request.environ.clear()
+        vars(request._get_current_object()).pop("args", None)  # type: ignore[attr-defined]  # werkzeug's proxy
         with guards.shutdown.notify(connection.stop):
             connection.run(address, asked.known)
 
@@ -54,7 +59,9 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
     def view() -> Response:
         _check_upgrade()
         guards.check_origin()
-        g.watch_request = watch_request(session_of_query(), "sessionId")
+        asked = watch_request(session_of_query(), "sessionId", "token")
+        g.access = _access(backend, asked)
+        g.watch_request = _qualified(asked, g.access)
         guards.shutdown.check()
         with guards.quotas.hold(g.watch_request.session_id, request.remote_addr or ""):
             g.transport = _prepare(request.environ, guards.watchdog, backend.settings)
@@ -65,6 +72,24 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
     app.view_functions["ws"] = view
     # Requests that do not ask for an upgrade do not match a WebSocket route.
     app.add_url_rule(PATH, "ws_plain", _refuse_plain, methods=["GET"])
+
+
+def _access(backend: Backend, asked: WatchRequest) -> Access:
+    try:
+        return backend.gate.access(asked)
+    except Unauthorized as fault:
+        raise counted("token", fault) from None
+    except Forbidden as fault:
+        raise counted("forbidden", fault) from None
+    except ValidationFailed as fault:
+        raise counted("query", fault) from None
+
+
+def _qualified(asked: WatchRequest, access: Access) -> WatchRequest:
+    """Return what to watch at once: with the qualified id, and no session until a token has come."""
+    if access.principal is None:
+        return asked._replace(session_id="", known=NEVER)
+    return asked._replace(session_id=asked.session_id and qualified(access.principal.tenant, asked.session_id))
 
 
 def _refuse_plain() -> NoReturn:

@@ -70,6 +70,11 @@ class Writer:
         with self._lock:
             self._as_round_robin().add(session_id, known)
 
+    def set_own(self, session_id: str) -> None:
+        """Name the session that the connection is for, if that was not known when it was opened."""
+        with self._lock:
+            self._as_round_robin().own = session_id
+
     def remove(self, session_id: str) -> None:
         """Remove a session; answers that are queued for it are still sent."""
         with self._lock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -29,9 +29,10 @@ CHESS: dict[str, Any] = {
 class RestClient:
     """A REST client of one web process."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self.url = url
         self._http = requests.Session()
+        self._http.headers.update(headers or {})
 
     def create(self, **more: Any) -> str:
         made = self._http.post(f"{self.url}/v1/sessions", json=CHESS | more, timeout=60)

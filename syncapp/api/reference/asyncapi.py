@@ -22,9 +22,8 @@ blueprint = Blueprint("asyncapi", __name__)
 VERSIONS = ("3.1.0", "3.0.0")
 """Newest first. Modelina 5.10 silently generates nothing from 3.1."""
 _OF_CONNECTION = components.parameters(StreamQuery, "query")
-_STREAMED = [
-    each for each in Outgoing if each not in (Outgoing.ACK, Outgoing.PONG, Outgoing.SUBSCRIBED, Outgoing.UNSUBSCRIBED)
-]
+_ANSWERS = (Outgoing.ACK, Outgoing.AUTHENTICATED, Outgoing.PONG, Outgoing.SUBSCRIBED, Outgoing.UNSUBSCRIBED)
+_STREAMED = [each for each in Outgoing if each not in _ANSWERS]
 _OVER_SOCKETS = [each for each in Outgoing if each is not Outgoing.HEARTBEAT]
 
 

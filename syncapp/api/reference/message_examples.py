@@ -31,6 +31,12 @@ EXAMPLES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     ],
     "SUBSCRIBED": [("The session is watched from now on", _sent("SUBSCRIBED", id="s1"))],
     "UNSUBSCRIBED": [("No more messages about the session", _sent("UNSUBSCRIBED", id="s2"))],
+    "AUTHENTICATED": [
+        (
+            "The token is valid for an hour",
+            _sent("AUTHENTICATED", id="a1", expires_at_ms=NOON_MS + 3_600_000, sub="ada"),
+        )
+    ],
     "HEARTBEAT": [("Every 15 s", _sent("HEARTBEAT"))],
     "PONG": [("Answer to a ping", _sent("PONG", t0=1_767_268_812_301.5))],
     "ERROR": [
@@ -46,6 +52,9 @@ EXAMPLES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("Continue from the version that the client has", {"type": "SUBSCRIBE", "session_id": SESSION_ID, **_ORDER}),
     ],
     "UNSUBSCRIBE": [("Stop watching it", {"type": "UNSUBSCRIBE", "id": "s2", "session_id": SESSION_ID})],
+    "AUTH": [
+        ("Send a token, the first one or a newer one", {"type": "AUTH", "id": "a1", "token": "eyJhbGciOiJIUzI1…"})
+    ],
     "COMMAND": [
         (
             "Pass the turn on",

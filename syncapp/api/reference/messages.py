@@ -21,6 +21,7 @@ from syncapp.api.reference.schemas import (
 )
 from syncapp.errors import (
     BY_WORD,
+    Forbidden,
     InternalError,
     InvalidJson,
     RateLimited,
@@ -29,9 +30,11 @@ from syncapp.errors import (
     SyncError,
     TooManyConnections,
     TooManySubscriptions,
+    Unauthorized,
     ValidationFailed,
 )
 from syncapp.realtime.protocol import (
+    Auth,
     Command,
     Echo,
     Incoming,
@@ -46,7 +49,7 @@ from syncapp.realtime.protocol import (
 _ERRORS: list[type[SyncError]] = [
     *BY_WORD.values(),
     *(InternalError, InvalidJson, RateLimited, SessionNotFound, StoreUnavailable, ValidationFailed),
-    *(TooManyConnections, TooManySubscriptions),
+    *(Forbidden, TooManyConnections, TooManySubscriptions, Unauthorized),
 ]
 ERROR_CODES = sorted({error.code for error in _ERRORS})
 """The codes that an `ERROR` may have."""
@@ -179,6 +182,16 @@ class Unsubscribed(ServerMessage):
     id: Echo = Field(default=None, description="The `id` of the `UNSUBSCRIBE`, if it had one.")
 
 
+class Authenticated(ServerMessage):
+    """The token of `AUTH` is accepted. If the connection's URL names a session, its messages follow."""
+
+    type: Literal[Outgoing.AUTHENTICATED] = Field(description="The type of the message.")
+    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - the protocol's name
+    id: Echo = Field(default=None, description="The `id` of the `AUTH`, if it had one.")
+    expires_at_ms: int = Field(ge=0, description="When the token expires, in ms since 1970; send a new one before.")
+    sub: str = Field(description="Who the token is for.")
+
+
 class Pong(ServerMessage):
     """The answer to `PING`; it is sent before all other queued messages."""
 
@@ -216,6 +229,7 @@ SENT: dict[Outgoing, type[ServerMessage]] = {
     Outgoing.ACK: Ack,
     Outgoing.SUBSCRIBED: Subscribed,
     Outgoing.UNSUBSCRIBED: Unsubscribed,
+    Outgoing.AUTHENTICATED: Authenticated,
     Outgoing.PONG: Pong,
     Outgoing.HEARTBEAT: Heartbeat,
     Outgoing.ERROR: ErrorMessage,
@@ -226,4 +240,5 @@ RECEIVED: dict[Incoming, type[BaseModel]] = {
     Incoming.COMMAND: Command,
     Incoming.SUBSCRIBE: Subscribe,
     Incoming.UNSUBSCRIBE: Unsubscribe,
+    Incoming.AUTH: Auth,
 }
