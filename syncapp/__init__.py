@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from syncapp.loops import Loops
     from syncapp.realtime.hub import Hub
     from syncapp.server.admission import Guards
+    from syncapp.server.authentication import Gate
     from syncapp.store.clock_steps import ClockStepWatch
     from syncapp.store.health import StoreHealth
     from syncapp.store.session_list import SessionList
@@ -34,7 +35,8 @@ class Services:
     """The services that routes use; kept as `app.extensions["syncapp"]`.
 
     queue: reads the counts of the audit queue from the store. store_health, audit_fault: check the store and PostgreSQL
-    for `/ready`. worries: further problems that `/ready` reports. loops: the background loops of this process.
+    for `/ready`. worries: further problems that `/ready` reports. loops: the background loops of this process. revocations:
+    the revoked tokens. gate: admits WebSockets, streams and long polls.
     authenticator: verifies the tokens of callers, and makes those of links.
     """
 
@@ -54,6 +56,7 @@ class Services:
     loops: Loops
     authenticator: Authenticator
     revocations: Revocations
+    gate: Gate
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
@@ -183,6 +186,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         loops=loops,
         authenticator=authenticator,
         revocations=revocations,
+        gate=gate,
     )
     request_hooks.register(app, settings, guards.origins)
     responses.register(app)

@@ -131,7 +131,7 @@ def read(session: str) -> Response:
 def wait(session: str, known: Order, wait_ms: int) -> Response:
     """Return the next version, or 304 if there is none in time. The hub notices it, without reads of the store."""
     services = current_app.extensions["syncapp"]
-    guards, poll = services.guards, LongPoll(known)
+    guards, poll = services.guards, LongPoll(known, services.gate.granted(requests.principal()))
     guards.shutdown.check()
     disconnect = guards.watchdog.notify_disconnect(request.environ.get("gunicorn.socket"), poll.stop)
     with guards.quotas.hold(session, request.remote_addr or ""), guards.shutdown.notify(poll.stop), disconnect:

@@ -36,15 +36,16 @@ def stream(session: str) -> Response:
     guards = services.guards
     name = requests.permitted("watch", session)
     guards.check_origin()
+    name = requests.permitted("watch", session)
     asked = admission.watch_request(name, "token")
     asked = asked._replace(known=requests.last_event() or asked.known)
     guards.shutdown.check()
     raw = request.environ.get("gunicorn.socket")
     with ExitStack() as stack:
         stack.enter_context(guards.quotas.hold(asked.session_id, request.remote_addr or ""))
-        events = EventStream(
-            services.hub, services.settings, guards.watchdog, asked, raw if request.method == "GET" else None
-        )
+        access = services.gate.granted(requests.principal())
+        socket = raw if request.method == "GET" else None
+        events = EventStream(services.hub, services.settings, guards.watchdog, access, asked, socket)
         stack.enter_context(guards.shutdown.notify(events.stop))
         headers = {"X-Accel-Buffering": "no"}
         answer = Response(events.chunks(), content_type="text/event-stream", headers=headers)

@@ -57,6 +57,14 @@ class Gate:
                 access.check("watch", asked.session_id)
         return access
 
+    def granted(self, principal: Principal) -> Access:
+        """Return the access of a stream or a long poll, whose principal is known and may watch its session."""
+        if not self.authenticator.required:
+            return _UNLIMITED
+        access = TokenAccess(self, WatchRequest("", NEVER, patches=False))
+        access.accept(principal)
+        return access
+
     def remaining_s(self, principal: Principal) -> float:
         """Return how long a principal's token is still valid (s); it may be negative."""
         return math.inf if principal.expires_s is None else principal.expires_s + self.leeway_s - time.time()
@@ -163,13 +171,17 @@ class TokenAccess(Access):
         if old and (old.tenant, old.sub) != (new.tenant, new.sub):
             message = "a token that renews must have the same tenant and sub; open another connection"
             raise Forbidden(message, {"reason": "principal"})
+        self.accept(new)
+        return new
+
+    def accept(self, principal: Principal) -> None:
+        """Take the principal of a token that was verified."""
         self.end()
-        self.principal, self.epoch = new, link_epoch(new)
+        self.principal, self.epoch = principal, link_epoch(principal)
         self._bad_tokens = 0
-        self.due_s = time.monotonic() + min(self._gate.remaining_s(new), RECHECK_S)
+        self.due_s = time.monotonic() + min(self._gate.remaining_s(principal), RECHECK_S)
         if self._on_end:
             self.begin(self._on_end)
-        return new
 
     def check(self, action: str, session_id: str) -> Principal:
         """Return the principal, who may do this. Raises `Forbidden`, and `Unauthorized` without a valid token."""

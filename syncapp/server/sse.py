@@ -12,7 +12,7 @@ import structlog
 
 from syncapp.config import Settings
 from syncapp.domain.version_order import Order
-from syncapp.errors import SessionNotFound
+from syncapp.errors import SessionNotFound, Unauthorized
 from syncapp.metrics import SENT, WS_CLOSED, WS_SKIPPED
 from syncapp.realtime import protocol
 from syncapp.realtime.hub import Hub
@@ -20,6 +20,7 @@ from syncapp.realtime.protocol import Close, Outgoing
 from syncapp.realtime.send_queue import QueuedAnswer, QueuedItem, SendQueue
 from syncapp.realtime.topic import SessionUpdate
 from syncapp.server.admission import WatchRequest
+from syncapp.server.authentication import Access
 from syncapp.server.transport import Transport, Watchdog
 
 log = structlog.get_logger(__name__)
@@ -27,17 +28,29 @@ log = structlog.get_logger(__name__)
 _RETRY_MS = (1000, 5000)
 _SHUTDOWN_WRITE_S = 2.0
 """How long one write may take once this process shuts down."""
+_REVOKED_WRITE_S = 0.5
+"""How long one write may take once the client's token was revoked."""
 _WITH_STATE = (Outgoing.STATE_SYNC, Outgoing.STATE_UPDATE, Outgoing.STATE_PATCH)
 
 
 class EventStream:
     """The messages of a WebSocket as server-sent events. A watcher of the hub.
 
-    raw: the client's socket, to disconnect a client that does not read; None if the web server does not provide it.
+    access: whose it is, and until when. raw: the client's socket, to disconnect a client that does not read; None if
+    the web server does not provide it.
     """
 
-    def __init__(self, hub: Hub, settings: Settings, watchdog: Watchdog, watch_request: WatchRequest, raw: Any) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        settings: Settings,
+        watchdog: Watchdog,
+        access: Access,
+        watch_request: WatchRequest,
+        raw: Any,
+    ) -> None:
         self._hub = hub
+        self._access = access
         self._settings = settings
         self._watchdog = watchdog
         self._request = watch_request
@@ -50,6 +63,8 @@ class EventStream:
 
     def offer(self, update: SessionUpdate) -> None:
         """Queue an update for the client."""
+        if not self._access.admits(update.order):
+            return
         with self._lock:
             self._queue.put(update)
         self._event.set()
@@ -60,6 +75,11 @@ class EventStream:
             self._transport.shorten_limit(_SHUTDOWN_WRITE_S)
         self._end()
 
+    def _end_access(self) -> None:
+        if self._transport:
+            self._transport.shorten_limit(_REVOKED_WRITE_S)
+        self._event.set()
+
     def _end(self) -> None:
         self._stopping = True
         self._event.set()
@@ -68,6 +88,7 @@ class EventStream:
         """Yield events until either side ends. A client must accept each of them within `WS_SLOW_CLOSE_S`."""
         began_s, sent, session_id = time.monotonic(), 0, self._request.session_id
         log.info("stream opened", session_id=session_id)
+        self._access.begin(self._end_access)
         try:
             self._hub.watch(session_id, self, self._request.known)
             with self._watchdog.notify_disconnect(self._raw, self._end):
@@ -79,6 +100,7 @@ class EventStream:
                         self._watchdog.end(self._transport)
                     sent += 1
         finally:
+            self._access.end()
             self._hub.unwatch(session_id, self)
             if self._transport:
                 self._watchdog.end(self._transport)
@@ -93,6 +115,12 @@ class EventStream:
         yield b"retry: %d\n\n" % random.randint(*_RETRY_MS)
         beat_s = time.monotonic() + self._settings.stream_heartbeat_s
         while True:
+            if reason := self._access.end_reason():
+                # An EventSource reconnects, gets 401, and stays closed.
+                fault = Unauthorized(reason, {"reason": "invalid_token"})
+                SENT.add(Outgoing.ERROR)
+                yield b"data: " + self._error(fault) + b"\n\n"
+                return
             with self._lock:
                 item = self._queue.take()
             if item:
@@ -100,7 +128,7 @@ class EventStream:
                 yield _event(item)
             elif self._queue.is_ended or self._stopping:
                 return
-            elif self._event.wait(max(0.0, beat_s - time.monotonic())):
+            elif self._event.wait(max(0.0, min(beat_s, self._access.due_s) - time.monotonic())):
                 self._event.clear()
             if time.monotonic() >= beat_s:  # sent even between other messages: a script may listen to heartbeats only
                 beat_s = time.monotonic() + self._settings.stream_heartbeat_s
@@ -108,17 +136,23 @@ class EventStream:
                 beat = protocol.message(Outgoing.HEARTBEAT, self._request.session_id, self._hub.clock.now_ms(), {})
                 yield b"event: heartbeat\ndata: " + beat + b"\n\n"
 
+    def _error(self, fault: Unauthorized) -> bytes:
+        return protocol.error(self._request.session_id, self._hub.clock.now_ms(), fault)
+
 
 class LongPoll:
-    """Waits for a version other than the one that the client has. A watcher of the hub."""
+    """Waits for a version other than the one that the client has. A watcher of the hub. access: whose it is."""
 
-    def __init__(self, known: Order) -> None:
+    def __init__(self, known: Order, access: Access) -> None:
         self._known = known
+        self._access = access
         self._event = threading.Event()
         self._found: SessionUpdate | None = None
 
     def offer(self, update: SessionUpdate) -> None:
         """Take the first update that differs from what the client has."""
+        if not self._access.admits(update.order):
+            return
         differs = update.error or update.order > self._known or (update.went_back and update.order != self._known)
         if differs and self._found is None:
             self._found = update
@@ -131,13 +165,21 @@ class LongPoll:
     def wait(self, hub: Hub, session_id: str, wait_s: float) -> SessionUpdate | None:
         """Return another version, or None if there is none within `wait_s`.
 
-        Raises `SessionNotFound`, also if the session is deleted meanwhile, and `StoreUnavailable`.
+        Raises `SessionNotFound`, also if the session is deleted meanwhile; `StoreUnavailable`; `Unauthorized` when the
+        token has expired or was revoked.
         """
-        hub.watch(session_id, self, self._known)
+        until_s = time.monotonic() + wait_s
+        self._access.begin(self._event.set)
         try:
-            self._event.wait(wait_s)
+            hub.watch(session_id, self, self._known)
+            while not self._event.wait(max(0.0, min(until_s, self._access.due_s) - time.monotonic())):
+                if time.monotonic() >= until_s or self._access.end_reason():
+                    break
         finally:
+            self._access.end()
             hub.unwatch(session_id, self)
+        if reason := self._access.end_reason():
+            raise Unauthorized(reason, {"reason": "invalid_token"})
         if self._found and self._found.error:
             raise self._found.error
         if self._found and self._found.session is None:

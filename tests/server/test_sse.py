@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 from contextlib import ExitStack, suppress
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,6 +17,7 @@ import requests
 
 from syncapp.server.transport import Watchdog
 from tests.support.cluster import Cluster, MakeCluster
+from tests.support.event_streams import Events
 from tests.support.nginx import nginx
 from tests.support.types import Redis
 from tests.support.web_clients import RestClient, metric_value, wait_until
@@ -36,42 +36,6 @@ def pair(make_cluster: MakeCluster, redis_url: str) -> Cluster:
 def lively(make_cluster: MakeCluster) -> Cluster:
     """A web process with frequent heartbeats."""
     return make_cluster(web=1, worker=False, STREAM_HEARTBEAT_S="0.3")
-
-
-class Events:
-    """A client of a stream; a context manager."""
-
-    def __init__(self, api: RestClient, session_id: str, last_id: str = "", **query: Any) -> None:
-        headers = {"Last-Event-ID": last_id} if last_id else {}
-        url = f"{api.url}/v1/sessions/{session_id}/stream"
-        self.answer = requests.get(url, params=query, headers=headers, stream=True, timeout=60)
-        self._lines = self.answer.iter_lines(chunk_size=1)
-        self.last_id = last_id
-
-    def __enter__(self) -> Events:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.answer.close()
-
-    def event(self) -> list[str]:
-        """Return the lines of the next event; none at the end."""
-        lines: list[str] = []
-        for line in self._lines:
-            if not line:
-                return lines
-            lines.append(line.decode())
-        return []
-
-    def next(self) -> dict[str, Any]:
-        """Return the next message; heartbeats are passed over."""
-        while lines := self.event():
-            fields = dict(line.split(": ", 1) for line in lines)
-            self.last_id = fields.get("id", self.last_id)
-            if "data" in fields and "event" not in fields:
-                message: dict[str, Any] = json.loads(fields["data"])
-                return message
-        raise EOFError
 
 
 def test_a_stream_tells_what_a_websocket_tells(apis: list[RestClient]) -> None:

@@ -31,8 +31,9 @@ class RestClient:
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self.url = url
+        self.headers = dict(headers or {})
         self._http = requests.Session()
-        self._http.headers.update(headers or {})
+        self._http.headers.update(self.headers)
 
     def create(self, **more: Any) -> str:
         made = self._http.post(f"{self.url}/v1/sessions", json=CHESS | more, timeout=60)
