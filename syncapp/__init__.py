@@ -35,9 +35,9 @@ class Services:
     """The services that routes use; kept as `app.extensions["syncapp"]`.
 
     queue: reads the counts of the audit queue from the store. store_health, audit_fault: check the store and PostgreSQL
-    for `/ready`. worries: further problems that `/ready` reports. loops: the background loops of this process. revocations:
-    the revoked tokens. gate: admits WebSockets, streams and long polls.
-    authenticator: verifies the tokens of callers, and makes those of links.
+    for `/ready`. worries: further problems that `/ready` reports. loops: the background loops of this process.
+    revocations: the revoked tokens. gate: admits WebSockets, streams and long polls. authenticator: verifies the tokens of
+    callers, and makes those of links.
     """
 
     settings: Settings
