@@ -36,8 +36,8 @@ class Services:
 
     queue: reads the counts of the audit queue from the store. store_health, audit_fault: check the store and PostgreSQL
     for `/ready`. worries: further problems that `/ready` reports. loops: the background loops of this process.
-    revocations: the revoked tokens. gate: admits WebSockets, streams and long polls. authenticator: verifies the tokens of
-    callers, and makes those of links.
+    revocations: the revoked tokens. gate: admits WebSockets, streams and long polls. authenticator: verifies the tokens
+    of callers, and makes those of links.
     """
 
     settings: Settings
