@@ -112,7 +112,8 @@ def _key_of_jwk(entry: Mapping[str, Any]) -> TokenKey | None:
     algorithm, kid = _ALGORITHM_OF_TYPE.get(str(entry.get("kty"))), entry.get("kid", "")
     if algorithm is None or entry.get("alg", algorithm) != algorithm or entry.get("use", "sig") != "sig":
         return None
-    if "verify" not in entry.get("key_ops", ["verify"]) or not isinstance(kid, str) or len(kid) > MAX_KID:
+    uses = entry.get("key_ops", ["verify"])
+    if not isinstance(uses, list) or "verify" not in uses or not isinstance(kid, str) or len(kid) > MAX_KID:
         return None
     # Without the private members, if a server publishes them by mistake.
     public = {name: entry[name] for name in _PUBLIC_MEMBERS if isinstance(entry.get(name), str)}

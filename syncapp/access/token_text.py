@@ -69,10 +69,14 @@ class TokenText:
 
 
 def _decoded(part: str) -> bytes:
+    """Return the bytes of a part. Only their one canonical text is accepted, so that a token has no second form."""
     try:
-        return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        found = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except binascii.Error:
-        raise invalid_token("the token is not a signed JWT: a part is not base64url") from None
+        found = b""
+    if base64.urlsafe_b64encode(found).rstrip(b"=").decode() != part:
+        raise invalid_token("the token is not a signed JWT: a part is not base64url")
+    return found
 
 
 def _document(text: bytes, name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import re
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jwt
@@ -138,8 +139,9 @@ def test_what_is_no_token_is_refused(text: str) -> None:
 
 def test_a_token_that_another_secret_signed_is_refused() -> None:
     assert refusal(made(secret=OTHER)) == "the signature of the token does not match any key"
-    first, middle, last = made().split(".")
-    assert refusal(f"{first}.{middle}.{last[::-1]}") == "the signature of the token does not match any key"
+    signed, _, last = made().rpartition(".")
+    assert refusal(f"{signed}.A{last[1:]}") == "the signature of the token does not match any key"
+    assert refusal(f"{signed}.{last[:-1]}_") == "the token is not a signed JWT: a part is not base64url"
 
 
 def test_unsigned_tokens_and_other_algorithms_are_refused() -> None:
@@ -252,6 +254,16 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
         given.principal(text)
         assert given.principal(texts[0]) is first
     assert len(given._cache) == 3
+
+
+def test_threads_may_ask_at_the_same_time() -> None:
+    given = authenticator()
+    given._cache._size = 5
+    texts = {f"user {number}": made(sub=f"user {number}") for number in range(12)}
+    asked = [name for _ in range(100) for name in texts]
+    with ThreadPoolExecutor(6) as pool:
+        assert [found.sub for found in pool.map(lambda name: given.principal(texts[name]), asked)] == asked
+    assert len(given._cache) == 5
 
 
 def test_the_token_of_metrics_is_compared_as_a_whole() -> None:
