@@ -45,7 +45,8 @@ class JwksKeys:
 
     def refresh_if_due(self) -> None:
         """Start a refresh in the background if the keys are old; returns at once."""
-        if self._clock() >= self._due_s and not self._lock.locked():
+        if (now_s := self._clock()) >= self._due_s:
+            self._due_s = now_s + RETRY_S  # callers until the thread runs start no further ones
             threading.Thread(target=self.refresh, name="jwks", daemon=True).start()
 
     def refresh(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from syncapp.access.token_claims import invalid_token
@@ -25,9 +25,9 @@ class TokenText:
     """A token that is well formed; nothing in it is verified. signed: what the signature signs."""
 
     header: dict[str, Any]
-    payload: bytes
-    signed: bytes
-    signature: bytes
+    payload: bytes = field(repr=False)
+    signed: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
 
     @classmethod
     def parse(cls, text: str) -> TokenText:

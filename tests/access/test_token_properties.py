@@ -251,6 +251,17 @@ def test_a_token_with_one_other_character_is_refused(data: st.DataObject, signer
     assert answer(text[:at] + other + text[at + 1 :]) is None
 
 
+@given(st.binary(min_size=1, max_size=600), st.sampled_from(["secret", "RSA", "EC", "Ed25519", "listed EC"]))
+@settings(max_examples=200, deadline=None)
+@example(b"\0" * 64, "EC")
+@example(b"\0" * 64, "Ed25519")
+@example(b"\0" * 256, "RSA")
+def test_any_other_signature_is_refused(random: bytes, signer: str) -> None:
+    header, algorithm, key, _ = SIGNERS[signer]
+    signed, _, _ = token_of(header, json.dumps(GOOD).encode(), algorithm, key).rpartition(".")
+    assert answer(f"{signed}.{jwt.utils.base64url_encode(random).decode()}") is None
+
+
 @given(st.binary(max_size=60), st.sampled_from(["secret", "RSA"]))
 @settings(max_examples=200, deadline=None)
 @example(b"[" * 2048, "secret")
