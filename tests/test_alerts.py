@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import orjson
@@ -19,35 +18,9 @@ from syncapp.dev.processes import free_port
 from syncapp.errors import AuditBacklog
 from tests.support.captured_logs import capture_own_logs
 from tests.support.outboxes import KEYS, commit_events
+from tests.support.receiver import Receiver
 from tests.support.store import chess_request, make_settings, make_store
 from tests.support.types import Db
-
-
-class Receiver(ThreadingHTTPServer):
-    """A web server that records what is posted; it answers with `status`, after `go_on`."""
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-        self.statuses: list[int] = []
-        self.go_on = threading.Event()
-        self.go_on.set()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                server.go_on.wait(20)
-                server.bodies.append(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
-                self.send_response(server.statuses.pop(0) if server.statuses else 200)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.server_address[1]}"
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from flask.testing import FlaskClient
 
 from syncapp import create_app
 from syncapp.api.route_actions import ROUTE_ACTIONS
-from tests.api.test_permissions import CALLS, OF_COMMANDS
-from tests.support.permissions import REQUIRED, dump_all
+from tests.support.permissions import CALLS, OF_COMMANDS, REQUIRED, dump_all
 from tests.support.rest import CHESS
 from tests.support.store import PARTIALS, ManualClock, make_settings
 from tests.support.tokens import bearer

@@ -17,11 +17,11 @@ from syncapp.dev.servers import Valkey
 from syncapp.store.keys import Keyspace
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_http import RawConnection
+from tests.support.receiver import Receiver
 from tests.support.store import chess_request, make_settings, make_store
 from tests.support.tokens import SECRET, bearer, token
 from tests.support.types import Redis
 from tests.support.web_clients import wait_until
-from tests.test_alerts import Receiver
 
 METRICS_TOKEN = "the-token-of-the-metrics-32-bytes-or-more"
 OPERATOR = {"Authorization": f"Bearer {METRICS_TOKEN}"}

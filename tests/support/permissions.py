@@ -1,4 +1,4 @@
-"""The cells of the table of permissions: tokens of every kind, and what each must be refused."""
+"""The cells of the table of permissions: requests of every route, tokens of every kind, and what must be refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any, Literal, NamedTuple
 import redis as redis_py
 
 from syncapp.access.permissions import ACTIONS, Reach
+from syncapp.api.route_actions import ROUTE_ACTIONS
+from syncapp.domain.commands import COMMANDS
 from syncapp.domain.principal import SCOPES
+from tests.support.rest import CHESS
 from tests.support.tokens import SECRET, bearer, token
 
 OTHER_SESSION = str(uuid.UUID(int=7))
@@ -26,16 +29,18 @@ INCLUDES = {
 
 
 class Cell(NamedTuple):
-    """A kind of token: its scope, the session that it is for, and the participant that it acts as."""
+    """A kind of token: its scope, the session that it is for, the participant that it acts as; is_link: a link's."""
 
     scope: str
     session: Literal["this", "other", "all"]
     participant: str | None
+    is_link: bool = False
 
     def claims(self, session_id: str) -> dict[str, Any]:
         """Return the claims of such a token, for a test with this session."""
         only = {"this": session_id, "other": OTHER_SESSION, "all": None}[self.session]
-        return {"scope": self.scope, "session_id": only, "participant_id": self.participant}
+        link = True if self.is_link else None
+        return {"scope": self.scope, "session_id": only, "participant_id": self.participant, "link": link}
 
     def token(self, session_id: str, **more: Any) -> str:
         return token(**self.claims(session_id), **more)
@@ -53,7 +58,49 @@ class Cell(NamedTuple):
             return {"missing_scope": needed.scope}
         if self.session == "other" or (self.session == "this" and needed.reach is not Reach.SESSION):
             return {"reason": "session_id"}
-        return None
+        return {"reason": "link"} if self.is_link and not needed.by_link else None
+
+
+class Call(NamedTuple):
+    """A valid request of a route; `{id}` is a session, which is in status `status`."""
+
+    method: str
+    path: str
+    body: dict[str, Any] | None = None
+    status: str = "running"
+    answer: tuple[int, ...] = (200,)
+
+
+# History is read from PostgreSQL, which has nothing of a session without a worker.
+NOT_LOGGED = (404,)
+CALLS = {
+    "sessions.create": Call("POST", "/v1/sessions", CHESS, "missing", (201,)),
+    "sessions.read": Call("GET", "/v1/sessions/{id}"),
+    "sessions.start": Call("POST", "/v1/sessions/{id}/start", {}, "pending"),
+    "sessions.switch": Call("POST", "/v1/sessions/{id}/switch", {}),
+    "sessions.pause": Call("POST", "/v1/sessions/{id}/pause", {}),
+    "sessions.resume": Call("POST", "/v1/sessions/{id}/resume", {}, "paused"),
+    "sessions.adjust": Call("POST", "/v1/sessions/{id}/adjust", {"op": "add", "ms": 1000}),
+    "sessions.complete": Call("POST", "/v1/sessions/{id}/complete", {}),
+    "sessions.cancel": Call("POST", "/v1/sessions/{id}/cancel", {}),
+    "sessions.update": Call("PATCH", "/v1/sessions/{id}", {"metadata": {"a": 1}}),
+    "sessions.delete": Call("DELETE", "/v1/sessions/{id}", {}, answer=(204,)),
+    "listing.list_sessions": Call("GET", "/v1/sessions"),
+    "texts.text": Call("GET", "/v1/sessions/{id}/text"),
+    "streams.stream": Call("GET", "/v1/sessions/{id}/stream"),
+    "history.events": Call("GET", "/v1/sessions/{id}/events", answer=NOT_LOGGED),
+    "history.at": Call("GET", "/v1/sessions/{id}/at?version=1", answer=(404, 503)),
+    "history.statistics": Call("GET", "/v1/sessions/{id}/statistics", answer=NOT_LOGGED),
+    "history.export": Call("GET", "/v1/sessions/{id}/export", answer=NOT_LOGGED),
+    "history.sessions": Call("GET", "/v1/history"),
+    "system.audit_queue": Call("GET", "/v1/audit/queue"),
+    "system.show_metrics": Call("GET", "/metrics"),
+}
+OF_COMMANDS = {
+    name: next(CALLS[endpoint] for endpoint, action in ROUTE_ACTIONS.items() if action == name)
+    for name in COMMANDS
+    if name != "create"
+}
 
 
 def cells() -> Iterator[Cell]:
