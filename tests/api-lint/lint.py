@@ -43,13 +43,15 @@ def install() -> None:
 
 
 def write_documents() -> None:
-    """Write both documents as the application makes them; nothing connects."""
+    """Write both documents as an application that requires tokens makes them; nothing connects."""
     from syncapp import create_app
     from syncapp.config import Settings
 
     shutil.rmtree(GENERATED, ignore_errors=True)
     (GENERATED / "models").mkdir(parents=True)
-    client = create_app(Settings()).test_client()
+    client = create_app(
+        Settings(auth="required", auth_secrets="a secret that signs nothing: for the documents")
+    ).test_client()
     for path, name in (
         ("/api-docs.json", "openapi.json"),
         ("/asyncapi.json", "asyncapi.json"),
