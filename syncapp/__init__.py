@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from syncapp.server.authentication import Gate
     from syncapp.store.clock_steps import ClockStepWatch
     from syncapp.store.health import StoreHealth
+    from syncapp.store.links import LinkStore
     from syncapp.store.session_list import SessionList
     from syncapp.store.sessions import SessionStore
     from syncapp.store.sweeper import Sweeper
@@ -36,8 +37,8 @@ class Services:
 
     queue: reads the counts of the audit queue from the store. store_health, audit_fault: check the store and PostgreSQL
     for `/ready`. worries: further problems that `/ready` reports. loops: the background loops of this process.
-    revocations: the revoked tokens. gate: admits WebSockets, streams and long polls. authenticator: verifies the tokens
-    of callers, and makes those of links.
+    links: the links of sessions. revocations: the revoked tokens. gate: admits WebSockets, streams and long polls.
+    authenticator: verifies the tokens of callers, and makes those of links.
     """
 
     settings: Settings
@@ -55,6 +56,7 @@ class Services:
     clock_watch: ClockStepWatch
     loops: Loops
     authenticator: Authenticator
+    links: LinkStore
     revocations: Revocations
     gate: Gate
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -66,6 +68,8 @@ class Services:
         threading.Thread(target=self.store_health, name="store_health", daemon=True).start()
         self.loops.start("clock_watch", self.clock_watch.turn, self.stopped)
         self.authenticator.start()
+        if self.authenticator.required:
+            self.loops.start("revocations", self.revocations.turn, self.stopped)
 
     def stop(self) -> None:
         """Stop the background loops; another process can sweep at once."""
@@ -90,8 +94,21 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.access.revocations import Revocations
     from syncapp.access.tokens import Authenticator
     from syncapp.alerts import Alerts
-    from syncapp.api import batch, clock_text, pages, request_hooks, responses, session_list, sessions, streams, system
+    from syncapp.api import (
+        batch,
+        clock_text,
+        pages,
+        request_hooks,
+        responses,
+        session_list,
+        sessions,
+        streams,
+        system,
+    )
     from syncapp.api import history as history_api
+    from syncapp.api import (
+        links as links_api,
+    )
     from syncapp.api.reference import asyncapi
     from syncapp.audit.drain_requests import DrainRequests
     from syncapp.audit.last_failure import LastFailure
@@ -114,6 +131,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.store.failover import server_at
     from syncapp.store.health import StoreCheck
     from syncapp.store.keys import Keyspace
+    from syncapp.store.links import LinkStore
     from syncapp.store.process_registry import ProcessRegistry
     from syncapp.store.session_list import SessionList
     from syncapp.store.sessions import SessionStore
@@ -146,7 +164,8 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     )
     hub = Hub(settings, read=store.read, attend=plain_store.attend, cached=store.cached, client=client, loops=loops)
     guards, limits = Guards(settings, loops), RateLimits(settings, store.cached)
-    revocations = Revocations()
+    links = LinkStore(client, keys)
+    revocations = Revocations(links)
     authenticator = Authenticator(settings, revocations.is_revoked)
     gate = Gate(authenticator, revocations, settings.auth_leeway_s)
     processes = ProcessRegistry(client, keys, kind="web", loops=loops)
@@ -185,6 +204,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         clock_watch=clock_watch,
         loops=loops,
         authenticator=authenticator,
+        links=links,
         revocations=revocations,
         gate=gate,
     )
@@ -195,6 +215,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     app.register_blueprint(batch.blueprint)
     app.register_blueprint(clock_text.blueprint)
     app.register_blueprint(streams.blueprint)
+    app.register_blueprint(links_api.blueprint)
     app.register_blueprint(asyncapi.blueprint)
     app.register_blueprint(history_api.blueprint)
     app.register_blueprint(system.blueprint)

@@ -93,6 +93,9 @@ class Settings:
         "Bearer token of at least 16 characters for `/metrics`, `/v1/audit/queue` and the details of `/ready`.",
         is_secret=True,
     )
+    public_url: str = _setting(
+        "", "URL at which clients reach the service, for the addresses of links; by default that of the request."
+    )
 
     # Sessions
     session_ttl_s: int = _setting(3600, "Seconds for which a finished session stays readable in Redis.", 1, 604_800)

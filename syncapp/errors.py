@@ -133,6 +133,12 @@ class Conflict(SyncError):
     status, code = 409, "CONFLICT"
 
 
+class TooManyLinks(SyncError):
+    """The session has the maximum number of links that have not expired; details: limit."""
+
+    status, code = 409, "TOO_MANY_LINKS"
+
+
 class SessionExists(SyncError):
     """A session with this id exists already."""
 

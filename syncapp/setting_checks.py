@@ -104,7 +104,7 @@ def _url_faults(values: dict[str, Any]) -> Iterator[str]:
         yield "DATABASE_URL must start with postgres:// or postgresql://"
     elif not _is_database_url(url):
         yield f"DATABASE_URL {hint}"
-    for name in ("alert_webhook_url", "sentry_dsn"):
+    for name in ("public_url", "alert_webhook_url", "sentry_dsn"):
         if name in values and not values[name].startswith(("http://", "https://")):
             yield f"{name.upper()} must start with http:// or https://"
         elif name in values and not _is_web_url(values[name]):

@@ -26,7 +26,7 @@ def text(session: str) -> Response:
     store: SessionStore = current_app.extensions["syncapp"].store
     name = requests.permitted("read", session)
     asked = TextQuery.from_args(request.args.to_dict(flat=False))
-    found = store.get(name)
+    found = store.get(name, requests.principal())
     ms, down = displayed_time(found.found, found.now_ms, asked.participant_id, asked.group_id)
     line = format_time(ms, asked.format, down=down)
     headers = {"Cache-Control": "no-store"}

@@ -19,10 +19,11 @@ from syncapp.api.reference.history_schemas import (
 )
 from syncapp.api.reference.schemas import Body, ErrorAnswer, answers, documented
 from syncapp.domain.query import Query
-from syncapp.domain.session_ids import public_id
+from syncapp.domain.session_ids import public_id, qualified
 from syncapp.history.export import CONTENT_TYPES, FORMS
 from syncapp.history.queries import Cycles, HistoryQueries, Page
 from syncapp.history.query_params import AtQuery, EventsQuery, ExportQuery, HistoryQuery
+from syncapp.store.sessions import SessionStore
 
 blueprint = Blueprint("history", __name__, url_prefix="/v1")
 Asked = TypeVar("Asked", bound=Query)
@@ -38,6 +39,16 @@ def history() -> HistoryQueries:
 def parse_query(kind: type[Asked]) -> Asked:
     """Return the request's query string as a model. Raises `ValidationFailed`."""
     return kind.from_args(request.args.to_dict(flat=False))
+
+
+@blueprint.before_request
+def refuse_old_links() -> None:
+    """Answer a link whose session has ended, or was created again, as if there were none. Raises `SessionNotFound`."""
+    caller = requests.principal()
+    named = (request.view_args or {}).get("session", "").lower()
+    if caller.is_link and named == caller.session_id:  # others are refused by the route
+        store: SessionStore = current_app.extensions["syncapp"].store
+        store.get(qualified(caller.tenant, named), caller)
 
 
 def page(name: str, found: Page) -> Response:

@@ -47,8 +47,6 @@ OPEN = frozenset({
     "swagger_ui.show",
     "pages.watch",
     "pages.file",
-    "pages.file",
-    "pages.watch",
     "ws",  # checks tokens itself, because a token may come in a message
     "ws_plain",
 })  # fmt: skip

@@ -119,7 +119,7 @@ def read(session: str) -> Response:
     known = None if wait_ms is None else requests.known_version()
     if wait_ms and isinstance(known, tuple):
         return wait(name, known, wait_ms)
-    result = store().get(name)
+    result = store().get(name, requests.principal())
     if known is None:  # browsers send `If-None-Match` by themselves, but the clock has moved since
         return responses.state(result)
     current = (result.found.epoch, result.found.version)

@@ -7,14 +7,17 @@ record that lists it, and a restored session needs new links. Ids have 24 of `A-
 
 from __future__ import annotations
 
-import binascii
+import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import lru_cache
 
 from syncapp.domain.principal import Principal
 
+MAX_LIFETIME_S = 30 * 86_400
+"""Maximum lifetime of a link."""
 LENGTH = 24
+_ID = re.compile(rf"[A-Za-z0-9_-]{{{LENGTH}}}\Z", re.ASCII)
 _EPOCH_BYTES, _RANDOM_BYTES = 6, 12
 _NO_EPOCH = -1
 """The epoch of no session: a link whose id names none opens nothing."""
@@ -33,9 +36,4 @@ def link_epoch(principal: Principal) -> int | None:
 @lru_cache(maxsize=4096)
 def epoch_of(link_id: str) -> int:
     """Return the epoch in a link's id; -1 if the text is not a link's id."""
-    if len(link_id) != LENGTH or not link_id.isascii():
-        return _NO_EPOCH
-    try:
-        return int.from_bytes(urlsafe_b64decode(link_id)[:_EPOCH_BYTES])
-    except (binascii.Error, ValueError):
-        return _NO_EPOCH
+    return int.from_bytes(urlsafe_b64decode(link_id)[:_EPOCH_BYTES]) if _ID.match(link_id) else _NO_EPOCH

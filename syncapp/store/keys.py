@@ -56,6 +56,10 @@ class Keyspace:
         """Pub/sub channel of a session."""
         return f"{self._tag(session_id)}channel:{session_id}"
 
+    def links(self, session_id: str) -> str:
+        """Hash: the links of a session, by id."""
+        return f"{self._tag(session_id)}links:{session_id}"
+
     def deadlines(self, bucket: int) -> str:
         """Sorted set: ids of live sessions by the instant (ms) of their next change by themselves; the sentinel."""
         return f"{_bucket_tag(bucket)}deadlines"
@@ -105,6 +109,10 @@ class Keyspace:
     def clock_steps(self) -> str:
         """Sorted set: clock steps that processes saw, as JSON, by the instant (ms) that the clock was set to."""
         return "sync:clock"
+
+    def revoked(self) -> str:
+        """Stream: ids of revoked tokens, for 30 days."""
+        return "sync:revoked"
 
     def sweeper(self) -> str:
         """String with a lifetime of 1 s, renewed: the lease of the process that sweeps the deadlines."""

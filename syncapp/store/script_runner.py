@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import orjson
 import redis
+from msgspec.structs import replace
 from redis.exceptions import ResponseError
 
 from syncapp.config import Settings
+from syncapp.domain.link_ids import link_epoch
 from syncapp.domain.principal import DEFAULT_TENANT
 from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result
 from syncapp.domain.session import Session
@@ -97,12 +99,15 @@ class ScriptRunner:
         """
         keys: Sequence[str] = self._keys.commit(session_id)
         fingerprint = ""
+        epoch = link_epoch(claim.principal)
         if claim.idempotency_key is not None:
             keys = (*keys, self._keys.idempotency(session_id, claim.idempotency_key, claim.principal))
             fingerprint = _fingerprint(command, claim, request if request is not None else list(map(_text, args)))
-        limits = self._limits.argument(claim.principal, is_paid=is_paid)
+        limits = "" if command == "get" else self._limits.argument(claim.principal, is_paid=is_paid)
         if limits:
             keys = (*keys, self._keys.limits(claim.principal))
+        if epoch is not None:
+            claim = _in_epoch(claim, epoch, command)
         until_s, may_restore = time.monotonic() + SETTLE_S, self._on_miss is not None
         while True:
             cached = self._cache.get(session_id)
@@ -112,7 +117,7 @@ class ScriptRunner:
             if found[0] == "rate_limited":
                 raise self._limits.refusal(*found[2:])
             reply = Reply(*found)
-            limits = self._limits.argument(claim.principal, is_paid=True)
+            limits = limits and self._limits.argument(claim.principal, is_paid=True)
             self._request_drain(reply, session_id)
             if reply.word == "busy" and time.monotonic() <= until_s:
                 continue
@@ -121,6 +126,8 @@ class ScriptRunner:
                 continue
             break
         session = self._cache.read(session_id, cached, reply.state) if reply.state else None
+        if epoch is not None and session and session.epoch != epoch:
+            raise refusal("not_found", command, claim, None, int(reply.now_ms), None)
         if reply.word != "ok":
             raise _refusal(command, claim, reply, session)
         return Result(
@@ -242,6 +249,15 @@ def _names(session_id: str) -> str:
     if (tenant := tenant_of(session_id)) != DEFAULT_TENANT:
         names += f',"tenant":"{tenant}","tenant_session_id":"{public_id(session_id)}"'
     return names
+
+
+def _in_epoch(claim: Claim, epoch: int, command: str) -> Claim:
+    """Return the claim of a link, which is for a session in this epoch only: any other is as good as missing."""
+    if claim.expected_epoch is None:
+        return replace(claim, expected_epoch=epoch)
+    if claim.expected_epoch not in (epoch, 0):  # 0: `If-Match` had a tag that is not ours
+        raise refusal("not_found", command, claim, None, 0, None)
+    return claim
 
 
 def _refusal(command: str, claim: Claim, reply: Reply, session: Session | None) -> Exception:

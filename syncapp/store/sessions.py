@@ -25,6 +25,7 @@ from syncapp.config import Settings
 from syncapp.domain.definition import define, session_budget_ms
 from syncapp.domain.limits import MAX_METADATA_BYTES
 from syncapp.domain.modes import MODES
+from syncapp.domain.principal import ANYONE, Principal
 from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result, SessionPosition
 from syncapp.domain.schemas import CreateSession, merge_patch
 from syncapp.domain.session import Session
@@ -104,9 +105,9 @@ class SessionStore:
         request = new.model_dump(exclude={"session_id"})
         return self._runner.run("create", session_id, claim, args, request)
 
-    def get(self, session_id: str) -> Result:
-        """Return a session, settled: everything due has been applied."""
-        return self._runner.run("get", session_id, NO_CLAIM)
+    def get(self, session_id: str, principal: Principal = ANYONE) -> Result:
+        """Return a session, settled: everything due has been applied. A link sees one life of it (`link_ids`)."""
+        return self._runner.run("get", session_id, Claim(principal=principal) if principal.is_link else NO_CLAIM)
 
     def cached(self, session_id: str) -> Session | None:
         """Return the last state of the session that this process has read, if it is cached; does not use the store."""

@@ -27,7 +27,7 @@ def test_the_openapi_document_lists_every_route_and_the_page_asks_no_other_host(
         "/asyncapi.json",
     }
     routes = {
-        (rule.rule.replace("<session>", "{session_id}"), method.lower())
+        (rule.rule.replace("<session>", "{session_id}").replace("<jti>", "{jti}"), method.lower())
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if rule.rule not in undocumented
@@ -48,7 +48,13 @@ def test_the_openapi_document_says_which_bodies_may_be_absent(client: FlaskClien
         for operation in operations.values()
         if "requestBody" in operation
     }
-    assert {name for name, needed in required.items() if needed} == {"create", "adjust", "update", "batch"}
+    assert {name for name, needed in required.items() if needed} == {
+        "create",
+        "adjust",
+        "update",
+        "batch",
+        "create_link",
+    }
     assert set(required) == {
         "create",
         "batch",
@@ -60,7 +66,7 @@ def test_the_openapi_document_says_which_bodies_may_be_absent(client: FlaskClien
         "resume",
         "complete",
         "cancel",
-    } | {"delete"}
+    } | {"delete", "create_link"}
 
 
 def test_the_openapi_document_states_the_limits_that_are_enforced(client: FlaskClient) -> None:

@@ -6,6 +6,7 @@ import re
 import secrets
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,9 +19,14 @@ import redis as redis_py
 import requests
 from websockets.sync.client import connect
 
+from syncapp.domain.link_ids import new_link_id
 from syncapp.postgres.schema import upgrade
+from syncapp.store.client import connect as connect_store
+from syncapp.store.keys import Keyspace
+from syncapp.store.links import Link, LinkStore
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.postgres_roles import maintenance_url, run_sql
+from tests.support.store import make_settings
 from tests.support.web_clients import CHESS, RestClient, metric_value, wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -156,6 +162,17 @@ def test_every_operation_works_with_the_documented_rights(restricted: Cluster, r
         assert done.returncode == 0, (words, done.stdout, done.stderr)
     assert flask(restricted, "db", "upgrade").returncode == 0  # nothing is missing
     assert flask(restricted, "audit", "retention", "--months", "13", DATABASE_URL=roles.owner).returncode == 0
+
+
+def test_links_work_with_the_documented_rights(restricted: Cluster, redis_url: str) -> None:
+    links = LinkStore(connect_store(make_settings(redis_url.replace("//", "//syncapp:secret@", 1))), Keyspace())
+    session_id, now_s = str(uuid.uuid4()), int(time.time())
+    link = Link(new_link_id(1), "session:watch", now_s, now_s + 60, "ada")
+    links.add(session_id, Link(new_link_id(1), "session:watch", now_s, now_s - 1, "ada"))  # expired: it is removed
+    links.add(session_id, link)
+    assert links.links_of(session_id, 1) == [link]
+    links.revoke(session_id, [link])
+    assert links.revoked_from("")[-1].jti == link.jti
 
 
 def test_nothing_was_denied_in_redis_but_the_optional_right(restricted: Cluster, redis_url: str) -> None:

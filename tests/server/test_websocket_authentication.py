@@ -22,6 +22,7 @@ from syncapp.server import authentication
 from syncapp.server.admission import WatchRequest
 from syncapp.server.authentication import Gate, TokenAccess
 from tests.support.cluster import Cluster, MakeCluster
+from tests.support.revoked_tokens import NothingRevoked
 from tests.support.tokens import SECRET, bearer, token
 from tests.support.types import Redis
 from tests.support.web_clients import CHESS, OpenWebSocket, RestClient, WebSocketClient, metric_value, wait_until
@@ -352,7 +353,7 @@ def test_with_auth_off_a_token_is_refused_and_nothing_else_changes(
 @pytest.fixture
 def gate() -> Gate:
     settings = Settings(auth="required", auth_secrets=SECRET, auth_leeway_s=0)
-    revocations = Revocations()
+    revocations = Revocations(NothingRevoked())
     return Gate(Authenticator(settings, revocations.is_revoked), revocations, 0)
 
 
@@ -404,7 +405,7 @@ def test_a_renewal_listens_to_its_own_token_only(gate: Gate) -> None:
 
 
 def test_without_authentication_all_connections_share_one_access() -> None:
-    open_gate = Gate(Authenticator(Settings()), Revocations(), 0)
+    open_gate = Gate(Authenticator(Settings()), Revocations(NothingRevoked()), 0)
     with Flask("x").test_request_context("/ws?token=x"):
         first, second = (open_gate.access(WatchRequest("", (0, 0), patches=False)) for _ in range(2))
     assert first is second

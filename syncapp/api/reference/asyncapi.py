@@ -27,6 +27,23 @@ _STREAMED = [each for each in Outgoing if each not in _ANSWERS]
 _OVER_SOCKETS = [each for each in Outgoing if each is not Outgoing.HEARTBEAT]
 
 
+SECURITY: dict[str, dict[str, str]] = {
+    "header": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "With AUTH=required: a token in the header Authorization of the request.",
+    },
+    "query": {
+        "type": "httpApiKey",
+        "name": "token",
+        "in": "query",
+        "description": "With AUTH=required: a token in the query. A WebSocket may send it in AUTH instead.",
+    },
+}
+"""How a client authenticates. With `AUTH=off`, it does not have to."""
+
+
 def document(version: str = VERSIONS[0]) -> dict[str, Any]:
     """Return the AsyncAPI document; its content is the same in both versions."""
     models: dict[str, type[BaseModel]] = {str(name): model for name, model in [*SENT.items(), *RECEIVED.items()]}
@@ -67,6 +84,7 @@ def document(version: str = VERSIONS[0]) -> dict[str, Any]:
         "components": {
             "messages": {name: _message(name, model) for name, model in models.items()},
             "schemas": dict(sorted(schemas.items())),
+            "securitySchemes": SECURITY,
         },
     }
 
@@ -87,13 +105,15 @@ def _server(protocol: str) -> dict[str, Any]:
         "protocol": protocol,
         "description": f"The server of this document, over {protocol}.",
         "variables": {"host": here},
+        "security": [_ref("components/securitySchemes", name) for name in SECURITY],
     }
 
 
 def _query() -> dict[str, Any]:
     session = {"type": "string", "format": "uuid", "description": "The first session to watch, a UUID."}
     fields = {part["name"]: part["schema"] | {"description": part["description"]} for part in _OF_CONNECTION}
-    return {"type": "object", "properties": {"sessionId": session, **fields}}
+    token = {"type": "string", "description": "A token, where a client cannot set headers; needed with AUTH=required."}
+    return {"type": "object", "properties": {"sessionId": session, **fields, "token": token}}
 
 
 def _message(name: str, model: type[BaseModel]) -> dict[str, Any]:

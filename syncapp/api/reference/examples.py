@@ -11,6 +11,7 @@ SESSION_ID = "7c1f6b0e-2d54-4b7a-9a35-5d0c1e7f4a21"
 NOON_MS = 1_767_268_800_000
 NOON = "2026-01-01T12:00:00.000Z"
 EPOCH = NOON_MS - 120_000
+LINK_ID = "AZt5wz5Aw0vZ8m2TqJ4hYk1x"
 REQUEST_ID = "5f0c1b6d2f8e4a53a1d0c9e6b7f81234"
 
 
@@ -84,6 +85,10 @@ REQUEST_BODIES: dict[str, dict[str, Any]] = {
     "cancel": named(reason=("Cancel with a reason", {"reason": "the players have left"})),
     "update": named(merge=("Set one member, remove another", {"metadata": {"table": 4, "room": None}})),
     "delete": named(now=("Delete the session", {})),
+    "create_link": named(
+        watch=("Anyone with the link may watch", {"scope": "session:watch", "label": "spectators"}),
+        act=("White's phone", {"scope": "session:act", "participant_id": "white", "expires_in_s": 7200}),
+    ),
     "batch": named(pause=("Pause the exam in every room", {"command": "pause", "session_ids": [SESSION_ID]})),
 }
 """Request bodies by operation. They work unchanged on the first example of `create`, a chess game."""

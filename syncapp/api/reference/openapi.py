@@ -48,6 +48,7 @@ INFO: dict[str, Any] = {
 TAGS = {
     "sessions": "Create, read, follow and delete sessions.",
     "commands": "Commands on a session. Each takes effect completely, in one commit, or changes nothing.",
+    "links": "Links let people into one session without an account; they need `AUTH=required`.",
     "history": "Queries of the audit log, including deleted and expired sessions. Events arrive after about 0.5 s.",
     "system": "The server's clock, health and audit queue.",
 }
@@ -57,13 +58,18 @@ PATH = {
         "schema": {"type": "string", "format": "uuid", "pattern": UUID_PATTERN},
         "example": examples.SESSION_ID,
     },
+    "jti": {
+        "description": "The id of the link, 24 characters.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{24}$"},
+        "example": examples.LINK_ID,
+    },
 }
 HEADERS: dict[str, dict[str, Any]] = {
     "ETag": {
         "description": 'The version of the session in the response: `"<epoch>-<version>"`.',
         "schema": {"type": "string", "pattern": '^"[0-9]+-[0-9]+"$'},
     },
-    "Location": {"description": "Path of the new session.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Location": {"description": "Path of what was created.", "schema": {"type": "string", "format": "uri-reference"}},
     "Idempotency-Replayed": {
         "description": "Present if the command was already executed with the same idempotency key.",
         "schema": {"type": "string", "enum": ["true"]},
@@ -134,6 +140,7 @@ MEANING: dict[int, str] = {
     422: "The idempotency key was used for another command.",
     429: "A limit of the address, the session, the principal or the tenant is exceeded; nothing was changed.",
     500: "A fault of the server, logged under the request's id.",
+    501: "This server signs no tokens: `AUTH_SECRETS` is not set, or `AUTH` is `off`.",
     503: "Temporarily unavailable. Retry with the same idempotency key.",
 }
 
@@ -179,7 +186,12 @@ def document(app: Flask) -> dict[str, Any]:
 
 def _routes(app: Flask) -> list[tuple[str, str, Callable[..., Any], str]]:
     return [
-        (_PLACE.sub(r"{\1_id}", rule.rule), method.lower(), app.view_functions[rule.endpoint], rule.endpoint)
+        (
+            _PLACE.sub(r"{\1}", rule.rule.replace("<session>", "<session_id>")),
+            method.lower(),
+            app.view_functions[rule.endpoint],
+            rule.endpoint,
+        )
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     ]
@@ -216,7 +228,7 @@ def _response(status: int, body: Body, name: str) -> dict[str, Any]:
         return {"$ref": f"#/components/responses/Error{status}"}
     answer: dict[str, Any] = {"description": MEANING[status], "headers": _headers(status, body)}
     by_type = {"application/json": body} if isinstance(body, type) else dict(body or {})
-    if status == 201:
+    if status == 201 and name == "create":
         answer["links"] = LINKS
     if by_type:
         answer["content"] = {

@@ -8,6 +8,7 @@ from syncapp import __version__
 from syncapp.api.reference.examples import (
     EPOCH,
     EVENT,
+    LINK_ID,
     MINIMAL,
     NOON,
     NOON_MS,
@@ -93,6 +94,16 @@ _COMMANDED = named(
     state=("The state after the command", {"data": STATE}),
     minimal=("With `Prefer: return=minimal`", {"data": MINIMAL}),
 )
+_LINK = {
+    "jti": LINK_ID,
+    "scope": "session:watch",
+    "participant_id": None,
+    "label": "spectators",
+    "created_at": NOON,
+    "expires_at": "2026-01-02T12:00:00.000Z",
+    "created_by": "back-end",
+}
+_TOKEN = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJsaW5rOi…"  # noqa: S105 the beginning of an example
 _RESPONSES: dict[tuple[str, str], dict[str, Any]] = {
     ("read", "application/json"): _data("A running game", STATE),
     ("batch", "application/json"): _data(
@@ -110,6 +121,11 @@ _RESPONSES: dict[tuple[str, str], dict[str, Any]] = {
             "failed": 1,
         },
     ),
+    ("create_link", "application/json"): _data(
+        "A link for spectators",
+        _LINK | {"token": _TOKEN, "url": f"https://play.example/watch#token={_TOKEN}"},
+    ),
+    ("list_links", "application/json"): _data("One link", {"links": [_LINK]}),
     ("text", "text/plain"): named(text=("Four minutes and forty-eight seconds", "04:48")),
     ("text", "application/json"): named(array=("The same as a list", ["04:48"])),
     ("stream", "text/event-stream"): named(begin=("The beginning of a stream", _STREAM)),
@@ -165,7 +181,7 @@ _UNREADY = named(
 
 def for_response(operation: str, status: int, content_type: str) -> dict[str, Any]:
     """Return the examples of a response; commands return a state, or what changed."""
-    if operation in REQUEST_BODIES and operation != "batch":
+    if operation in REQUEST_BODIES and operation not in ("batch", "create_link"):
         return _COMMANDED
     if status >= 400:
         return _UNREADY
@@ -211,6 +227,7 @@ FAILURES: dict[int, dict[str, Any]] = {
         "this address may make 50 requests a second",
         {"reason": "rate_limit_per_s", "limit": 50, "retry_after_s": 1},
     ),
+    501: _failure("TOKENS_NOT_CONFIGURED", "this server signs no tokens: AUTH_SECRETS is not set"),
     500: _failure("INTERNAL_ERROR", "something went wrong on our side", {"request_id": REQUEST_ID}),
     503: _failure(
         "STORE_UNAVAILABLE",

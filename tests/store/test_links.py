@@ -1,0 +1,72 @@
+"""The links of a session in the store."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from syncapp.domain.link_ids import new_link_id
+from syncapp.errors import TooManyLinks
+from syncapp.store import links as link_store
+from syncapp.store.client import connect
+from syncapp.store.keys import Keyspace
+from syncapp.store.links import Link, LinkStore
+from tests.support.store import make_settings
+from tests.support.types import Redis
+
+SESSION = "acme/3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
+EPOCH = 1_767_268_680_000
+
+
+@pytest.fixture
+def links(redis: Redis, redis_url: str) -> LinkStore:
+    return LinkStore(connect(make_settings(redis_url)), Keyspace())
+
+
+def a_link(expires_in_s: int = 60, epoch: int = EPOCH) -> Link:
+    now_s = int(time.time())
+    return Link(new_link_id(epoch), "session:watch", now_s, now_s + expires_in_s, "ada", label="x")
+
+
+def test_links_are_kept_until_the_last_one_expires(links: LinkStore, redis: Redis) -> None:
+    first, long, last = a_link(), a_link(3600), a_link(120)
+    for link in (first, long, last):
+        links.add(SESSION, link)
+    assert {each.jti for each in links.links_of(SESSION, EPOCH)} == {first.jti, long.jti, last.jti}
+    assert first in links.links_of(SESSION, EPOCH)
+    lifetime_ms = redis.pttl(Keyspace().links(SESSION))
+    assert 3_500_000 < lifetime_ms <= 3_600_000
+
+
+def test_links_of_another_life_or_tenant_are_not_listed(links: LinkStore) -> None:
+    links.add(SESSION, a_link())
+    assert links.links_of(SESSION, EPOCH + 1) == []
+    assert links.links_of(SESSION.removeprefix("acme/"), EPOCH) == []
+
+
+def test_expired_links_make_room_and_revoked_ones_do_not(links: LinkStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_store, "MAX_LINKS", 2)
+    links.add(SESSION, a_link(-1))
+    kept = a_link()
+    links.add(SESSION, kept)
+    revoked = a_link()
+    links.add(SESSION, revoked)
+    links.revoke(SESSION, [revoked])
+    assert links.links_of(SESSION, EPOCH) == [kept]
+    with pytest.raises(TooManyLinks) as full:
+        links.add(SESSION, a_link())
+    assert full.value.details == {"limit": 2}
+    assert [each.jti for each in links.revoked_from("")] == [revoked.jti]
+
+
+def test_a_full_store_accepts_a_revocation(links: LinkStore, redis: Redis) -> None:
+    link = a_link()
+    links.add(SESSION, link)
+    redis.config_set("maxmemory", 1)
+    try:
+        links.revoke(SESSION, [link])
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert links.links_of(SESSION, EPOCH) == []
+    assert [each.jti for each in links.revoked_from("")] == [link.jti]
