@@ -2,7 +2,8 @@
 -- KEYS and ARGV. A command reads only its own arguments, from ARGV[16] on.
 --
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 listed
---       7 idempotency record  8 limits of the principal; each only if the call has it: the second may be the seventh key
+--       7 idempotency record  8 limits of the principal  9 quotas of tenants  10 creates of the principal; each only if
+--       the call has it, and then in this order
 -- ARGV  1 qualified session id  2 expected epoch or ''  3 expected version or ''
 --       4 fingerprint of the command, or '' if the call has no idempotency key
 --       5 request id  6 epoch that the caller has cached, or ''  7 block tags that the caller has cached, or ''
@@ -21,9 +22,9 @@ local call = {
   session_ttl_ms = tonumber(ARGV[8]), idempotency_ttl_ms = tonumber(ARGV[9]), max_unattended_cycles = ARGV[10],
   names = ARGV[11], token_id = ARGV[12], private_digests = ARGV[13], private_parts = ARGV[14], limits = ARGV[15],
 }
-local optional, last = KEYS[7], KEYS[8]
-if call.fingerprint ~= '' then keys.idempotency, optional, last = optional, last, nil end
-if call.limits ~= '' then keys.limits, optional = optional, last end
+local first, second, third, fourth = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+if call.fingerprint ~= '' then keys.idempotency, first, second, third, fourth = first, second, third, fourth, nil end
+if call.limits ~= '' then keys.limits, keys.tenants, keys.creates, first = first, second, third, fourth end
 
 -- A malformed call fails here, before anything is written.
 assert(keys.session and keys.deadlines and keys.outbox and keys.nudge and keys.channel and keys.listed,
@@ -33,11 +34,17 @@ assert(call.session_id and call.expected_epoch and call.expected_version and cal
   and call.names and call.token_id and call.private_digests and call.private_parts and call.limits,
   'an argument is missing')
 assert((call.fingerprint ~= '') == (keys.idempotency ~= nil), 'an idempotency record needs a fingerprint')
-assert((call.limits ~= '') == (keys.limits ~= nil) and not optional, 'a key is missing or not needed')
+assert((call.limits ~= '') == (keys.limits ~= nil) and not first, 'a key is missing or not needed')
 
 -- Limits are decided before the functions of a command are defined, which takes longer than a refusal may.
 if call.limits ~= '' then
   -- @include _limits
-  local refusal = take_tokens(keys, call)
+  local refusal, charge_quotas
+  if keys.tenants then
+    -- @include _quotas
+    refusal, charge_quotas = check_quotas(keys, call)
+  end
+  refusal = refusal or take_tokens(keys, call)
   if refusal then return refusal end
+  if charge_quotas then charge_quotas() end
 end

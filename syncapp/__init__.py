@@ -163,7 +163,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         loops=loops,
     )
     hub = Hub(settings, read=store.read, attend=plain_store.attend, cached=store.cached, client=client, loops=loops)
-    guards, limits = Guards(settings, loops), RateLimits(settings, store.cached)
+    guards, limits = Guards(settings, loops), RateLimits(settings, store.cached, store.read)
     links = LinkStore(client, keys)
     revocations = Revocations(links)
     authenticator = Authenticator(settings, revocations.is_revoked)

@@ -233,6 +233,22 @@ class Settings:
     principal_commands_burst: int = _setting(
         200, "Commands that one principal may send at once before that rate applies.", 1, 1_000_000
     )
+    principal_creates_per_minute: int = _setting(
+        1200, "Sessions per minute that one principal may create; 0 means no limit.", 0, 1_000_000
+    )
+    tenant_live_sessions: int = _setting(
+        100_000, "Live sessions (`pending`, `running`, `paused`) that one tenant may have; 0 means no limit.", 0
+    )
+    tenant_store_bytes_per_hour: int = _setting(
+        1_073_741_824,
+        "Bytes per hour that one tenant may add to Redis (sessions, metadata, idempotency keys); 0 means no limit.",
+        0,
+    )
+    tenant_self_commits_per_hour: int = _setting(
+        720_000,
+        "Commits per hour that the sessions of one tenant may make by themselves (`skip_cycle`); 0 means no limit.",
+        0,
+    )
 
     # The audit log
     worker_threads: int = _setting(4, "Threads of the worker process.", 1, 64)

@@ -1,7 +1,8 @@
-"""Limits per address, counted in this process: creates, stored bytes, and commits that sessions make by themselves.
+"""Limits of creates, stored bytes, and commits that sessions make by themselves; here is decided which of them apply.
 
-There are no accounts, so only the address distinguishes clients (docs/decisions.md). A command is refused before the
-store is asked: it changes nothing, and its idempotency key stays unused.
+A principal has quotas, which the store counts. Without one (`AUTH=off`), only the address distinguishes clients, and
+its limits are counted in this process (docs/decisions.md). A command is refused before the store is asked: it changes
+nothing, and its idempotency key stays unused.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 
 import orjson
+from msgspec.structs import replace
 
 from syncapp.access.client_address import group_of
 from syncapp.config import Settings
 from syncapp.domain.modes import MODES
-from syncapp.domain.results import Claim, Result
+from syncapp.domain.results import Claim, Costs, Result
 from syncapp.domain.schemas import Complete, CreateSession, Update
 from syncapp.domain.session import Session
 from syncapp.domain.validation import Request
-from syncapp.errors import RateLimited, StoreUnavailable, SyncError
+from syncapp.errors import RateLimited, SessionNotFound, StoreUnavailable, SyncError
 from syncapp.metrics import LIMITED
 from syncapp.token_bucket import TokenBuckets
 
@@ -41,12 +44,15 @@ def refused(setting: str, limit: float, wait_s: float, message: str) -> RateLimi
 class Charge:
     """The charge of one command; as a context manager, it refunds the charge if the command changed nothing.
 
+    claim: the command's, with what it costs of the principal's quotas.
+
     The charge stays if the store did not answer, because the command may have taken effect.
     """
 
-    __slots__ = ("_bytes", "_creates", "_group", "_limits", "_now_s")
+    __slots__ = ("_bytes", "_creates", "_group", "_limits", "_now_s", "claim")
 
-    def __init__(self, limits: RateLimits, group: str, now_s: float, creates: int, size: int) -> None:
+    def __init__(self, limits: RateLimits, claim: Claim, group: str, now_s: float, creates: int, size: int) -> None:
+        self.claim = claim
         self._limits = limits
         self._group = group
         self._now_s = now_s
@@ -69,18 +75,39 @@ class Charge:
             self._limits.refund(self._group, self._now_s, self._creates, self._bytes)
 
 
+class QuotaCharge(Charge):
+    """The charge of a principal's command: the store counts it, so nothing is counted or refunded here."""
+
+    __slots__ = ()
+
+    def settle(self, result: Result) -> Result:
+        """Return the result."""
+        return result
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        pass
+
+
 class RateLimits:
     """What one address may add to the store; a limit is off when its setting is 0.
 
-    known(session_id) returns the last state that this process has seen of a session.
+    known(session_id) returns the last state that this process has seen of a session, read(session_id) the
+    present one, and raises `SessionNotFound`.
+    A principal has quotas that all processes share (`syncapp.store.quotas`) instead of limits of its address.
 
     A command is charged before it runs. The charge is refunded if the command was refused or turned out to be a
     replay, but not if the store did not answer: the command may have taken effect.
     """
 
-    def __init__(self, settings: Settings, known: Callable[[str], Session | None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        known: Callable[[str], Session | None],
+        read: Callable[[str], tuple[Session, int]] | None = None,
+    ) -> None:
         self._settings = settings
         self._known = known
+        self._read = read
         self._creates = _buckets(settings.creates_per_minute, 60, 60)
         self._bytes = _buckets(settings.address_store_bytes_per_hour, _HOUR_S, _HOUR_S / 4)
         self._commits = _buckets(settings.self_commits_per_hour, _HOUR_S, _HOUR_S)
@@ -89,13 +116,28 @@ class RateLimits:
         self._max_cycles = settings.max_unattended_cycles
 
     def charge(self, address: str, command: str, session_id: str, body: Request, claim: Claim) -> Charge:
-        """Charge an address for a command. Raises `RateLimited`."""
+        """Charge an address for a command, or its principal if there is one. Raises `RateLimited`."""
+        if claim.principal.sub:
+            return QuotaCharge(self, replace(claim, costs=self._costs(command, session_id, body, claim)), "", 0.0, 0, 0)
         group, now_s = group_of(address), time.monotonic()
         self._check_commits(group, now_s, command, session_id, body)
         creates = 1 if isinstance(body, CreateSession) else 0
         size = stored_bytes(body, claim)
         self._take(group, now_s, creates, size)
-        return Charge(self, group, now_s, creates, size)
+        return Charge(self, claim, group, now_s, creates, size)
+
+    def _costs(self, command: str, session_id: str, body: Request, claim: Claim) -> Costs:
+        """Return what a command uses of the quotas. Only a start and a resume are charged for commits to come."""
+        commits, goes_on = 0.0, command in ("start", "resume")
+        if goes_on and self._settings.tenant_self_commits_per_hour and (session := self._found(session_id)):
+            commits = commits_ahead(session, self._max_cycles)[0]
+        return Costs(1 if isinstance(body, CreateSession) else 0, stored_bytes(body, claim), commits)
+
+    def _found(self, session_id: str) -> Session | None:
+        """Return the last known state of a session, or read it; None if there is no such session."""
+        with suppress(SessionNotFound):
+            return self._known(session_id) or (self._read(session_id)[0] if self._read else None)
+        return None
 
     def _take(self, group: str, now_s: float, creates: int, size: int) -> None:
         if creates and self._creates and (wait_s := self._creates.take(group, now_s)):

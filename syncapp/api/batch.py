@@ -52,7 +52,7 @@ def batch() -> Response:
         check(caller, command.name, session)
         body, name = narrowed(caller, command.name, given), qualified(caller.tenant, session)
         with limits.charge(address, command.name, name, body, claim) as charge:
-            return charge.settle(command.run(store, name, body, claim))
+            return charge.settle(command.run(store, name, body, charge.claim))
 
     found = run_each(asked.session_ids, run)
     results = [_item(*each) for each in zip(asked.session_ids, found, strict=True)]

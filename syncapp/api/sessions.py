@@ -69,7 +69,7 @@ def run(command: SessionCommand[Body], session: str | None) -> Result:
     claim, services = requests.claim(body), _services()
     try:
         with services.limits.charge(request.remote_addr or "", command.name, name, body, claim) as charge:
-            return charge.settle(command.run(services.store, name, body, claim))
+            return charge.settle(command.run(services.store, name, body, charge.claim))
     except Conflict as conflict:
         if requests.claims_by_header():
             raise PreconditionFailed(conflict.message, conflict.details) from None

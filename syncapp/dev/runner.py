@@ -35,6 +35,10 @@ NO_LIMITS = dict.fromkeys(
         "SELF_COMMITS_PER_HOUR",
         "SESSION_COMMANDS_PER_S",
         "PRINCIPAL_COMMANDS_PER_S",
+        "PRINCIPAL_CREATES_PER_MINUTE",
+        "TENANT_LIVE_SESSIONS",
+        "TENANT_STORE_BYTES_PER_HOUR",
+        "TENANT_SELF_COMMITS_PER_HOUR",
     ),
     "0",
 )

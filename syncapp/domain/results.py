@@ -12,13 +12,28 @@ from syncapp.domain.principal import ANYONE, Principal
 from syncapp.domain.session import Session
 
 
+class Costs(Struct, frozen=True):
+    """What a command uses of the quotas.
+
+    creates: sessions that it creates; size: bytes that it adds to the store; commits: commits that its session may make
+    by itself within an hour.
+    """
+
+    creates: int = 0
+    size: int = 0
+    commits: float = 0
+
+
+NO_COSTS = Costs()
+
+
 class Claim(Struct, frozen=True):
     """The preconditions and the identity of a command.
 
     expected_epoch, expected_version: if given, a session at any other is not changed (compare-and-set).
     idempotency_key: 1-128 visible characters; a command with the key of an earlier one is a replay and changes nothing.
     request_id: recorded in the audit log; letters, digits, `.`, `_` and `-`. principal: who sends the command; it is
-    recorded in the audit log, and owns the idempotency key.
+    recorded in the audit log, and owns the idempotency key. costs: counted against the quotas of the principal.
     """
 
     expected_epoch: int | None = None
@@ -26,6 +41,7 @@ class Claim(Struct, frozen=True):
     idempotency_key: str | None = None
     request_id: str = ""
     principal: Principal = ANYONE
+    costs: Costs = NO_COSTS
 
 
 NO_CLAIM = Claim()

@@ -85,7 +85,7 @@ class CommandRunner:
             body = narrowed(principal, command.command, command.body(session_id))
             backend, claim = self._backend, command.claim(request_id, principal)
             with backend.limits.charge(self._address, command.command, session_id, body, claim) as charge:
-                result = charge.settle(COMMANDS[command.command].run(backend.store, session_id, body, claim))
+                result = charge.settle(COMMANDS[command.command].run(backend.store, session_id, body, charge.claim))
         except SyncError as fault:
             self.refuse(command, fault)
             return fault

@@ -11,10 +11,10 @@ from math import ceil
 from typing import Any
 
 from syncapp.config import Settings
-from syncapp.domain.principal import Principal
-from syncapp.domain.results import Allowance
+from syncapp.domain.results import NO_COSTS, Allowance, Claim
 from syncapp.errors import RateLimited
 from syncapp.metrics import LIMITED
+from syncapp.store.quotas import Quotas
 
 
 class CommandLimited(RateLimited):
@@ -80,17 +80,22 @@ class CommandLimits:
             "this principal may send {} commands a second",
         )
         self._kinds = (session, principal)
+        self._quotas = Quotas(settings)
         self._are_on = bool(session.per_s or principal.per_s)
         of_session = f"{session.token_us} {session.burst_us}"
         self._argument = f"{of_session} {principal.token_us} {principal.burst_us}"
         self._paid_argument = f"{of_session} 0 {principal.burst_us}"
 
-    def argument(self, principal: Principal, *, is_paid: bool = False) -> str:
+    def argument(self, claim: Claim, *, is_paid: bool = False) -> str:
         """Return the scripts' argument `limits`; '' without a principal or limits.
 
-        is_paid: an earlier call for the same command has taken the principal's token.
+        is_paid: an earlier call for the same command has taken the principal's token, and what it costs of the quotas.
         """
-        if not (principal.sub and self._are_on):
+        if not claim.principal.sub:
+            return ""
+        if not is_paid and claim.costs != NO_COSTS:
+            return f"{self._argument} {self._quotas.argument(claim.costs)}"
+        if not self._are_on:
             return ""
         return self._paid_argument if is_paid else self._argument
 
@@ -99,7 +104,9 @@ class CommandLimits:
         pairs = zip(self._kinds, ahead_us, strict=True)
         return tuple(kind.allowance(ahead) for kind, ahead in pairs if kind.token_us)
 
-    def refusal(self, *ahead_us: int) -> CommandLimited:
-        """Return the error of a refused command, from the same of the bucket that refused it, and -1 for the other."""
-        kind, ahead = max(zip(self._kinds, ahead_us, strict=True), key=lambda pair: pair[1])
-        return kind.refusal(ahead)
+    def refusal(self, session_us: int, principal_us: int, quota: int = 0, wait_us: int = 0) -> RateLimited:
+        """Return the error of a command that a bucket refused (the other one has -1), or the quota of a number."""
+        if quota:
+            return self._quotas.refusal(quota, wait_us)
+        session, principal = self._kinds
+        return session.refusal(session_us) if session_us >= 0 else principal.refusal(principal_us)

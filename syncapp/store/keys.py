@@ -102,6 +102,14 @@ class Keyspace:
         """String: the token bucket of a principal's commands; one key, for the sessions of all buckets."""
         return f"sync:limits:{_short_hash(f'{principal.tenant}/{principal.sub}')}"
 
+    def creates(self, principal: Principal) -> str:
+        """String: the bucket of a principal's creates."""
+        return f"sync:creates:{_short_hash(f'{principal.tenant}/{principal.sub}')}"
+
+    def tenants(self) -> str:
+        """Sorted set: of each tenant the number of live sessions, and the buckets of its other quotas, as scores."""
+        return "sync:tenants"
+
     def processes(self) -> str:
         """Sorted set: names of web and worker processes by the instant (ms) of their last report."""
         return "sync:processes"

@@ -26,6 +26,7 @@ from syncapp.store.client import TRANSLATION
 from syncapp.store.connection_pool import packed, pool_of
 from syncapp.store.deadline_rebuild import CHECK_S, SCANNING
 from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
+from syncapp.store.live_sessions import LiveSessions
 from syncapp.store.sessions import SessionStore
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class ListUpkeep:
         self._pool = pool_of(client)
         self._store = store
         self._keys = keys
+        self._live = LiveSessions(client, keys)
         self._clock = clock
         self._work: Iterator[None] | None = None
         self._next_check_s = self._next_clean_s = self._next_tenants_s = 0.0
@@ -125,10 +127,12 @@ class ListUpkeep:
         log.info("listing_filled", buckets=sum(marked), sessions=added, seconds=seconds)
 
     def _compare(self) -> Iterator[None]:
-        """List the sessions that have a deadline but are not listed."""
+        """List the sessions that have a deadline but are not listed; and correct how many each tenant has."""
         added = 0
+        self._live.begin()
         for bucket in range(self._keys.buckets):
             for names in self._members(self._keys.deadlines(bucket)):
+                self._live.add(names)
                 by_tenant: dict[str, list[str]] = {}
                 for name in names:
                     by_tenant.setdefault(tenant_of(name), []).append(name)
@@ -138,6 +142,7 @@ class ListUpkeep:
                 pairs = zip(chain(*by_tenant.values()), chain(*self._call(reads)), strict=True)
                 added += self._add([name for name, score in pairs if score is None])
                 yield
+        self._live.correct()
         if added:
             log.info("listing_completed", sessions=added)
 

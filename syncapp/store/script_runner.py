@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from syncapp.config import Settings
 from syncapp.domain.link_ids import link_epoch
 from syncapp.domain.principal import DEFAULT_TENANT
-from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result
+from syncapp.domain.results import NO_CLAIM, NO_COSTS, Claim, ExpiryResult, Result
 from syncapp.domain.session import Session
 from syncapp.domain.session_ids import log_id, public_id, tenant_of
 from syncapp.domain.summary import Summary
@@ -103,9 +103,8 @@ class ScriptRunner:
         if claim.idempotency_key is not None:
             keys = (*keys, self._keys.idempotency(session_id, claim.idempotency_key, claim.principal))
             fingerprint = _fingerprint(command, claim, request if request is not None else list(map(_text, args)))
-        limits = "" if command == "get" else self._limits.argument(claim.principal, is_paid=is_paid)
-        if limits:
-            keys = (*keys, self._keys.limits(claim.principal))
+        limits = "" if command == "get" else self._limits.argument(claim, is_paid=is_paid)
+        limit_keys = self._limit_keys(claim, is_paid=is_paid) if limits else ()
         if epoch is not None:
             claim = _in_epoch(claim, epoch, command)
         until_s, may_restore = time.monotonic() + SETTLE_S, self._on_miss is not None
@@ -113,11 +112,12 @@ class ScriptRunner:
             cached = self._cache.get(session_id)
             shared_args = self._shared_args(session_id, claim, fingerprint, cached, limits)
             with TRANSLATION:
-                found = self._scripts.call(f"{command}_session", keys, [*shared_args, *args])
+                found = self._scripts.call(f"{command}_session", [*keys, *limit_keys], [*shared_args, *args])
             if found[0] == "rate_limited":
                 raise self._limits.refusal(*found[2:])
             reply = Reply(*found)
-            limits = limits and self._limits.argument(claim.principal, is_paid=True)
+            if limits:  # what the script is called for again is paid
+                limits, limit_keys = limits and self._limits.argument(claim, is_paid=True), limit_keys[:1]
             self._request_drain(reply, session_id)
             if reply.word == "busy" and time.monotonic() <= until_s:
                 continue
@@ -213,6 +213,14 @@ class ScriptRunner:
         with TRANSLATION:
             replies = self._scripts.call_all(script, calls)
         return [reply if isinstance(reply, ResponseError) else Reply(*reply) for reply in replies]
+
+    def _limit_keys(self, claim: Claim, *, is_paid: bool) -> Sequence[str]:
+        """Return the keys that belong to the argument `limits`."""
+        keys = self._keys
+        if is_paid or claim.costs == NO_COSTS:
+            return (keys.limits(claim.principal),)
+        creates = (keys.creates(claim.principal),) if claim.costs.creates else ()
+        return (keys.limits(claim.principal), keys.tenants(), *creates)
 
     def _request_drain(self, reply: Reply, session_id: str) -> None:
         if reply.nudge:
