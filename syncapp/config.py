@@ -249,6 +249,10 @@ class Settings:
         "Commits per hour that the sessions of one tenant may make by themselves (`skip_cycle`); 0 means no limit.",
         0,
     )
+    reads_per_s: float = _setting(
+        20.0, "Lists and history reads per second from one address to one web process; 0 means no limit.", 0, 1_000_000
+    )
+    reads_burst: int = _setting(100, "Such reads from one address at once before that rate applies.", 1, 1_000_000)
 
     # The audit log
     worker_threads: int = _setting(4, "Threads of the worker process.", 1, 64)

@@ -11,6 +11,7 @@ from flask import Flask, Request, Response, current_app, g, request
 from syncapp.access.client_address import group_of
 from syncapp.access.origins import PREFLIGHT, Origins
 from syncapp.access.rate_limits import refused
+from syncapp.access.read_limits import ReadLimits
 from syncapp.api import requests, responses
 from syncapp.api.authentication import authenticate
 from syncapp.api.compression import compress
@@ -47,6 +48,7 @@ def take(requests_made: int, *, counted: int = 0) -> None:
 
 def register(app: Flask, settings: Settings, origins: Origins) -> None:
     """Add the hooks to an application."""
+    reads = ReadLimits(settings)
     per_s = settings.rate_limit_per_s
     limit = TokenBuckets(per_s, settings.rate_limit_burst) if per_s else None
     app.extensions[_RATE] = (limit, per_s)
@@ -60,6 +62,7 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
             return responses.empty(PREFLIGHT)
         if limit and request.path.rstrip("/") not in _UNLIMITED:
             take(1)
+        _check_reads(reads)
         if request.environ["REQUEST_METHOD"] not in _SAFE and not origins.admits(request.environ):
             message = "pages of this origin may not send commands; ALLOWED_ORIGINS lists the allowed origins"
             raise OriginRefused(message)
@@ -80,6 +83,7 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
         _count(route, method, response.status_code).inc()
         _latency(route, method).observe(took_s)
         _add_headers(response, origins.headers(this.environ.get("HTTP_ORIGIN")))
+        _charge_failure(reads, limit, route, response.status_code)
         if response.is_streamed and not response.direct_passthrough:  # a file has a Content-Length
             response.response = complete_or_reset(response.response, route, requests.request_id())
         lines.add(this, route, method, response.status_code, took_s)
@@ -100,6 +104,18 @@ def _add_headers(response: Response, of_origins: Mapping[str, str]) -> None:
         headers.add("Cache-Control", "no-store")  # the clock moves; routes with cacheable answers set their own
     for name, value in of_origins.items():
         headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
+
+
+def _check_reads(reads: ReadLimits) -> None:
+    if reads.are_on:
+        rule = request.url_rule.rule if request.url_rule else None
+        reads.check(request.remote_addr or "", request.method, rule)
+
+
+def _charge_failure(reads: ReadLimits, limit: TokenBuckets | None, route: str, status: int) -> None:
+    """Charge an answer that may be to a guess twice, against both limits."""
+    if reads.are_on and reads.charge_failure(request.remote_addr or "", route, status) and limit:
+        limit.add(group_of(request.remote_addr or ""), time.monotonic(), -1)
 
 
 def _is_preflight(origins: Origins) -> bool:

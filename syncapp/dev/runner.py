@@ -39,6 +39,7 @@ NO_LIMITS = dict.fromkeys(
         "TENANT_LIVE_SESSIONS",
         "TENANT_STORE_BYTES_PER_HOUR",
         "TENANT_SELF_COMMITS_PER_HOUR",
+        "READS_PER_S",
     ),
     "0",
 )
