@@ -239,7 +239,17 @@ def test_while_no_keys_were_fetched_tokens_are_refused_with_the_reason(clock: Cl
         {"kty": "oct", "kid": "one", "k": "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3I"},
         {"kty": ["RSA"], "kid": "one"},
     ],
-    ids=str,
+    ids=[
+        *(
+            "for encryption",
+            "another alg",
+            "a symmetric alg",
+            "another operation",
+            "no operations",
+            "symmetric and RSA",
+        ),
+        *("a kid that is a number", "RSA of 1024 bits", "P-384", "another curve than it says", "symmetric", "a list"),
+    ],
 )
 def test_a_key_for_something_else_is_skipped(
     authenticator: Authenticator, server: JwksServer, entry: dict[str, Any]

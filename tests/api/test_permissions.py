@@ -212,7 +212,11 @@ def test_who_may_not_do_it_learns_nothing_of_the_body(client: FlaskClient, store
         assert expect_error(answer, 403, "FORBIDDEN")["details"].keys() == {"missing_scope"}, endpoint
 
 
-@pytest.mark.parametrize("bad", ["", "x", "a.b.c", token(secret="another secret of 32 bytes or more"), token(exp=1)])
+@pytest.mark.parametrize(
+    "bad",
+    ["", "x", "a.b.c", token(secret="another secret of 32 bytes or more"), token(exp=1)],
+    ids=["empty", "a letter", "three parts", "another secret", "expired"],
+)
 def test_every_route_refuses_a_bad_token_and_none(
     app: Flask, client: FlaskClient, redis: redis_py.Redis, bad: str
 ) -> None:
