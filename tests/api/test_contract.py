@@ -242,7 +242,7 @@ def test_a_parameter_that_is_not_known_is_refused_by_name_wherever_somebody_wait
         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
     }
     answer = requests.get(f"{web_url}/ws?session_id={session}", headers=handshake, timeout=60)
-    message = "is not a known parameter; known: sessionId, epoch, version, format"
+    message = "is not a known parameter; known: sessionId, token, epoch, version, format"
     assert refused(answer) == {"session_id": message}
 
 

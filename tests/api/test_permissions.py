@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from syncapp import create_app
 from syncapp.access.permissions import ACTIONS
 from syncapp.api.route_actions import EACH_COMMAND, OPEN, OPEN_IN_PART, ROUTE_ACTIONS, permissions_table
+from syncapp.domain.link_ids import new_link_id
 from syncapp.store.sessions import SessionStore
 from tests.support.paths import ROOT
 from tests.support.permissions import (
@@ -122,7 +123,8 @@ def test_a_link_does_only_what_links_may(
     session_id = prepare(store, call.status)
     before = dump_all(redis)
     link = Cell("admin", "this", None, is_link=True)
-    status, error = send(client, call, session_id, link.header(session_id))
+    epoch = 0 if call.status == "missing" else store.get(session_id).found.epoch
+    status, error = send(client, call, session_id, link.header(session_id, jti=new_link_id(epoch)))
     if refusal := link.refusal(action):
         assert (status, error["details"]) == (403, refusal)
         assert dump_all(redis) == before

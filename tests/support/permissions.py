@@ -19,8 +19,10 @@ from tests.support.tokens import SECRET, bearer, token
 OTHER_SESSION = str(uuid.UUID(int=7))
 ACTIVE, WAITING = "white", "black"
 """The participants of a running game of chess: whose turn it is, and the other."""
-REQUIRED = {"auth": "required", "auth_secrets": SECRET}
-"""Settings with which a token is required."""
+REQUIRED = {"auth": "required", "auth_secrets": SECRET, "reads_per_s": 0.0}
+"""Settings with which a token is required, and reads are not limited per address."""
+COUNTED = (b"sync:limits", b"sync:creates", b"sync:tenants")
+"""What the keys of limits begin with: a refused request may count."""
 INCLUDES = {
     "session:act": {"session:watch"},
     "session:control": {"session:act", "session:watch"},
@@ -88,6 +90,10 @@ CALLS = {
     "listing.list_sessions": Call("GET", "/v1/sessions"),
     "texts.text": Call("GET", "/v1/sessions/{id}/text"),
     "streams.stream": Call("GET", "/v1/sessions/{id}/stream"),
+    "links.create_link": Call("POST", "/v1/sessions/{id}/links", {"scope": "session:watch"}, answer=(201,)),
+    "links.list_links": Call("GET", "/v1/sessions/{id}/links"),
+    "links.revoke_link": Call("DELETE", "/v1/sessions/{id}/links/AAAAAAAAAAAAAAAAAAAAAAAA", answer=(404,)),
+    "links.revoke_links": Call("DELETE", "/v1/sessions/{id}/links", answer=(204,)),
     "history.events": Call("GET", "/v1/sessions/{id}/events", answer=NOT_LOGGED),
     "history.at": Call("GET", "/v1/sessions/{id}/at?version=1", answer=(404, 503)),
     "history.statistics": Call("GET", "/v1/sessions/{id}/statistics", answer=NOT_LOGGED),
@@ -123,5 +129,5 @@ def dump_all(client: redis_py.Redis) -> dict[bytes, object]:
     return {
         key: (readers[client.type(key)](key), client.pexpiretime(key))
         for key in sorted(client.scan_iter())
-        if not key.startswith(b"sync:limits")
+        if not key.startswith(COUNTED)
     }
