@@ -9,6 +9,8 @@ What the table leaves open is decided here:
 - A token without `participant_id` acts for every participant. Back ends and devices that players share have such ones.
 - A token for one session cannot use what concerns the whole tenant: the list of sessions and `/v1/history`. It can
   create its session, if it has the scope, under this id only.
+- An error shows the current state of a session only with `session:watch` (`syncapp.store.reply_errors`): otherwise a
+  create with its id, or a delete with an old version, would read it.
 - In a batch, each session is checked by itself. A refusal is the result of this session only.
 """
 

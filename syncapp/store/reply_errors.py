@@ -76,33 +76,36 @@ def no_reply(error: BaseException) -> StoreUnavailable:
 def refusal(
     word: str, command: str, claim: Claim, session: Session | None, now_ms: int, expired_id: str | None
 ) -> SyncError:
-    """Return the error for a word other than `ok`; its details usually contain the current state."""
+    """Return the error for a word other than `ok`; its details usually contain the current state.
+
+    A caller that may only create or delete sessions does not see their state.
+    """
     if word in _FIELDS:
         return ValidationFailed.of(*_FIELDS[word])
     if word in _SENTENCES:
         return BY_WORD[word](_SENTENCES[word], _DETAILS.get(word))
     if session is None:
         raise LookupError(f"the reply {word} has no state")
-    current = session.state(now_ms)
+    current = {"current": session.state(now_ms)} if "session:watch" in claim.principal.scopes else {}
     if word == "session_exists":
-        return SessionExists("a session with this id already exists", {"current": current})
+        return SessionExists("a session with this id already exists", current or None)
     if word == "not_active_participant":
         active_id = session.active_participant_id
         message = "it is not this participant's turn" + (f", but {active_id}'s" if active_id else "")
-        return NotActiveParticipant(message, {"active_participant_id": active_id, "current": current})
+        return NotActiveParticipant(message, {"active_participant_id": active_id} | current)
     if word == "invalid_transition":
-        details = {"status": session.status, "command": command, "current": current}
+        details = {"status": session.status, "command": command} | current
         expired_id = expired_id or _expired_by_turn(session)
         expired = {"expired_participant_id": expired_id} if expired_id else {}
         return InvalidTransition(f"cannot {command} a session that is {session.status}", details | expired)
     if claim.expected_epoch == 0:  # `If-Match` had a tag that is not ours
-        actual = {"actual_epoch": session.epoch, "actual_version": session.version, "current": current}
+        actual = {"actual_epoch": session.epoch, "actual_version": session.version} | current
         return Conflict(f"If-Match does not name a version of this session, which is at {session.etag}", actual)
     current_version = f"version {session.version}" if claim.expected_epoch is None else session.etag.strip('"')
     expected: dict[str, Any] = {"expected_version": claim.expected_version, "actual_version": session.version}
     if claim.expected_epoch is not None:
         expected |= {"expected_epoch": claim.expected_epoch, "actual_epoch": session.epoch}
-    return Conflict(f"the session is at {current_version}, not the expected one", expected | {"current": current})
+    return Conflict(f"the session is at {current_version}, not the expected one", expected | current)
 
 
 def _expired_by_turn(session: Session) -> str | None:

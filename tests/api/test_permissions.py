@@ -201,6 +201,23 @@ def test_a_token_for_one_session_creates_this_one_only(client: FlaskClient, redi
     assert client.post("/v1/sessions", json=CHESS | {"session_id": own.upper()}, headers=headers).status_code == 201
 
 
+def test_a_refusal_shows_the_state_only_to_who_may_read_it(client: FlaskClient, store: SessionStore) -> None:
+    session_id = prepare(store, "running")
+    path, body, stale = f"/v1/sessions/{session_id}", CHESS | {"session_id": session_id}, {"If-Match": '"1-1"'}
+    for scopes, shown in (
+        ("session:create session:delete", False),
+        ("session:create session:delete session:watch", True),
+    ):
+        headers = bearer(scope=scopes)
+        exists = expect_error(client.post("/v1/sessions", json=body, headers=headers), 409, "SESSION_EXISTS")
+        assert ("current" in exists.get("details", {})) is shown
+        failed = expect_error(client.delete(path, headers=headers | stale), 412, "PRECONDITION_FAILED")
+        assert ("current" in failed["details"]) is shown
+        for version in (1, 99):
+            old = client.delete(path, json={"expected_version": version}, headers=headers)
+            assert ("current" in expect_error(old, 409, "CONFLICT")["details"]) is shown
+
+
 def test_who_may_not_do_it_learns_nothing_of_the_body(client: FlaskClient, store: SessionStore) -> None:
     session_id = prepare(store, "running")
     for endpoint, call in CALLS.items():
