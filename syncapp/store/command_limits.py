@@ -6,6 +6,7 @@ command without a principal (`AUTH=off`, recovery, the sweeper) is not limited.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -14,7 +15,11 @@ from syncapp.config import Settings
 from syncapp.domain.results import NO_COSTS, Allowance, Claim
 from syncapp.errors import RateLimited
 from syncapp.metrics import LIMITED
+from syncapp.store.keys import Keyspace
 from syncapp.store.quotas import Quotas
+
+NOT_LIMITED: tuple[str, Sequence[str]] = ("", ())
+"""The argument `limits` of a call that has none, and its keys."""
 
 
 class CommandLimited(RateLimited):
@@ -64,7 +69,8 @@ class BucketKind:
 class CommandLimits:
     """The limits of one process's settings."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keys: Keyspace) -> None:
+        self._keys = keys
         session = BucketKind(
             "session",
             "session_commands_per_s",
@@ -86,18 +92,21 @@ class CommandLimits:
         self._argument = f"{of_session} {principal.token_us} {principal.burst_us}"
         self._paid_argument = f"{of_session} 0 {principal.burst_us}"
 
-    def argument(self, claim: Claim, *, is_paid: bool = False) -> str:
-        """Return the scripts' argument `limits`; '' without a principal or limits.
+    def of(self, claim: Claim, *, is_paid: bool = False) -> tuple[str, Sequence[str]]:
+        """Return the scripts' argument `limits`, '' without a principal or limits, and the keys that belong to it.
 
         is_paid: an earlier call for the same command has taken the principal's token, and what it costs of the quotas.
         """
         if not claim.principal.sub:
-            return ""
+            return NOT_LIMITED
+        keys: tuple[str, ...] = (self._keys.limits(claim.principal),)
         if not is_paid and claim.costs != NO_COSTS:
-            return f"{self._argument} {self._quotas.argument(claim.costs)}"
+            creates = (self._keys.creates(claim.principal),) if claim.costs.creates else ()
+            argument = f"{self._argument} {self._quotas.argument(claim.costs)}"
+            return argument, (*keys, self._keys.tenants(), *creates)
         if not self._are_on:
-            return ""
-        return self._paid_argument if is_paid else self._argument
+            return NOT_LIMITED
+        return self._paid_argument if is_paid else self._argument, keys
 
     def allowances(self, *ahead_us: int) -> tuple[Allowance, ...]:
         """Return what the buckets of session and principal hold, from how long (µs) each takes until it is full."""

@@ -17,12 +17,12 @@ from redis.exceptions import ResponseError
 from syncapp.config import Settings
 from syncapp.domain.link_ids import link_epoch
 from syncapp.domain.principal import DEFAULT_TENANT
-from syncapp.domain.results import NO_CLAIM, NO_COSTS, Claim, ExpiryResult, Result
+from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result
 from syncapp.domain.session import Session
 from syncapp.domain.session_ids import log_id, public_id, tenant_of
 from syncapp.domain.summary import Summary
 from syncapp.store.client import TRANSLATION
-from syncapp.store.command_limits import CommandLimits
+from syncapp.store.command_limits import NOT_LIMITED, CommandLimits
 from syncapp.store.keys import PROBE_SESSION, Keyspace
 from syncapp.store.reply_errors import refusal
 from syncapp.store.scripts import Scripts
@@ -76,7 +76,7 @@ class ScriptRunner:
         self._settings = settings
         self._keys = Keyspace(settings.sync_buckets)
         self._scripts = Scripts(client, partials)
-        self._limits = CommandLimits(settings)
+        self._limits = CommandLimits(settings, self._keys)
         self._on_nudge = on_nudge
         self._on_miss = on_miss
         self._cache = SessionCache()
@@ -103,8 +103,7 @@ class ScriptRunner:
         if claim.idempotency_key is not None:
             keys = (*keys, self._keys.idempotency(session_id, claim.idempotency_key, claim.principal))
             fingerprint = _fingerprint(command, claim, request if request is not None else list(map(_text, args)))
-        limits = "" if command == "get" else self._limits.argument(claim, is_paid=is_paid)
-        limit_keys = self._limit_keys(claim, is_paid=is_paid) if limits else ()
+        limits, limit_keys = NOT_LIMITED if command == "get" else self._limits.of(claim, is_paid=is_paid)
         if epoch is not None:
             claim = _in_epoch(claim, epoch, command)
         until_s, may_restore = time.monotonic() + SETTLE_S, self._on_miss is not None
@@ -117,7 +116,7 @@ class ScriptRunner:
                 raise self._limits.refusal(*found[2:])
             reply = Reply(*found)
             if limits:  # what the script is called for again is paid
-                limits, limit_keys = limits and self._limits.argument(claim, is_paid=True), limit_keys[:1]
+                limits, limit_keys = self._limits.of(claim, is_paid=True)
             self._request_drain(reply, session_id)
             if reply.word == "busy" and time.monotonic() <= until_s:
                 continue
@@ -213,14 +212,6 @@ class ScriptRunner:
         with TRANSLATION:
             replies = self._scripts.call_all(script, calls)
         return [reply if isinstance(reply, ResponseError) else Reply(*reply) for reply in replies]
-
-    def _limit_keys(self, claim: Claim, *, is_paid: bool) -> Sequence[str]:
-        """Return the keys that belong to the argument `limits`."""
-        keys = self._keys
-        if is_paid or claim.costs == NO_COSTS:
-            return (keys.limits(claim.principal),)
-        creates = (keys.creates(claim.principal),) if claim.costs.creates else ()
-        return (keys.limits(claim.principal), keys.tenants(), *creates)
 
     def _request_drain(self, reply: Reply, session_id: str) -> None:
         if reply.nudge:

@@ -14,6 +14,7 @@ from syncapp.domain.principal import Principal
 from syncapp.domain.results import Claim
 from syncapp.errors import RateLimited
 from syncapp.store.command_limits import CommandLimits
+from syncapp.store.keys import Keyspace
 from tests.support.store import ManualClock, chess_request, make_store
 
 BY_ADA = Claim(principal=Principal(sub="ada"))
@@ -74,6 +75,6 @@ def test_an_answer_without_limits_has_no_such_headers(redis_url: str, clock: Man
     ],
 )
 def test_a_bucket_shows_whole_tokens_and_when_it_gains_one(ahead_us: int, left: int, next_s: int) -> None:
-    (session, _) = CommandLimits(Settings()).allowances(ahead_us, 0)
+    (session, _) = CommandLimits(Settings(), Keyspace()).allowances(ahead_us, 0)
     assert (session.left, session.next_s) == (left, next_s)
     assert ("t" in fields(rate_limit_headers.of([session]))["RateLimit"]["session"]) == bool(next_s)
