@@ -47,6 +47,7 @@ function handle(message) {
   switch (message.type) {
     case "PONG": return server.pong(message);
     case "CONNECTED":
+      if (message.sessionId === null) return;                   // the token comes first
       say("Connected.");
       if (message.version === null) {
         state = undefined;
