@@ -112,7 +112,6 @@ def test_a_tutorial_runs_as_written_and_prints_what_it_shows(path: Path, cluster
     expect_as_written(path, cluster, tmp_path)
 
 
-@pytest.mark.xfail(reason="routes and sockets do not ask for tokens yet", strict=True)
 def test_the_tutorial_about_tokens_runs_as_written(make_cluster: MakeCluster, redis_url: str, tmp_path: Path) -> None:
     with Redis.from_url(redis_url) as client:
         client.flushdb()
