@@ -156,7 +156,7 @@ def test_another_link_that_is_opened_in_the_same_tab_takes_over(page: Page, url:
     assert page.url == f"{url}/watch"
 
 
-def test_a_revoked_link_is_explained_at_once_whichever_process_revokes_it(page: Page, web: Cluster, session: str) -> None:
+def test_a_revoked_link_is_explained_whichever_process_revokes_it(page: Page, web: Cluster, session: str) -> None:
     first, second = web.urls
     link = ask(first, f"/{session}/links", {"scope": "session:watch", "expires_in_s": 3600}).json()["data"]
     open_page(page, first, link["token"])
