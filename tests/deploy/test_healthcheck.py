@@ -81,3 +81,8 @@ def test_without_an_argument_process_1_says_what_to_check(running: Cluster) -> N
         pytest.skip("process 1 is one of ours")
     assert checked(running.worker.env) == (0, "nothing to check: neither a web process nor a worker")
     assert checked(running.worker.env, "database")[0] == 2
+
+
+def test_a_server_that_requires_tokens_is_checked_without_one(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(web=1, worker=False, AUTH="required", AUTH_SECRETS="a secret of 32 bytes or even more")
+    wait_until(lambda: checked(cluster.web[0].env, "web") == (0, "healthy"))
