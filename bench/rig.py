@@ -16,6 +16,7 @@ from syncapp.config import Settings
 from syncapp.dev.processes import free_port
 from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
 from syncapp.dev.servers import Servers
+from syncapp.domain.private_parts import split_entry
 from syncapp.domain.results import Result
 from syncapp.domain.schemas import CreateSession
 from syncapp.postgres.schema import upgrade
@@ -80,11 +81,11 @@ class Rig:
         return self.redis.memory_usage(key, samples=0) or 0
 
     def outbox(self) -> Iterator[tuple[int, bytes]]:
-        """Yield when each event in the outboxes was committed (ms), and its message."""
+        """Yield when each event in the outboxes was committed (ms), and its hashed message."""
         for bucket in range(self.settings.sync_buckets):
             entries: Any = self.redis.xrange(self.keys.outbox(bucket))
             for stream_id, fields in entries:
-                yield int(stream_id.split(b"-")[0]), fields[b"message"]
+                yield int(stream_id.split(b"-")[0]), split_entry(fields[b"message"])[0]
 
     def forget_outbox(self) -> None:
         """Delete the outboxes: parts without a worker must not measure a server that fills up."""

@@ -8,7 +8,8 @@
 --       4 fingerprint of the command, or '' if the call has no idempotency key
 --       5 request id  6 epoch that the caller has cached, or ''  7 block tags that the caller has cached, or ''
 --       8 lifetime of a finished or deleted session (ms)  9 lifetime of an idempotency record (ms)
---       10 maximum unattended cycles  11 JSON members that name the session in messages  12 id of the token, or ''
+--       10 maximum unattended cycles  11 JSON members that name the session in messages
+--       12 id of the token as JSON text, or ''
 --       13 JSON members with the digests of private parts, or ''  14 JSON members with these parts, or ''
 --       15 limits (_limits), or '' if there are none
 -- Replies  rate_limited

@@ -2,12 +2,14 @@
 -- @include _idle
 -- @include _reply
 -- @include _message
+-- @include _private
 -- @include _acl
 -- @include _idempotency
 
 local SNAPSHOT_EVERY = 100
 local NUDGE_MS = 500
 local POSITIONAL = 25  -- scalars with a fixed position in a snapshot; later ones are written as name=text
+local IN_SNAPSHOT = {metadata = POSITIONAL + 1, tags = POSITIONAL + 3}
 local MAX_HSET_ARGUMENTS = 1000  -- unpack() is limited by Lua's stack
 
 -- Write the changed records into their blocks. Returns a table whose keys are the names of the changed blocks.
@@ -43,7 +45,12 @@ local function write_fields(session)
   update_scalars(session)
   field('scalars', session.scalars)
   if session.changed.metadata then field('metadata', session.metadata) end
+  if session.changed.metadata_proof then
+    local proof = session.metadata_proof
+    field('metadata_proof', proof ~= '' and proof .. ' ' .. redis.sha1hex(session.metadata) or '')
+  end
   if session.changed.completion then field('completion', session.completion) end
+  if session.changed.completion_proof then field('completion_proof', session.completion_proof) end
   local updated = update_blocks(session)
   for name in pairs(updated) do field(name, session.blocks[name]) end
   if session.block_tags then
@@ -120,7 +127,7 @@ local function write_deadline(session, keys, call, now)
   end
 end
 
--- Keep the message's hash, which the next message names as `previous`. Returns the hash.
+-- Keep the hash of the hashed message, which the next message names as `previous`. Returns the hash.
 local function update_chain(session, message)
   session.chain = redis.sha1hex(message)
   return session.chain
@@ -135,7 +142,8 @@ end
 
 -- Commit the changes as one event. The caller calls publish() after its last write. Returns the event and the patch as
 -- JSON texts. The returned patch includes idle_ms and completion. In the message these are members beside the patch,
--- because an earlier release fails on members of a patch that it does not know.
+-- because an earlier release fails on members of a patch that it does not know. The published message has all values;
+-- the hashed one, which goes into the outbox, has digests of private parts (_private), and a second line with these.
 --   at          the instant (ms) at which the event took effect
 --   event_type  the event's type
 --   details     JSON texts of the event's other members
@@ -162,19 +170,25 @@ local function commit(session, keys, call, now, at, event_type, details, actor, 
   update_list(session, keys, call)
   local snapshot
   if finished or session.version == 1 or (session.version % SNAPSHOT_EVERY == 0 and not deleted) then
-    snapshot = cjson.encode(snapshot_of(session))
+    snapshot = snapshot_of(session)
   end
-  local message = message_of(session, call, actor, elapsed, event, patch, idle_member .. completion_member, snapshot)
+  local private = private_parts(session, call, actor, session.changed.metadata or snapshot, completion)
+  local message
+  if not private or hides_values(private) then
+    message = message_of(session, call, actor, elapsed, event, patch, idle_member .. completion_member, snapshot)
+  end
+  local hashed = private and hashed_message(session, call, actor, elapsed, private, event, details, patch, idle_member,
+    completion_member, snapshot, IN_SNAPSHOT) or message
   if call.limit_us then
-    redis.call('HSET', session.key, 'chain', update_chain(session, message), 'limit_us', call.limit_us)
+    redis.call('HSET', session.key, 'chain', update_chain(session, hashed), 'limit_us', call.limit_us)
   else
-    redis.call('HSET', session.key, 'chain', update_chain(session, message))
+    redis.call('HSET', session.key, 'chain', update_chain(session, hashed))
   end
-  redis.call('XADD', keys.outbox, '*', 'message', message)
+  redis.call('XADD', keys.outbox, '*', 'message', private and hashed .. '\n{' .. private.parts .. '}' or hashed)
   -- The reply asks for a drain, at most once per bucket within NUDGE_MS.
   if redis.call('SET', keys.nudge, '1', 'NX', 'PX', NUDGE_MS) then call.nudge = 1 end
   call.messages = call.messages or {}
-  table.insert(call.messages, message)
+  table.insert(call.messages, message or hashed)
   session.changed, session.touched = {}, {p = {}, g = {}}
   return event, full_patch
 end

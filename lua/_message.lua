@@ -39,7 +39,8 @@ local function groups_patch(session)
 end
 
 -- The fields of the state that this commit changes, by their names in the state.
-local function patch_of(session)
+--   hides_metadata  whether to leave the metadata out
+local function patch_of(session, hides_metadata)
   local changed, parts = session.changed, {}
   local function member(name, text) parts[#parts + 1] = '"' .. name .. '":' .. text end
   member('version', int(session.version))
@@ -49,7 +50,7 @@ local function patch_of(session)
   end
   if changed.status then member('status', quote(session.status)) end
   if changed.status or changed.turn then member('active_participant_id', quote_or_null(active_id(session))) end
-  if changed.metadata then member('metadata', session.metadata) end
+  if changed.metadata and not hides_metadata then member('metadata', session.metadata) end
   if next(session.touched.p) then member('participants', '{' .. participants_patch(session) .. '}') end
   if next(session.touched.g) then member('groups', '{' .. groups_patch(session) .. '}') end
   return '{' .. table.concat(parts, ',') .. '}'
@@ -64,10 +65,11 @@ end
 -- The message of a commit. Its member `previous` is the hash of the session's previous message; the first message of an
 -- epoch may have none.
 --   added_members  further JSON members after the patch, or ''
+--   snapshot       a list of strings, or nil
 local function message_of(session, call, actor, elapsed, event, patch, added_members, snapshot)
   return string.format(MESSAGE, call.names, session.epoch, session.version, session.sync_mode, session.status,
     session.cycle_count, int_or_null(elapsed), actor, call.request_id, session.chain or '', event, patch,
-    added_members, snapshot and ',"snapshot":' .. snapshot or '')
+    added_members, snapshot and ',"snapshot":' .. cjson.encode(snapshot) or '')
 end
 
 -- Add the active participant and its group to an event's details.

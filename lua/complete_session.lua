@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Complete a session. Completing it again succeeds and commits nothing.
 --
--- ARGV  16 reason as JSON text, or ''  17 result as JSON text, or ''; both may be left out
+-- ARGV  16 reason as JSON text, or ''  17 result as JSON text, or ''
+--       18 salt and digest of the completion, or ''; all three may be left out
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · store_full
 --          invalid_transition
 -- Event  session_completed
@@ -10,7 +11,7 @@
 -- @include _memory
 -- @include _command
 
-local reason, result = ARGV[16] or '', ARGV[17] or ''
+local reason, result, proof = ARGV[16] or '', ARGV[17] or '', ARGV[18] or ''
 
 local session, now, early_reply = begin(keys, call)
 if early_reply then return early_reply end
@@ -26,6 +27,7 @@ local details = with_active_ids(session, {
 local elapsed = charge(session, now)
 finish(session, 'completed', now)
 if details.reason or details.result then set(session, 'completion', object({'reason', 'result'}, details)) end
+if proof ~= '' then set(session, 'completion_proof', proof) end
 
 return answer(session, keys, call, now, commit(session, keys, call, now, now, 'session_completed', details,
   'client', elapsed))

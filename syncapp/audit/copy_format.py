@@ -16,9 +16,10 @@ import orjson
 COLUMNS = (
     *("session_id", "epoch", "version", "event_type", "at", "sync_mode", "status", "cycle_count", "participant_id"),
     *("next_participant_id", "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id"),
-    *("previous_hash", "content_hash", "metadata", "patch", "snapshot", "record", "message"),
+    *("previous_hash", "content_hash", "tenant", "tenant_session_id", "principal", "jti"),
+    *("metadata", "patch", "snapshot", "record", "message", "private"),
 )
-"""The columns of `sync_events` that a row sets, in this order; the last five are JSON."""
+"""The columns of `sync_events` that a row sets, in this order; the last six are JSON."""
 COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_END = b"\xff\xff"
 _NULL = b"\xff\xff\xff\xff"
@@ -29,14 +30,17 @@ _number = struct.Struct(">iq").pack
 _length = struct.Struct(">i").pack
 
 
-def copied_row(values: tuple[Any, ...], documents: tuple[Any, Any, Any], patch: bytes, raw: bytes) -> bytes:
+def copied_row(
+    values: tuple[Any, ...], documents: tuple[Any, Any, Any], patch: bytes, message: bytes, private: bytes | None
+) -> bytes:
     """Return a row in binary COPY format.
 
-    values: the columns that are not JSON, the instant in ms. documents: metadata, snapshot, record. patch, raw: the
-    patch and the whole message as JSON text.
+    values: the columns that are not JSON, the instant in ms. documents: metadata, snapshot, record. patch, message,
+    private: the patch, the whole message and its private parts as JSON text.
     """
     (session_id, epoch, version, event_type, at_ms, mode, status, cycle_count, *others) = values
-    participant_id, next_id, group_id, remaining_ms, elapsed_ms, actor, request_id, previous, content_hash = others
+    participant_id, next_id, group_id, remaining_ms, elapsed_ms, actor, request_id, *others = others
+    previous, content_hash, tenant, tenant_session_id, principal, jti = others
     metadata, snapshot, record = [
         _NULL if document is None else _sized(_JSONB + orjson.dumps(document)) for document in documents
     ]
@@ -57,14 +61,19 @@ def copied_row(values: tuple[Any, ...], documents: tuple[Any, Any, Any], patch: 
             _NULL if request_id is None else _sized(request_id.encode()),
             _NULL if previous is None else _sized(previous),
             _sized(content_hash),
+            _text(tenant),
+            _NULL if tenant_session_id is None else _sized(_uuid_bytes(tenant_session_id)),
+            _text(principal),
+            _text(jti),
             metadata,
             _length(len(patch) + 1),
             _JSONB,
             patch,
             snapshot,
             record,
-            _length(len(raw)),
-            raw,
+            _length(len(message)),
+            message,
+            _NULL if private is None else _sized(private),
         )
     )
 

@@ -6,26 +6,27 @@ in a few seconds, so each value is made once and kept flat, and the patch is pas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 import orjson
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
-from msgspec.json import Decoder
+from msgspec import UNSET, UnsetType
 from msgspec.structs import astuple
 
 from syncapp.audit.copy_format import COLUMNS, copied_row
+from syncapp.audit.message import CommitMessage, CommitPatch, Parts, read_message, read_parts, read_patch
 from syncapp.domain.instants import iso
 from syncapp.domain.modes import MODES
+from syncapp.domain.private_parts import sets_metadata, split_entry
 from syncapp.domain.session import Session
 from syncapp.domain.session_layout import BLOCKS, DEFINITION, SCALARS, TAGS, split_tags, values_of_snapshot
 
 Row = dict[str, Any]
 """Column values by name, as JSON; instants are ISO 8601 text, exact to the millisecond."""
-NEWEST = ("sync_mode", "status", "cycle_count")
+NEWEST = ("sync_mode", "status", "cycle_count", "tenant", "tenant_session_id")
 """Columns of `sync_sessions` that every commit sets."""
 USAGE = ("time_used_ms", "time_remaining_ms", "cycle_count", "has_expired")
 GRANT = ("participant_index", "total_time_ms")
@@ -35,66 +36,7 @@ Grant = tuple[int, int | None]
 """A participant's values of GRANT, which only a snapshot has."""
 ParticipantTotals = tuple[str, Usage, Grant | None]
 """A participant's id and values; GRANT is None if the message does not have it."""
-
-_MAX_INSTANT_MS = 253_402_300_800_000  # the year 10,000
-_AT = COLUMNS.index("at")
-
-_Instant = Annotated[int, Meta(ge=0, lt=_MAX_INSTANT_MS)]
-_Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-
-
-class _Event(Struct, gc=False):
-    """The members of a message's `event` that have columns of their own."""
-
-    type: str
-    at_ms: _Instant
-    participant_id: str | None = None
-    next_participant_id: str | None = None
-    group_id: str | None = None
-    remaining_ms: _Number | None = None
-
-
-class _Message(Struct, gc=False):
-    """A message; its patch stays text."""
-
-    session_id: str
-    epoch: _Number
-    version: _Number
-    sync_mode: str
-    status: str
-    cycle_count: _Number
-    elapsed_ms: _Number | None
-    actor: str
-    request_id: str
-    previous: str
-    event: _Event
-    patch: Raw
-    snapshot: list[str] | UnsetType = UNSET
-
-
-class _ParticipantFields(Struct, gc=False):
-    """A participant in a patch; its members are in the order of Usage."""
-
-    time_used_ms: _Number
-    time_remaining_ms: _Number | None
-    cycle_count: _Number
-    has_expired: bool
-    is_active: bool
-
-
-class _Patch(Struct, gc=False):
-    """The members of a patch that totals need, and the instants, which are checked."""
-
-    updated_ms: _Instant | None = None
-    cycle_started_ms: _Instant | None = None
-    session_started_ms: _Instant | None = None
-    session_completed_ms: _Instant | None = None
-    metadata: Raw | UnsetType = UNSET
-    participants: dict[str, _ParticipantFields] = {}
-
-
-_read_message = Decoder(_Message).decode
-_read_patch = Decoder(_Patch).decode
+_NO_PARTS: Parts = {}
 
 
 class OutboxEntry(NamedTuple):
@@ -110,7 +52,8 @@ class AuditEvent(NamedTuple):
 
     copied: its row of `sync_events` in binary COPY format. at_ms: when the commit took effect. newest: its values of
     NEWEST. session_columns: columns of `sync_sessions` that only some commits set. participants: the totals of each
-    participant that the commit changed; of all participants if the message has a snapshot.
+    participant that the commit changed; of all participants if the message has a snapshot. digests: of its private
+    parts. parts: the salt and the JSON text of each part that the entry has.
     """
 
     entry: OutboxEntry
@@ -118,20 +61,22 @@ class AuditEvent(NamedTuple):
     content_hash: bytes
     copied: bytes
     at_ms: int
-    newest: tuple[str, str, int]
+    newest: tuple[str, str, int, str, str | None]
     session_columns: Row
     participants: list[ParticipantTotals]
+    digests: Mapping[str, str]
+    parts: Parts
 
     @classmethod
     def parse(cls, entry: OutboxEntry) -> Self:
         """Parse an entry's message. An invalid message raises whatever exception its parsing raises."""
-        raw = entry.raw or b""
-        message = _read_message(raw)
-        patch = _read_patch(message.patch)
+        raw, private = split_entry(entry.raw or b"")
+        message, parts = read_message(raw), read_parts(private) if private else _NO_PARTS
+        patch = read_patch(message.patch)
         session = _session_in(message)
         metadata = None if patch.metadata is UNSET else orjson.loads(bytes(patch.metadata))
         content_hash = sha256(raw).digest()
-        values = _values(message, content_hash)
+        values = _values(message, content_hash, parts)
         columns = _columns_from_patch(message, patch, metadata)
         participants: list[ParticipantTotals]
         if session:
@@ -139,29 +84,42 @@ class AuditEvent(NamedTuple):
             participants = _participants_from_session(session)
         else:
             participants = [(name, astuple(usage), None) for name, usage in patch.participants.items()]
-        copied = copied_row(values, (metadata, *_snapshot_columns(message, session)), bytes(message.patch), raw)
-        newest = (message.sync_mode, message.status, message.cycle_count)
-        return cls(entry, values[:3], content_hash, copied, message.event.at_ms, newest, columns, participants)
+        if message.private:
+            columns |= _columns_from_parts(message, session, parts)
+        documents = (metadata, *_snapshot_columns(message, session))
+        copied = copied_row(values, documents, bytes(message.patch), raw, private)
+        newest = (message.sync_mode, message.status, message.cycle_count, message.tenant, message.tenant_session_id)
+        return cls(
+            entry=entry,
+            key=values[:3],
+            content_hash=content_hash,
+            copied=copied,
+            at_ms=message.event.at_ms,
+            newest=newest,
+            session_columns=columns,
+            participants=participants,
+            digests=message.private,
+            parts=parts,
+        )
 
     @property
     def row(self) -> Row:
-        """Its row of `sync_events` by column name, without the message itself."""
-        message = _read_message(self.entry.raw or b"")
+        """Its row of `sync_events` by column name, without the message itself and its private parts."""
+        message = read_message(split_entry(self.entry.raw or b"")[0])
         patch = orjson.loads(bytes(message.patch))
-        *values, previous, content_hash = _values(message, self.content_hash)
-        values[_AT] = iso(self.at_ms)
-        values += [previous and hex_of(previous), hex_of(content_hash)]
-        values += [patch.get("metadata"), patch, *_snapshot_columns(message, _session_in(message))]
-        return dict(zip(COLUMNS, values, strict=False))
+        values = [*_values(message, self.content_hash, self.parts), patch.get("metadata"), patch]
+        values += _snapshot_columns(message, _session_in(message))
+        row = dict(zip(COLUMNS, values, strict=False)) | {"at": iso(self.at_ms)}
+        return row | {name: row[name] and hex_of(row[name]) for name in ("previous_hash", "content_hash")}
 
 
-def _session_in(message: _Message) -> Session | None:
+def _session_in(message: CommitMessage) -> Session | None:
     """Return the session in a message's snapshot; None without a snapshot."""
     snapshot = message.snapshot
     return None if isinstance(snapshot, UnsetType) else Session.from_snapshot(message.session_id, snapshot)
 
 
-def _snapshot_columns(message: _Message, session: Session | None) -> tuple[Row | None, Row | None]:
+def _snapshot_columns(message: CommitMessage, session: Session | None) -> tuple[Row | None, Row | None]:
     """Return the columns `snapshot` and `record` of a message whose snapshot holds this session."""
     snapshot = message.snapshot
     if session is None or isinstance(snapshot, UnsetType):
@@ -169,7 +127,7 @@ def _snapshot_columns(message: _Message, session: Session | None) -> tuple[Row |
     return session.state(message.event.at_ms), _record(snapshot)
 
 
-def _values(message: _Message, content_hash: bytes) -> tuple[Any, ...]:
+def _values(message: CommitMessage, content_hash: bytes, parts: Parts) -> tuple[Any, ...]:
     """Return the columns of a message that are not JSON, in the order of COLUMNS; the instant is in ms."""
     event = message.event
     return (
@@ -190,10 +148,33 @@ def _values(message: _Message, content_hash: bytes) -> tuple[Any, ...]:
         message.request_id or None,
         bytes.fromhex(message.previous) or None,
         content_hash,
+        message.tenant,
+        message.tenant_session_id,
+        _principal_in(parts),
+        message.jti,
     )
 
 
-def _columns_from_patch(message: _Message, patch: _Patch, metadata: Any) -> Row:
+def _principal_in(parts: Parts) -> str | None:
+    """Return the principal, if it is among the parts; PostgreSQL's text has no NUL."""
+    return str(orjson.loads(bytes(parts["principal"][1]))).replace("\0", "\ufffd") if "principal" in parts else None
+
+
+def _columns_from_parts(message: CommitMessage, session: Session | None, parts: Parts) -> Row:
+    """Return the columns of `sync_sessions` from private parts; the metadata are None if their part was erased."""
+    columns: Row = {}
+    if "metadata" in message.private:
+        sets_it = sets_metadata(message.event.type)
+        if session or sets_it:
+            columns["metadata"] = orjson.loads(bytes(parts["metadata"][1])) if "metadata" in parts else None
+        if sets_it:
+            columns["metadata_version"] = message.version
+    if message.event.type == "session_created" and "principal" in parts:
+        columns["principal"] = _principal_in(parts)
+    return columns
+
+
+def _columns_from_patch(message: CommitMessage, patch: CommitPatch, metadata: Any) -> Row:
     """Return the columns of `sync_sessions` that only some commits set, from a commit's patch."""
     columns: Row = {}
     if message.status == "deleted":

@@ -18,6 +18,7 @@ from syncapp import metrics
 from syncapp.audit.copy_format import COLUMNS, COPY_BEGIN, COPY_END
 from syncapp.audit.event import AuditEvent, OutboxEntry
 from syncapp.audit.totals import Totals
+from syncapp.domain.private_parts import split_entry
 from syncapp.errors import one_line
 from syncapp.postgres.database import Cursor, Database
 
@@ -123,7 +124,7 @@ class AuditLog:
             if isinstance(error, psycopg2.Error) and not (code or "").startswith(_REFUSALS):
                 raise
             if len(events) == 1:
-                self._keep([DeadLetter(events[0].entry, "refused", f"{code}: {one_line(error)}")], done)
+                self._keep([DeadLetter(events[0].entry, "refused", f"{code}: {_reason(error)}")], done)
                 return
             middle = len(events) // 2
             self._store(events[:middle], done)
@@ -146,7 +147,7 @@ class AuditLog:
                     bucket=first.entry.bucket,
                     stream_ids=[each.entry.stream_id for each in of_kind[:_MAX_IDS_IN_ALERT]],
                     error=first.error,
-                    message=(first.entry.raw or b"")[:_MAX_TEXT].decode(errors="replace"),
+                    message=split_entry(first.entry.raw or b"")[0][:_MAX_TEXT].decode(errors="replace"),
                 )
 
     def _write(self, write: Callable[[Cursor], _T]) -> _T:
@@ -160,6 +161,12 @@ class AuditLog:
                     raise
             time.sleep(random.uniform(0, 0.1))
         raise AssertionError("the last attempt returns or raises")
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong, in one line, without PostgreSQL's detail: that shows the row, with its private parts."""
+    primary = error.diag.message_primary if isinstance(error, psycopg2.Error) else None
+    return primary or one_line(error)
 
 
 def _append(cursor: Cursor, events: Sequence[AuditEvent]) -> Stored:

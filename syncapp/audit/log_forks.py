@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from syncapp.audit.findings import BadRow
+from syncapp.domain.private_parts import split_entry, with_digests
 from syncapp.domain.session import Session, patch_of
 from syncapp.postgres.database import Connection, Cursor
 
@@ -93,10 +94,10 @@ class Forks:
         with self._connection.cursor("earlier") as cursor:
             cursor.itersize = _FETCHED_AT_ONCE
             cursor.execute(_EARLIER, [self._session_id, epoch])
-            for its_epoch, version, raw, text in cursor:
+            for its_epoch, version, kept, text in cursor:
                 if text is not None and _hash(text.encode()) == message_hash:
                     return its_epoch, version, True
-                if _hash(bytes(raw)) == message_hash:
+                if _hash(split_entry(bytes(kept))[0]) == message_hash:
                     return its_epoch, version, False
         return None
 
@@ -118,8 +119,8 @@ class Forks:
             return orjson.loads(text), True
         cursor.execute(_DEAD_LETTERS, key)
         for kept, content_hash, stored_hash, is_redriven in cursor.fetchall():
-            raw = bytes(kept)
-            if _hash(raw) != wanted or sha256(raw).digest() != bytes(content_hash):
+            raw = split_entry(bytes(kept))[0]
+            if _hash(raw) != wanted or sha256(kept).digest() != bytes(content_hash):
                 continue
             if row_hash is None:
                 raise BadRow(epoch, version, "is missing; a dead letter shows that another event was stored")
@@ -144,8 +145,9 @@ class _SinceSnapshot:
     def state(self, session_id: str) -> Session | None:
         if not self.is_complete:
             return None
-        state = Session.from_snapshot(session_id, self._found[-1]["snapshot"])
-        for message in reversed(self._found[:-1]):
+        first, *others = map(with_digests, reversed(self._found))
+        state = Session.from_snapshot(session_id, first["snapshot"])
+        for message in others:
             state = state.fold(*patch_of(message))
         return state
 

@@ -13,17 +13,19 @@ from hashlib import sha1
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from syncapp.audit.event import GRANT, AuditEvent, OutboxEntry, Row
 from syncapp.audit.findings import BadRow, Fork
 from syncapp.audit.log_forks import Forks
 from syncapp.audit.row_comparison import as_stored, first_difference, first_unexplained, without
 from syncapp.audit.totals import Totals
+from syncapp.domain.private_parts import DIGEST, digest_of, with_digests
 from syncapp.domain.session import Session, patch_of
 from syncapp.postgres.database import Connection, stream
 
 _HAS_SUCCESSOR = "SELECT EXISTS (SELECT FROM sync_events WHERE session_id = %s AND epoch < %s AND previous_hash = %s)"
-_MESSAGES = "SELECT message::text FROM sync_events WHERE session_id = %s AND epoch = %s ORDER BY version"
+_MESSAGES = "SELECT message::text, private::text FROM sync_events WHERE session_id = %s AND epoch = %s ORDER BY version"
 _CHANGED = "was changed: the next row does not follow it"
 _ALL_EPOCHS = frozenset({"first_active_at", "last_active_at"})
 """Columns of a participant's totals that count all epochs."""
@@ -45,11 +47,13 @@ class SessionCheck:
         self._suspect: tuple[int, int] | None = None
         self._forked_epochs: set[int] = set()
         self._branches = Forks(connection, session_id)
+        self._erased_in: set[int] = set()  # epochs with erased metadata
         self.forks: list[Fork] = []
+        self.erased_parts = 0
 
     def read(self, row: tuple[Any, ...]) -> None:
         """Check the next row. Raises `BadRow`."""
-        _, epoch, version, text, columns = row
+        _, epoch, version, text, parts, columns = row
         last_epoch, last_version = self._order
         if epoch != last_epoch:
             last_version = 0
@@ -57,10 +61,13 @@ class SessionCheck:
             raise BadRow(epoch, last_version + 1, f"is missing; the next row has version {version}")
         raw = text.encode()
         try:
-            event = AuditEvent.parse(OutboxEntry(0, "", raw))
-            message = orjson.loads(raw)
+            event = AuditEvent.parse(_entry(text, parts))
+            message = with_digests(orjson.loads(raw))
         except Exception as error:  # whatever the error, this is not a message that was committed
-            raise BadRow(epoch, version, f"its message cannot be read: {type(error).__name__}") from error
+            raise BadRow(
+                epoch, version, f"its message or its private parts cannot be read: {type(error).__name__}"
+            ) from error
+        self._check_parts(event)
         found = orjson.loads(columns)
         if name := first_difference(as_stored(orjson.loads(orjson.dumps(event.row)), found), found):
             raise BadRow(epoch, version, f"column {name} differs from its message")
@@ -75,6 +82,19 @@ class SessionCheck:
         self._hash = sha1(raw, usedforsecurity=False).digest()
         self._order = (epoch, version)
 
+    def _check_parts(self, event: AuditEvent) -> None:
+        """Compare each private part with its digest; count the parts that are missing as erased. Raises `BadRow`."""
+        _, epoch, version = event.key
+        for name, (salt, text) in event.parts.items():
+            if name not in event.digests:
+                raise BadRow(epoch, version, f"private part {name} is not one of its message")
+            if event.digests[name] != digest_of(salt, bytes(text)):
+                raise BadRow(epoch, version, f"private part {name} was changed: it differs from its digest")
+        missing = event.digests.keys() - event.parts.keys()
+        self.erased_parts += len(missing)
+        if "metadata" in missing:
+            self._erased_in.add(epoch)
+
     def compare_totals(self, stored: tuple[str, str] | None) -> None:
         """Compare the session's totals with the stored ones, which are JSON. Raises `BadRow`."""
         if stored is None:
@@ -86,6 +106,9 @@ class SessionCheck:
                 raise BadRow(*newest, f"is missing; the last row is epoch {self._order[0]}, version {self._order[1]}")
             return
         expected_session = self._totals.sessions[self._session_id]
+        if newest[0] in self._erased_in and session["metadata"] is None:
+            # An event that arrived after the erasure may still have the part, until the erasure is repeated.
+            expected_session = {**expected_session, "metadata": None}
         if self._suspect and session["content_hash"] == expected_session["content_hash"]:
             raise BadRow(*self._suspect, _CHANGED)
         if name := self._difference(_session_columns, expected_session, session):
@@ -162,7 +185,7 @@ class SessionCheck:
         state = self._state.fold(*patch_of(message)) if self._state else None
         if "snapshot" in message:
             in_snapshot = Session.from_snapshot(self._session_id, message["snapshot"])
-            if state not in (None, in_snapshot):
+            if state is not None and in_snapshot != _as_written_in(in_snapshot, state):
                 raise BadRow(epoch, version, "its snapshot differs from the state that the patches make")
             state = in_snapshot
         self._state = state
@@ -185,8 +208,25 @@ class SessionCheck:
         if epoch not in self._forked_epochs:
             return first_difference(expected, found)
         messages = stream(self._connection, "messages", _MESSAGES, [self._session_id, epoch])
-        events = (AuditEvent.parse(OutboxEntry(0, "", text.encode())) for (text,) in messages)
+        events = (AuditEvent.parse(_entry(*row)) for row in messages)
         return first_unexplained(expected, found, map(columns_of, events))
+
+
+def _entry(message: str, parts: str | None) -> OutboxEntry:
+    """Return a stored message and its private parts as the entry that they came from."""
+    return OutboxEntry(0, "", (message if parts is None else f"{message}\n{parts}").encode())
+
+
+def _as_written_in(snapshot: Session, state: Session) -> Session:
+    """Return a state with the metadata and the completion in the form of a snapshot: in clear or as a digest.
+
+    While two releases run, the same value may be in clear in one message and a digest in another.
+    """
+    for name in ("metadata", "completion"):
+        values = getattr(snapshot, name), getattr(state, name)
+        if all(values) and (values[0].keys() == {DIGEST}) != (values[1].keys() == {DIGEST}):
+            state = replace(state, **{name: values[0]})
+    return state
 
 
 def _session_columns(event: AuditEvent) -> Row:

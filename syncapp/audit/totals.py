@@ -38,6 +38,9 @@ _SESSION_RULES = {
     "cycle_count": _NEWEST,
     "updated_at": _NEWEST,
     "content_hash": _NEWEST,
+    "tenant": _NEWEST,
+    "tenant_session_id": _NEWEST,
+    "principal": _EPOCH,
     "participant_count": _EPOCH,
     "total_time_ms": _EPOCH,
     "created_at": _EPOCH,
@@ -138,7 +141,7 @@ class Totals:
 
     def add(self, event: AuditEvent) -> None:
         """Fold one more event; it is later than the earlier ones of its session."""
-        _, key, _, _, at_ms, _, columns, changed = event
+        key, at_ms, columns, changed = event.key, event.at_ms, event.session_columns, event.participants
         session_id, epoch, _ = key
         session = self._sessions.get(session_id)
         if session is None:

@@ -16,7 +16,8 @@ from syncapp.audit.session_check import SessionCheck
 from syncapp.postgres.database import connect, stream
 
 _EVENTS = """
-SELECT session_id::text, epoch, version, message::text, (to_jsonb(log) - 'message' - 'stored_at')::text
+SELECT session_id::text, epoch, version, message::text, private::text,
+    (to_jsonb(log) - 'message' - 'private' - 'stored_at')::text
 FROM sync_events AS log {} ORDER BY log.session_id, epoch, version
 """
 _TOTALS = """
@@ -34,6 +35,8 @@ class VerifyResult:
 
     sessions: int = 0
     events: int = 0
+    erased_parts: int = 0
+    erased_sessions: int = 0
 
 
 def verify(database_url: str, result: VerifyResult, session_id: str | None = None) -> Iterator[AuditFault | Fork]:
@@ -64,6 +67,8 @@ def verify(database_url: str, result: VerifyResult, session_id: str | None = Non
                 result.events += sum(1 for _ in rows)
             else:
                 yield from check.forks
+            result.erased_parts += check.erased_parts
+            result.erased_sessions += check.erased_parts > 0
 
 
 def _merge_join(

@@ -21,6 +21,8 @@ from syncapp.audit.outbox import Outbox
 from syncapp.audit.queue_stats import QueueCounts
 from syncapp.audit.verify import VerifyResult, verify
 from syncapp.config import Settings
+from syncapp.domain.principal import DEFAULT_TENANT
+from syncapp.domain.session_ids import log_id, qualified
 from syncapp.errors import one_line
 from syncapp.history.consistency import Consistency
 from syncapp.postgres.database import Database
@@ -120,19 +122,23 @@ def _retention(settings: Settings) -> click.Command:
 def _verify(settings: Settings) -> click.Command:
     @click.command("verify")
     @click.argument("session", type=click.UUID, required=False)
-    def check(session: UUID | None) -> None:
+    @click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Tenant of the SESSION.")
+    def check(session: UUID | None, tenant: str) -> None:
         """Check the audit log, or one SESSION of it.
 
         Compares every row with its hash and its message, every snapshot with the patches, and the newest commits with
-        the store; checks every hash chain, gap and total. The exit code is 1 if something is not as it was committed.
+        the store; checks every hash chain, gap, private part and total. The exit code is 1 if something is not as it
+        was committed.
         A fork that dead letters explain is reported, but is not an error.
         """
         consistency = Consistency(connect_store(settings), Keyspace(settings.sync_buckets), settings.database_url)
-        result, name = VerifyResult(), str(session) if session else None
+        result, name = VerifyResult(), qualified(tenant, str(session)) if session else None
         bad: set[str] = set()
         forks = 0
         with _one_line_errors("not everything was checked"):
-            for finding in chain(verify(settings.database_url, result, name), consistency.compare(name)):
+            for finding in chain(
+                verify(settings.database_url, result, name and log_id(name)), consistency.compare(name)
+            ):
                 if isinstance(finding, Fork):
                     forks += 1
                     click.echo(str(finding))
@@ -146,6 +152,8 @@ def _verify(settings: Settings) -> click.Command:
         if bad:
             raise click.ClickException(f"sessions that are not as committed: {len(bad)}")
         click.echo("Everything is as committed.")
+        if result.erased_parts:
+            click.echo(f"{result.erased_parts} private parts of {result.erased_sessions} sessions were erased.")
         if forks:
             click.echo(f"Forks that dead letters explain: {forks}.")
 

@@ -16,13 +16,17 @@ import redis
 
 from syncapp.audit.findings import AuditFault, BadRow, Fork
 from syncapp.audit.log_forks import Forks
+from syncapp.domain.session_ids import log_id, qualified
 from syncapp.domain.session_layout import order_of
 from syncapp.domain.version_order import NEVER
 from syncapp.postgres.database import Connection, connect, stream
 from syncapp.store.keys import SENTINEL, Keyspace
 
 _AT_ONCE = 500
-_LIVE = "SELECT session_id::text FROM sync_sessions WHERE status IN ('pending', 'running', 'paused')"
+_LIVE = """
+SELECT tenant, coalesce(tenant_session_id, session_id)::text FROM sync_sessions
+WHERE status IN ('pending', 'running', 'paused')
+"""
 _NEWEST = """
 SELECT session_id::text, epoch, version, one.status IN ('pending', 'running', 'paused'), message::text
 FROM sync_sessions AS one JOIN sync_events USING (session_id, epoch, version) WHERE session_id = ANY(%s::uuid[])
@@ -46,7 +50,7 @@ class Consistency:
             connection.cursor() as cursor,
         ):
             connection.autocommit = True
-            logged = (name for (name,) in stream(listing, "live", _LIVE))
+            logged = (qualified(*row) for row in stream(listing, "live", _LIVE))
             names = iter([session_id]) if session_id else chain(logged, self._live())
             while batch := list(dict.fromkeys(islice(names, _AT_ONCE))):
                 for finding in self._compare(connection, cursor, batch):
@@ -57,8 +61,9 @@ class Consistency:
     def _compare(self, connection: Connection, cursor: Any, batch: list[str]) -> Iterator[AuditFault | Fork]:
         stored = self._newest_in_store(batch)
         has_undrained = self._has_undrained(batch)
-        cursor.execute(_NEWEST, [batch])
-        logged = {row[0]: row[1:] for row in cursor.fetchall()}
+        by_log_id = {log_id(name): name for name in batch}
+        cursor.execute(_NEWEST, [list(by_log_id)])
+        logged = {by_log_id[row[0]]: row[1:] for row in cursor.fetchall()}
         behind = [name for name, row in logged.items() if stored[name][:2] < row[:2]]
         stored |= self._newest_in_store(behind)
         for each in batch:
@@ -101,7 +106,7 @@ class Consistency:
 def _divergence(connection: Connection, session_id: str, epoch: int, version: int, chain: str) -> AuditFault | Fork:
     """Report a store whose commit differs from the row: a fork if a dead letter has that commit."""
     try:
-        branch = Forks(connection, session_id).find_branch(epoch, version, bytes.fromhex(chain))
+        branch = Forks(connection, log_id(session_id)).find_branch(epoch, version, bytes.fromhex(chain))
     except BadRow as bad:
         return AuditFault(session_id, *bad.place, str(bad))
     if branch is None:

@@ -19,7 +19,8 @@ CONTENT_TYPES = {
 }
 CSV_COLUMNS = (
     "epoch", "version", "type", "at", "at_ms", "status", "cycle_count", "participant_id", "next_participant_id",
-    "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "reason", "event", "patch",
+    "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "reason", "event", "patch", "principal", "jti",
+    "erased",
 )  # fmt: skip
 _BYTE_ORDER_MARK = "\ufeff"
 """Spreadsheets recognize UTF-8 by it."""
@@ -72,14 +73,22 @@ def _take(text: io.StringIO) -> bytes:
 def _cell(event: Mapping[str, Any], name: str) -> Any:
     """Return a cell's value.
 
-    A reason is free text. If a spreadsheet would read it as a formula, or if it begins with an apostrophe, it gets an
-    apostrophe in front. Ids stay unchanged: they have no parentheses, quotes or `=`, so they cannot call a function.
+    A reason, a principal and the id of a token are free text. If a spreadsheet would read one as a formula, or if it
+    begins with an apostrophe, it gets an apostrophe in front. Other ids stay unchanged: they have no parentheses,
+    quotes or `=`, so they cannot call a function.
     """
     if name == "reason":
-        reason = event["event"].get("reason")
-        return f"'{reason}" if isinstance(reason, str) and reason.lstrip(" ").startswith(_ESCAPED) else reason
-    value = event[name]
+        return _escaped(event["event"].get("reason"))
+    value = event.get(name)
+    if name == "erased":
+        return " ".join(value or ())
+    if name in ("principal", "jti"):
+        return _escaped(value)
     return orjson.dumps(value).decode() if isinstance(value, dict) else value
+
+
+def _escaped(text: Any) -> Any:
+    return f"'{text}" if isinstance(text, str) and text.lstrip(" ").startswith(_ESCAPED) else text
 
 
 FORMS = {"json": json, "ndjson": ndjson, "csv": csv_lines}

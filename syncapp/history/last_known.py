@@ -14,6 +14,7 @@ from typing import Any
 from syncapp.domain.instants import iso
 from syncapp.domain.modes import MODES
 from syncapp.domain.session import Session
+from syncapp.domain.session_ids import log_id, qualified
 from syncapp.domain.session_layout import RECORD_WIDTH, read_records
 from syncapp.history import sql
 from syncapp.history.replay import Commit
@@ -26,7 +27,7 @@ _TIMEOUTS = frozenset({"cycle_timed_out", "session_expired"})
 
 def restore_point(cursor: Cursor, session_id: str) -> RestorePoint | None:
     """Return the last known state of a session; None if the log has no event of it. Raises `AuditIncomplete`."""
-    cursor.execute(sql.LAST, [session_id])
+    cursor.execute(sql.LAST, [log_id(session_id)])
     row = cursor.fetchone()
     if row is None:
         return None
@@ -46,7 +47,7 @@ def restore_point(cursor: Cursor, session_id: str) -> RestorePoint | None:
 
 
 def forks(cursor: Cursor) -> set[tuple[str, int]]:
-    """Return each (session id, epoch) that has a dead letter whose event differs from the stored one."""
+    """Return each (log id, epoch) that has a dead letter whose event differs from the stored one."""
     cursor.execute(sql.FORKS)
     return set(cursor.fetchall())
 
@@ -54,7 +55,7 @@ def forks(cursor: Cursor) -> set[tuple[str, int]]:
 def recent_ids(cursor: Cursor, changed_ms: int) -> list[str]:
     """Return the ids of sessions that are live, or that have changed since an instant (ms) and are not deleted."""
     cursor.execute(sql.RECENT_IDS, [iso(changed_ms)])
-    return [session_id for (session_id,) in cursor.fetchall()]
+    return [qualified(tenant, session_id) for tenant, session_id in cursor.fetchall()]
 
 
 def _hidden_in(record: Mapping[str, str], session: Session) -> HiddenState:

@@ -15,7 +15,10 @@ from typing import Any
 
 from syncapp.domain.definition import Definition
 from syncapp.domain.instants import iso
+from syncapp.domain.principal import DEFAULT_TENANT
+from syncapp.domain.private_parts import revealed, values_of
 from syncapp.domain.session import add_completion, public_patch
+from syncapp.domain.session_ids import log_id
 from syncapp.domain.version_order import Order
 from syncapp.errors import AuditIncomplete, SessionNotFound, StoreUnavailable, ValidationFailed
 from syncapp.history import last_known, snapshots, sql
@@ -131,9 +134,9 @@ class HistoryQueries:
         except StoreUnavailable:
             return int(time.time() * 1000)
 
-    def sessions(self, query: HistoryQuery) -> Page:
-        """Return sessions, the most recently changed first."""
-        return self._pool.ask(lambda cursor: _sessions(cursor, query))
+    def sessions(self, query: HistoryQuery, tenant: str = DEFAULT_TENANT) -> Page:
+        """Return a tenant's sessions, the most recently changed first."""
+        return self._pool.ask(lambda cursor: _sessions(cursor, query, tenant))
 
     def restore_point(self, session_id: str) -> RestorePoint | None:
         """Return the last known state of a session; None if the log has no event of it.
@@ -143,7 +146,7 @@ class HistoryQueries:
         return self._pool.ask(lambda cursor: last_known.restore_point(cursor, session_id))
 
     def forks(self) -> set[tuple[str, int]]:
-        """Return each (session id, epoch) that has a dead letter whose event differs from the stored one."""
+        """Return each (log id, epoch) that has a dead letter whose event differs from the stored one."""
         return self._pool.ask(last_known.forks)
 
     def recent_ids(self, changed_ms: int) -> list[str]:
@@ -156,16 +159,18 @@ class HistoryQueries:
 
 
 def _events(cursor: Cursor, session_id: str, query: EventsQuery, columns: Sequence[str]) -> Page:
-    filters, values = "", {"session_id": session_id, "limit": query.limit + 1}
+    filters, values = "", {"session_id": log_id(session_id), "limit": query.limit + 1}
     values["epoch"], values["version"] = query.after
     if query.type:
         filters += " AND event_type = ANY(%(types)s)"
+    if query.principal is not None:
+        filters += " AND principal = %(principal)s"
     if query.since is not None:
         filters += " AND at >= %(since)s"
     if query.until is not None:
         filters += " AND at < %(until)s"
     named = ", ".join(sql.EXPRESSIONS.get(name, name) for name in columns)
-    values |= {"types": query.type, "since": iso(query.since), "until": iso(query.until)}
+    values |= {"types": query.type, "principal": query.principal, "since": iso(query.since), "until": iso(query.until)}
     cursor.execute(sql.EVENTS.format(columns=named, filters=filters), values)
     rows = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
     if not rows:
@@ -178,22 +183,29 @@ def _events(cursor: Cursor, session_id: str, query: EventsQuery, columns: Sequen
 def _shown(row: Row) -> Row:
     """Return an event's row with the names of the API."""
     shown = {"epoch": row.pop("epoch"), "version": row.pop("version"), "type": row.pop("event_type")}
-    completion = row.pop("completion")
-    patch = public_patch({**add_completion(row["patch"], completion), "idle_ms": row.pop("idle_ms")})
+    digests, values = row.pop("digests") or {}, values_of(row.pop("private"))
+    row["event"], patch, completion = revealed(row["event"], row["patch"], row.pop("completion"), values)
+    patch = public_patch({**add_completion(patch, completion), "idle_ms": row.pop("idle_ms")})
     if row.get("snapshot"):
         row["snapshot"] = add_completion(row["snapshot"], completion)  # workers of earlier releases left it out
-    return shown | {"at": iso(row["at_ms"])} | row | {"patch": patch}
+        if "metadata" in values:
+            row["snapshot"] = {**row["snapshot"], "metadata": values["metadata"]}
+    erased = {"erased": sorted(digests.keys() - values.keys())} if digests.keys() - values.keys() else {}
+    row = _without_nulls(row, "principal", "jti")
+    return shown | {"at": iso(row["at_ms"])} | row | {"patch": patch} | erased
 
 
 def _expect_any(cursor: Cursor, session_id: str) -> None:
-    cursor.execute(sql.EXISTS, [session_id])
+    cursor.execute(sql.EXISTS, [log_id(session_id)])
     if cursor.fetchone() is None:
         raise SessionNotFound("the log has no session with this id, or not yet")
 
 
-def _sessions(cursor: Cursor, query: HistoryQuery) -> Page:
+def _sessions(cursor: Cursor, query: HistoryQuery, tenant: str) -> Page:
     # A single value is compared with =, so that an index can return the rows in order.
     conditions = {
+        "tenant = %(tenant)s": tenant,
+        "principal = %(principal)s": query.principal,
         "status = %(status)s": query.status if len(query.status) == 1 else None,
         "status = ANY(%(statuses)s::sync_status[])": query.status if len(query.status) > 1 else None,
         "sync_mode = %(mode)s": query.sync_mode if len(query.sync_mode) == 1 else None,
@@ -209,20 +221,25 @@ def _sessions(cursor: Cursor, query: HistoryQuery) -> Page:
     filters = [condition for condition, value in conditions.items() if value is not None]
     names = ("created_from", "created_to", "updated_from", "updated_to")
     values: Row = {name: iso(getattr(query, name)) for name in names}
+    values |= {"tenant": tenant, "principal": query.principal}
     values |= {"statuses": query.status, "modes": query.sync_mode, "limit": query.limit + 1}
     values |= {"status": next(iter(query.status), None), "mode": next(iter(query.sync_mode), None)}
     if query.before:
         values |= {"before": iso(query.before[0]), "before_id": query.before[1]}
     cursor.execute(sql.SESSIONS.format(filters=" WHERE " + " AND ".join(filters) if filters else ""), values)
     found = cursor.fetchall()
-    rows = [dict(zip(sql.SESSION_COLUMNS, row, strict=True)) for row in found[: query.limit]]
-    if len(found) <= query.limit:
-        return Page([_dated(row) for row in rows], None)
-    last_ms = _ms(rows[-1]["updated_at"])
-    return Page([_dated(row) for row in rows], f"{last_ms}_{rows[-1]['session_id']}")
+    rows = [dict(zip(sql.SESSION_COLUMNS, row, strict=False)) for row in found[: query.limit]]
+    more = len(found) > query.limit
+    next_cursor = f"{_ms(rows[-1]['updated_at'])}_{found[len(rows) - 1][-1]}" if more else None
+    return Page([_dated(row) for row in rows], next_cursor)
+
+
+def _without_nulls(row: Row, *names: str) -> Row:
+    return {name: value for name, value in row.items() if name not in names or value is not None}
 
 
 def _dated(row: Row) -> Row:
+    row = _without_nulls(row, "principal")
     return {name: iso(_ms(value)) if name.endswith("_at") and value else value for name, value in row.items()}
 
 
@@ -232,6 +249,7 @@ def _ms(instant: datetime) -> int:
 
 def _statistics(cursor: Cursor, session_id: str) -> Statistics:
     _expect_any(cursor, session_id)
+    session_id = log_id(session_id)
     cursor.execute(sql.LIFE, [session_id])
     ((epoch,),) = cursor.fetchall()
     epoch = epoch or 0  # the log has no snapshot of the session

@@ -9,11 +9,13 @@ from pydantic import Field
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from syncapp.domain.modes import Mode
+from syncapp.domain.principal import MAX_SUB
 from syncapp.domain.query import CURSOR, IN_QUERY, SEVERAL, Query, SessionsCursor, Status, backwards
 from syncapp.domain.query_values import Instant, Number, Whole, cursor_of
 
 _EVENTS_CURSOR = r"^[0-9]{1,15}-[0-9]{1,15}$"
 _FORMS = ": ISO 8601 with an offset, or ms since 1970."
+Principal = Annotated[str, Field(min_length=1, max_length=MAX_SUB)]
 EventType = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
 
 
@@ -21,6 +23,7 @@ class EventsQuery(Query):
     """Events of a session, in the order they were committed; `from` is inclusive, `to` is exclusive."""
 
     type: list[EventType] = Field(default_factory=list, description=SEVERAL.format("types of events"))
+    principal: Principal | None = Field(default=None, description="Only events of this principal's commands.")
     since: Instant | None = Field(
         default=None, alias="from", description=f"Only events at or after this instant{_FORMS}"
     )
@@ -65,6 +68,7 @@ class HistoryQuery(Query):
 
     status: list[Status] = Field(default_factory=list, description=SEVERAL.format("statuses"))
     sync_mode: list[Mode] = Field(default_factory=list, description=SEVERAL.format("modes"))
+    principal: Principal | None = Field(default=None, description="Only sessions that this principal created.")
     created_from: Instant | None = Field(
         default=None, description=f"Only sessions created at or after this instant{_FORMS}"
     )

@@ -17,6 +17,7 @@ from syncapp.audit.outbox import Outbox
 from syncapp.config import Settings
 from syncapp.domain.results import NO_CLAIM, Claim, SessionPosition
 from syncapp.domain.session import TERMINAL
+from syncapp.domain.session_ids import log_id
 from syncapp.errors import AuditIncomplete, AuditUnavailable, Conflict, SessionExists, SessionNotFound
 from syncapp.history.queries import HistoryQueries
 from syncapp.metrics import RECOVERIES
@@ -81,7 +82,7 @@ class Recovery:
     ) -> Outcome:
         """Repair a session if Redis and the log differ.
 
-        forks: each (session id, epoch) that has a dead letter whose event differs from the stored one; queried if not
+        forks: each (log id, epoch) that has a dead letter whose event differs from the stored one; queried if not
         given. Raises `AuditUnavailable`, `AuditIncomplete`, `StoreUnavailable`.
         """
         stored = self._store.position(session_id)
@@ -120,7 +121,7 @@ class Recovery:
         if logged is None or stored.order > logged.order:
             return self._ahead(session_id, stored)
         if stored.order == logged.order:
-            if stored.chain == logged.chain and (session_id, stored.epoch) not in forks:
+            if stored.chain == logged.chain and (log_id(session_id), stored.epoch) not in forks:
                 return Outcome.CURRENT
             self._store.renew(session_id, stored.order, logged.epoch, claim)
             return Outcome.RENEWED

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from msgspec.structs import replace
 
 from syncapp.domain.definition import Definition
 from syncapp.domain.owner_clocks import clocks
+from syncapp.domain.private_parts import json_text, revealed, values_of
 from syncapp.domain.session import Session, add_completion, participants_of
 from syncapp.domain.session_layout import SCALARS, with_completion
 from syncapp.errors import AuditIncomplete
@@ -22,8 +23,8 @@ SNAPSHOT_EVERY = 100
 class Commit:
     """The parts of a row of the log that the state after it is made of.
 
-    patch, idle_ms, completion: as the store committed them. record: the column of that name, None without a snapshot;
-    it has no completion if an earlier release stored the row.
+    event, patch, idle_ms, completion: as the store published them, without what was erased. record: the column of that
+    name, with the metadata; None without a snapshot. It has no completion if an earlier release stored the row.
     """
 
     epoch: int
@@ -37,6 +38,18 @@ class Commit:
     idle_ms: int | None
     completion: Mapping[str, Any] | None
     record: Mapping[str, Any] | None
+
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> Self:
+        """Return the commit in a row of `sql.COMMITS`, with those of its private parts that are not erased."""
+        *start, event, patch, idle_ms, completion, private, record = row
+        values = values_of(private)
+        event, patch, completion = revealed(event, patch, completion, values)
+        if record and "metadata" in values:
+            record = {**record, "metadata": json_text(values["metadata"])}
+        names = ("epoch", "version", "at_ms", "status", "cycle_count", "actor")
+        parts = {"event": event, "patch": patch, "idle_ms": idle_ms, "completion": completion, "record": record}
+        return cls(**dict(zip(names, start, strict=True)), **parts)
 
     @property
     def order(self) -> tuple[int, int]:

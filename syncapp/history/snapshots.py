@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from syncapp.domain.instants import iso
+from syncapp.domain.session_ids import log_id
 from syncapp.errors import SessionNotFound
 from syncapp.history import sql
 from syncapp.history.replay import SNAPSHOT_EVERY, Commit, PastState, fold, missing
@@ -16,7 +17,9 @@ def state_after_version(cursor: Cursor, session_id: str, version: int, epoch: in
 
     Raises `SessionNotFound`, `AuditIncomplete`.
     """
-    cursor.execute(*((sql.NEWEST, [session_id]) if epoch is None else (sql.NEWEST_OF_EPOCH, [session_id, epoch])))
+    cursor.execute(
+        *((sql.NEWEST, [log_id(session_id)]) if epoch is None else (sql.NEWEST_OF_EPOCH, [log_id(session_id), epoch]))
+    )
     newest = cursor.fetchone()
     if newest is None or newest[1] < version:
         raise SessionNotFound("this version of the session is not in the log, or not yet")
@@ -31,7 +34,7 @@ def commits_up_to(cursor: Cursor, session_id: str, epoch: int, version: int) -> 
 
     Raises `AuditIncomplete` if one of them is missing.
     """
-    cursor.execute(sql.SNAPSHOT_OF, [session_id, epoch, version])
+    cursor.execute(sql.SNAPSHOT_OF, [log_id(session_id), epoch, version])
     base = cursor.fetchone()
     if base is None:
         raise missing(epoch, 1)
@@ -52,7 +55,7 @@ def state_at(cursor: Cursor, session_id: str, at_ms: int) -> PastState:
     """
     before = 2**63 - 1
     while True:
-        cursor.execute(sql.SNAPSHOT_AT, [session_id, before, iso(at_ms)])
+        cursor.execute(sql.SNAPSHOT_AT, [log_id(session_id), before, iso(at_ms)])
         base = cursor.fetchone()
         if base is None:
             raise SessionNotFound("the log has no state of this session at that time")
@@ -67,12 +70,12 @@ def state_at(cursor: Cursor, session_id: str, at_ms: int) -> PastState:
 
 
 def _commits(cursor: Cursor, session_id: str, base: tuple[int, int], last: int, until: str | None) -> list[Commit]:
-    cursor.execute(sql.COMMITS, [session_id, *base, last, until])
-    return [Commit(*row) for row in cursor.fetchall()]
+    cursor.execute(sql.COMMITS, [log_id(session_id), *base, last, until])
+    return [Commit.of_row(row) for row in cursor.fetchall()]
 
 
 def newest(cursor: Cursor, session_id: str) -> tuple[int, int]:
     """Return the (epoch, version) of the newest event of a session that has events."""
-    cursor.execute(sql.NEWEST, [session_id])
+    cursor.execute(sql.NEWEST, [log_id(session_id)])
     (order,) = cursor.fetchall()
     return order[0], order[1]

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 EVENT_COLUMNS = (
     "epoch", "version", "event_type", "at_ms", "status", "cycle_count", "participant_id", "next_participant_id",
-    "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "event", "patch", "idle_ms", "completion",
+    "group_id", "remaining_ms", "elapsed_ms", "actor", "request_id", "principal", "jti", "event", "patch", "idle_ms",
+    "completion", "private", "digests",
 )  # fmt: skip
 SESSION_COLUMNS = (
     "session_id", "sync_mode", "status", "epoch", "version", "cycle_count", "participant_count", "total_time_ms",
-    "created_at", "started_at", "completed_at", "deleted_at", "updated_at", "metadata",
+    "created_at", "started_at", "completed_at", "deleted_at", "updated_at", "metadata", "principal",
 )  # fmt: skip
+PUBLIC_ID = "coalesce(tenant_session_id, session_id)::text"
 AT_MS = "(extract(epoch FROM at) * 1000)::bigint"
 EVENT = "message -> 'event'"
 IDLE_MS = "(message ->> 'idle_ms')::bigint"
 COMPLETION = "message -> 'completion'"
-EXPRESSIONS = {"at_ms": AT_MS, "event": EVENT, "idle_ms": IDLE_MS, "completion": COMPLETION}
+DIGESTS = "message -> 'private'"
+EXPRESSIONS = {"at_ms": AT_MS, "event": EVENT, "idle_ms": IDLE_MS, "completion": COMPLETION, "digests": DIGESTS}
 """The expressions for those of EVENT_COLUMNS that are not columns of the table."""
 _COMMIT = (
-    f"epoch, version, {AT_MS}, status, cycle_count, actor, {EVENT}, message -> 'patch', {IDLE_MS}, {COMPLETION}, record"
+    f"epoch, version, {AT_MS}, status, cycle_count, actor, {EVENT}, message -> 'patch', {IDLE_MS}, {COMPLETION},"
+    " private, record"
 )
 
 EXISTS = "SELECT 1 FROM sync_events WHERE session_id = %s LIMIT 1"
@@ -50,7 +54,7 @@ FROM sync_events WHERE at > %s AND at <= %s AND event_type IN (
 ) ORDER BY at, session_id, epoch, version
 """
 SESSIONS = (
-    f"SELECT {', '.join(f'{name}::text' if name == 'session_id' else name for name in SESSION_COLUMNS)}"  # noqa: S608 as above
+    f"SELECT {', '.join(PUBLIC_ID if name == 'session_id' else name for name in SESSION_COLUMNS)}, session_id::text"  # noqa: S608 as above
     " FROM sync_sessions{filters} ORDER BY updated_at DESC, session_id DESC LIMIT %(limit)s"
 )
 LIFE = (
@@ -87,6 +91,6 @@ FORKS = (
     " WHERE kind = 'divergent' AND redriven_at IS NULL AND session_id IS NOT NULL"
 )
 RECENT_IDS = (
-    "SELECT session_id::text FROM sync_sessions"
+    f"SELECT tenant, {PUBLIC_ID} FROM sync_sessions"  # noqa: S608 as above
     " WHERE status IN ('pending', 'running', 'paused') OR status <> 'deleted' AND updated_at > %s"
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from syncapp.domain.private_parts import completion_proof, completion_text, metadata_proof
 from syncapp.domain.session import Session
 from syncapp.domain.session_layout import write_records
 
@@ -63,10 +64,13 @@ class RestorePoint:
             "unattended": self.hidden.unattended,
             "metadata_version": 1,
         }
+        metadata = orjson.dumps(session.metadata)
+        fields["metadata_proof"] = metadata_proof(metadata)
         if session.completion:
-            fields["completion"] = orjson.dumps(session.completion)
+            texts = {name: orjson.dumps(value) for name, value in session.completion.items()}
+            fields |= {"completion": completion_text(texts), "completion_proof": completion_proof(texts)}
         args: list[str | bytes | int] = [
-            orjson.dumps(session.metadata),
+            metadata,
             orjson.dumps(definition.action_on_timeout),
             definition.to_json(),
             " ".join(map(str, definition.warn_at_ms)),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,15 +14,14 @@ from redis.exceptions import ResponseError
 
 from syncapp.config import Settings
 from syncapp.domain.link_ids import link_epoch
-from syncapp.domain.principal import DEFAULT_TENANT
 from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result
 from syncapp.domain.session import Session
-from syncapp.domain.session_ids import log_id, public_id, tenant_of
 from syncapp.domain.summary import Summary
 from syncapp.store.client import TRANSLATION
 from syncapp.store.command_limits import NOT_LIMITED, CommandLimits
 from syncapp.store.keys import PROBE_SESSION, Keyspace
 from syncapp.store.reply_errors import refusal
+from syncapp.store.script_arguments import fingerprint_of, private_members, session_names, text_of
 from syncapp.store.scripts import Scripts
 from syncapp.store.session_cache import CachedSession, SessionCache
 
@@ -87,29 +84,32 @@ class ScriptRunner:
         session_id: str,
         claim: Claim,
         args: Sequence[str | bytes | int] = (),
-        request: Mapping[str, Any] | None = None,
+        request: Mapping[str, Any] | Sequence[Any] | None = None,
         *,
+        reason: bytes = b"",
         is_paid: bool = False,
     ) -> Result:
         """Run a command; raises the error that belongs to the script's reply, or `MetadataChanged`.
 
         The script is called again while it has more to settle, and once more after a lost session was restored.
-        request: the content that the idempotency key's fingerprint is made from; by default `args`. is_paid: an earlier
-        call for the same command has taken the principal's token.
+        request: the content that the idempotency key's fingerprint is made from; by default `args`. reason: the
+        command's reason as JSON, to be sealed as a private part. is_paid: an earlier call for the same command has
+        taken the principal's token.
         """
         keys: Sequence[str] = self._keys.commit(session_id)
         fingerprint = ""
         epoch = link_epoch(claim.principal)
         if claim.idempotency_key is not None:
             keys = (*keys, self._keys.idempotency(session_id, claim.idempotency_key, claim.principal))
-            fingerprint = _fingerprint(command, claim, request if request is not None else list(map(_text, args)))
+            fingerprint = fingerprint_of(command, claim, request if request is not None else list(map(text_of, args)))
         limits, limit_keys = NOT_LIMITED if command == "get" else self._limits.of(claim, is_paid=is_paid)
         if epoch is not None:
             claim = _in_epoch(claim, epoch, command)
         until_s, may_restore = time.monotonic() + SETTLE_S, self._on_miss is not None
+        private = private_members(claim, reason)
         while True:
             cached = self._cache.get(session_id)
-            shared_args = self._shared_args(session_id, claim, fingerprint, cached, limits)
+            shared_args = self._shared_args(session_id, claim, fingerprint, cached, private, limits)
             with TRANSLATION:
                 found = self._scripts.call(f"{command}_session", [*keys, *limit_keys], [*shared_args, *args])
             if found[0] == "rate_limited":
@@ -218,9 +218,15 @@ class ScriptRunner:
             self._on_nudge(self._keys.bucket(session_id))
 
     def _shared_args(
-        self, session_id: str, claim: Claim, fingerprint: str, cached: CachedSession | None, limits: str = ""
+        self,
+        session_id: str,
+        claim: Claim,
+        fingerprint: str,
+        cached: CachedSession | None,
+        private: tuple[str, bytes] = ("", b""),
+        limits: str = "",
     ) -> list[str | bytes | int]:
-        """Return the first arguments, which all scripts share."""
+        """Return the first arguments, which all scripts share; private: JSON members of private parts."""
         return [
             session_id,
             "" if claim.expected_epoch is None else claim.expected_epoch,
@@ -233,21 +239,11 @@ class ScriptRunner:
             # A record must not outlive the tombstone, which ensures that a later session has another created_at.
             min(self._settings.idempotency_ttl_s, self._settings.session_ttl_s) * 1000,
             self._settings.max_unattended_cycles,
-            _names(session_id),
-            claim.principal.jti,
-            "",
-            "",
+            session_names(session_id),
+            orjson.dumps(claim.principal.jti) if claim.principal.jti else "",
+            *private,
             limits,
         ]
-
-
-@lru_cache(maxsize=4096)
-def _names(session_id: str) -> str:
-    """Return the JSON members that name a session in its messages; `session_id` is the log id."""
-    names = f'"session_id":"{log_id(session_id)}"'
-    if (tenant := tenant_of(session_id)) != DEFAULT_TENANT:
-        names += f',"tenant":"{tenant}","tenant_session_id":"{public_id(session_id)}"'
-    return names
 
 
 def _in_epoch(claim: Claim, epoch: int, command: str) -> Claim:
@@ -286,13 +282,3 @@ def _first(replayed: str) -> tuple[int, int] | None:
         return None
     epoch, version = replayed.split(" ")
     return int(epoch), int(version)
-
-
-def _text(value: str | bytes | int) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _fingerprint(command: str, claim: Claim, request: Any) -> str:
-    """Return the hash by which a replay is distinguished from another command with the same idempotency key."""
-    named = [command, claim.expected_epoch, claim.expected_version, request]
-    return sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()

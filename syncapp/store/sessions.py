@@ -26,6 +26,7 @@ from syncapp.domain.definition import define, session_budget_ms
 from syncapp.domain.limits import MAX_METADATA_BYTES
 from syncapp.domain.modes import MODES
 from syncapp.domain.principal import ANYONE, Principal
+from syncapp.domain.private_parts import completion_proof, metadata_proof
 from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result, SessionPosition
 from syncapp.domain.schemas import CreateSession, merge_patch
 from syncapp.domain.session import Session
@@ -79,6 +80,7 @@ class SessionStore:
         action = new.action_on_timeout.model_dump() if new.action_on_timeout else {"type": traits.on_timeout}
         definition = define(new, action)
         idle_timeout_s = new.idle_timeout_s or self._settings.idle_timeout_s
+        metadata = orjson.dumps(new.metadata)
         args: list[str | bytes | int] = [
             new.sync_mode,
             new.increment_ms,
@@ -90,7 +92,8 @@ class SessionStore:
             ),
             " ".join(str(threshold) for threshold in definition.warn_at_ms),
             orjson.dumps(action),
-            orjson.dumps(new.metadata),
+            metadata,
+            metadata_proof(metadata),
             definition.to_json(),
             self._settings.audit_backlog_limit,
             self._settings.memory_limit_percent,
@@ -155,15 +158,20 @@ class SessionStore:
 
         Raises `InvalidTransition` if it is expired or cancelled, `Conflict`.
         """
-        args = ["" if each is None else orjson.dumps(each) for each in (reason, result)]
-        return self._runner.run("complete", session_id, claim, args if any(args) else [])
+        given = {"reason": reason, "result": result}
+        texts = {name: orjson.dumps(value) for name, value in given.items() if value is not None}
+        if not texts:
+            return self._runner.run("complete", session_id, claim)
+        request = [texts.get(name, b"").decode() for name in given]
+        return self._runner.run("complete", session_id, claim, [*request, completion_proof(texts)], request)
 
     def cancel(self, session_id: str, claim: Claim = NO_CLAIM, *, reason: str | None = None) -> Result:
         """Cancel a live session; does nothing if it is already cancelled.
 
         Raises `InvalidTransition` if it is expired or completed, `Conflict`.
         """
-        return self._runner.run("cancel", session_id, claim, [orjson.dumps(reason) if reason else ""])
+        text = orjson.dumps(reason) if reason else b""
+        return self._runner.run("cancel", session_id, claim, [text], reason=text)
 
     def adjust(
         self,
@@ -182,15 +190,10 @@ class SessionStore:
         The budget is that of `participant_id` or `group_id`, by default the one that runs or would run.
         Raises `InvalidTransition` if the session is finished, `ValidationFailed` for a missing budget, `Conflict`.
         """
-        args: list[str | bytes | int] = [
-            op,
-            ms,
-            participant_id or "",
-            group_id or "",
-            "" if not_after_ms is None else not_after_ms,
-            orjson.dumps(reason) if reason else "",
-        ]
-        return self._runner.run("adjust", session_id, claim, args)
+        text = orjson.dumps(reason) if reason else b""
+        latest = "" if not_after_ms is None else not_after_ms
+        args: list[str | bytes | int] = [op, ms, participant_id or "", group_id or "", latest, text]
+        return self._runner.run("adjust", session_id, claim, args, reason=text)
 
     def expire(self, session_ids: Sequence[str]) -> list[ExpiryResult | ResponseError]:
         """Apply what is due to sessions, in one round trip, for the sweeper.
@@ -221,10 +224,9 @@ class SessionStore:
         """
         base_version, document = "", b""
         for _ in range(_UPDATE_ATTEMPTS):
+            args: list[str | bytes | int] = [base_version, document, metadata_proof(document)]
             try:
-                return self._runner.run(
-                    "update", session_id, claim, [base_version, document], dict(metadata), is_paid=bool(base_version)
-                )
+                return self._runner.run("update", session_id, claim, args, dict(metadata), is_paid=bool(base_version))
             except MetadataChanged as changed:
                 current, now_ms = changed.session, changed.now_ms
             base_version = str(current.metadata_version)

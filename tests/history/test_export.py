@@ -22,7 +22,7 @@ from tests.support.nginx import nginx
 from tests.support.types import Db
 
 EVENTS = 5003
-CLOSINGS = {"json": b'"count":5003}}\n', "ndjson": b'"count":5003}\n', "csv": b"# 5003 events" + b"," * 16 + b"\r\n"}
+CLOSINGS = {"json": b'"count":5003}}\n', "ndjson": b'"count":5003}\n', "csv": b"# 5003 events" + b"," * 19 + b"\r\n"}
 LARGE = "Größe " * 500
 
 

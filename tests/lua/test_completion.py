@@ -13,14 +13,14 @@ from syncapp.api.reference.history_schemas import PastAnswer
 from syncapp.api.reference.messages import Patch
 from syncapp.api.reference.schemas import CommandAnswer, StateAnswer
 from syncapp.audit.verify import VerifyResult, verify
-from syncapp.domain.results import Claim
+from syncapp.domain.results import NO_CLAIM, Claim
 from syncapp.domain.schemas import CreateSession
 from syncapp.domain.session import Session, patch_of
 from syncapp.history.query_params import AtQuery, EventsQuery
 from syncapp.history.recovery import Outcome
 from syncapp.realtime.topic import Topic
 from syncapp.store.keys import Keyspace
-from syncapp.store.script_runner import _fingerprint
+from syncapp.store.script_arguments import fingerprint_of
 from syncapp.store.sessions import SessionStore
 from tests.support.audit_log import AuditServices, query_rows
 from tests.support.rest import CHESS, expect_error, expect_faults
@@ -147,7 +147,7 @@ def test_a_complete_without_either_has_the_fingerprint_it_always_had(
     store.create(chess_request(session_id=ID))
     store.complete(ID, Claim(idempotency_key="end"))
     record: Any = redis.get(Keyspace().idempotency(ID, "end"))
-    assert record.decode().split("\n")[0] == _fingerprint("complete", Claim(), [])
+    assert record.decode().split("\n")[0] == fingerprint_of("complete", Claim(), [])
 
 
 @pytest.mark.parametrize(
@@ -204,6 +204,11 @@ KEPT: dict[str, Any] = {"reason": "over", "result": RESULT}
 FORGET = "UPDATE sync_events SET snapshot = snapshot - 'completion', record = record - 'completion' RETURNING 1"
 
 
+def complete_in_clear(store: SessionStore) -> None:
+    """Complete the session as an earlier release does: the hashed message has the completion, and not its digest."""
+    store._runner.run("complete", ID, NO_CLAIM, [orjson.dumps(value) for value in KEPT.values()])
+
+
 def test_the_completion_stands_beside_the_patch_of_its_message(store: SessionStore, redis: redis_py.Redis) -> None:
     store.create(chess_request(session_id=ID))
     topic = Topic(ID, "")
@@ -225,7 +230,7 @@ def test_a_row_that_an_earlier_release_stored_is_as_committed_and_read_with_its_
     store: SessionStore, log: AuditServices, db: Db, database_url: str
 ) -> None:
     store.create(chess_request(session_id=ID))
-    store.complete(ID, **KEPT)
+    complete_in_clear(store)
     log.store()
     exported = list(log.history.export(ID))
     assert exported[0][1]["snapshot"]["completion"] == exported[0][1]["patch"]["completion"] == KEPT
@@ -240,7 +245,7 @@ def test_a_session_is_restored_with_the_completion_that_an_earlier_release_did_n
     store: SessionStore, log: AuditServices, db: Db, redis: redis_py.Redis, redis_url: str, database_url: str
 ) -> None:
     store.create(chess_request(session_id=ID))
-    store.complete(ID, **KEPT)
+    complete_in_clear(store)
     log.recoveries["run"]._store.time_ms = lambda: NOON_MS  # type: ignore[method-assign]
     for _ in range(2):  # the second time, from the restore's message
         log.store()
@@ -270,7 +275,7 @@ def test_any_other_difference_in_such_a_row_is_found(
     store: SessionStore, log: AuditServices, db: Db, database_url: str, change: str, name: str, *, is_forgotten: bool
 ) -> None:
     store.create(chess_request(session_id=ID))
-    store.complete(ID, **KEPT)
+    complete_in_clear(store)
     log.store()
     if is_forgotten:
         query_rows(db, FORGET)
@@ -284,7 +289,7 @@ def test_a_completion_that_is_missing_in_one_column_only_is_found(
     store: SessionStore, log: AuditServices, db: Db, database_url: str, column: str
 ) -> None:
     store.create(chess_request(session_id=ID))
-    store.complete(ID, **KEPT)
+    complete_in_clear(store)
     log.store()
     query_rows(db, f"UPDATE sync_events SET {column} = {column} - 'completion' RETURNING 1")
     assert len(list(verify(database_url, VerifyResult()))) == 1

@@ -25,7 +25,7 @@ from tests.support.clock_model import Model
 from tests.support.clock_records import LIVE, Refused
 from tests.support.invariants import Ledger
 from tests.support.patches import apply_patch
-from tests.support.store import NOON_MS, ManualClock, make_store
+from tests.support.store import NOON_MS, ManualClock, make_store, published
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 STEPS = 40
@@ -349,7 +349,7 @@ class ClockMachine(RuleBasedStateMachine):
         events = []
         for entry_id, fields in entries:
             self.seen = entry_id.decode()
-            message = orjson.loads(fields[b"message"])
+            message = published(fields[b"message"])
             if message["session_id"] != self.session_id:
                 continue
             events.append(message["event"])

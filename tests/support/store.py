@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import redis as redis_py
 
 from syncapp.config import Settings
+from syncapp.domain.private_parts import revealed_message, split_entry, values_of
 from syncapp.domain.schemas import CreateSession
 from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
@@ -77,10 +79,14 @@ def dump_session(client: redis_py.Redis, session_id: str) -> dict[bytes, object]
     return found
 
 
-def outbox_messages(client: redis_py.Redis, session_id: str) -> list[dict[str, Any]]:
-    """Return the messages of one session in the outbox, in order."""
-    import orjson
+def published(entry: bytes) -> dict[str, Any]:
+    """Return the message of an outbox entry, with its private parts."""
+    message, parts = split_entry(entry)
+    return dict(revealed_message(orjson.loads(message), values_of(orjson.loads(parts) if parts else None)))
 
+
+def outbox_messages(client: redis_py.Redis, session_id: str) -> list[dict[str, Any]]:
+    """Return the messages of one session in the outbox, in order, with their private parts."""
     entries: list[Any] = client.xrange(Keyspace().outbox(Keyspace().bucket(session_id)))  # type: ignore[assignment]  # its types cover every protocol
-    decoded = [orjson.loads(fields[b"message"]) for _, fields in entries]
+    decoded = [published(fields[b"message"]) for _, fields in entries]
     return [message for message in decoded if message["session_id"] == session_id]

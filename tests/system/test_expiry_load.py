@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import pytest
 import redis as redis_py
 import requests
@@ -25,7 +24,7 @@ from syncapp.domain.schemas import CreateSession
 from syncapp.errors import InvalidTransition
 from syncapp.store.keys import Keyspace
 from tests.support.cluster import Cluster, MakeCluster
-from tests.support.store import make_store
+from tests.support.store import make_store, published
 from tests.support.web_clients import wait_until
 
 SESSIONS, OVER_S = (250, 4) if os.environ.get("CI") else (1000, 10)
@@ -108,7 +107,7 @@ def commits(client: redis_py.Redis) -> dict[str, list[Commit]]:
     for bucket in range(keys.buckets):
         entries: Any = client.xrange(keys.outbox(bucket))
         for stream_id, fields in entries:
-            message = orjson.loads(fields[b"message"])
+            message = published(fields[b"message"])
             event = message["event"]
             commit = Commit(
                 event["at_ms"], int(stream_id.split(b"-")[0]), message["version"], event["type"], message["actor"]

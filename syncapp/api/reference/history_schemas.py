@@ -44,8 +44,13 @@ class LoggedEvent(Answer):
     elapsed_ms: int | None = Field(description="Time charged by this commit, in ms; null if the clock did not run.")
     actor: str = Field(description="`client`, or `system` if the session made the commit by itself.")
     request_id: str | None = Field(description="`X-Request-Id` of the request; null if there was none.")
+    principal: str | None = absent("Who sent the command; only with authentication.")
+    jti: str | None = absent("The id of the token; only if it has one.")
     event: Event = Field(description="The event as it was published.")
     patch: dict[str, Any] = Field(description="What changed, with the names of the state.")
+    erased: list[str] | None = absent(
+        "Private parts that were erased: `metadata`, `reason`, `completion`, `principal`; only if any were."
+    )
 
 
 class EventsPage(Answer):
@@ -123,7 +128,8 @@ class LoggedSession(Answer):
     completed_at: Instant | None = Field(description="When the session ended; null before that.")
     deleted_at: Instant | None = Field(description="When the session was deleted; null if it was not.")
     updated_at: Instant = Field(description="When the last commit took effect.")
-    metadata: dict[str, Any] | None = Field(description="The application's own document.")
+    metadata: dict[str, Any] | None = Field(description="The application's own document; null if it was erased.")
+    principal: str | None = absent("Who created the session; only with authentication.")
 
 
 class SessionsPage(Answer):

@@ -1,0 +1,42 @@
+"""The arguments of scripts that are made of a command and its caller: names, private parts, the fingerprint."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from syncapp.domain.private_parts import seal
+from syncapp.domain.results import Claim
+from syncapp.domain.session_ids import log_id, public_id, tenant_of
+
+
+@lru_cache(maxsize=4096)
+def session_names(session_id: str) -> str:
+    """Return the JSON members that name a session in its messages; `session_id` is the log id."""
+    names = f'"session_id":"{log_id(session_id)}"'
+    if log_id(session_id) != session_id:
+        names += f',"tenant":"{tenant_of(session_id)}","tenant_session_id":"{public_id(session_id)}"'
+    return names
+
+
+def private_members(claim: Claim, reason: bytes) -> tuple[str, bytes]:
+    """Return the JSON members with the digests of a command's principal and reason, and with these parts."""
+    sealed = [("principal", seal(orjson.dumps(claim.principal.sub)))] if claim.principal.sub else []
+    if reason:
+        sealed.append(("reason", seal(reason)))
+    members = [part.members(name) for name, part in sealed]
+    return ",".join(digest for digest, _ in members), b",".join(part for _, part in members)
+
+
+def fingerprint_of(command: str, claim: Claim, request: Any) -> str:
+    """Return the hash by which a replay is distinguished from another command with the same idempotency key."""
+    named = [command, claim.expected_epoch, claim.expected_version, request]
+    return sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def text_of(value: str | bytes | int) -> str:
+    """Return an argument as text, as the fingerprint has it."""
+    return value.decode() if isinstance(value, bytes) else str(value)
