@@ -47,7 +47,7 @@ end
 --   positions          of metadata and tags in it
 local function hashed_message(session, call, actor, elapsed, private, event, details, patch, members, completion_member,
     snapshot, positions)
-  if private.reason or private.completion then
+  if private.reason or private.completion and session.changed.completion then
     details.reason, details.result = nil, nil
     event = object(EVENT, details)
   end

@@ -200,6 +200,7 @@ def test_a_restored_session_has_its_values_and_new_salts(
         assert fields[name] != again[name]
     assert not [entry for entry in outbox_entries(redis) if SECRETS[0].encode() in split_entry(entry.raw or b"")[0]]
     log.store()
+    assert log.history.events(ID, EventsQuery()).rows[-1]["event"]["reason"] == "run"  # the event's own
     assert verify()[0] == 0
 
 
