@@ -36,7 +36,6 @@ def stream(session: str) -> Response:
     guards = services.guards
     name = requests.permitted("watch", session)
     guards.check_origin()
-    name = requests.permitted("watch", session)
     asked = admission.watch_request(name, "token")
     asked = asked._replace(known=requests.last_event() or asked.known)
     guards.shutdown.check()
