@@ -18,7 +18,7 @@ from bench.rig import Rig
 from bench.targets import verdicts
 from syncapp.dev.processes import end_leftovers
 
-PARTS = ("store", "scripts", "rest", "sockets", "fanout", "audit", "expiry", "growth", "storm")
+PARTS = ("store", "scripts", "limits", "rest", "sockets", "fanout", "audit", "expiry", "growth", "storm")
 
 
 def run(names: list[str]) -> dict[str, Part]:

@@ -13,7 +13,7 @@ from bench.figures import Part
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 PICTURES = ("scripts", "rest", "fanout", "growth")
-PARTS = frozenset({"store", "scripts", "rest", "sockets", "fanout", "audit", "expiry", "growth", "storm"})
+PARTS = frozenset({"store", "scripts", "limits", "rest", "sockets", "fanout", "audit", "expiry", "growth", "storm"})
 _BEGIN, _END = "<!-- begin: made by make bench -->\n", "<!-- end: made by make bench -->\n"
 
 

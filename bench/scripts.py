@@ -60,14 +60,16 @@ class Calls:
         self._hashes = {name: rig.redis.script_load(scripts.expand(name)) for name in scripts.names()}
         self._number = 0
 
-    def packed(self, name: str, *args: str, key: bool = False) -> bytes:
-        """Return the bytes of a call; key: with a new idempotency key."""
+    def packed(self, name: str, *args: str, key: bool = False, limits: tuple[str, str] | None = None) -> bytes:
+        """Return the bytes of a call; key: with a new idempotency key; limits: the argument, and its key."""
         keys, fingerprint = list(self.keys), ""
         if key:
             self._number += 1
             keys.append(self._rig.keys.idempotency(self.session_id, f"bench-{self._number}"))
             fingerprint = "f" * 64
         head = [self.session_id, "", "", fingerprint, "bench", *map(str, self._known), "3600000", "3600000", "1000"]
+        head += [f'"session_id":"{self.session_id}"', "", "", "", limits[0] if limits else ""]
+        keys += limits[1:] if limits else ()
         return packed("EVALSHA", self._hashes[f"{name}_session"], len(keys), *keys, *head, *args)
 
     def learn(self, reply: list[Any]) -> None:
@@ -85,12 +87,12 @@ def server_times(rig: Rig, participants: int) -> dict[str, Rounds]:
     raw = Raw(rig.settings.redis_url)
 
     def time_of(call: Callable[[], bytes]) -> Callable[[], list[float]]:
-        return lambda: [_server_time(rig, raw, call, calls.learn)]
+        return lambda: [server_time(rig, raw, call, calls.learn)]
 
     pause_or_resume = cycle(("pause", "resume")).__next__
     found = interleave(
         {
-            "bare": lambda: [_server_time(rig, raw, lambda: bare, lambda reply: None)],
+            "bare": lambda: [server_time(rig, raw, lambda: bare, lambda reply: None)],
             "get": time_of(lambda: calls.packed("get")),
             "switch": time_of(lambda: calls.packed("switch", "", "")),
             "pause and resume": time_of(lambda: calls.packed(pause_or_resume())),
@@ -161,10 +163,12 @@ def memory(rig: Rig, count: int = 500) -> list[Figure]:
     return figures
 
 
-def _server_time(rig: Rig, raw: Raw, call: Callable[[], bytes], learn: Callable[[list[Any]], None]) -> float:
+def server_time(
+    rig: Rig, raw: Raw, call: Callable[[], bytes], learn: Callable[[list[Any]], None], count: int = CALLS
+) -> float:
     """Return the mean server time of a block of calls, in µs; `learn` receives each reply."""
     rig.redis.config_resetstat()
-    for _ in range(CALLS):
+    for _ in range(count):
         learn(raw.call(call()))
     return float(rig.redis.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
 

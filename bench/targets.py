@@ -56,6 +56,13 @@ TARGETS = (
         1.5,
         "`switch` at 1,000 participants ≤ 1.5 × that at 2",
     ),
+    Target("limits", "switch, limited", "µs", "ratio", 1.03, "limits take ≤ 3 % of a `switch`'s server time"),
+    *(
+        Target(
+            "limits", f"refusal for the {whose}", "µs", "ratio", 0.1, f"a refusal for the {whose} ≤ 0.1 × a `switch`"
+        )
+        for whose in ("session", "principal")
+    ),
     Target("scripts", "memory of a session, 2 participants", "bytes", "median", 1000, "a session of 2 ≤ 1,000 bytes"),
     *(
         Target("rest", f"{name}, {load}", "requests/s", "ratio", 0.85, f"REST `{name}`, {load}: {_RATE}", least=True)
