@@ -142,7 +142,8 @@ class ListUpkeep:
                 pairs = zip(chain(*by_tenant.values()), chain(*self._call(reads)), strict=True)
                 added += self._add([name for name, score in pairs if score is None])
                 yield
-        self._live.correct()
+        if self._held:  # several processes would correct the same difference
+            self._live.correct()
         if added:
             log.info("listing_completed", sessions=added)
 

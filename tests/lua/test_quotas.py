@@ -197,3 +197,18 @@ def test_a_quota_of_0_is_none_and_an_address_counts_only_without_a_principal(
         free.create(chess_request(), ADA, str(uuid.uuid4()))
     free.run("start", free.create(ROUNDS))
     assert redis.exists(Keyspace().tenants(), Keyspace().creates(ADA)) == 0
+
+
+def test_only_the_holder_of_the_lease_corrects_the_number_of_live_sessions(
+    redis_url: str, redis: redis_py.Redis, clock: ManualClock
+) -> None:
+    service = Service(redis_url)
+    service.run("cancel", service.create(chess_request()))
+    redis.set(Keyspace().sweeper(), "a process of an earlier release")
+    upkeep = ListUpkeep(connect(make_settings(redis_url)), service.store, Keyspace())
+    for _ in range(100):
+        upkeep.step(held=False)
+    assert redis.zscore(Keyspace().tenants(), "live:default") == 1
+    for _ in range(100):
+        upkeep.step(held=True)
+    assert redis.zscore(Keyspace().tenants(), "live:default") == 0
