@@ -81,7 +81,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_arguments", "  refusal = refusal or take_tokens(keys, call)\n", "  refusal = take_tokens(keys, call) or refusal\n"),
     ("_limits", "now_ms + math.ceil(principal_us / 1000) + 1", "now_ms + 1"),
     ("_limits", "call.limit_us, call.fields = now_ms, now_us + session_us, fields", "call.limit_us, call.fields = now_ms, now_us, fields"),
-    ("_commit", "update_chain(session, message), 'limit_us', call.limit_us)", "update_chain(session, message))"),
+    ("_commit", "update_chain(session, hashed), 'limit_us', call.limit_us)", "update_chain(session, hashed))"),
     # When a clock ends.
     ("_timeouts", "timeout <= now and", "timeout < now and"),
     ("_timeouts", "elseif idle <= now then", "elseif idle < now then"),
