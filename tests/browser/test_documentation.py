@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from tests.support.browser_policy import complaints_of
 from tests.support.cluster import Cluster
@@ -12,14 +12,6 @@ from tests.support.cluster import Cluster
 @pytest.fixture
 def complaints(page: Page) -> list[str]:
     return complaints_of(page)
-
-
-def with_tokens(route: Route) -> None:
-    """Answer with the document, as a service has it that asks for tokens."""
-    document = route.fetch().json()
-    document["components"].setdefault("securitySchemes", {"bearer": {"type": "http", "scheme": "bearer"}})
-    document["security"] = document["security"] or [{"bearer": []}]
-    route.fulfill(json=document)
 
 
 def test_the_page_of_the_api_shows_its_routes_and_asks_no_other_host(
@@ -53,22 +45,4 @@ def test_try_it_out_creates_a_session_with_the_example_as_it_is_shown(
         create.get_by_role("button", name="Execute").click(timeout=60_000)
     assert told.value.status == 201, told.value.text()
     expect(create.locator(".responses-table.live-responses-table")).to_be_visible(timeout=60_000)
-    assert complaints == []
-
-
-def test_try_it_out_sends_the_token_that_was_entered_under_authorize(
-    page: Page, complaints: list[str], one_web: Cluster
-) -> None:
-    page.route("**/api-docs.json", with_tokens)
-    page.goto(f"{one_web.urls[0]}/api-docs")
-    page.get_by_role("button", name="Authorize").first.click(timeout=60_000)
-    page.locator(".auth-container input").fill("a.b.c")
-    page.get_by_role("button", name="Apply credentials").click()
-    page.locator(".auth-container").get_by_role("button", name="Close").click()
-    listing = page.locator("#operations-sessions-list_sessions")
-    listing.locator(".opblock-summary-control").click(timeout=60_000)
-    listing.get_by_role("button", name="Try it out").click(timeout=60_000)
-    with page.expect_request("**/v1/sessions?*", timeout=60_000) as sent:
-        listing.get_by_role("button", name="Execute").click(timeout=60_000)
-    assert sent.value.headers["authorization"] == "Bearer a.b.c"
     assert complaints == []
