@@ -47,7 +47,9 @@ def test_responses_that_are_no_pages_have_no_headers_of_pages(client: FlaskClien
 
 def test_files_of_pages_have_their_types_and_are_checked_again_before_each_use(client: FlaskClient) -> None:
     with client.get("/pages/api-docs.js") as script:
-        assert (script.status_code, script.mimetype) == (200, "text/javascript")
+        assert script.status_code == 200
+        # Python before 3.12 says `application`, unless the system has a list of types.
+        assert script.mimetype in ("text/javascript", "application/javascript")
         assert script.headers["Cache-Control"] == "no-cache"
         tag = script.headers["ETag"]
     with client.get("/pages/api-docs.js", headers={"If-None-Match": tag}) as script:
