@@ -193,6 +193,18 @@ local function commit(session, keys, call, now, at, event_type, details, actor, 
   return event, full_patch
 end
 
+-- Ask the worker to erase a deleted or missing session from the audit log, in its epochs up to now. The tombstone makes
+-- sure that a later session with this id has a later epoch, and that this one is not restored from the log.
+local function erase_logged(keys, call, now)
+  check_all_permissions(keys)
+  local stored = redis.call('HMGET', keys.session, 'epoch', 'updated_ms')
+  local before = math.max(now, tonumber(stored[1]) or 0)
+  redis.call('HSET', keys.session, 'epoch', int(before), 'updated_ms', stored[2] or int(now))
+  redis.call('PEXPIREAT', keys.session, int(now + call.session_ttl_ms))
+  redis.call('XADD', keys.outbox, '*', 'message', '{"erase":{' .. call.names .. '},"before":' .. int(before) .. '}')
+  if redis.call('SET', keys.nudge, '1', 'NX', 'PX', NUDGE_MS) then call.nudge = 1 end
+end
+
 -- Answer a command: write its idempotency record, publish, and return the reply. `session` is nil if there is none;
 -- event and patch are nil if nothing was committed.
 local function answer(session, keys, call, now, event, patch)

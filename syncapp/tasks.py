@@ -25,6 +25,7 @@ from syncapp.alerts import Alerts
 from syncapp.audit.dead_letters import DeadLetters
 from syncapp.audit.drain import Drain, collect_rarely
 from syncapp.audit.drain_requests import DrainRequests
+from syncapp.audit.erasures import repeat_erasures
 from syncapp.audit.last_failure import LastFailure
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
@@ -157,6 +158,14 @@ class AuditWorker:
         except (psycopg2.Error, RedisError) as error:
             log.warning("count_letters_failed", error=one_line(error))
 
+    def repeat_erasures(self) -> None:
+        """Repeat recent erasures, for events that another drain stored after them."""
+        try:
+            if changed := repeat_erasures(self.database):
+                log.info("erasures_repeated", rows=changed)
+        except psycopg2.Error as error:
+            log.warning("repeat_erasures_failed", error=one_line(error))
+
     def make_partitions(self) -> None:
         """Make the partitions of the coming months."""
         try:
@@ -283,6 +292,7 @@ drain_bucket: Any = huey.task(
 )(worker.drain)
 huey.periodic_task(crontab(), name="sweep")(worker.sweep)
 huey.periodic_task(crontab(minute="*/10"), name="count_letters")(worker.count_dead_letters)
+huey.periodic_task(crontab(minute="*/5"), name="repeat_erasures")(worker.repeat_erasures)
 huey.periodic_task(crontab(hour="3", minute="17"), name="make_partitions")(worker.make_partitions)
 huey.on_startup(name="start")(worker.start)
 huey.on_startup(name="watch")(worker.watch)

@@ -199,5 +199,6 @@ def test_the_periodic_tasks_come_each_minute_and_each_night(tasks: ModuleType) -
         return sorted(task.name for task in tasks.huey.read_periodic(at))
 
     assert due(12, 34) == ["sweep"]
-    assert due(12, 40) == ["count_letters", "sweep"]
+    assert due(12, 35) == ["repeat_erasures", "sweep"]
+    assert due(12, 40) == ["count_letters", "repeat_erasures", "sweep"]
     assert due(3, 17) == ["make_partitions", "sweep"]

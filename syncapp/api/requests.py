@@ -19,6 +19,7 @@ from syncapp.domain.strict_json import decode
 from syncapp.domain.validation import Request
 from syncapp.domain.version_order import Order
 from syncapp.errors import UnsupportedMediaType, ValidationFailed
+from syncapp.server.admission import only_parameters
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -110,6 +111,15 @@ def wants_minimal() -> bool:
     return bool(preferences) and any(
         part.split(";")[0].replace(" ", "") == "return=minimal" for part in preferences.split(",")
     )
+
+
+def erases() -> bool:
+    """Return whether a delete is to erase the session from the audit log. Raises `ValidationFailed`."""
+    only_parameters("erase")
+    text = request.args.get("erase", "false")
+    if text not in ("true", "false"):
+        raise ValidationFailed.of("erase", "must be true or false", "bool_parsing")
+    return text == "true"
 
 
 def wait_ms() -> int | None:

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app, request
 from syncapp.access.permissions import check_scope, narrowed
 from syncapp.api import rate_limit_headers, requests, responses
 from syncapp.api.etags import ANY
-from syncapp.api.reference.parameters import CommandHeaders, CreateHeaders, ReadHeaders, ReadQuery
+from syncapp.api.reference.parameters import CommandHeaders, CreateHeaders, DeleteQuery, ReadHeaders, ReadQuery
 from syncapp.api.reference.schemas import (
     CommandAnswer,
     ErrorAnswer,
@@ -226,6 +226,7 @@ def update(session: str) -> Response:
 @blueprint.delete("/<session>")
 @documented(
     json=commands.DELETE.body,
+    query=DeleteQuery,
     headers=CommandHeaders,
     resp=answers(
         HTTP_204=None,
@@ -241,8 +242,9 @@ def update(session: str) -> Response:
 def delete(session: str) -> Response:
     """Delete a session; deleting one that does not exist succeeds.
 
-    Its clients are notified, and its id can be used again. Its history stays in the audit log.
+    Its clients are notified, and its id can be used again. Its history stays in the audit log; `erase` removes what may
+    be personal data from there.
     """
-    result = run(commands.DELETE, session)
+    result = run(commands.ERASE if requests.erases() else commands.DELETE, session)
     replayed = {"Idempotency-Replayed": "true"} if result.replayed else {}
     return responses.empty(replayed | rate_limit_headers.of(result.allowances))

@@ -41,7 +41,7 @@ class DeadLetters:
                     failed += 1
                     continue
                 stored = audit.store([OutboxEntry(bucket, stream_id, bytes(raw))])
-                if stored.new + stored.repeated:
+                if stored.completed:
                     with self._database.transaction() as cursor:
                         cursor.execute(_DONE, [last])
                     done += 1

@@ -121,5 +121,5 @@ class Drain:
             self._outbox.acknowledge(bucket, entries)
             with self._lock:
                 self._moved += len(entries)
-            self._count(stored.new + stored.repeated, len(stored.dead_letters))
+            self._count(stored.completed, len(stored.dead_letters))
         return len(entries)

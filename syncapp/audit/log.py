@@ -16,6 +16,7 @@ import structlog
 
 from syncapp import metrics
 from syncapp.audit.copy_format import COLUMNS, COPY_BEGIN, COPY_END
+from syncapp.audit.erasures import ENTRY_PREFIX, SessionErasure
 from syncapp.audit.event import AuditEvent, OutboxEntry
 from syncapp.audit.totals import Totals
 from syncapp.domain.private_parts import split_entry
@@ -61,15 +62,25 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The result of storing entries: how many were new, how many were in the log already, and new dead letters."""
+    """The result of storing entries: how many were new, how many were in the log already, and new dead letters.
+
+    erasures: how many entries asked for an erasure, which was made.
+    """
 
     new: int = 0
     repeated: int = 0
     dead_letters: tuple[DeadLetter, ...] = ()
+    erasures: int = 0
+
+    @property
+    def completed(self) -> int:
+        """How many entries need not be kept."""
+        return self.new + self.repeated + self.erasures
 
     def __add__(self, other: Stored) -> Stored:
         dead_letters = self.dead_letters + other.dead_letters
-        return Stored(self.new + other.new, self.repeated + other.repeated, dead_letters)
+        erasures = self.erasures + other.erasures
+        return Stored(self.new + other.new, self.repeated + other.repeated, dead_letters, erasures)
 
 
 class AuditLog:
@@ -89,12 +100,15 @@ class AuditLog:
         Raises what psycopg2 raises if PostgreSQL fails. The same entries may then be stored again: those that are in
         the log already are not stored twice.
         """
-        events, refused = [], []
+        events, erasures, refused = [], [], []
         for entry in entries:
             if entry.raw is None:
                 continue
             try:
-                events.append(AuditEvent.parse(entry))
+                if entry.raw.startswith(ENTRY_PREFIX):
+                    erasures.append((entry, SessionErasure.parse(entry.raw)))
+                else:
+                    events.append(AuditEvent.parse(entry))
             except Exception as error:  # noqa: BLE001 whatever is wrong with one message, the others are stored
                 refused.append(DeadLetter(entry, "refused", f"{type(error).__name__}: {one_line(error)}"))
         # All transactions lock rows in the same order, so that concurrent ones wait for each other and do not deadlock.
@@ -102,6 +116,8 @@ class AuditLog:
         done: list[Stored] = []
         try:
             self._store(events, done)
+            for entry, erasure in erasures:
+                self._erase(entry, erasure, done)
             self._keep(refused, done)
         finally:
             # What was committed before a failure is reported now, because it will not be new next time.
@@ -129,6 +145,17 @@ class AuditLog:
             middle = len(events) // 2
             self._store(events[:middle], done)
             self._store(events[middle:], done)
+
+    def _erase(self, entry: OutboxEntry, erasure: SessionErasure, done: list[Stored]) -> None:
+        """Make an erasure, after the events that came with it are stored."""
+        try:
+            self._write(erasure.apply)
+        except psycopg2.Error as error:
+            if not (error.pgcode or "").startswith(_REFUSALS):
+                raise
+            self._keep([DeadLetter(entry, "refused", f"{error.pgcode}: {_reason(error)}")], done)
+        else:
+            done.append(Stored(erasures=1))
 
     def _keep(self, dead_letters: Sequence[DeadLetter], done: list[Stored]) -> None:
         if dead_letters:

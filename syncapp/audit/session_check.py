@@ -32,12 +32,19 @@ _ALL_EPOCHS = frozenset({"first_active_at", "last_active_at"})
 
 
 class SessionCheck:
-    """Checks one session's rows, which it reads in order."""
+    """Checks one session's rows, which it reads in order.
 
-    def __init__(self, connection: Connection, session_id: str, dropped: Iterable[tuple[int, int]]) -> None:
+    dropped: from and to of epochs that retention has dropped. erased_epoch: rows up to this epoch were erased as a
+    whole; a row of them that comes later is erased by the worker, too.
+    """
+
+    def __init__(
+        self, connection: Connection, session_id: str, dropped: Iterable[tuple[int, int]], erased_epoch: int = 0
+    ) -> None:
         self._connection = connection
         self._session_id = session_id
-        self._dropped = list(dropped)
+        self._dropped = [*dropped, (0, erased_epoch + 1)] if erased_epoch else list(dropped)
+        self._erased_epoch = erased_epoch
         self._totals = Totals()
         self._order = (0, 0)  # of the last row
         self._hash = b""  # of the last row
@@ -54,6 +61,8 @@ class SessionCheck:
     def read(self, row: tuple[Any, ...]) -> None:
         """Check the next row. Raises `BadRow`."""
         _, epoch, version, text, parts, columns = row
+        if epoch <= self._erased_epoch:
+            return
         last_epoch, last_version = self._order
         if epoch != last_epoch:
             last_version = 0
@@ -98,12 +107,12 @@ class SessionCheck:
     def compare_totals(self, stored: tuple[str, str] | None) -> None:
         """Compare the session's totals with the stored ones, which are JSON. Raises `BadRow`."""
         if stored is None:
-            raise BadRow(*self._order, "has no row in sync_sessions")
+            if self._order != (0, 0):  # not all rows were erased
+                raise BadRow(*self._order, "has no row in sync_sessions")
+            return
         session, participants = orjson.loads(stored[0]), orjson.loads(stored[1])
         newest = (session["epoch"], session["version"])
-        if newest > self._order:
-            if not any(low <= newest[0] < high for low, high in self._dropped):
-                raise BadRow(*newest, f"is missing; the last row is epoch {self._order[0]}, version {self._order[1]}")
+        if self._is_behind(newest):
             return
         expected_session = self._totals.sessions[self._session_id]
         if newest[0] in self._erased_in and session["metadata"] is None:
@@ -124,6 +133,12 @@ class SessionCheck:
             columns_of = partial(_participant_columns, name)
             if column := self._difference(columns_of, expected.get(name, {}), found.get(name, {})):
                 raise BadRow(*self._order, f"column {column} of participant {name} differs from the session's rows")
+
+    def _is_behind(self, newest: tuple[int, int]) -> bool:
+        """Return whether retention or an erasure has removed the newest row. Raises `BadRow` if it is missing."""
+        if newest > self._order and not any(low <= newest[0] < high for low, high in self._dropped):
+            raise BadRow(*newest, f"is missing; the last row is epoch {self._order[0]}, version {self._order[1]}")
+        return newest > self._order
 
     def _check_chain(self, epoch: int, version: int, previous: str) -> None:
         previous_hash = bytes.fromhex(previous)

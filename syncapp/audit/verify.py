@@ -20,6 +20,8 @@ SELECT session_id::text, epoch, version, message::text, private::text,
     (to_jsonb(log) - 'message' - 'private' - 'stored_at')::text
 FROM sync_events AS log {} ORDER BY log.session_id, epoch, version
 """
+# Sessions of which all rows up to an epoch were deleted.
+_ERASED = "SELECT session_id::text, max(before) FROM sync_erasures WHERE is_whole GROUP BY session_id"
 _TOTALS = """
 SELECT session_id::text, to_jsonb(one)::text, (
     SELECT coalesce(jsonb_agg(to_jsonb(person)), '[]')::text FROM sync_participants AS person
@@ -51,11 +53,13 @@ def verify(database_url: str, result: VerifyResult, session_id: str | None = Non
                 "SET enable_sort = off; SELECT from_epoch, to_epoch FROM sync_dropped_partitions"
             )
             dropped = cursor.fetchall()
+            cursor.execute(_ERASED)
+            erased = dict(cursor.fetchall())
         events = groupby(stream(connection, "events", _EVENTS.format(where), arguments), lambda row: row[0])
         totals = stream(connection, "totals", _TOTALS.format(where), arguments)
         for each, rows, its_totals in _merge_join(events, totals):
             result.sessions += 1
-            check = SessionCheck(connection, each, dropped)
+            check = SessionCheck(connection, each, dropped, erased.get(each, 0))
             try:
                 for row in rows:
                     result.events += 1

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from syncapp.audit.drain import Drain
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
+from syncapp.cli.erase import command as erase_command
 from syncapp.config import Settings
 from syncapp.domain.results import Claim
 from syncapp.domain.schemas import session_id
@@ -35,9 +36,10 @@ _CLAIM = Claim(request_id="flask-sessions-recover")
 
 def commands(settings: Settings) -> click.Group:
     """Return the group of commands."""
-    group = click.Group("sessions", help="List and recover sessions.")
+    group = click.Group("sessions", help="List, recover and erase sessions.")
     group.add_command(_list(settings))
     group.add_command(_recover(settings))
+    group.add_command(erase_command(settings))
     return group
 
 

@@ -54,8 +54,8 @@ class Commands(Protocol):
     def update(self, session_id: str, metadata: Mapping[str, Any], claim: Claim) -> Result:
         """Merge a patch into the metadata."""
 
-    def delete(self, session_id: str, claim: Claim) -> Result:
-        """Remove a session."""
+    def delete(self, session_id: str, claim: Claim, *, erases: bool) -> Result:
+        """Remove a session, and its private parts from the audit log if `erases`."""
 
 
 Body = TypeVar("Body", bound=Request)
@@ -110,10 +110,16 @@ CANCEL = SessionCommand(
 UPDATE = SessionCommand(
     "update", Update, lambda store, session, body, claim: store.update(session, body.metadata, claim=claim)
 )
-DELETE = SessionCommand("delete", CommandBody, lambda store, session, _, claim: store.delete(session, claim=claim))
+DELETE = SessionCommand(
+    "delete", CommandBody, lambda store, session, _, claim: store.delete(session, claim=claim, erases=False)
+)
+ERASE = SessionCommand(
+    "erase", CommandBody, lambda store, session, _, claim: store.delete(session, claim=claim, erases=True)
+)
+"""A delete that also erases; over REST only."""
 
 COMMANDS: Mapping[str, SessionCommand[Any]] = {
     command.name: command
     for command in (CREATE, START, SWITCH, PAUSE, RESUME, ADJUST, COMPLETE, CANCEL, UPDATE, DELETE)
 }
-"""All commands by name."""
+"""All commands by name, but `ERASE`."""

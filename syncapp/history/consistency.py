@@ -30,6 +30,7 @@ WHERE status IN ('pending', 'running', 'paused')
 _NEWEST = """
 SELECT session_id::text, epoch, version, one.status IN ('pending', 'running', 'paused'), message::text
 FROM sync_sessions AS one JOIN sync_events USING (session_id, epoch, version) WHERE session_id = ANY(%s::uuid[])
+    AND NOT EXISTS (SELECT FROM sync_erasures WHERE session_id = one.session_id AND before >= one.epoch)
 """
 
 

@@ -36,6 +36,9 @@ def restore_point(cursor: Cursor, session_id: str) -> RestorePoint | None:
     status = commits[-1].status
     if status == "deleted":
         commits.pop()
+    cursor.execute(sql.ERASED, [log_id(session_id), epoch])
+    if cursor.fetchone() is not None:  # it was deleted, whatever the log knows
+        status = "deleted"
     record, session = commits[0].record, commits[0].snapshot_session(session_id)
     if record is None or session is None:
         raise LookupError("the commits do not begin with a snapshot")

@@ -86,6 +86,7 @@ LAST = (
     "SELECT epoch, version, message::text FROM sync_events WHERE session_id = %s"
     " ORDER BY epoch DESC, version DESC LIMIT 1"
 )
+ERASED = "SELECT FROM sync_erasures WHERE session_id = %s AND before >= %s LIMIT 1"
 FORKS = (
     "SELECT DISTINCT session_id::text, epoch FROM sync_dead_letters"
     " WHERE kind = 'divergent' AND redriven_at IS NULL AND session_id IS NOT NULL"

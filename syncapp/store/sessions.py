@@ -236,9 +236,12 @@ class SessionStore:
                 raise ValidationFailed.of("metadata", message, "too_large")
         raise Conflict("the metadata kept changing; try again", {"current": current.state(now_ms)})
 
-    def delete(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
-        """Delete a session; deleting a missing session succeeds. Raises `Conflict`."""
-        return self._runner.run("delete", session_id, claim)
+    def delete(self, session_id: str, claim: Claim = NO_CLAIM, *, erases: bool = False) -> Result:
+        """Delete a session; deleting a missing session succeeds. Raises `Conflict`.
+
+        erases: also have its private parts erased from the audit log.
+        """
+        return self._runner.run("delete", session_id, claim, ["1"] if erases else [])
 
     def restore(
         self, point: RestorePoint, rule: str, claim: Claim = NO_CLAIM, *, instead_of: tuple[int, int] | None = None

@@ -21,7 +21,13 @@ from syncapp.postgres.schema import upgrade
 from tests.support.paths import ROOT
 from tests.support.postgres_roles import add_migration, role_name, run_sql, set_read_only
 
-MIGRATIONS = ["001_initial_schema", "002_add_indexes", "003_dead_letters_by_event", "004_tenants_and_private_parts"]
+MIGRATIONS = [
+    "001_initial_schema",
+    "002_add_indexes",
+    "003_dead_letters_by_event",
+    "004_tenants_and_private_parts",
+    "005_erasures",
+]
 
 
 def start_upgrade(url: str) -> subprocess.Popen[str]:

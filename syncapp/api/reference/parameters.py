@@ -38,6 +38,16 @@ class ReadQuery(BaseModel):
     )
 
 
+class DeleteQuery(BaseModel):
+    """Query parameters of a delete."""
+
+    erase: bool = Field(
+        default=False,
+        description="`true` to erase the session's private parts (metadata, reasons, results, principals) from the "
+        "audit log as well. This takes effect within seconds, also if the session no longer exists.",
+    )
+
+
 class StreamQuery(BaseModel):
     """Query parameters of a stream."""
 
