@@ -1,4 +1,7 @@
-"""REST `GET` and `switch`, compared with a bare Flask route with one EVALSHA under the same gunicorn settings."""
+"""REST `GET` and `switch`, compared with a bare Flask route with one EVALSHA under the same gunicorn settings.
+
+Each is measured with `AUTH=off` and with `AUTH=required`, where each request has a token and every limit is counted.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,26 @@ ROUNDS = 4
 SECONDS = 1.0
 SESSIONS = 1000
 HEADERS = "Accept: application/json\r\nUser-Agent: bench\r\n"
+WITH_TOKEN = "{}, with tokens"
 
 
 def run(rig: Rig) -> Part:
     """Measure requests a second, latency and CPU per request, in turns with the floor."""
     sessions = [rig.session() for _ in range(SESSIONS)]
-    requests = {
-        "bare route": [request("POST", f"/bare/{each}", HEADERS) for each in sessions],
-        "GET": [request("GET", f"/v1/sessions/{each}", HEADERS) for each in sessions],
-        "switch": [request("POST", f"/v1/sessions/{each}/switch", HEADERS) for each in sessions],
-    }
+    requests = {"bare route": [request("POST", f"/bare/{each}", HEADERS) for each in sessions]}
+    bearer = f"{HEADERS}Authorization: Bearer {rig.token()}\r\n"
+    for name, method, path in (("GET", "GET", ""), ("switch", "POST", "/switch")):
+        requests[name] = [request(method, f"/v1/sessions/{each}{path}", HEADERS) for each in sessions]
+        requests[WITH_TOKEN.format(name)] = [
+            request(method, f"/v1/sessions/{each}{path}", bearer) for each in sessions
+        ]
     figures: list[Figure] = []
     with Generator() as generator:
         for processes in PROCESSES:
-            with rig.floor(processes) as floor, rig.web(processes) as web:
-                servers = {"bare route": floor, "GET": web, "switch": web}
+            with rig.floor(processes) as floor, rig.web(processes) as web, rig.secured(processes) as secured:
+                servers = {
+                    name: floor if name == "bare route" else secured if "token" in name else web for name in requests
+                }
                 for name, server in servers.items():  # processes warm, sessions known
                     generator.load(server.port, requests[name], 16, 1.0)
                 for connections in CONNECTIONS:
@@ -74,5 +82,8 @@ def compared(label: str, loads: dict[str, list[Load]], busy: dict[str, Rounds]) 
     for unit, found in (("requests/s", rates), ("µs", waits), ("CPU µs", busy)):
         floor = (f"bare route, {label}", found["bare route"])
         figures.append(figure(f"bare route, {label}", unit, found["bare route"]))
-        figures += [figure(f"{name}, {label}", unit, found[name], floor) for name in ("GET", "switch")]
+        for name in ("GET", "switch"):
+            figures.append(figure(f"{name}, {label}", unit, found[name], floor))
+            secured, without = WITH_TOKEN.format(name), (f"{name}, {label}", found[name])
+            figures.append(figure(f"{secured}, {label}", unit, found[secured], without))
     return figures

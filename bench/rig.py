@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import jwt
 import psutil
 import redis as redis_py
 
@@ -26,6 +28,7 @@ from syncapp.store.sessions import SessionStore
 
 BARE = "return {'ok', ARGV[1]}"
 """The floor of every script: it only replies."""
+SECRET = "the secret of a benchmark, 32 bytes or more"
 
 
 class Rig:
@@ -97,6 +100,16 @@ class Rig:
         web = Web(self._env(WEB_CONCURRENCY=str(processes), **env), directory=self.directory, output=self._log("web"))
         with _running(web):
             yield web
+
+    def token(self) -> str:
+        """Return a token that allows everything, for `secured`."""
+        claims = {"sub": "bench", "scope": "admin", "exp": int(time.time()) + 86_400}
+        return jwt.encode(claims, SECRET, algorithm="HS256")
+
+    def secured(self, processes: int = 1, **env: str) -> AbstractContextManager[Web]:
+        """Start the web process with `AUTH=required`. All limits are counted, but none is reached."""
+        limits = {name: "1000000" for name, value in NO_LIMITS.items() if name not in env}
+        return self.web(processes, **(limits | {"AUTH": "required", "AUTH_SECRETS": SECRET} | env))
 
     @contextmanager
     def floor(self, processes: int = 1) -> Iterator[Web]:

@@ -18,15 +18,18 @@ def run(rig: Rig) -> Part:
     """Measure switches over sockets and over REST in turns, each client on its own session."""
     title = "Commands over WebSockets"
     figures = []
-    with rig.web(1, WS_MESSAGES_PER_S="100000", WS_MESSAGES_BURST="100000") as web, Generator() as generator:
+    fast = {"WS_MESSAGES_PER_S": "100000", "WS_MESSAGES_BURST": "100000"}
+    token = rig.token()
+    with rig.web(1, **fast) as web, rig.secured(1, **fast) as secured, Generator() as generator:
         for count in CONNECTIONS:
             sessions = [rig.session() for _ in range(count)]
             frame = masked(orjson.dumps({"type": "COMMAND", "id": "1", "command": "switch", "args": {}}))
             rest = [request("POST", f"/v1/sessions/{each}/switch") for each in sessions]
-            rates: dict[str, Rounds] = {"REST": [], "socket": []}
-            waits: dict[str, Rounds] = {"REST": [], "socket": []}
-            with Crowd() as crowd:
+            rates: dict[str, Rounds] = {"REST": [], "socket": [], "secured": []}
+            waits: dict[str, Rounds] = {"REST": [], "socket": [], "secured": []}
+            with Crowd() as crowd, Crowd() as with_tokens:
                 crowd.connect(web.port, sessions)
+                with_tokens.connect(secured.port, [f"{rig.session()}&token={token}" for _ in range(count)])
                 for _ in range(ROUNDS):
                     load = generator.load(web.port, rest, count, SECONDS)
                     rates["REST"].append([load.rate])
@@ -37,6 +40,9 @@ def run(rig: Rig) -> Part:
                         return Part(title, [], [f"Not available: the server answers {error}"])
                     rates["socket"].append([len(latencies) / took_s])
                     waits["socket"].append(latencies)
+                    latencies, took_s = with_tokens.commands([frame] * count, SECONDS)
+                    rates["secured"].append([len(latencies) / took_s])
+                    waits["secured"].append(latencies)
                     rig.forget_outbox()
             for unit, found in (("commands/s", rates), ("µs", waits)):
                 figures += [
@@ -46,6 +52,12 @@ def run(rig: Rig) -> Part:
                         unit,
                         found["socket"],
                         (f"REST, {count} clients", found["REST"]),
+                    ),
+                    figure(
+                        f"socket switch with tokens, {count} clients",
+                        unit,
+                        found["secured"],
+                        (f"socket switch, {count} clients", found["socket"]),
                     ),
                 ]
     return Part(

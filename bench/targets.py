@@ -74,6 +74,31 @@ TARGETS = (
         for name in ("GET", "switch")
         for load in ("64 × 1", "64 × 2")
     ),
+    *(
+        Target(
+            "rest",
+            f"{name}, with tokens, {load}",
+            "requests/s",
+            "ratio",
+            0.95,
+            f"REST `{name}` with tokens, {load}: ≥ 95 % of the rate without",
+            least=True,
+        )
+        for name in ("GET", "switch")
+        for load in ("1 × 1", "16 × 1", "64 × 1", "1 × 2", "16 × 2", "64 × 2")
+    ),
+    *(
+        Target(
+            "sockets",
+            f"socket switch with tokens, {count} clients",
+            "commands/s",
+            "ratio",
+            0.95,
+            f"socket commands with tokens, {count} clients: ≥ 95 % of the rate without",
+            least=True,
+        )
+        for count in (1, 16)
+    ),
     Target(
         "sockets",
         "socket switch, 16 clients",
