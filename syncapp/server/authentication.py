@@ -20,6 +20,7 @@ from syncapp.domain.link_ids import link_epoch
 from syncapp.domain.principal import ANYONE, Principal
 from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import Forbidden, Unauthorized, ValidationFailed
+from syncapp.metrics import AUTH_REFUSED
 from syncapp.server.admission import WatchRequest
 
 AUTH_WITHIN_S = 10.0
@@ -46,9 +47,9 @@ class Gate:
         asked: what it asks to watch, with the session as clients write it. Raises `Unauthorized`; `Forbidden` if the
         token does not allow to watch that; `ValidationFailed` for two tokens.
         """
-        token = bearer_token(request.environ.get("HTTP_AUTHORIZATION"), request.args.getlist("token"))
         if not self.authenticator.required:
             return _UNLIMITED
+        token = bearer_token(request.environ.get("HTTP_AUTHORIZATION"), request.args.getlist("token"))
         access = TokenAccess(self, asked)
         if token is not None:
             access.authenticate(token)
@@ -164,11 +165,13 @@ class TokenAccess(Access):
         try:
             new = self._gate.authenticator.principal(token)
         except Unauthorized:
+            AUTH_REFUSED.labels("invalid_token").inc()
             self._bad_tokens += 1
             self.has_failed = self._bad_tokens >= MAX_BAD_TOKENS
             raise
         old = self.principal
         if old and (old.tenant, old.sub) != (new.tenant, new.sub):
+            AUTH_REFUSED.labels("principal").inc()
             message = "a token that renews must have the same tenant and sub; open another connection"
             raise Forbidden(message, {"reason": "principal"})
         self.accept(new)
@@ -187,6 +190,7 @@ class TokenAccess(Access):
         """Return the principal, who may do this. Raises `Forbidden`, and `Unauthorized` without a valid token."""
         principal = self.principal
         if principal is None:
+            AUTH_REFUSED.labels("missing_token").inc()
             raise Unauthorized(_NEEDED, {"reason": "missing_token"})
         if reason := self.end_reason():
             raise Unauthorized(reason, {"reason": "invalid_token"})

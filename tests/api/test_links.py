@@ -20,7 +20,7 @@ from tests.support.cluster import Cluster, MakeCluster
 from tests.support.event_streams import Events
 from tests.support.tokens import SECRET, bearer
 from tests.support.types import Redis
-from tests.support.web_clients import OpenWebSocket, RestClient, wait_until
+from tests.support.web_clients import OpenWebSocket, RestClient, metric_value, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
@@ -251,7 +251,7 @@ def test_revoking_ends_a_long_poll_on_the_other_process(apis: list[RestClient]) 
     headers = guest.headers | {"If-None-Match": tag}
     with ThreadPoolExecutor(1) as pool:
         poll = pool.submit(requests.get, f"{path}?wait_ms=25000", headers=headers, timeout=60)
-        wait_until(lambda: watched(apis[1]) == 1)
+        wait_until(lambda: metric_value(guest.url, "syncapp_ws_connections", bearer()) == 1)
         assert requests.delete(links_path(apis[0], session_id), headers=apis[0].headers, timeout=60).status_code == 204
         answer = poll.result(60)
     assert (answer.status_code, answer.json()["error"]["message"]) == (401, "the link was revoked")
@@ -326,8 +326,3 @@ def test_with_auth_off_there_are_no_links(one_web: Cluster) -> None:
         answer = requests.request(method, links_path(api, session_id), json={"scope": "session:watch"}, timeout=60)
         status, code, _ = refusal(answer)
         assert (status, code) == (501, "TOKENS_NOT_CONFIGURED")
-
-
-def watched(api: RestClient) -> float:
-    text = requests.get(f"{api.url}/metrics", headers=api.headers, timeout=60).text
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("syncapp_ws_connections"))

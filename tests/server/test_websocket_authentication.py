@@ -163,12 +163,15 @@ def test_an_auth_for_another_session_than_that_of_the_url_closes(
 
 
 def test_three_bad_tokens_close(url: str, open_websocket: OpenWebSocket) -> None:
+    counted = 'syncapp_auth_refused_total{reason="invalid_token"}'
+    before = metric_value(url, counted, bearer())
     one = open_websocket(url)
     one.next()
     for number, bad in enumerate(("x", "x" * 60_000, token(expires_in_s=-1))):
         error = one.ask(type="AUTH", id=number, token=bad)
         assert (error["code"], error["id"], error["details"]) == ("UNAUTHORIZED", number, {"reason": "invalid_token"})
     assert one.close_code() == 4401
+    assert metric_value(url, counted, bearer()) == before + 3
 
 
 @pytest.mark.parametrize("message", [{}, {"token": 1}, {"token": None}, {"token": "x", "more": 1}, {"token": ["x"]}])
@@ -331,7 +334,7 @@ def test_connections_that_have_sent_no_token_count(make_cluster: MakeCluster, op
     assert two.ask(type="AUTH", token=token())["type"] == "AUTHENTICATED"
     assert two.next()["code"] == "TOO_MANY_CONNECTIONS"
     one.connection.close()
-    wait_until(lambda: metric_value(url, "syncapp_ws_subscriptions") == 0)
+    wait_until(lambda: metric_value(url, "syncapp_ws_subscriptions", bearer()) == 0)
     assert two.ask(type="SUBSCRIBE", session_id=session_id)["type"] == "SUBSCRIBED"
 
 
@@ -406,7 +409,7 @@ def test_a_renewal_listens_to_its_own_token_only(gate: Gate) -> None:
 
 def test_without_authentication_all_connections_share_one_access() -> None:
     open_gate = Gate(Authenticator(Settings()), Revocations(NothingRevoked()), 0)
-    with Flask("x").test_request_context("/ws?token=x"):
+    with Flask("x").test_request_context("/ws?token=x&token=y"):
         first, second = (open_gate.access(WatchRequest("", (0, 0), patches=False)) for _ in range(2))
     assert first is second
     assert first.principal is ANYONE

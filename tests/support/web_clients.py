@@ -98,8 +98,10 @@ class WebSocketClient:
 OpenWebSocket = Callable[..., WebSocketClient]
 
 
-def metric_value(url: str, name: str) -> float:
-    text = requests.get(f"{url}/metrics", timeout=60).text
+def metric_value(url: str, name: str, headers: Mapping[str, str] | None = None) -> float:
+    answer = requests.get(f"{url}/metrics", headers=headers, timeout=60)
+    assert answer.status_code == 200
+    text = answer.text
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
 
