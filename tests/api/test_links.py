@@ -18,6 +18,7 @@ from syncapp.api.reference.examples import REQUEST_BODIES
 from syncapp.api.reference.link_schemas import LinkAnswer, LinksAnswer
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.event_streams import Events
+from tests.support.raw_websocket import RawWebSocket
 from tests.support.tokens import SECRET, bearer
 from tests.support.types import Redis
 from tests.support.web_clients import OpenWebSocket, RestClient, metric_value, wait_until
@@ -255,6 +256,21 @@ def test_revoking_ends_a_long_poll_on_the_other_process(apis: list[RestClient]) 
         assert requests.delete(links_path(apis[0], session_id), headers=apis[0].headers, timeout=60).status_code == 204
         answer = poll.result(60)
     assert (answer.status_code, answer.json()["error"]["message"]) == (401, "the link was revoked")
+
+
+def test_a_client_that_does_not_read_is_disconnected_when_its_link_is_revoked(
+    make_cluster: MakeCluster,
+) -> None:
+    # Without the revocation, it would stay for ten minutes.
+    patient = make_cluster(web=1, worker=False, AUTH="required", AUTH_SECRETS=SECRET, WS_SLOW_CLOSE_S="600")
+    api = RestClient(patient.urls[0], bearer())
+    session_id = api.running(metadata={"text": "x" * 16_000})
+    link = make(api, session_id)
+    with RawWebSocket(api.url, session_id, with_link(api.url, link).headers, receive_bytes=4096):
+        for _ in range(60):  # a megabyte of states: far more than the sockets buffer
+            api.command(session_id, "switch")
+        assert requests.delete(links_path(api, session_id), headers=api.headers, timeout=60).status_code == 204
+        wait_until(lambda: metric_value(api.url, "syncapp_ws_connections", api.headers) == 0)
 
 
 def test_all_links_of_a_session_are_revoked_at_once(apis: list[RestClient]) -> None:

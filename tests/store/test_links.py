@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from syncapp.domain.link_ids import new_link_id
-from syncapp.errors import TooManyLinks
+from syncapp.domain.principal import SCOPES, Principal
+from syncapp.domain.results import Claim
+from syncapp.errors import Conflict, SessionNotFound, TooManyLinks
 from syncapp.store import links as link_store
 from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
 from syncapp.store.links import Link, LinkStore
-from tests.support.store import make_settings
+from syncapp.store.sessions import SessionStore
+from tests.support.store import chess_request, make_settings
 from tests.support.types import Redis
 
-SESSION = "acme/3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
+UUID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
+SESSION = f"acme/{UUID}"
 EPOCH = 1_767_268_680_000
 
 
@@ -42,7 +48,7 @@ def test_links_are_kept_until_the_last_one_expires(links: LinkStore, redis: Redi
 def test_links_of_another_life_or_tenant_are_not_listed(links: LinkStore) -> None:
     links.add(SESSION, a_link())
     assert links.links_of(SESSION, EPOCH + 1) == []
-    assert links.links_of(SESSION.removeprefix("acme/"), EPOCH) == []
+    assert links.links_of(UUID, EPOCH) == []
 
 
 def test_expired_links_make_room_and_revoked_ones_do_not(links: LinkStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,3 +76,34 @@ def test_a_full_store_accepts_a_revocation(links: LinkStore, redis: Redis) -> No
         redis.config_set("maxmemory", 0)
     assert links.links_of(SESSION, EPOCH) == []
     assert [each.jti for each in links.revoked_from("")] == [link.jti]
+
+
+def test_a_links_commands_and_reads_concern_its_own_life_of_the_session_only(store: SessionStore) -> None:
+    first = store.create(chess_request(session_id=UUID)).found
+    link = Principal("link:x", scopes=frozenset(SCOPES), jti=new_link_id(first.epoch), is_link=True, session_id=UUID)
+    claim = Claim(principal=link)
+    assert store.get(UUID, link).found.version == 1
+    assert store.start(UUID, claim).found.version == 2
+    with pytest.raises(Conflict) as stale:
+        store.switch(UUID, replace(claim, expected_version=1))
+    assert stale.value.details["actual_version"] == 2
+    store.delete(UUID)
+    second = store.create(chess_request(session_id=UUID)).found
+    assert second.epoch > first.epoch
+    attempts: list[Callable[[], object]] = [
+        lambda: store.get(UUID, link),
+        lambda: store.start(UUID, claim),
+        lambda: store.start(UUID, replace(claim, expected_version=1)),
+        lambda: store.start(UUID, replace(claim, expected_epoch=second.epoch)),
+        lambda: store.start(UUID, replace(claim, expected_epoch=second.epoch, expected_version=1)),
+        lambda: store.start(UUID, replace(claim, expected_epoch=0)),
+        lambda: store.start(UUID, replace(claim, idempotency_key="k")),
+        lambda: store.update(UUID, {"a": 1}, claim),
+        lambda: store.complete(UUID, claim),
+        lambda: store.delete(UUID, claim),
+    ]
+    for attempt in attempts:
+        with pytest.raises(SessionNotFound) as missing:
+            attempt()
+        assert "current" not in (missing.value.details or {})
+    assert store.get(UUID).found == second
