@@ -30,9 +30,7 @@ def run(rig: Rig) -> Part:
     bearer = f"{HEADERS}Authorization: Bearer {rig.token()}\r\n"
     for name, method, path in (("GET", "GET", ""), ("switch", "POST", "/switch")):
         requests[name] = [request(method, f"/v1/sessions/{each}{path}", HEADERS) for each in sessions]
-        requests[WITH_TOKEN.format(name)] = [
-            request(method, f"/v1/sessions/{each}{path}", bearer) for each in sessions
-        ]
+        requests[WITH_TOKEN.format(name)] = [request(method, f"/v1/sessions/{each}{path}", bearer) for each in sessions]
     figures: list[Figure] = []
     with Generator() as generator:
         for processes in PROCESSES:

@@ -27,7 +27,7 @@ class ReadLimits:
     def __init__(self, settings: Settings) -> None:
         self._per_s = settings.reads_per_s
         self._buckets = TokenBuckets(self._per_s or 1, settings.reads_burst)
-        self.are_on = bool(self._per_s) and getattr(settings, "auth", "off") == "required"
+        self.are_on = bool(self._per_s) and settings.auth == "required"
 
     def check(self, address: str, method: str, route: str | None) -> None:
         """Charge a read of a read-heavy route, and refuse reads of an address in debt. Raises `RateLimited`."""
