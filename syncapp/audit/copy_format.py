@@ -61,10 +61,7 @@ def copied_row(
             _NULL if request_id is None else _sized(request_id.encode()),
             _NULL if previous is None else _sized(previous),
             _sized(content_hash),
-            _text(tenant),
-            _NULL if tenant_session_id is None else _sized(_uuid_bytes(tenant_session_id)),
-            _text(principal),
-            _text(jti),
+            _caller(tenant, tenant_session_id, principal, jti),
             metadata,
             _length(len(patch) + 1),
             _JSONB,
@@ -80,6 +77,12 @@ def copied_row(
 
 def _sized(value: bytes) -> bytes:
     return _length(len(value)) + value
+
+
+@lru_cache(4096)
+def _caller(tenant: str, tenant_session_id: str | None, principal: str | None, jti: str | None) -> bytes:
+    public_id = _NULL if tenant_session_id is None else _sized(_uuid_bytes(tenant_session_id))
+    return _text(tenant) + public_id + _text(principal) + _text(jti)
 
 
 @lru_cache(4096)

@@ -37,6 +37,7 @@ Grant = tuple[int, int | None]
 ParticipantTotals = tuple[str, Usage, Grant | None]
 """A participant's id and values; GRANT is None if the message does not have it."""
 _NO_PARTS: Parts = {}
+_NO_DIGESTS: Mapping[str, str] = {}
 
 
 class OutboxEntry(NamedTuple):
@@ -85,22 +86,12 @@ class AuditEvent(NamedTuple):
         else:
             participants = [(name, astuple(usage), None) for name, usage in patch.participants.items()]
         if message.private:
-            columns |= _columns_from_parts(message, session, parts)
+            columns |= _columns_from_parts(message, message.private, session, parts)
         documents = (metadata, *_snapshot_columns(message, session))
         copied = copied_row(values, documents, bytes(message.patch), raw, private)
         newest = (message.sync_mode, message.status, message.cycle_count, message.tenant, message.tenant_session_id)
-        return cls(
-            entry=entry,
-            key=values[:3],
-            content_hash=content_hash,
-            copied=copied,
-            at_ms=message.event.at_ms,
-            newest=newest,
-            session_columns=columns,
-            participants=participants,
-            digests=message.private,
-            parts=parts,
-        )
+        at_ms, digests = message.event.at_ms, message.private or _NO_DIGESTS
+        return cls(entry, values[:3], content_hash, copied, at_ms, newest, columns, participants, digests, parts)
 
     @property
     def row(self) -> Row:
@@ -150,7 +141,7 @@ def _values(message: CommitMessage, content_hash: bytes, parts: Parts) -> tuple[
         content_hash,
         message.tenant,
         message.tenant_session_id,
-        _principal_in(parts),
+        _principal_in(parts) if parts else None,
         message.jti,
     )
 
@@ -160,10 +151,12 @@ def _principal_in(parts: Parts) -> str | None:
     return str(orjson.loads(bytes(parts["principal"][1]))).replace("\0", "\ufffd") if "principal" in parts else None
 
 
-def _columns_from_parts(message: CommitMessage, session: Session | None, parts: Parts) -> Row:
+def _columns_from_parts(
+    message: CommitMessage, digests: Mapping[str, str], session: Session | None, parts: Parts
+) -> Row:
     """Return the columns of `sync_sessions` from private parts; the metadata are None if their part was erased."""
     columns: Row = {}
-    if "metadata" in message.private:
+    if "metadata" in digests:
         sets_it = sets_metadata(message.event.type)
         if session or sets_it:
             columns["metadata"] = orjson.loads(bytes(parts["metadata"][1])) if "metadata" in parts else None

@@ -48,7 +48,7 @@ class CommitMessage(Struct, gc=False):
     tenant: str = DEFAULT_TENANT
     tenant_session_id: str | None = None
     jti: str | None = None
-    private: dict[str, str] = {}
+    private: dict[str, str] | None = None
 
 
 class PatchedParticipant(Struct, gc=False):

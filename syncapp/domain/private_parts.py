@@ -73,8 +73,10 @@ def split_entry(raw: bytes) -> tuple[bytes, bytes | None]:
 
     They are two lines: JSON text has no line breaks.
     """
-    message, line_break, parts = raw.partition(b"\n")
-    return message, parts if line_break else None
+    if b"\n" not in raw:  # most entries, which need not be copied
+        return raw, None
+    message, _, parts = raw.partition(b"\n")
+    return message, parts
 
 
 def values_of(parts: Mapping[str, Any] | None) -> dict[str, Any]:
