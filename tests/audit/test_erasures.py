@@ -14,7 +14,7 @@ from click.testing import Result as Invoked
 from flask import Flask
 from flask.testing import FlaskClient
 
-from syncapp import cli
+from syncapp import cli, create_app
 from syncapp.audit.erasures import repeat_erasures
 from syncapp.audit.event import OutboxEntry
 from syncapp.domain.principal import SCOPES, Principal
@@ -30,6 +30,7 @@ from tests.support.played_game import answer_data
 from tests.support.postgres_roles import limited_role
 from tests.support.rest import CHESS, expect_error
 from tests.support.store import NOON_MS, ManualClock, chess_request, make_settings
+from tests.support.tokens import SECRET, bearer
 from tests.support.types import Db
 
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
@@ -339,3 +340,24 @@ def test_a_delete_over_rest_erases_if_it_says_so(client: FlaskClient, log: Audit
     assert leaked(db) == []
     (event, _) = answer_data(client.get(f"{url}/events"))["events"]
     assert event["erased"] == ["metadata"]
+
+
+def test_erasing_needs_the_scope_of_deleting(redis_url: str, database_url: str, log: AuditServices, db: Db) -> None:
+    client = create_app(
+        make_settings(redis_url, database_url=database_url, auth="required", auth_secrets=SECRET)
+    ).test_client()
+    url = client.post("/v1/sessions", json=CHESS | {"metadata": {"white": SECRETS[0]}}, headers=bearer()).headers[
+        "Location"
+    ]
+    for query in ("erase=true", "erase=yes", "unknown=1"):
+        refused = expect_error(
+            client.delete(f"{url}?{query}", headers=bearer(scope="session:control")), 403, "FORBIDDEN"
+        )
+        assert refused["details"] == {"missing_scope": "session:delete"}
+    other = client.delete(f"{url}?erase=true", headers=bearer(scope="session:delete", tenant="other"))
+    assert other.status_code == 204  # as for a session that does not exist
+    log.store()
+    assert leaked(db)[:1] == [SECRETS[0]]
+    assert client.delete(f"{url}?erase=true", headers=bearer(scope="session:delete")).status_code == 204
+    log.store()
+    assert SECRETS[0] not in leaked(db)
