@@ -233,7 +233,7 @@ def stored_bytes(asked: Request, claim: Claim) -> int:
     if not isinstance(asked, CreateSession):
         return size
     action = asked.action_on_timeout
-    documents = len(orjson.dumps(asked.metadata)) + (len(orjson.dumps(action.model_dump())) if action else 0)
-    size += 2560 + 4 * documents
+    # Metadata are in the hash and, as a private part, beside the event. An action is in both and in the snapshot.
+    size += 2560 + 3 * len(orjson.dumps(asked.metadata)) + (4 * len(orjson.dumps(action.model_dump())) if action else 0)
     size += sum(200 + 5 * len(each.participant_id) + (100 if each.group_id else 0) for each in asked.participants)
     return size + sum(200 + 5 * len(each.group_id) for each in asked.in_groups())
