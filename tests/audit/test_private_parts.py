@@ -276,3 +276,32 @@ def test_a_role_that_writes_as_earlier_releases_do_still_can(db: Db) -> None:
     assert query_rows(db, insert, ID) == [("default", None)]
     with pytest.raises(psycopg2.errors.UniqueViolation):
         query_rows(db, insert, ID)
+
+
+@pytest.mark.parametrize("field", ["metadata_proof", "completion_proof"])
+def test_values_that_are_in_clear_in_a_later_message_are_no_fault(
+    field: str,
+    store: SessionStore,
+    clock: ManualClock,
+    log: AuditServices,
+    redis: redis_py.Redis,
+    verify: Verify,
+    db: Db,
+) -> None:
+    """A process of an earlier release does not use the proofs, so its snapshots have the values."""
+    store.create(chess_request(session_id=ID, metadata={"a": 1}))
+    if field == "completion_proof":
+        store.complete(ID, reason="over")
+    redis.hdel(KEYS.session(ID), field)
+    if field == "completion_proof":
+        store.update(ID, {"b": 2})
+    else:
+        store.cancel(ID)
+    log.store()
+    assert verify() == (
+        0,
+        ["Read {} events of 1 sessions.".format(3 if "comp" in field else 2), "Everything is as committed."],
+    )
+    assert store.delete(ID, erases=True).session is None
+    log.store()
+    assert query_rows(db, "SELECT count(*) FROM sync_events") == [(0,)]  # erased as a whole
