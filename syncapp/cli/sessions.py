@@ -16,8 +16,10 @@ from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
 from syncapp.cli.erase import command as erase_command
 from syncapp.config import Settings
+from syncapp.domain.principal import DEFAULT_TENANT
 from syncapp.domain.results import Claim
 from syncapp.domain.schemas import session_id
+from syncapp.domain.session_ids import qualified
 from syncapp.errors import AuditIncomplete, StoreUnavailable, SyncError, one_line
 from syncapp.history.queries import HistoryQueries
 from syncapp.history.read_pool import ReadPool
@@ -114,7 +116,8 @@ def _recover(settings: Settings) -> click.Command:
         type=click.Choice(["run", "freeze", "credit"]),
         help="What the clocks did meanwhile (default: RECOVERY_CLOCK).",
     )
-    def recover(session: tuple[str, ...], is_all: bool, clock: str | None) -> None:
+    @click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Tenant of the named sessions.")
+    def recover(session: tuple[str, ...], is_all: bool, clock: str | None, tenant: str) -> None:
         """Restore sessions from the audit log.
 
         Restores sessions that Redis has lost, or has in an older state than the log.
@@ -122,7 +125,7 @@ def _recover(settings: Settings) -> click.Command:
         if bool(session) == is_all:
             raise click.UsageError("give either session ids or --all")
         try:
-            named = [session_id(each) for each in session]
+            named = [qualified(tenant, session_id(each)) for each in session]
         except SyncError as error:
             raise click.UsageError(error.message) from error
         try:

@@ -9,6 +9,7 @@ import orjson
 import psycopg2
 import pytest
 import redis as redis_py
+from click.testing import Result as Invoked
 from flask import Flask
 
 from syncapp import cli
@@ -41,20 +42,31 @@ def play(store: SessionStore, clock: ManualClock) -> None:
     store.update(ID, {"note": 1}, claim)
 
 
+Verify = Callable[[], tuple[int, list[str]]]
+Flasks = Callable[..., Invoked]
+
+
 @pytest.fixture
-def verify(redis_url: str, database_url: str) -> Callable[[], tuple[int, list[str]]]:
+def flask(redis_url: str, database_url: str) -> Flasks:
+    """Runs a command of `flask`."""
+
+    def run(*words: str) -> Invoked:
+        app = Flask("test")
+        cli.register(app, make_settings(redis_url, database_url=database_url))
+        return app.test_cli_runner().invoke(args=list(words))
+
+    return run
+
+
+@pytest.fixture
+def verify(flask: Flasks) -> Verify:
     """Runs `flask audit verify`; returns its exit code and what it prints."""
 
     def verify() -> tuple[int, list[str]]:
-        app = Flask("test")
-        cli.register(app, make_settings(redis_url, database_url=database_url))
-        done = app.test_cli_runner().invoke(args=["audit", "verify"])
+        done = flask("audit", "verify")
         return done.exit_code, done.output.splitlines()
 
     return verify
-
-
-Verify = Callable[[], tuple[int, list[str]]]
 
 
 def test_a_hashed_message_has_digests_in_place_of_values(
@@ -251,7 +263,7 @@ def test_an_alert_has_no_private_part(
 
 
 def test_two_tenants_with_one_id_are_two_sessions_in_the_log(
-    store: SessionStore, clock: ManualClock, log: AuditServices, verify: Verify
+    store: SessionStore, clock: ManualClock, log: AuditServices, verify: Verify, flask: Flasks, redis: redis_py.Redis
 ) -> None:
     red = Principal(sub="red", tenant="red", scopes=frozenset(SCOPES))
     store.create(chess_request(session_id=ID, metadata={"of": "default"}))
@@ -263,7 +275,17 @@ def test_two_tenants_with_one_id_are_two_sessions_in_the_log(
         (event,) = log.history.events(name, EventsQuery()).rows
         assert event["patch"]["metadata"] == {"of": tenant}
     assert log.history.sessions(HistoryQuery(), "blue").rows == []
-    assert sorted(log.history.recent_ids(0)) == [ID, f"red/{ID}"]
+    other = store.create(chess_request(), Claim(principal=red)).found.session_id
+    log.store()
+    page = log.history.sessions(HistoryQuery(limit=1), "red")
+    rest = log.history.sessions(HistoryQuery.from_args({"limit": ["1"], "cursor": [str(page.next_cursor)]}), "red")
+    assert {row["session_id"] for row in page.rows + rest.rows} == {ID, other.removeprefix("red/")}
+    redis.delete(KEYS.session(f"red/{ID}"))
+    assert flask("sessions", "recover", ID, "--tenant", "red").output.endswith(f"red/{ID} restored\n1 restored\n")
+    assert flask("sessions", "recover", "--all").output == "3 current\n"
+    log.store()
+    assert flask("audit", "verify", ID, "--tenant", "red").output.startswith("Read 2 events of 1 sessions.")
+    assert sorted(log.history.recent_ids(0)) == sorted([ID, f"red/{ID}", other])
     assert verify()[0] == 0
 
 
