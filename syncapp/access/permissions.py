@@ -86,9 +86,10 @@ def check(principal: Principal, action: str, session_id: str | None = None) -> N
     """
     check_scope(principal, action)
     if principal.session_id is not None and principal.session_id != session_id:
-        raise _refusal("this token is for one session only, and not for this", {"reason": "session_id"})
+        message = "this token is for one session only, and the request is not about that session"
+        raise _refusal(message, {"reason": "session_id"})
     if principal.is_link and not ACTIONS[action].by_link:
-        raise _refusal("this token is a link's, which may not manage links", {"reason": "link"})
+        raise _refusal("this token belongs to a link, and links may not do this", {"reason": "link"})
 
 
 def check_scope(principal: Principal, action: str) -> None:
@@ -123,13 +124,14 @@ def narrowed(principal: Principal, command: str, body: Body) -> Body:
         and asked.next_participant_id is not None
         and "session:control" not in principal.scopes
     ):
-        message = "next_participant_id needs the scope session:control: who acts does not choose who is next"
+        message = "next_participant_id needs the scope session:control: session:act alone does not choose who is next"
         raise _refusal(message, {"missing_scope": "session:control"})
     own = principal.participant_id
     if own is None or asked.participant_id == own:
         return body
     if asked.participant_id is not None:
-        raise _refusal("this token acts as one participant only, and not as this one", {"reason": "participant_id"})
+        message = "this token acts as one participant only, and the request names another"
+        raise _refusal(message, {"reason": "participant_id"})
     return body.model_copy(update={"participant_id": own}) if command == "switch" else body
 
 

@@ -1,4 +1,4 @@
-"""Who calls: reads and verifies the token of a request, before anything else of it is looked at."""
+"""Who is calling: reads and verifies the token of a request, before looking at anything else in it."""
 
 from __future__ import annotations
 

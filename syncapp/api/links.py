@@ -60,7 +60,7 @@ def create_link(session: str) -> Response:
     name = requests.permitted("create_link", session)
     _check_links()
     if "Idempotency-Key" in request.headers:
-        message = "is not supported here: each request creates a link; revoke those that are not needed"
+        message = "is not supported here: each request creates a link. Revoke links that are not needed"
         raise ValidationFailed.of("Idempotency-Key", message, "unsupported")
     asked, caller, services = CreateLink.parse(requests.body()), requests.principal(), _services()
     found = services.store.get(name, caller).found
@@ -97,7 +97,7 @@ def create_link(session: str) -> Response:
     tags=["links"],
 )
 def list_links(session: str) -> Response:
-    """Return the links of a session that neither expired nor were revoked, oldest first, without their tokens."""
+    """Return the links of a session that have neither expired nor been revoked, oldest first, without their tokens."""
     name = requests.permitted("list_links", session)
     return responses.data({"links": [_shown(each) for each in _links_of(name)]})
 
@@ -107,7 +107,7 @@ def list_links(session: str) -> Response:
 def revoke_links(session: str) -> Response:
     """Revoke all links of a session.
 
-    Their WebSockets, streams and long polls are closed within a second.
+    Within a second, their WebSockets, streams and long polls are closed and their requests get 401.
     """
     name = requests.permitted("revoke_link", session)
     return _revoke(name, _links_of(name))
@@ -118,7 +118,7 @@ def revoke_links(session: str) -> Response:
 def revoke_link(session: str, jti: str) -> Response:
     """Revoke one link.
 
-    Its WebSockets, streams and long polls are closed within a second.
+    Within a second, its WebSockets, streams and long polls are closed and its requests get 401.
     """
     name = requests.permitted("revoke_link", session)
     found = [each for each in _links_of(name) if each.jti == jti]

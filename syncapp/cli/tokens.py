@@ -35,9 +35,9 @@ def commands(settings: Settings) -> click.Group:
 
 def _create(settings: Settings) -> click.Command:
     @click.command("create")
-    @click.option("--sub", required=True, help="Id of the principal: who calls.")
+    @click.option("--sub", required=True, help="Id of the principal: who is calling.")
     @click.option("--scope", multiple=True, required=True, help=f"What it may do; repeatable: {', '.join(SCOPES)}.")
-    @click.option("--session", "session_id", help="The only session that it may use.")
+    @click.option("--session", "session_id", help="The only session that it may use (a UUID).")
     @click.option("--participant", "participant_id", help="The only participant that it may act as.")
     @click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Tenant of its sessions.")
     @click.option("--expires", default="1h", show_default=True, help="How long it is valid: 90s, 15m, 1h, 7d.")

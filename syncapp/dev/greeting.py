@@ -52,7 +52,7 @@ def _token(settings: Settings) -> str:
 def _access(settings: Settings, listening: ListenAddress) -> str:
     """Return who may do what, and how to try the other mode."""
     if settings.auth == "required":
-        return """Callers need a token (AUTH=required). With AUTH and AUTH_SECRETS as here, this makes one:
+        return """Callers need a token (AUTH=required). With the AUTH and AUTH_SECRETS of this server, this makes one:
 
   .venv/bin/flask --app wsgi tokens create --sub ada --scope session:watch"""
     is_private = ipaddress.ip_address(listening.address).is_loopback

@@ -14,7 +14,7 @@ MAX_SUB = 128
 SCOPES = {
     "session:create": "Create sessions.",
     "session:watch": "Read and watch sessions.",
-    "session:act": "Switch, as oneself; includes `session:watch`.",
+    "session:act": "Switch; with `participant_id`, only in that participant's turn. Includes `session:watch`.",
     "session:control": "Start, pause, resume, adjust, complete, cancel and update sessions, switch for everyone, "
     "manage links; includes `session:act`.",
     "session:delete": "Delete sessions, and erase them from the audit log.",

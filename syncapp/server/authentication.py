@@ -28,7 +28,7 @@ AUTH_WITHIN_S = 10.0
 MAX_BAD_TOKENS = 3
 """How many bad tokens in a row a connection may send."""
 RECHECK_S = 60.0
-"""How often the clock is compared with a token's expiry at least: the system's clock may be set meanwhile."""
+"""A token's expiry is compared with the clock at least this often: the system's clock may have been set meanwhile."""
 _NEEDED = "this connection needs a token: send AUTH with one"
 LINK_IS_OLD = "the link is for an earlier session with this id"
 
@@ -45,7 +45,7 @@ class Gate:
         """Return the access of the request that opens a connection, by its token if it has one.
 
         asked: what it asks to watch, with the session as clients write it. Raises `Unauthorized`; `Forbidden` if the
-        token does not allow to watch that; `ValidationFailed` for two tokens.
+        token does not allow watching that; `ValidationFailed` for two tokens.
         """
         if not self.authenticator.required:
             return _UNLIMITED

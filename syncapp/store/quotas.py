@@ -8,7 +8,7 @@ from syncapp.errors import RateLimited
 from syncapp.metrics import LIMITED
 
 CORRECTED_S = 20
-"""The sweeper corrects the number of live sessions that often."""
+"""Seconds after which the sweeper corrects the number of live sessions again."""
 _MINUTE_US = 60_000_000
 _HOUR_US = 3_600_000_000
 
