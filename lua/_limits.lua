@@ -3,8 +3,8 @@
 -- @include _clock
 
 -- Take a token from both buckets. Returns nil; or, if one of them has none, the reply that refuses the command: {word,
--- now, session_us, principal_us}, where the latter are as below with this token, and -1 for the bucket that is not to
--- blame. Then nothing is written. Otherwise the principal's bucket is written here, and the session's with the
+-- now, session_us, principal_us}, where the latter are as below with this token, and -1 for the bucket that does not
+-- refuse it. Then nothing is written. Otherwise the principal's bucket is written here, and the session's with the
 -- command's commit, if there is one: a command that is refused for another reason changes nothing in the session.
 --   call.limits  token_us and burst_us of the session, then of the principal. token_us is 0 if there is no such limit,
 --                or if an earlier call has paid for the command.
