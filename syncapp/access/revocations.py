@@ -53,7 +53,7 @@ class Revocations:
         self._lock = threading.Lock()
         self._expiries: dict[str, float] = {}
         self._listeners: dict[str, dict[Callable[[], None], None]] = {}
-        self._position = ""
+        self._last: Revoked | None = None
         self._is_loaded = False
         self._forgot_s = time.monotonic()
 
@@ -68,14 +68,17 @@ class Revocations:
 
     def turn(self) -> float:
         """Read what was revoked since the last turn; return the time until the next one (s). Raises as the store."""
-        position = self._position
+        last = self._last
+        position = last.position if last else ""
         page = self._store.revoked_from(position)
-        was_lost = bool(position) and not (page and page[0].position == position)
+        # Compared as a whole: after a loss, another entry may have the position of the last one.
+        was_lost = last is not None and not (page and _is_same(page[0], last))
         if was_lost:
             position, page = "", self._store.revoked_from("")
         found: dict[str, float] = {}
         while page:
             found |= {each.jti: each.expires_s for each in page}
+            last = page[-1]
             if page[-1].position == position:
                 break
             position = page[-1].position
@@ -84,7 +87,7 @@ class Revocations:
             now_s = time.time()
             known = list(self._expiries.items())
             self._store.add_revoked(each for each in known if each[0] not in found and each[1] > now_s)
-        self._position = position
+        self._last = last if found else None
         for jti, expires_s in found.items():
             self.add(jti, expires_s)
         self._is_loaded = True
@@ -134,3 +137,7 @@ class Revocations:
         self._forgot_s, oldest_s = time.monotonic(), time.time() - _FORGET_AFTER_S
         with self._lock:
             self._expiries = {jti: expires_s for jti, expires_s in self._expiries.items() if expires_s > oldest_s}
+
+
+def _is_same(one: Revoked, other: Revoked) -> bool:
+    return (one.position, one.jti) == (other.position, other.jti)
