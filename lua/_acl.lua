@@ -14,6 +14,8 @@ local function check_commit_permissions(keys)
   require_permission('XADD', keys.outbox, '*', 'f', '')
   require_permission('SET', keys.nudge, '')
   if keys.idempotency then require_permission('SET', keys.idempotency, '') end
+  if keys.tenants then require_permission('ZADD', keys.tenants, '1', '') end
+  if keys.creates then require_permission('SET', keys.creates, '') end
   require_permission('PUBLISH', keys.channel, '')
   require_permission('HGET', keys.session, 'f')
 end

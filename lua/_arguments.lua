@@ -40,12 +40,11 @@ assert((call.limits ~= '') == (keys.limits ~= nil) and not first, 'a key is miss
 -- Limits are decided before the functions of a command are defined, which takes longer than a refusal may.
 if call.limits ~= '' then
   -- @include _limits
-  local refusal, charge_quotas
+  local refusal
   if keys.tenants then
     -- @include _quotas
-    refusal, charge_quotas = check_quotas(keys, call)
+    refusal, call.charge_quotas = check_quotas(keys, call)
   end
   refusal = refusal or take_tokens(keys, call)
   if refusal then return refusal end
-  if charge_quotas then charge_quotas() end
 end

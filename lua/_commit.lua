@@ -209,6 +209,7 @@ end
 -- event and patch are nil if nothing was committed.
 local function answer(session, keys, call, now, event, patch)
   if session and session.status == 'deleted' then session = nil end
+  if call.charge_quotas then call.charge_quotas() end
   if keys.idempotency then
     local record = idempotency_record(session, call, event, patch)
     redis.call('SET', keys.idempotency, record, 'PX', int(call.idempotency_ttl_ms))

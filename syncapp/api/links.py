@@ -85,8 +85,9 @@ def create_link(session: str) -> Response:
         jti=link.jti,
         is_link=True,
     )
+    # Not `url_root`, which decodes the labels of a host, and fails for malformed ones.
+    root = services.settings.public_url or f"{request.scheme}://{request.host}"
     services.links.add(name, link)
-    root = services.settings.public_url or request.url_root
     document = _shown(link) | {"token": token, "url": f"{root.rstrip('/')}/watch#token={token}"}
     return responses.data(document, 201, {"Location": f"/v1/sessions/{public_id(name)}/links/{link.jti}"})
 

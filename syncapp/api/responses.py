@@ -58,12 +58,17 @@ def shown(found: Result) -> tuple[dict[str, Any], dict[str, str]]:
     headers = {"ETag": session.etag}
     if found.replayed:
         headers["Idempotency-Replayed"] = "true"
-    if requests.wants_minimal() and (found.patch_json or not found.replayed):
+    minimal = requests.wants_minimal() and bool(found.patch_json or not found.replayed)
+    # A replayed create must not show what has happened since to a caller that may only create.
+    hidden = found.replayed and "session:watch" not in requests.principal().scopes
+    if minimal or hidden:
         # Epoch and version are the patch's: a timeout that the command made due may have been committed after it.
         patch = found.patch or {}
-        epoch = found.first[0] if found.first else session.epoch
-        version = patch.get("version", session.version)
-        headers |= {"Preference-Applied": "return=minimal", "ETag": f'"{epoch}-{version}"'}
+        epoch, version = found.first or (session.epoch, session.version)
+        version = patch.get("version", version)
+        headers["ETag"] = f'"{epoch}-{version}"'
+        if minimal:
+            headers["Preference-Applied"] = "return=minimal"
         document: dict[str, Any] = {
             "session_id": public_id(session.session_id),
             "epoch": epoch,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from syncapp.domain.field_types import without_nul
 from syncapp.domain.modes import Mode
 from syncapp.domain.principal import MAX_SUB
 from syncapp.domain.query import CURSOR, IN_QUERY, SEVERAL, Query, SessionsCursor, Status, backwards
@@ -15,7 +16,7 @@ from syncapp.domain.query_values import Instant, Number, Whole, cursor_of
 
 _EVENTS_CURSOR = r"^[0-9]{1,15}-[0-9]{1,15}$"
 _FORMS = ": ISO 8601 with an offset, or ms since 1970."
-Principal = Annotated[str, Field(min_length=1, max_length=MAX_SUB)]
+Principal = Annotated[str, Field(min_length=1, max_length=MAX_SUB), AfterValidator(without_nul)]
 EventType = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
 
 

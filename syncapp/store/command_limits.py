@@ -95,18 +95,16 @@ class CommandLimits:
     def of(self, claim: Claim, *, is_paid: bool = False) -> tuple[str, Sequence[str]]:
         """Return the scripts' argument `limits`, '' without a principal or limits, and the keys that belong to it.
 
-        is_paid: an earlier call for the same command has taken the principal's token, and what it costs of the quotas.
+        is_paid: an earlier call for the same command has taken the principal's token.
         """
         if not claim.principal.sub:
             return NOT_LIMITED
         keys: tuple[str, ...] = (self._keys.limits(claim.principal),)
-        if not is_paid and claim.costs != NO_COSTS:
+        of_buckets = self._paid_argument if is_paid else self._argument
+        if claim.costs != NO_COSTS:  # charged by the call that takes effect
             creates = (self._keys.creates(claim.principal),) if claim.costs.creates else ()
-            argument = f"{self._argument} {self._quotas.argument(claim.costs)}"
-            return argument, (*keys, self._keys.tenants(), *creates)
-        if not self._are_on:
-            return NOT_LIMITED
-        return self._paid_argument if is_paid else self._argument, keys
+            return f"{of_buckets} {self._quotas.argument(claim.costs)}", (*keys, self._keys.tenants(), *creates)
+        return (of_buckets, keys) if self._are_on else NOT_LIMITED
 
     def allowances(self, *ahead_us: int) -> tuple[Allowance, ...]:
         """Return what the buckets of session and principal hold, from how long (µs) each takes until it is full."""

@@ -77,7 +77,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_quotas", "  if wait_us > 0 then return refusal(BYTES) end\n", ""),
     ("_quotas", "  if wait_us > 0 then return refusal(COMMITS) end\n", ""),
     ("_quotas", "math.ceil(creates / 1000) + 1) end", "now_ms + 1) end"),
-    ("_arguments", "  if charge_quotas then charge_quotas() end\n", ""),
+    ("_commit", "  if call.charge_quotas then call.charge_quotas() end\n", ""),
     ("_arguments", "  refusal = refusal or take_tokens(keys, call)\n", "  refusal = take_tokens(keys, call) or refusal\n"),
     ("_limits", "now_ms + math.ceil(principal_us / 1000) + 1", "now_ms + 1"),
     ("_limits", "call.limit_us, call.fields = now_ms, now_us + session_us, fields", "call.limit_us, call.fields = now_ms, now_us, fields"),
