@@ -103,6 +103,10 @@ class Access:
         """Return the principal, who may do this on a session (a public id). Raises `Forbidden`, `Unauthorized`."""
         return ANYONE
 
+    def check_valid(self) -> Principal:
+        """Return the principal. Raises `Unauthorized` without a valid token."""
+        return ANYONE
+
     def take_asked(self) -> WatchRequest | None:
         """Return what the client asked to watch before its first token came; None afterwards."""
         return None
@@ -188,13 +192,18 @@ class TokenAccess(Access):
 
     def check(self, action: str, session_id: str) -> Principal:
         """Return the principal, who may do this. Raises `Forbidden`, and `Unauthorized` without a valid token."""
+        principal = self.check_valid()
+        permissions.check(principal, action, session_id)
+        return principal
+
+    def check_valid(self) -> Principal:
+        """Return the principal. Raises `Unauthorized` without a valid token."""
         principal = self.principal
         if principal is None:
             AUTH_REFUSED.labels("missing_token").inc()
             raise Unauthorized(_NEEDED, {"reason": "missing_token"})
         if reason := self.end_reason():
             raise Unauthorized(reason, {"reason": "invalid_token"})
-        permissions.check(principal, action, session_id)
         return principal
 
     def take_asked(self) -> WatchRequest | None:

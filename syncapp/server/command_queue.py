@@ -12,6 +12,7 @@ from collections import deque
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
+from syncapp.domain.principal import ANYONE, Principal
 from syncapp.errors import StoreUnavailable, SyncError
 from syncapp.loops import Loops
 from syncapp.realtime.protocol import Command
@@ -24,6 +25,7 @@ _NOT_SENT = "the store does not answer; the command was not sent to it"
 
 class _Waiting(NamedTuple):
     command: Command
+    principal: Principal
     arrived_s: float
 
 
@@ -71,8 +73,8 @@ class QueueOwner(Protocol):
     def accepts_answers(self) -> bool:
         """Whether the client reads its answers. If not, no command runs until `CommandQueue.proceed` is called."""
 
-    def run(self, command: Command) -> SyncError | None:
-        """Run a command and answer it; return why it was refused, if it was."""
+    def run(self, command: Command, principal: Principal) -> SyncError | None:
+        """Run a command of a principal and answer it; return why it was refused, if it was."""
 
     def refuse(self, command: Command, fault: SyncError) -> None:
         """Answer a command that is not run."""
@@ -100,9 +102,9 @@ class CommandQueue:
     def __len__(self) -> int:
         return len(self._waiting) + self._running
 
-    def put(self, command: Command) -> None:
-        """Add a command."""
-        self._waiting.append(_Waiting(command, time.monotonic()))
+    def put(self, command: Command, principal: Principal = ANYONE) -> None:
+        """Add a command. It keeps the principal that it came from, even if the client sends another token meanwhile."""
+        self._waiting.append(_Waiting(command, principal, time.monotonic()))
         self.proceed()
 
     def proceed(self) -> None:
@@ -119,10 +121,10 @@ class CommandQueue:
         If the store does not answer, all commands that were sent after it and wait are refused too: they must not take
         effect before it, and each would wait as long.
         """
-        command, arrived_s = self._waiting.popleft()
+        command, principal, arrived_s = self._waiting.popleft()
         if time.monotonic() - arrived_s > self._patience_s:
             self._owner.refuse(command, StoreUnavailable(_NOT_SENT, {"retry_after_s": 1}))
-        elif (fault := self._owner.run(command)) and fault.code == StoreUnavailable.code:
+        elif (fault := self._owner.run(command, principal)) and fault.code == StoreUnavailable.code:
             for _ in range(len(self._waiting)):
                 self._owner.refuse(self._waiting.popleft().command, StoreUnavailable(_NOT_SENT, {"retry_after_s": 1}))
         with self._lock:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from syncapp.access.permissions import narrowed
+from syncapp.access.permissions import check, narrowed
 from syncapp.access.rate_limits import RateLimits
 from syncapp.config import Settings
 from syncapp.domain.commands import COMMANDS
+from syncapp.domain.principal import Principal
 from syncapp.domain.results import Result
 from syncapp.domain.session_ids import public_id, qualified
 from syncapp.domain.version_order import NEVER, Order
@@ -75,13 +76,14 @@ class CommandRunner:
         """Whether the client reads its answers."""
         return not self._writer.is_full
 
-    def run(self, command: Command) -> SyncError | None:
-        """Run a command and answer it; return why it was refused, if it was."""
+    def run(self, command: Command, principal: Principal) -> SyncError | None:
+        """Run a command of a principal and answer it; return why it was refused, if it was."""
         self._count += 1
         request_id = f"{self._id}.{self._count}"
         session_id = self._session_of(command)
         try:
-            principal = self._access.check(command.command, public_id(session_id))
+            self._access.check_valid()
+            check(principal, command.command, public_id(session_id))
             body = narrowed(principal, command.command, command.body(session_id))
             backend, claim = self._backend, command.claim(request_id, principal)
             with backend.limits.charge(self._address, command.command, session_id, body, claim) as charge:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from syncapp.domain.principal import ANYONE
 from syncapp.domain.session_ids import public_id, qualified
 from syncapp.domain.version_order import NEVER
 from syncapp.errors import Forbidden, SyncError, TooManyConnections, Unauthorized, ValidationFailed
@@ -111,7 +112,7 @@ class MessageHandler:
                 )
             raise ValidationFailed.of("session_id", "is not watched by this connection", "not_subscribed")
         elif isinstance(asked, Command):
-            self._get_commands().put(asked)
+            self._get_commands().put(asked, self._access.principal or ANYONE)
         else:
             self._send_position(asked, session_id)
 

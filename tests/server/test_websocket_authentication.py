@@ -93,7 +93,9 @@ def test_a_token_comes_in_the_header_or_in_the_query(api: RestClient, open_webso
 
 
 @pytest.mark.parametrize(
-    "bad", ["nonsense", token(secret="another secret, of 32 bytes or more"), token(expires_in_s=-1)]
+    "bad",
+    ["nonsense", token(secret="another secret, of 32 bytes or more"), token(expires_in_s=-1)],
+    ids=["nonsense", "another secret", "expired"],
 )
 def test_a_bad_token_is_refused_before_the_upgrade(url: str, bad: str) -> None:
     for query, headers in ((f"?token={bad}", {}), ("", {"Authorization": f"Bearer {bad}"})):
@@ -413,3 +415,19 @@ def test_without_authentication_all_connections_share_one_access() -> None:
         first, second = (open_gate.access(WatchRequest("", (0, 0), patches=False)) for _ in range(2))
     assert first is second
     assert first.principal is ANYONE
+
+
+def test_commands_keep_the_rights_of_the_token_under_which_they_came(
+    api: RestClient, open_websocket: OpenWebSocket
+) -> None:
+    session_id = api.create()
+    client = open_websocket(api.url, session_id, token=token(scope="session:watch"))
+    client.next("STATE_SYNC")
+    for number in range(30):
+        client.send(type="COMMAND", id=number, command="start")
+    client.send(type="AUTH", token=token(scope="session:control"))
+    refusals = [client.next("ERROR") for _ in range(30)]
+    assert {each["code"] for each in refusals} == {"FORBIDDEN"}
+    assert api.state(session_id)["status"] == "pending"
+    client.send(type="COMMAND", id=30, command="start")
+    assert client.next("ACK")["id"] == 30

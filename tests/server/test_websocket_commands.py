@@ -13,6 +13,7 @@ import requests
 
 from syncapp.dev.servers import Valkey
 from syncapp.domain.commands import COMMANDS, CREATE, START
+from syncapp.domain.principal import Principal
 from syncapp.errors import StoreUnavailable, SyncError
 from syncapp.realtime.protocol import Close, Command, parse
 from syncapp.server.command_queue import MAX_IN_FLIGHT, CommandPool, CommandQueue
@@ -288,7 +289,7 @@ class Recorded:
         self.refused: list[Any] = []
         self.seen = threading.Event()
 
-    def run(self, command: Command) -> SyncError | None:
+    def run(self, command: Command, principal: Principal) -> SyncError | None:
         self.done.append(command.id)
         return StoreUnavailable("away") if self.store_is_away else None
 
