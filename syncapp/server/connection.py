@@ -72,7 +72,8 @@ class Connection(MessageHandler):
         """Serve until the end; raises nothing."""
         began_s = time.monotonic()
         self._address = address
-        log.info("websocket opened", session_id=self._session_id, address=address, connection=self._id)
+        if self._access.principal:
+            self._log_opened()
         self._access.begin(self._end_access)
         try:
             if self._session_id:
@@ -90,7 +91,9 @@ class Connection(MessageHandler):
             self._access.end()
             self._get_subscriptions().end()
             code, by = self._finish()
-            log.info(
+            # One that never had a token leaves no lines: anybody could fill the log with them.
+            write = log.info if self._access.principal else log.debug
+            write(
                 "websocket closed",
                 session_id=self._session_id,
                 connection=self._id,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import structlog
+
 from syncapp.domain.principal import ANYONE
 from syncapp.domain.session_ids import public_id, qualified
 from syncapp.domain.version_order import NEVER
@@ -28,6 +30,8 @@ from syncapp.server.command_queue import CommandQueue
 from syncapp.server.command_runner import Backend, CommandRunner
 from syncapp.server.subscriptions import Subscriptions
 from syncapp.server.writer import Writer
+
+log = structlog.get_logger(__name__)
 
 
 class MessageHandler:
@@ -143,6 +147,8 @@ class MessageHandler:
         if begins:
             self._get_subscriptions()  # made before the connection has a session: this one is not counted with it
             self._session_id = qualified(principal.tenant, begins)
+        if first:
+            self._log_opened()
         expires_ms = None if principal.expires_s is None else principal.expires_s * 1000
         given = {"id": asked.id, "expires_at_ms": expires_ms, "sub": principal.sub}
         self._send(Outgoing.AUTHENTICATED, self._session_id, given)
@@ -151,6 +157,9 @@ class MessageHandler:
                 self._get_subscriptions().add_own(self._session_id, first.known)
             except TooManyConnections as full:
                 self._writer.send_now(Outgoing.ERROR, self._error(full, None, self._session_id))
+
+    def _log_opened(self) -> None:
+        log.info("websocket opened", session_id=self._session_id, address=self._address, connection=self._id)
 
     def _get_commands(self) -> CommandQueue:
         if self._commands is None:
