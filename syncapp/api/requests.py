@@ -116,7 +116,10 @@ def wants_minimal() -> bool:
 def erases() -> bool:
     """Return whether a delete is to erase the session from the audit log. Raises `ValidationFailed`."""
     only_parameters("erase")
-    text = request.args.get("erase", "false")
+    given = request.args.getlist("erase")
+    if len(given) > 1:
+        raise ValidationFailed.of("erase", "must be given once", "repeated")
+    text = given[0] if given else "false"
     if text not in ("true", "false"):
         raise ValidationFailed.of("erase", "must be true or false", "bool_parsing")
     return text == "true"

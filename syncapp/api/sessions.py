@@ -245,7 +245,10 @@ def delete(session: str) -> Response:
     Its clients are notified, and its id can be used again. Its history stays in the audit log; `erase` removes what may
     be personal data from there.
     """
-    requests.permitted("delete", session)  # before the query is read: who may not delete learns nothing of it
-    result = run(commands.ERASE if requests.erases() else commands.DELETE, session)
+    name = requests.permitted("delete", session)  # before the query: who may not delete learns nothing of it
+    erases = requests.erases()
+    result = run(commands.ERASE if erases else commands.DELETE, session)
+    if erases:
+        _services().links.forget(name)
     replayed = {"Idempotency-Replayed": "true"} if result.replayed else {}
     return responses.empty(replayed | rate_limit_headers.of(result.allowances))

@@ -21,6 +21,7 @@ from syncapp.errors import SyncError, one_line
 from syncapp.postgres.database import Database
 from syncapp.store.client import connect as connect_store
 from syncapp.store.keys import Keyspace
+from syncapp.store.links import LinkStore
 from syncapp.store.sessions import SessionStore
 
 _CLAIM = Claim(request_id="flask-sessions-erase")
@@ -49,6 +50,7 @@ def command(settings: Settings) -> click.Command:
             with contextlib.closing(Database(settings.database_url)) as database:
                 if name:
                     SessionStore(connect_store(settings), settings).delete(name, _CLAIM, erases=True)
+                    _links(settings).forget(name)
                     _drain(settings, database)
                     click.echo("The session is deleted and erased.")
                 else:
@@ -61,11 +63,16 @@ def command(settings: Settings) -> click.Command:
 
 def _erase_principal(settings: Settings, database: Database, tenant: str, principal: str) -> None:
     until_ms = SessionStore(connect_store(settings), settings).time_ms()
+    _links(settings).forget_creator(tenant, principal)
     _drain(settings, database)
     rows, created = erase_principal(database, tenant, principal, until_ms)
     click.echo(f"Erased the principal from {rows} events.")
     if created:
         click.echo(f"It created {created} sessions, whose metadata stay: erase those sessions if they name it.")
+
+
+def _links(settings: Settings) -> LinkStore:
+    return LinkStore(connect_store(settings), Keyspace(settings.sync_buckets))
 
 
 def _drain(settings: Settings, database: Database) -> None:

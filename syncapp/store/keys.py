@@ -60,6 +60,15 @@ class Keyspace:
         """Hash: the links of a session, by id."""
         return f"{self._tag(session_id)}links:{session_id}"
 
+    def all_links(self) -> str:
+        """Pattern of the keys of all links, for SCAN."""
+        return "sync:{b*}:links:*"
+
+    def links_session_of(self, key: str) -> str | None:
+        """Return the session id in a key of links; None if the key is not in this keyspace."""
+        session_id = key.partition(":links:")[2]
+        return session_id if key == self.links(session_id) else None
+
     def deadlines(self, bucket: int) -> str:
         """Sorted set: ids of live sessions by the instant (ms) of their next change by themselves; the sentinel."""
         return f"{_bucket_tag(bucket)}deadlines"

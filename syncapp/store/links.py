@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from syncapp.domain.link_ids import MAX_LIFETIME_S, epoch_of
+from syncapp.domain.session_ids import tenant_of
 from syncapp.errors import TooManyLinks
 from syncapp.store.client import TRANSLATION
 from syncapp.store.connection_pool import even_if_full, packed, pool_of
@@ -27,13 +28,13 @@ PAGE = 1000
 
 
 class Link(Struct, frozen=True):
-    """A link, without its token. Instants are in s since 1970; created_by: the principal's id."""
+    """A link, without its token. Instants are in s since 1970; created_by: the principal's id, '' if erased."""
 
     jti: str
     scope: str
     created_s: int
     expires_s: int
-    created_by: str
+    created_by: str = ""
     participant_id: str | None = None
     label: str | None = None
     revoked: bool = False
@@ -90,6 +91,29 @@ class LinkStore:
         (entries,) = self._call(command)
         named = [(place, dict(zip(fields[::2], fields[1::2], strict=True))) for place, fields in entries]
         return [Revocation(place, fields["jti"], float(fields["exp"])) for place, fields in named]
+
+    def forget(self, session_id: str) -> None:
+        """Forget the links of an erased session. They end with it: a link belongs to one life of a session."""
+        self._call(packed("DEL", self._keys.links(session_id)))
+
+    def forget_creator(self, tenant: str, sub: str) -> int:
+        """Remove a principal, and the labels that it gave, from a tenant's links; return how many links had it.
+
+        Scans all keys.
+        """
+        count, cursor = 0, "0"
+        while True:
+            ((cursor, keys),) = self._call(packed("SCAN", cursor, "MATCH", self._keys.all_links(), "COUNT", PAGE))
+            for session_id in filter(None, map(self._keys.links_session_of, keys)):
+                if tenant_of(session_id) != tenant:
+                    continue
+                named = [each for each in self._read(session_id) if each.created_by == sub]
+                texts = [part for each in named for part in (each.jti, _text(replace(each, created_by="", label=None)))]
+                if texts:
+                    self._call(packed("HSET", self._keys.links(session_id), *texts))
+                count += len(named)
+            if cursor == "0":
+                return count
 
     def _read(self, session_id: str) -> list[Link]:
         """Return all links that have not expired, oldest first; remove the others."""

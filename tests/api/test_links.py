@@ -342,3 +342,13 @@ def test_with_auth_off_there_are_no_links(one_web: Cluster) -> None:
         answer = requests.request(method, links_path(api, session_id), json={"scope": "session:watch"}, timeout=60)
         status, code, _ = refusal(answer)
         assert (status, code) == (501, "TOKENS_NOT_CONFIGURED")
+
+
+def test_erasing_a_session_forgets_its_links(api: RestClient, redis_url: str) -> None:
+    session_id = api.create()
+    make(api, session_id, label="for Carol")
+    address = f"{api.url}/v1/sessions/{session_id}?erase=true"
+    assert requests.delete(f"{address}&erase=true", headers=api.headers, timeout=60).status_code == 400
+    assert requests.delete(address, headers=api.headers, timeout=60).status_code == 204
+    with Redis.from_url(redis_url) as client:
+        assert list(client.scan_iter(f"*links:{session_id}")) == []

@@ -107,3 +107,23 @@ def test_a_links_commands_and_reads_concern_its_own_life_of_the_session_only(sto
             attempt()
         assert "current" not in (missing.value.details or {})
     assert store.get(UUID).found == second
+
+
+def test_an_erased_session_leaves_no_links(links: LinkStore, redis: Redis) -> None:
+    links.add(SESSION, a_link())
+    links.forget(SESSION)
+    assert not redis.exists(Keyspace().links(SESSION))
+
+
+def test_an_erased_principal_is_removed_from_the_links_of_its_tenant(links: LinkStore, redis: Redis) -> None:
+    mine, others = replace(a_link(), created_by="Jane", label="for Carol"), a_link()
+    for link in (mine, others):
+        links.add(SESSION, link)
+    elsewhere = f"blue/{UUID}"
+    links.add(elsewhere, replace(a_link(), created_by="Jane"))
+    assert links.forget_creator("acme", "Jane") == 1
+    held = redis.hvals(Keyspace().links(SESSION))
+    assert not any(name in text for text in held for name in (b"Jane", b"Carol"))
+    kept = {each.jti: each for each in links.links_of(SESSION, EPOCH)}
+    assert kept == {mine.jti: replace(mine, created_by="", label=None), others.jti: others}
+    assert [each.created_by for each in links.links_of(elsewhere, EPOCH)] == ["Jane"]

@@ -16,7 +16,7 @@ class ShownLink(Answer):
     label: str | None = absent("The name that the link was given.")
     created_at: Instant = Field(description="When the link was created.")
     expires_at: Instant = Field(description="When the link expires.")
-    created_by: str = Field(description="The `sub` of the token that created it.")
+    created_by: str = Field(description="The `sub` of the token that created it; empty if that principal was erased.")
 
 
 class NewLink(ShownLink):
