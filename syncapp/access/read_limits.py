@@ -34,12 +34,15 @@ class ReadLimits:
         if method not in _READS or route is None or not route.startswith("/v1/"):
             return
         group, now_s = group_of(address), time.monotonic()
-        if route in READ_HEAVY:
-            wait_s = self._buckets.take(group, now_s)
-        else:
-            wait_s = max(0.0, -self._buckets.level(group, now_s)) / self._per_s
+        debt = max(0.0, -self._buckets.level(group, now_s))
+        wait_s = self._buckets.take(group, now_s) if route in READ_HEAVY else debt / self._per_s
         if wait_s:
             message = f"this address may read lists and the history {self._per_s:g} times a second"
+            if debt:
+                message = (
+                    "this address got too many 401s and 404s: all its reads are refused until that is paid off, at "
+                    f"{self._per_s:g} a second"
+                )
             raise refused("reads_per_s", self._per_s, wait_s, message)
 
     def charge_failure(self, address: str, route: str | None, status: int) -> bool:

@@ -37,6 +37,19 @@ def test_a_refusal_names_the_setting_and_when_to_come_back(limits: ReadLimits) -
         limits.check(HERE, "HEAD", "/v1/history")
     assert refused.value.details["reason"] == "reads_per_s"
     assert 90 < refused.value.details["retry_after_s"] <= 101
+    assert refused.value.message == "this address may read lists and the history 0.01 times a second"
+
+
+@pytest.mark.parametrize("route", [READ, "/v1/history"])
+def test_a_refusal_because_of_failures_says_so(limits: ReadLimits, route: str) -> None:
+    for _ in range(3):
+        limits.charge_failure(HERE, READ, 404)
+    with pytest.raises(RateLimited) as refused:
+        limits.check(HERE, "GET", route)
+    assert refused.value.details["reason"] == "reads_per_s"
+    assert refused.value.message == (
+        "this address got too many 401s and 404s: all its reads are refused until that is paid off, at 0.01 a second"
+    )
 
 
 def test_lists_and_the_history_share_a_bucket_and_other_reads_and_commands_are_free(limits: ReadLimits) -> None:
