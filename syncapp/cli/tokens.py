@@ -22,6 +22,8 @@ from syncapp.errors import Forbidden, SyncError, Unauthorized
 
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])\Z")
 _MAX_S = 3650 * 86_400
+_NEAR_SCOPE = frozenset({"scope", "scopes", "scp", "permissions", "roles"})
+"""Claims in which other services have scopes, in lower case."""
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -127,8 +129,20 @@ def _show_rights(authenticator: Authenticator, claims: dict[str, Any]) -> Iterat
     click.echo(f"Valid     until {datetime.fromtimestamp(expires_s, UTC):%Y-%m-%dT%H:%M:%SZ}, {left} left")
     click.echo(f"For       {json.dumps(principal.sub)}: {_reach(principal)}")
     click.echo(f"Allows    {', '.join(_allowed(principal)) or 'nothing'}")
+    if ignored := [*_ignored(claims)]:
+        click.echo(f"Ignored   {', '.join(ignored)}")
     if principal.jti:
         click.echo("Revoked   not checked: only web processes know what was revoked")
+
+
+def _ignored(claims: dict[str, Any]) -> Iterator[str]:
+    """Yield what looks like a scope and is none: unknown words of the scope claim, and claims with a similar name."""
+    for word in dict.fromkeys(claims.get("scope", "").split()):
+        if word not in SCOPES:
+            yield f"{json.dumps(word)} (not a scope)"
+    for name in claims:
+        if name.lower() in _NEAR_SCOPE and name != "scope":
+            yield f"claim {json.dumps(name)} (scopes go into the claim scope: one text, with spaces between them)"
 
 
 def _reach(principal: Principal) -> str:

@@ -75,7 +75,7 @@ def test_what_is_wrong_is_said_in_one_line(words: tuple[str, ...], message: str)
 
 
 def test_a_scope_that_there_is_not_is_refused() -> None:
-    done = run("create", "--sub", "ada", "--scope", "sessions")
+    done = run("create", "--sub", "ada", "--scope", "session:act sessions")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: 'sessions' is not a scope; scopes are session:create, session:watch, ")
 
@@ -111,6 +111,23 @@ def test_a_token_is_explained_also_from_standard_input(prefix: str) -> None:
         r"Revoked   not checked: only web processes know what was revoked",
     ):
         assert re.search(f"^{line}$", given.stdout, re.MULTILINE), line
+
+
+def test_what_looks_like_a_scope_and_is_none_is_named() -> None:
+    shown = run("show", token(scope="session:watch sessions SESSION:ACT sessions", scopes=["admin"], Scope="admin"))
+    assert shown.exit_code == 0
+    where = "(scopes go into the claim scope: one text, with spaces between them)"
+    (line,) = re.findall("^Ignored   (.*)$", shown.stdout, re.MULTILINE)
+    assert line == (
+        f'"sessions" (not a scope), "SESSION:ACT" (not a scope), claim "scopes" {where}, claim "Scope" {where}'
+    )
+    assert "Ignored" not in run("show", token(scope="session:watch  session:act")).stdout
+
+
+def test_a_list_of_scopes_is_refused_with_what_to_write() -> None:
+    shown = run("show", token(scope=["session:watch"]))  # type: ignore[arg-type]
+    assert (shown.exit_code, "Allows" in shown.stdout) == (1, False)
+    assert "the scope claim must be a text, with spaces between the scopes" in shown.stderr
 
 
 def test_a_token_that_is_not_accepted_is_explained_with_everything_that_is_wrong() -> None:
