@@ -138,6 +138,7 @@ def test_the_page_waits_for_a_session_and_says_when_it_was_deleted(page: Page, a
     expect(page.locator("#problem")).to_have_text("")
     api.delete(session_id)
     expect(page.get_by_role("alert")).to_have_text("This session was deleted.", timeout=LONG)
+    expect(page.locator("#status")).to_have_text("Last known state: Not started yet.")
     expect(page.locator("#controls")).to_be_hidden()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser_policy import complaints_of
 from tests.support.cluster import Cluster, MakeCluster
@@ -113,11 +113,19 @@ def test_a_link_that_opens_nothing_is_explained(
     open_page(page, url, token(**{"scope": "session:watch", "session_id": session} | claims), "Not connected.")
     expect(page.get_by_role("alert")).to_have_text(re.compile(said), timeout=LONG)
     expect(page.locator("#controls")).to_be_hidden()
+    expect(page.locator("#until")).to_have_text("")
+    expect(page.locator("#status")).to_have_text("")
+
+
+def test_a_token_without_a_session_opens_nothing_and_is_not_called_valid(page: Page, url: str) -> None:
+    open_page(page, url, token("carl", "session:watch"), "Not connected.")
+    expect(page.get_by_role("alert")).to_have_text(re.compile("needs a link to a session"))
+    expect(page.locator("#until")).to_have_text("")
 
 
 def test_without_a_token_the_page_says_that_a_link_is_needed(page: Page, url: str, session: str) -> None:
     page.goto(f"{url}/watch?session={session}")
-    expect(page.get_by_role("alert")).to_have_text(re.compile("needs a link with a token"), timeout=LONG)
+    expect(page.get_by_role("alert")).to_have_text(re.compile(r"needs a link\. Ask"), timeout=LONG)
 
 
 def test_a_session_of_another_tenant_looks_like_one_that_does_not_exist(page: Page, url: str, session: str) -> None:
@@ -126,11 +134,30 @@ def test_a_session_of_another_tenant_looks_like_one_that_does_not_exist(page: Pa
         expect(page.get_by_role("alert")).to_have_text(re.compile("There is no such session yet"), timeout=LONG)
 
 
+def expect_the_last_state(page: Page, whose: str) -> None:
+    """Check that the page shows a running session's last state as such, and that its clocks stand still."""
+    expect(page.get_by_role("status")).to_have_text("Not connected.")
+    expect(page.locator("#status")).to_have_text(f"Last known state: Running. It was {whose} turn.")
+    expect(page.locator("#until")).to_have_text("")
+    expect(page.locator("#controls")).to_be_hidden()
+    expect(page.locator("#switch")).to_be_disabled()
+    expect(page.locator(".turn")).to_have_count(0)
+    shown = page.get_by_role("timer").all_inner_texts()
+    # In the next frames, a clock that counts would show that an hour has passed.
+    page.evaluate("""() => new Promise((done) => {
+      const now = performance.now.bind(performance);
+      performance.now = () => now() + 3_600_000;
+      requestAnimationFrame(() => requestAnimationFrame(done));
+    })""")
+    assert page.get_by_role("timer").all_inner_texts() == shown
+
+
 def test_a_link_that_expires_while_it_is_open_is_explained(page: Page, url: str, session: str) -> None:
     # Above the leeway of AUTH_LEEWAY_S.
-    open_page(page, url, token("carl", "session:watch", session_id=session, exp=int(time.time()) + 2))
+    exp = int(time.time()) + 2
+    open_page(page, url, token("anna", "session:act", session_id=session, participant_id="white", exp=exp))
     expect(page.get_by_role("alert")).to_have_text(re.compile("Your link has expired"), timeout=LONG)
-    expect(page.get_by_role("status")).to_have_text("Not connected.")
+    expect_the_last_state(page, "your")
 
 
 def test_the_page_connects_again_with_its_token_and_keeps_the_clocks(page: Page, web: Cluster, session: str) -> None:
@@ -160,8 +187,21 @@ def test_a_revoked_link_is_explained_whichever_process_revokes_it(page: Page, we
     first, second = web.urls
     link = ask(first, f"/{session}/links", {"scope": "session:watch", "expires_in_s": 3600}).json()["data"]
     open_page(page, first, link["token"])
-    expect(page.locator("#until")).to_have_text(re.compile("This link is valid until"))
+    valid = r"This link is valid until \d+ \w+ \d{4} at \d\d:\d\d:\d\d [A-Z]\S+\."  # with the time zone
+    expect(page.locator("#until")).to_have_text(re.compile(valid), timeout=LONG)
     ask(second, f"/{session}/links", method="DELETE")
     expect(page.get_by_role("alert")).to_have_text(re.compile("Your link was revoked"), timeout=LONG)
+    expect_the_last_state(page, "white's")
     page.reload()
     expect(page.get_by_role("alert")).to_have_text(re.compile("Your link was revoked"), timeout=LONG)
+    expect(page.locator("#until")).to_have_text("")
+
+
+def test_touch_screens_are_told_nothing_about_the_space_bar(browser: Browser, url: str, session: str) -> None:
+    for is_touch in (False, True):
+        context = browser.new_context(has_touch=is_touch, is_mobile=is_touch)
+        page = context.new_page()
+        open_page(page, url, token("host", "session:control", session_id=session))
+        expect(page.get_by_role("button", name="Switch")).to_be_enabled(timeout=LONG)
+        expect(page.locator("#hint")).to_be_visible(visible=not is_touch)
+        context.close()

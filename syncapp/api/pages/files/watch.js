@@ -13,7 +13,7 @@ const STATUS = {
 };
 const $ = (id) => document.getElementById(id);
 const server = new ServerClock((t0) => send({type: "PING", t0}));
-let socket, state, ended = false, attempts = 0, openedAt = 0, heardAt = 0, commands = 0;
+let socket, state, ended = false, gone = false, attempts = 0, openedAt = 0, heardAt = 0, commands = 0;
 
 // The connection.
 
@@ -34,7 +34,7 @@ function connect() {
     send(token ? {type: "AUTH", id: "auth", token} : {type: "RECONNECT"});
     server.restart();
   };
-  mine.onmessage = ({data}) => mine === socket && handle(JSON.parse(data));
+  mine.onmessage = ({data}) => mine === socket && !ended && handle(JSON.parse(data));
   mine.onclose = (event) => mine === socket && closed(event);
 }
 
@@ -56,6 +56,7 @@ function handle(message) {
       break;
     case "STATE_SYNC": case "STATE_UPDATE":
       ({state} = message);
+      gone = false;
       tell("");
       break;
     case "SESSION_DELETED": return end("This session was deleted.");
@@ -70,6 +71,7 @@ function failed({id, code, message, details}) {
   if (id === "auth") return;                                  // a server with AUTH=off takes no token
   if (code === "SESSION_NOT_FOUND") {
     state = undefined;
+    gone = true;
     tell("This session is over, and the server no longer has it.");
   } else if (code === "STORE_UNAVAILABLE") {
     say("The server cannot read the session at the moment. The page goes on by itself.");
@@ -85,7 +87,7 @@ function failed({id, code, message, details}) {
 }
 
 function refusal(reason) {
-  if (!token) return "Watching this session needs a link with a token. Ask whoever runs it for one.";
+  if (!token) return "Watching this session needs a link. Ask whoever runs it for one.";
   if (until !== null && until <= (server.now() ?? Date.now())) return "Your link has expired. Ask for a new one.";
   if (reason.includes("revoked")) return "Your link was revoked. Ask for a new one.";
   if (reason.includes("earlier")) return "Your link is for an earlier session. Ask for a new one.";
@@ -141,8 +143,9 @@ function tell(sentence) { $("problem").textContent = sentence; }
 
 function show() {
   const live = state && isOpen(), status = state?.status, mover = state?.active_participant_id;
-  const turn = mover && status === "running" ? ` It is ${mover === participant ? "your" : `${mover}'s`} turn.` : "";
-  const said = state ? (STATUS[status] ?? status) + turn : "";
+  const whose = mover === participant ? "your" : `${mover}'s`;
+  const turn = mover && status === "running" ? ` It ${ended ? "was" : "is"} ${whose} turn.` : "";
+  const said = state ? (ended ? "Last known state: " : "") + (STATUS[status] ?? status) + turn : "";
   if ($("status").textContent !== said) $("status").textContent = said;
   $("controls").hidden = !(mayAct && state) || ended;
   $("control").hidden = !mayControl;
@@ -150,7 +153,7 @@ function show() {
   $("start").disabled = !live || status !== "pending";
   $("pause").disabled = !live || status !== "running";
   $("resume").disabled = !live || status !== "paused";
-  $("until").textContent = until ? `This link is valid until ${new Date(until).toLocaleString("en-GB", {dateStyle: "long", timeStyle: "short"})}.` : "";
+  $("until").textContent = until && !ended && !gone ? `This link is valid until ${dateText(until)}.` : "";
   $("clocks").replaceChildren(...(state ? rows(state) : []).map(({name, ms, active}) => {
     const item = document.createElement("li");
     const add = (kind, content) => {
@@ -159,15 +162,19 @@ function show() {
       return part;
     };
     add("name", name);
-    if (active && mover) add("turn", mover === name ? "to move" : `${mover} to move`);
+    if (active && mover && !ended) add("turn", mover === name ? "to move" : `${mover} to move`);
     const time = add("time", ms === null ? "" : clockText(ms));
     time.setAttribute("role", "timer");
-    item.classList.toggle("active", active && status === "running");
+    item.classList.toggle("active", active && status === "running" && !ended);
     // A clock that is not counting keeps its settled value.
     if (ms === null || (active && state.clock.running)) time.dataset.counting = "";
     return item;
   }));
   count();
+}
+
+function dateText(ms) {
+  return new Date(ms).toLocaleString("en-GB", {dateStyle: "long", timeStyle: "long"});   // with the time zone
 }
 
 function count() {
@@ -178,6 +185,7 @@ function count() {
 }
 
 function frame() {
+  if (ended) return;                                          // the clocks keep their last values
   count();
   requestAnimationFrame(frame);
 }
