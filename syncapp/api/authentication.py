@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OPERATOR = Principal(scopes=frozenset({"admin"}))
 """Who has `METRICS_TOKEN`; it is accepted for the actions that concern the service, and for nothing else."""
+_NEEDED = "this needs a token: send the header Authorization: Bearer <token>"
+_NOT_BEARER = "the header Authorization must be: Bearer <token>"
 
 
 def authenticate(this: Request, services: Services) -> None:
@@ -46,10 +48,10 @@ def authenticate(this: Request, services: Services) -> None:
 def _principal(this: Request, services: Services) -> Principal:
     endpoint = this.endpoint
     in_query = this.args.getlist("token") if endpoint in TOKEN_IN_QUERY else ()
-    token = bearer_token(this.environ.get("HTTP_AUTHORIZATION"), in_query)
+    header = this.environ.get("HTTP_AUTHORIZATION")
+    token = bearer_token(header, in_query)
     if token is None:
-        message = "this needs a token: send the header Authorization: Bearer <token>"
-        raise Unauthorized(message, {"reason": "missing_token"})
+        raise Unauthorized(_NOT_BEARER if header else _NEEDED, {"reason": "missing_token"})
     action = action_of(endpoint)
     concerns_service = endpoint in OPEN_IN_PART or (action is not None and action.reach is Reach.SERVICE)
     if concerns_service and services.authenticator.is_metrics_token(token):

@@ -41,6 +41,11 @@ def test_the_scheme_is_read_in_any_case_and_another_scheme_is_no_token(client: F
     for other in (f"Basic {token()}", token(), "", f"Token {token()}"):
         error = expect_error(client.get("/v1/sessions", headers={"Authorization": other}), 401, "UNAUTHORIZED")
         assert error["details"] == {"reason": "missing_token"}
+        assert error["message"] == (
+            "the header Authorization must be: Bearer <token>"
+            if other
+            else "this needs a token: send the header Authorization: Bearer <token>"
+        )
 
 
 def test_a_token_in_the_query_is_read_for_streams_and_exports_only(client: FlaskClient) -> None:
