@@ -23,7 +23,7 @@ import pytest
 import requests
 import yaml
 
-from syncapp.config import Settings
+from syncapp.config import Settings, SettingsError
 from syncapp.dev.processes import Process, free_port
 from syncapp.dev.runner import Web, app_env, procfile
 from syncapp.dev.servers import Servers
@@ -184,13 +184,32 @@ def test_services_are_given_settings_that_exist() -> None:
     assert own.isdisjoint(SETTINGS)
 
 
+def environment_of_web(**dotenv: str) -> dict[str, str]:
+    """Return the environment of the web process with these lines in `.env`."""
+
+    def value(match: re.Match[str]) -> str:
+        assert ":?" not in match[0] or match[1] in dotenv, match[0]
+        return dotenv.get(match[1], match[2])
+
+    form = re.compile(r"\$\{(\w+)(?::[?-]([^}]*))?\}")
+    return dotenv | {name: form.sub(value, str(text)) for name, text in SERVICES["web"]["environment"].items()}
+
+
 def test_settings_of_the_services_are_valid() -> None:
-    environment = SERVICES["web"]["environment"]
-    plain = {name: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", str(value)) for name, value in environment.items()}
-    plain = {name: re.sub(r"\$\{.*?\}", secrets.token_hex(), value) for name, value in plain.items()}
-    settings = Settings.from_env(plain)
+    password = secrets.token_hex()
+    settings = Settings.from_env(environment_of_web(POSTGRES_PASSWORD=password, AUTH_SECRETS=secrets.token_hex()))
     assert settings.auth == "required"
     assert settings.worker_threads == Settings().worker_threads
+
+
+def test_only_access_by_secrets_needs_a_secret() -> None:
+    password = secrets.token_hex()
+    assert Settings.from_env(environment_of_web(POSTGRES_PASSWORD=password, AUTH="off")).auth == "off"
+    jwks = "https://login.example/jwks.json"
+    by_jwks = Settings.from_env(environment_of_web(POSTGRES_PASSWORD=password, AUTH_JWKS_URL=jwks))
+    assert (by_jwks.auth, by_jwks.auth_secrets) == ("required", "")
+    with pytest.raises(SettingsError, match="AUTH is required, so AUTH_SECRETS, AUTH_PUBLIC_KEYS or AUTH_JWKS_URL"):
+        Settings.from_env(environment_of_web(POSTGRES_PASSWORD=password))
 
 
 def test_images_of_servers_are_pinned_to_a_major_version() -> None:
