@@ -17,9 +17,13 @@ from syncapp.access.permissions import ACTIONS, Reach, check
 from syncapp.access.token_text import TokenText
 from syncapp.access.tokens import Authenticator
 from syncapp.config import Settings
-from syncapp.domain.principal import DEFAULT_TENANT, SCOPES, Principal
+from syncapp.domain.principal import DEFAULT_TENANT, RESERVED_SCOPES, SCOPES, Principal
 from syncapp.errors import Forbidden, SyncError, Unauthorized
 
+_SCOPE_HELP = (
+    f"What it may do; repeatable: {', '.join(SCOPES)}. "
+    f"{' and '.join(RESERVED_SCOPES)} are reserved for later; they allow nothing yet."
+)
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])\Z")
 _MAX_S = 3650 * 86_400
 _NEAR_SCOPE = frozenset({"scope", "scopes", "scp", "permissions", "roles"})
@@ -38,7 +42,7 @@ def commands(settings: Settings) -> click.Group:
 def _create(settings: Settings) -> click.Command:
     @click.command("create")
     @click.option("--sub", required=True, help="Id of the principal: who is calling.")
-    @click.option("--scope", multiple=True, required=True, help=f"What it may do; repeatable: {', '.join(SCOPES)}.")
+    @click.option("--scope", multiple=True, required=True, help=_SCOPE_HELP)
     @click.option("--session", "session_id", help="The only session that it may use (a UUID).")
     @click.option("--participant", "participant_id", help="The only participant that it may act as.")
     @click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Tenant of its sessions.")

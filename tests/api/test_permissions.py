@@ -15,6 +15,7 @@ from syncapp import create_app
 from syncapp.access.permissions import ACTIONS
 from syncapp.api.route_actions import EACH_COMMAND, OPEN, OPEN_IN_PART, ROUTE_ACTIONS, permissions_table
 from syncapp.domain.link_ids import new_link_id
+from syncapp.domain.principal import RESERVED_SCOPES, SCOPES
 from syncapp.store.sessions import SessionStore
 from tests.support.paths import ROOT
 from tests.support.permissions import (
@@ -254,7 +255,19 @@ def test_every_route_refuses_a_bad_token_and_none(
     assert dump_all(redis) == before
 
 
+def test_scopes_that_no_action_needs_are_called_reserved() -> None:
+    assert set(RESERVED_SCOPES) == SCOPES.keys() - {action.scope for action in ACTIONS.values()}
+    rows = dict(re.findall(r"^\| `([a-z]+(?::[a-z]+)?)` \| (.*) \|$", security_page(), re.MULTILINE))
+    assert SCOPES.keys() <= rows.keys()
+    words = "reserved for later; allows nothing yet"
+    assert {scope for scope, text in SCOPES.items() if words in text.lower()} == set(RESERVED_SCOPES)
+    assert {name for name, text in rows.items() if words in text} == set(RESERVED_SCOPES)
+
+
+def security_page() -> str:
+    return (ROOT / "docs/security.md").read_text()
+
+
 def test_the_security_page_has_the_table(app: Flask) -> None:
-    page = (ROOT / "docs/security.md").read_text()
-    table = page.split("<!-- permissions -->\n")[1].split("\n<!-- /permissions -->")[0]
+    table = security_page().split("<!-- permissions -->\n")[1].split("\n<!-- /permissions -->")[0]
     assert table.strip() == permissions_table(app)

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from syncapp.access.tokens import Authenticator
 from syncapp.cli import tokens
 from syncapp.config import Settings
+from syncapp.domain.principal import SCOPES
 from tests.support.tokens import SECRET, token
 
 SESSION = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
@@ -78,6 +79,12 @@ def test_a_scope_that_there_is_not_is_refused() -> None:
     done = run("create", "--sub", "ada", "--scope", "session:act sessions")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: 'sessions' is not a scope; scopes are session:create, session:watch, ")
+
+
+def test_the_help_lists_the_scopes_and_which_are_reserved() -> None:
+    said = " ".join(run("create", "--help").stdout.split())
+    assert ", ".join(SCOPES) in said
+    assert "session:time and webhook:manage are reserved for later; they allow nothing yet." in said
 
 
 def test_without_a_secret_no_token_is_made() -> None:
