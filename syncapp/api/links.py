@@ -65,12 +65,12 @@ def create_link(session: str) -> Response:
     asked, caller, services = CreateLink.parse(requests.body()), requests.principal(), _services()
     found = services.store.get(name, caller).found
     participant_id = _participant_of(asked, caller, found)
-    now_s = int(time.time())
+    now_s = time.time()
     link = Link(
         jti=new_link_id(found.epoch),
         scope=asked.scope,
-        created_s=now_s,
-        expires_s=now_s + asked.expires_in_s,
+        created_s=round(now_s, 3),
+        expires_s=int(now_s) + asked.expires_in_s,
         created_by=caller.sub,
         participant_id=participant_id,
         label=asked.label,
@@ -171,7 +171,7 @@ def _shown(link: Link) -> dict[str, Any]:
         "jti": link.jti,
         "scope": link.scope,
         "participant_id": link.participant_id,
-        "created_at": iso(link.created_s * 1000),
+        "created_at": iso(round(link.created_s * 1000)),
         "expires_at": iso(link.expires_s * 1000),
         "created_by": link.created_by,
     }

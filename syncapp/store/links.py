@@ -28,11 +28,11 @@ PAGE = 1000
 
 
 class Link(Struct, frozen=True):
-    """A link, without its token. Instants are in s since 1970; created_by: the principal's id, '' if erased."""
+    """A link, without its token. Instants are in s since 1970, `created_s` to the ms; created_by: the principal's id, '' if erased."""
 
     jti: str
     scope: str
-    created_s: int
+    created_s: float
     expires_s: int
     created_by: str = ""
     participant_id: str | None = None

@@ -108,11 +108,18 @@ def test_links_are_listed_without_their_tokens(api: RestClient) -> None:
     first = make(api, session_id, label="spectators")
     second = make(api, session_id, scope="session:act", participant_id="white", expires_in_s=60)
     found = listed(api, session_id)
-    assert {each["jti"] for each in found} == {first["jti"], second["jti"]}
+    assert [each["jti"] for each in found] == [first["jti"], second["jti"]]
     by_id = {each["jti"]: each for each in found}
     assert by_id[first["jti"]] == {name: value for name, value in first.items() if name not in ("token", "url")}
     assert by_id[second["jti"]]["participant_id"] == "white"
     assert by_id[second["jti"]]["created_by"] == "back-end"
+
+
+def test_links_of_the_same_second_are_listed_in_their_order(api: RestClient) -> None:
+    session_id = api.create()
+    made = [make(api, session_id) for _ in range(12)]
+    assert [each["jti"] for each in listed(api, session_id)] == [each["jti"] for each in made]
+    assert [each["created_at"] for each in made] == sorted(each["created_at"] for each in made)
 
 
 @pytest.mark.parametrize("example", REQUEST_BODIES["create_link"])
