@@ -28,7 +28,10 @@ PAGE = 1000
 
 
 class Link(Struct, frozen=True):
-    """A link, without its token. Instants are in s since 1970, `created_s` to the ms; created_by: the principal's id, '' if erased."""
+    """A link, without its token.
+
+    created_s, expires_s: in s since 1970, the former with milliseconds. created_by: the principal's id, '' if erased.
+    """
 
     jti: str
     scope: str
