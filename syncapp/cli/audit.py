@@ -20,6 +20,7 @@ from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
 from syncapp.audit.queue_stats import QueueCounts
 from syncapp.audit.verify import VerifyResult, verify
+from syncapp.cli.counts import counted, were
 from syncapp.config import Settings
 from syncapp.domain.principal import DEFAULT_TENANT
 from syncapp.domain.session_ids import log_id, qualified
@@ -74,8 +75,10 @@ def _drain(settings: Settings) -> click.Command:
             moved, failures = Drain(outbox, audit, batch=settings.audit_batch, count=_counts(settings).add).run_all()
         if failures:
             reasons = "; ".join(f"{', '.join(map(str, buckets))} ({reason})" for reason, buckets in failures.items())
-            raise click.ClickException(f"moved {moved} events, but not all of buckets {reasons}; no event is lost")
-        click.echo(f"Moved {moved} events.")
+            raise click.ClickException(
+                f"moved {counted(moved, 'event')}, but not all of buckets {reasons}; no event is lost"
+            )
+        click.echo(f"Moved {counted(moved, 'event')}.")
 
     return drain
 
@@ -91,7 +94,7 @@ def _redrive(settings: Settings) -> click.Command:
             dead_letters = DeadLetters(database)
             done, failed = dead_letters.redrive(audit)
             count = dead_letters.count()
-        click.echo(f"{done} dead letters were stored, {failed} were not.")
+        click.echo(f"{counted(done, 'dead letter')} {were(done)} stored, {failed} {were(failed)} not.")
         try:
             _counts(settings).set_failed(count)
         except RedisError as error:  # a worker corrects the count within 10 minutes
@@ -146,14 +149,15 @@ def _verify(settings: Settings) -> click.Command:
                 if finding.session_id not in bad:
                     click.echo(str(finding))
                 bad.add(finding.session_id)
-        click.echo(f"Read {result.events} events of {result.sessions} sessions.")
+        click.echo(f"Read {counted(result.events, 'event')} of {counted(result.sessions, 'session')}.")
         if name and not result.sessions:
             raise click.ClickException("the log has no such session")
         if bad:
             raise click.ClickException(f"sessions that are not as committed: {len(bad)}")
         click.echo("Everything is as committed.")
         if result.erased_parts:
-            click.echo(f"{result.erased_parts} private parts of {result.erased_sessions} sessions were erased.")
+            parts, sessions = counted(result.erased_parts, "private part"), counted(result.erased_sessions, "session")
+            click.echo(f"{parts} of {sessions} {were(result.erased_parts)} erased.")
         if forks:
             click.echo(f"Forks that dead letters explain: {forks}.")
 

@@ -12,6 +12,7 @@ from syncapp.audit.drain import Drain
 from syncapp.audit.erasures import erase_principal
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
+from syncapp.cli.counts import counted
 from syncapp.config import Settings
 from syncapp.domain.principal import DEFAULT_TENANT, is_tenant
 from syncapp.domain.results import Claim
@@ -66,9 +67,10 @@ def _erase_principal(settings: Settings, database: Database, tenant: str, princi
     _links(settings).forget_creator(tenant, principal)
     _drain(settings, database)
     rows, created = erase_principal(database, tenant, principal, until_ms)
-    click.echo(f"Erased the principal from {rows} events.")
+    click.echo(f"Erased the principal from {counted(rows, 'event')}.")
     if created:
-        click.echo(f"It created {created} sessions, whose metadata stay: erase those sessions if they name it.")
+        them = "that session if it names" if created == 1 else "those sessions if they name"
+        click.echo(f"It created {counted(created, 'session')}, whose metadata stay: erase {them} the principal.")
 
 
 def _links(settings: Settings) -> LinkStore:

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from syncapp.audit.drain import Drain
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
+from syncapp.cli.counts import counted
 from syncapp.cli.erase import command as erase_command
 from syncapp.config import Settings
 from syncapp.domain.principal import DEFAULT_TENANT
@@ -94,7 +95,7 @@ def _show_expired(settings: Settings, before: datetime, after: datetime) -> None
         for session, epoch, version, event, at_ms, participant in found:
             of = f" {participant}" if participant else ""
             click.echo(f"  {session} epoch {epoch} version {version}: {event}{of} at {_iso(_instant(at_ms))}")
-    click.echo(f"  {len(found)} timeouts")
+    click.echo(f"  {counted(len(found), 'timeout')}")
 
 
 def _instant(ms: int) -> datetime:

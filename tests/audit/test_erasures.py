@@ -87,7 +87,7 @@ def test_an_erased_session_leaves_digests_that_verify(
     checked = flask("audit", "verify")
     assert checked.exit_code == 0, checked.output
     assert "Everything is as committed." in checked.output
-    assert "11 private parts of 1 sessions were erased." in checked.output
+    assert "11 private parts of 1 session were erased." in checked.output
     assert query_rows(db, "SELECT metadata, principal FROM sync_sessions WHERE session_id = %s", ID) == [(None, None)]
     events = log.history.events(ID, EventsQuery()).rows
     assert [event.get("erased") for event in events] == [
@@ -243,7 +243,7 @@ def test_a_principal_is_erased_everywhere_in_its_tenant_and_metadata_stay(
     assert told.exit_code == 0, told.output
     assert told.output.splitlines() == [
         "Erased the principal from 3 events.",
-        "It created 1 sessions, whose metadata stay: erase those sessions if they name it.",
+        "It created 1 session, whose metadata stay: erase that session if it names the principal.",
     ]
     events = log.history.events(ID, EventsQuery()).rows
     assert [event.get("erased") for event in events] == [

@@ -150,7 +150,7 @@ def test_the_history_has_the_values_the_principal_and_the_token(
     assert log.history.events(ID, EventsQuery(principal="bob")).rows == []
     assert [row["session_id"] for row in log.history.sessions(HistoryQuery(principal=ADA.sub)).rows] == [ID]
     assert log.history.sessions(HistoryQuery(principal="bob")).rows == []
-    assert verify() == (0, ["Read 7 events of 1 sessions.", "Everything is as committed."])
+    assert verify() == (0, ["Read 7 events of 1 session.", "Everything is as committed."])
 
 
 TAMPERED = {
@@ -284,7 +284,7 @@ def test_two_tenants_with_one_id_are_two_sessions_in_the_log(
     assert flask("sessions", "recover", ID, "--tenant", "red").output.endswith(f"red/{ID} restored\n1 restored\n")
     assert flask("sessions", "recover", "--all").output == "3 current\n"
     log.store()
-    assert flask("audit", "verify", ID, "--tenant", "red").output.startswith("Read 2 events of 1 sessions.")
+    assert flask("audit", "verify", ID, "--tenant", "red").output.startswith("Read 2 events of 1 session.")
     assert sorted(log.history.recent_ids(0)) == sorted([ID, f"red/{ID}", other])
     assert verify()[0] == 0
 
@@ -322,7 +322,7 @@ def test_values_that_are_in_clear_in_a_later_message_are_no_fault(
     log.store()
     assert verify() == (
         0,
-        ["Read {} events of 1 sessions.".format(3 if "comp" in field else 2), "Everything is as committed."],
+        ["Read {} events of 1 session.".format(3 if "comp" in field else 2), "Everything is as committed."],
     )
     assert store.delete(ID, erases=True).session is None
     log.store()

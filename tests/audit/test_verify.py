@@ -84,7 +84,7 @@ def of_version(version: int) -> str:
 
 def test_a_log_that_nobody_touched_is_as_committed(played: int, verify: Verify) -> None:
     assert verify() == (0, [f"Read {played} events of 3 sessions.", "Everything is as committed."])
-    assert verify(ID) == (0, [f"Read {played - 4} events of 1 sessions.", "Everything is as committed."])
+    assert verify(ID) == (0, [f"Read {played - 4} events of 1 session.", "Everything is as committed."])
 
 
 def test_a_session_that_the_log_does_not_know_is_no_success(redis: redis_py.Redis, verify: Verify) -> None:

@@ -83,8 +83,8 @@ def test_dead_letters_are_driven_again_and_kept(
     assert run("audit", "redrive") == (0, "0 dead letters were stored, 3 were not.\n")
     assert count_rows(db, "SELECT count(*) FROM sync_dead_letters") == 3
     no_fives()
-    assert run("audit", "redrive") == (0, "2 dead letters were stored, 1 were not.\n")
-    assert run("audit", "redrive") == (0, "0 dead letters were stored, 1 were not.\n")
+    assert run("audit", "redrive") == (0, "2 dead letters were stored, 1 was not.\n")
+    assert run("audit", "redrive") == (0, "0 dead letters were stored, 1 was not.\n")
     assert (count_rows(db), count_rows(db, "SELECT count(*) FROM sync_dead_letters")) == (commits, 3)
     assert "failed 1" in run("audit", "status")[1]
     assert run("audit", "verify")[0] == 0
@@ -98,7 +98,7 @@ def test_a_divergence_does_not_go_through_when_it_is_driven_again(
     entries: Any = redis.xrange(KEYS.outbox(bucket))
     redis.xadd(KEYS.outbox(bucket), {"message": entries[1][1][b"message"].replace(b"client", b"system")})
     assert run("audit", "drain")[0] == 0
-    assert run("audit", "redrive") == (0, "0 dead letters were stored, 1 were not.\n")
+    assert run("audit", "redrive") == (0, "0 dead letters were stored, 1 was not.\n")
 
 
 def test_retention_drops_months_that_are_over_and_no_longer_written_to(

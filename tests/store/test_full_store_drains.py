@@ -234,7 +234,7 @@ def test_dead_letters_are_driven_and_sessions_recovered_though_the_store_is_full
     full.redis.config_set("maxmemory", 1)
     code, printed = full.flask("audit", "redrive")
     assert code == 0
-    assert printed.startswith("0 dead letters were stored, 1 were not.\nTheir count in Redis is not updated yet")
+    assert printed.startswith("0 dead letters were stored, 1 was not.\nTheir count in Redis is not updated yet")
     code, printed = full.flask("sessions", "recover", "--all")
     assert code == 1
     assert "1 current, 1 failed" in printed
