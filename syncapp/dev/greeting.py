@@ -16,8 +16,14 @@ from syncapp.server.listen_address import ListenAddress
 _TOKEN_S = 43_200
 
 
-def greeting(settings: Settings, listening: ListenAddress, directory: Path, servers: Servers) -> str:
-    """Return the message. With `AUTH=required` its commands have a token that may do everything for 12 hours."""
+_KEYS = ("auth_secrets", "auth_public_keys", "auth_jwks_url")
+
+
+def greeting(settings: Settings, listening: ListenAddress, directory: Path, servers: Servers, again: str) -> str:
+    """Return the message. With `AUTH=required` its commands have a token that may do everything for 12 hours.
+
+    again: the shell command that starts the same run again.
+    """
     session, url = uuid.uuid4(), listening.url
     needs_token = settings.auth == "required"
     header = ' -H "Authorization: Bearer $TOKEN"' if needs_token else ""
@@ -37,7 +43,7 @@ WebSocket  ws{url.removeprefix("http")}/ws?sessionId={session}{query}
 Commands   AUTH=off REDIS_URL={_shown(servers.redis_url)} DATABASE_URL={_shown(servers.database_url)} \\
              .venv/bin/flask --app wsgi audit status
 
-{_access(settings, listening)}
+{_access(settings, listening, again)}
 """
 
 
@@ -49,7 +55,7 @@ def _token(settings: Settings) -> str:
     return f"  TOKEN={token}\n"
 
 
-def _access(settings: Settings, listening: ListenAddress) -> str:
+def _access(settings: Settings, listening: ListenAddress, again: str) -> str:
     """Return who may do what, and how to try the other mode."""
     if settings.auth == "required":
         return """Callers need a token (AUTH=required). With the AUTH and AUTH_SECRETS of this server, this makes one:
@@ -61,11 +67,20 @@ def _access(settings: Settings, listening: ListenAddress) -> str:
         if is_private
         else f"WARNING: everyone who reaches {listening.bind} may do everything (AUTH=off, not only on this machine)."
     )
+    if ignored := [name.upper() for name in _KEYS if getattr(settings, name)]:
+        return f"""{who}
+With AUTH=off, {_listed(ignored)} ignored. To require tokens, stop it, and give AUTH=required, too:
+
+  {again} AUTH=required ..."""
     return f"""{who} To try it with tokens, stop it, and:
 
   export AUTH=required AUTH_SECRETS=$(openssl rand -hex 32)
   .venv/bin/flask --app wsgi tokens create --sub ada --scope session:watch
-  make run"""
+  {again}"""
+
+
+def _listed(names: list[str]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _shown(url: str) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import http.client
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -125,10 +126,16 @@ def run(environ: Mapping[str, str]) -> None:
         print("Starting ...", flush=True)
         try:
             with Servers(directory, environ.get("REDIS_URL", ""), environ.get("DATABASE_URL", "")) as servers:
-                text = greeting(settings, listening, directory, servers)
+                text = greeting(settings, listening, directory, servers, _again(environ))
                 _serve(servers, app_env(environ, servers), directory, text)
         finally:
             end_leftovers(directory)  # a signal may have come after a process started, but before that was recorded
+
+
+def _again(environ: Mapping[str, str]) -> str:
+    """Return the shell command that starts a run with the same port and data."""
+    given = [f"{name}={shlex.quote(environ[name])}" for name in ("PORT", "DATA_DIR") if environ.get(name)]
+    return " ".join(["make", "run", *given])
 
 
 def _serve(servers: Servers, env: Mapping[str, str], directory: Path, text: str) -> None:

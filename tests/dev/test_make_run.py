@@ -166,7 +166,8 @@ def test_a_run_on_every_ipv6_address_is_announced_at_loopback(make_run: RunIt) -
 def test_a_run_says_who_may_do_what_and_how_to_try_it_with_tokens(running: Run) -> None:
     assert "Everyone on this machine may do everything (AUTH=off, 127.0.0.1)." in running.output
     export, create, again = running.output.split("stop it, and:\n\n")[1].splitlines()[:3]
-    assert again.strip() == "make run"
+    assert again.strip() == f"make run PORT={running.port} DATA_DIR='{running.directory}'"
+    assert "ignored" not in running.output
     done = subprocess.run(
         ["bash", "-c", f'{export}; {create}; test "$AUTH" = required'],
         cwd=ROOT,
@@ -197,6 +198,17 @@ def test_a_run_with_tokens_is_honoured_and_its_commands_carry_one(make_run: RunI
     assert (principal.sub, principal.scopes) == ("make-run", frozenset(SCOPES))
     answers = [json.loads(line) for line in run_curls(run)]
     assert [answer["data"]["status"] for answer in answers] == ["pending", "running", "running"]
+
+
+def test_a_run_without_auth_says_that_its_keys_are_ignored(make_run: RunIt) -> None:
+    secret = secrets.token_hex(32)
+    run = make_run(argv=("make", "run", f"AUTH_SECRETS={secret}"))
+    run.wait_until_announced()
+    assert (
+        "\nWith AUTH=off, AUTH_SECRETS is ignored. To require tokens, stop it, and give AUTH=required, too:\n\n"
+        f"  make run PORT={run.port} DATA_DIR='{run.directory}' AUTH=required ...\n"
+    ) in run.output
+    assert secret not in run.output
 
 
 def test_a_run_with_tokens_needs_a_key(make_run: RunIt) -> None:
