@@ -216,7 +216,7 @@ def test_what_a_step_forward_expired_can_be_found(
     assert "2100-01-01T12:00:01.000Z to 2100-01-01T13:00:01.000Z" in heading
     assert line.split()[0] == lost
     assert "participant_expired white" in line
-    assert total.strip() == "1 timeouts"
+    assert total.strip() == "1 timeout"
     by_hand = [
         "sessions",
         "list",
