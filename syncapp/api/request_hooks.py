@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from flask import Flask, Request, Response, current_app, g, request
 
@@ -18,9 +19,13 @@ from syncapp.api.compression import compress
 from syncapp.api.request_log import RequestLog
 from syncapp.api.streamed_bodies import complete_or_reset
 from syncapp.config import Settings
-from syncapp.errors import OriginRefused
+from syncapp.domain.principal import NOBODY
+from syncapp.errors import OriginRefused, Unauthorized
 from syncapp.metrics import LATENCY, REQUESTS
 from syncapp.token_bucket import TokenBuckets
+
+if TYPE_CHECKING:
+    from syncapp import Services
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -62,12 +67,11 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
             return responses.empty(PREFLIGHT)
         if limit and request.path.rstrip("/") not in _UNLIMITED:
             take(1)
-        _check_reads(reads)
         if request.environ["REQUEST_METHOD"] not in _SAFE and not origins.admits(request.environ):
             message = "pages of this origin may not send commands; ALLOWED_ORIGINS lists the allowed origins"
             raise OriginRefused(message)
         if needs_tokens:
-            authenticate(this_request(), services)
+            _authenticate(services, reads)
         return None
 
     lines = RequestLog()
@@ -106,16 +110,25 @@ def _add_headers(response: Response, of_origins: Mapping[str, str]) -> None:
         headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
 
 
-def _check_reads(reads: ReadLimits) -> None:
+def _authenticate(services: Services, reads: ReadLimits) -> None:
+    """Set the principal, and check its reads. An address without a valid token that is in debt gets 429 for 401."""
+    address = request.remote_addr or ""
+    try:
+        authenticate(this_request(), services)
+    except Unauthorized:
+        if reads.are_on:
+            reads.check_debt(address, NOBODY)
+        raise
     if reads.are_on:
         rule = request.url_rule.rule if request.url_rule else None
-        reads.check(request.remote_addr or "", request.method, rule)
+        reads.check(address, requests.principal(), request.method, rule)
 
 
 def _charge_failure(reads: ReadLimits, limit: TokenBuckets | None, route: str, status: int) -> None:
     """Charge an answer that may be to a guess twice, against both limits."""
-    if reads.are_on and reads.charge_failure(request.remote_addr or "", route, status) and limit:
-        limit.add(group_of(request.remote_addr or ""), time.monotonic(), -1)
+    address = request.remote_addr or ""
+    if reads.are_on and reads.charge_failure(address, requests.principal(), route, status) and limit:
+        limit.add(group_of(address), time.monotonic(), -1)
 
 
 def _is_preflight(origins: Origins) -> bool:
