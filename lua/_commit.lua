@@ -210,6 +210,9 @@ end
 local function answer(session, keys, call, now, event, patch)
   if session and session.status == 'deleted' then session = nil end
   if call.charge_quotas then call.charge_quotas() end
+  if session and call.commits_paid_ms then
+    redis.call('HSET', session.key, 'commits_paid_ms', int(call.commits_paid_ms))
+  end
   if keys.idempotency then
     local record = idempotency_record(session, call, event, patch)
     redis.call('SET', keys.idempotency, record, 'PX', int(call.idempotency_ttl_ms))

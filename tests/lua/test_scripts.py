@@ -13,7 +13,7 @@ import redis as redis_py
 from syncapp import errors
 from syncapp.domain import session_layout
 from syncapp.domain.principal import Principal
-from syncapp.domain.results import Claim
+from syncapp.domain.results import Claim, Costs
 from syncapp.domain.schemas import CreateSession
 from syncapp.store import scripts
 from syncapp.store.keys import Keyspace
@@ -242,6 +242,7 @@ def test_every_field_of_a_sessions_hash_is_documented(redis: redis_py.Redis, red
     new["action_on_timeout"] = {"type": "end_session", "more": 1}
     store = make_store(redis_url, set_clock=False)
     session_id = store.create(CreateSession.parse(new)).found.session_id
+    store.start(session_id, Claim(principal=Principal(sub="ada"), costs=Costs(commits=1)))
     store.complete(session_id, Claim(principal=Principal(sub="ada")), reason="over")
     fields: dict[bytes, bytes] = redis.hgetall(Keyspace().session(session_id))  # type: ignore[assignment]  # its types cover every protocol
     documented = table("keys.md", "## The session's hash")
