@@ -22,8 +22,8 @@ local function unpaid(keys, now_ms, commit_us)
 end
 
 -- Check the quotas. Returns the reply that refuses the command: {word, now, -1, -1, number of the quota, wait_us}; or
--- nil and a function that takes from the quotas what the command costs. Nothing is given back if the command is refused
--- later or is a replay, except that the sweeper corrects the number of live sessions.
+-- nil and a function that takes from the quotas what the command costs. _commit calls it if the command takes effect; a
+-- command that is refused later, or is a replay, costs nothing.
 --   call.limits  after those of _limits: cost_us and burst_us of creates; the maximum of live sessions, or '' if the
 --                command adds none; cost_us and burst_us of bytes in the store, and of commits that sessions make by
 --                themselves. A cost is at most the burst.

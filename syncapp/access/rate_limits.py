@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from syncapp.access.client_address import group_of
 from syncapp.config import Settings
 from syncapp.domain.modes import MODES
+from syncapp.domain.principal import Principal
 from syncapp.domain.results import Claim, Costs, Result
 from syncapp.domain.schemas import Complete, CreateSession, Update
 from syncapp.domain.session import Session
@@ -106,6 +107,7 @@ class RateLimits:
         read: Callable[[str], tuple[Session, int]] | None = None,
     ) -> None:
         self._settings = settings
+        self._links = _buckets(settings.principal_creates_per_minute, 60, 60)
         self._known = known
         self._read = read
         self._creates = _buckets(settings.creates_per_minute, 60, 60)
@@ -114,6 +116,14 @@ class RateLimits:
         self._lock = threading.Lock()
         self._leases: OrderedDict[str, float] = OrderedDict()
         self._max_cycles = settings.max_unattended_cycles
+
+    def charge_link(self, principal: Principal) -> None:
+        """Charge a principal for a new link; each process counts by itself. Raises `RateLimited`."""
+        owner = f"{principal.tenant}/{principal.sub}"
+        if self._links and (wait_s := self._links.take(owner, time.monotonic())):
+            limit = self._settings.principal_creates_per_minute
+            message = f"this principal may create {limit} links a minute"
+            raise refused("principal_creates_per_minute", limit, wait_s, message)
 
     def charge(self, address: str, command: str, session_id: str, body: Request, claim: Claim) -> Charge:
         """Charge an address for a command, or its principal if there is one. Raises `RateLimited`."""

@@ -87,6 +87,7 @@ def create_link(session: str) -> Response:
     )
     # Not `url_root`, which decodes the labels of a host, and fails for malformed ones.
     root = services.settings.public_url or f"{request.scheme}://{request.host}"
+    services.limits.charge_link(caller)
     services.links.add(name, link)
     document = _shown(link) | {"token": token, "url": f"{root.rstrip('/')}/watch#token={token}"}
     return responses.data(document, 201, {"Location": f"/v1/sessions/{public_id(name)}/links/{link.jti}"})

@@ -359,3 +359,17 @@ def test_erasing_a_session_forgets_its_links(api: RestClient, redis_url: str) ->
     assert requests.delete(address, headers=api.headers, timeout=60).status_code == 204
     with Redis.from_url(redis_url) as client:
         assert list(client.scan_iter(f"*links:{session_id}")) == []
+
+
+def test_links_of_a_principal_are_limited(make_cluster: MakeCluster, redis_url: str) -> None:
+    server = make_cluster(web=1, worker=False, AUTH="required", AUTH_SECRETS=SECRET, PRINCIPAL_CREATES_PER_MINUTE="3")
+    ada, ben = (RestClient(server.urls[0], bearer(name)) for name in ("ada", "ben"))
+    session_id = ada.create()
+    for _ in range(3):
+        make(ada, session_id)
+    refused = requests.post(
+        links_path(ada, session_id), json={"scope": "session:watch"}, headers=ada.headers, timeout=60
+    )
+    assert refusal(refused)[:2] == (429, "RATE_LIMITED")
+    make(ben, session_id)
+    assert len(listed(ada, session_id)) == 4
