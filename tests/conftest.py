@@ -32,6 +32,7 @@ from syncapp.dev.processes import end_leftovers
 from syncapp.dev.servers import Postgres, Servers, Valkey
 from syncapp.postgres.database import Database
 from syncapp.postgres.schema import upgrade
+from syncapp.realtime.hub import Hub
 from syncapp.store.sessions import SessionStore
 from tests.support.audit_log import AuditServices
 from tests.support.cluster import FAST_POSTGRES, Cluster, MakeCluster, borrowed_redis, scratch_database
@@ -177,7 +178,8 @@ def pytest_configure() -> None:
 
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of processes for `make test`, each with its own servers; 0 is one process, on REDIS_URL."""
-    return 0 if os.environ.get("REDIS_URL") else max(2, min(4, os.cpu_count() or 1))
+    # One more than processors, because many tests wait for processes that they start.
+    return 0 if os.environ.get("REDIS_URL") else max(2, min(4, 1 + (os.cpu_count() or 1)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -203,6 +205,23 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             for process in value.processes if isinstance(value, Cluster) else ():
                 report.sections.append((f"output of {process.name}", process.output()[-8000:]))
     return report
+
+
+@pytest.fixture(autouse=True)
+def no_hub_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Stop hubs that a test started: they would notice what later tests do to the servers."""
+    started: list[Hub] = []
+    start = Hub._start
+
+    def recorded(hub: Hub) -> None:
+        started.append(hub)
+        start(hub)
+
+    monkeypatch.setattr(Hub, "_start", recorded)
+    yield
+    for hub in started:
+        if not hub._stopped.is_set():
+            hub.stop()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import tempfile
 from pathlib import Path
 
 import orjson
@@ -135,7 +136,7 @@ def test_the_acceptance_list_names_tests_that_there_are(name: str) -> None:
     assert not test or re.search(rf"^def {test}\(", (TESTS / path).read_text(), re.MULTILINE)
 
 
-def test_the_floor_of_rest_runs_under_the_settings_of_the_service(tmp_path: Path) -> None:
-    with Rig(tmp_path) as rig, rig.floor() as floor:
+def test_the_floor_of_rest_runs_under_the_settings_of_the_service(run_directory: Path) -> None:
+    with Rig(Path(tempfile.mkdtemp(dir=run_directory))) as rig, rig.floor() as floor:
         answer = requests.get(f"{floor.url}/bare/name", timeout=60)
         assert (answer.status_code, bool(answer.text)) == (200, True)

@@ -115,13 +115,17 @@ def test_live_sessions_of_a_tenant_are_limited_and_other_tenants_are_not_affecte
     running(cluster.urls[0], "other-quota")
 
 
-def test_guesses_and_lists_are_limited_by_address(cluster: Cluster) -> None:
-    url, headers = cluster.urls[0], bearer() | {"X-Forwarded-For": "203.0.113.77"}
+def test_guesses_are_limited_by_principal_and_lists_by_address(cluster: Cluster) -> None:
+    url, headers = cluster.urls[0], bearer("guesser") | {"X-Forwarded-For": "203.0.113.77"}
     unknown = f"{url}/v1/sessions/{uuid.uuid4()}"
     statuses = [requests.get(unknown, headers=headers, timeout=10).status_code for _ in range(5)]
     assert statuses[:3] == [404] * 3
     assert statuses[-1] == 429
     refused = requests.get(f"{url}/v1/sessions", headers=headers, timeout=10)
     assert refused.json()["error"]["details"]["reason"] == "reads_per_s"
-    elsewhere = headers | {"X-Forwarded-For": "203.0.113.78"}
+    others = bearer("reader") | {"X-Forwarded-For": "203.0.113.77"}
+    statuses = [requests.get(f"{url}/v1/sessions", headers=others, timeout=10).status_code for _ in range(6)]
+    assert statuses[:3] == [200] * 3
+    assert statuses[-1] == 429
+    elsewhere = others | {"X-Forwarded-For": "203.0.113.78"}
     assert requests.get(f"{url}/v1/sessions", headers=elsewhere, timeout=10).status_code == 200
