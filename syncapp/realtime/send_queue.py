@@ -65,6 +65,7 @@ class SendQueue:
 
     __slots__ = (
         "_acked",
+        "_floor",
         "_held",
         "_items",
         "_known",
@@ -84,7 +85,7 @@ class SendQueue:
         self._items: list[QueuedItem] = []  # an empty deque takes 0.7 kB for each connection
         self._held: Sequence[tuple[Outgoing, QueuedAnswer]] = ()
         self._known: Order | None = known  # None once the position was sent
-        self._last = self._acked = NEVER
+        self._last = self._acked = self._floor = NEVER
         self.patches = patches
         self._last_error = ""
         self.is_ended = self.needs_resync = False
@@ -113,7 +114,8 @@ class SendQueue:
         Returns the order that the hub's state must have at least.
         """
         self._known, self._last_error, self.needs_resync = known, "", False
-        return max(known, self._acked)
+        self._floor = max(self._acked, self._last)
+        return max(known, self._floor)
 
     def take_resyncs(self) -> list[tuple[str, Order]]:
         """Return the session, with the order that the hub's state must have at least; clears `needs_resync`."""
@@ -130,8 +132,8 @@ class SendQueue:
             self._items.append(QueuedItem(Outgoing.SESSION_DELETED, update))
             self.is_ended = True
         elif self._known is not None:
-            # A client that knows a later version than this process waits until the store was asked.
-            if update.order >= max(self._known, self._acked) or update.went_back:
+            # A client that knows or was sent a later version than this process has waits until the store was asked.
+            if update.order >= max(self._known, self._acked, self._floor) or update.went_back:
                 self._put_position(update, self._known)
         elif update.went_back and update.order < self._acked:
             self._resync()  # it may have been read before the command that was answered
@@ -222,13 +224,13 @@ class SendQueue:
 
     def _resync(self) -> None:
         """Have the hub asked for the current state, and send it even if the client has it."""
-        self._known, self.needs_resync = NEVER, True
+        self._known, self._floor, self.needs_resync = NEVER, NEVER, True
 
     def _put_error(self, update: SessionUpdate) -> None:
         error = update.error
         if isinstance(error, SessionNotFound) and self._known is not None:
             self._items.append(QueuedItem(Outgoing.CONNECTED, update))  # without epoch and version
-            self._last = self._acked = NEVER
+            self._last = self._acked = self._floor = NEVER
             self._known, self._last_error = None, error.code
             return
         if error and error.code != self._last_error:  # once for each outage
