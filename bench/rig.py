@@ -28,7 +28,7 @@ from syncapp.store.sessions import SessionStore
 
 BARE = "return {'ok', ARGV[1]}"
 """The floor of every script: it only replies."""
-SECRET = "the secret of a benchmark, 32 bytes or more"
+SECRET = "the secret of a benchmark: 32 bytes or more"
 
 
 class Rig:

@@ -74,6 +74,14 @@ class TokenBuckets:
             bucket = self._buckets.get(address)
             return bucket.wait_s(now_s) if bucket else 0.0
 
+    def debt(self, address: str, now_s: float) -> float:
+        """Return how many tokens an address owes; 0 if it owes none."""
+        if address not in self._buckets:  # most addresses; needs no lock
+            return 0.0
+        with self._lock:
+            bucket = self._buckets.get(address)
+            return max(0.0, -bucket.level(now_s)) if bucket else 0.0
+
     def level(self, address: str, now_s: float) -> float:
         """Return the number of tokens of an address."""
         with self._lock:

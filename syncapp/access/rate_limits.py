@@ -128,7 +128,8 @@ class RateLimits:
     def charge(self, address: str, command: str, session_id: str, body: Request, claim: Claim) -> Charge:
         """Charge an address for a command, or its principal if there is one. Raises `RateLimited`."""
         if claim.principal.sub:
-            return QuotaCharge(self, replace(claim, costs=self._costs(command, session_id, body, claim)), "", 0.0, 0, 0)
+            costs = self._costs(command, session_id, body, claim)
+            return QuotaCharge(self, replace(claim, costs=costs) if costs else claim, "", 0.0, 0, 0)
         group, now_s = group_of(address), time.monotonic()
         self._check_commits(group, now_s, command, session_id, body)
         creates = 1 if isinstance(body, CreateSession) else 0
@@ -136,12 +137,16 @@ class RateLimits:
         self._take(group, now_s, creates, size)
         return Charge(self, claim, group, now_s, creates, size)
 
-    def _costs(self, command: str, session_id: str, body: Request, claim: Claim) -> Costs:
-        """Return what a command uses of the quotas. Only a start and a resume are charged for commits to come."""
+    def _costs(self, command: str, session_id: str, body: Request, claim: Claim) -> Costs | None:
+        """Return what a command uses of the quotas, if anything.
+
+        Only a start and a resume are charged for commits to come.
+        """
         commits, goes_on = 0.0, command in ("start", "resume")
         if goes_on and self._settings.tenant_self_commits_per_hour and (session := self._found(session_id)):
             commits = commits_ahead(session, self._max_cycles)[0]
-        return Costs(1 if isinstance(body, CreateSession) else 0, stored_bytes(body, claim), commits)
+        creates, size = 1 if isinstance(body, CreateSession) else 0, stored_bytes(body, claim)
+        return Costs(creates, size, commits) if creates or size or commits else None
 
     def _found(self, session_id: str) -> Session | None:
         """Return the last known state of a session, or read it; None if there is no such session."""

@@ -44,7 +44,7 @@ class ReadLimits:
 
     def check_debt(self, address: str, caller: Principal) -> None:
         """Raise `RateLimited` if a principal, or an address without one, is in debt for failures."""
-        debt = -self._failures.level(_owner(address, caller), time.monotonic())
+        debt = self._failures.debt(_owner(address, caller), time.monotonic())
         if debt > 0:
             who, what = ("principal", "404s") if caller.sub else ("address", "401s and 404s")
             message = f"this {who} got too many {what}: its reads are refused until that is paid off, at "

@@ -24,25 +24,28 @@ _NEEDED = "this needs a token: send the header Authorization: Bearer <token>"
 _NOT_BEARER = "the header Authorization must be: Bearer <token>"
 
 
-def authenticate(this: Request, services: Services) -> None:
-    """Set the request's principal, with `AUTH=required`.
+def authenticate(this: Request, services: Services) -> Principal:
+    """Set the request's principal, with `AUTH=required`, and return it.
 
     Unknown paths are answered as before, and routes that need no token are open. Raises `Unauthorized`, and
     `ValidationFailed` for two tokens.
     """
-    g.principal = NOBODY
+    current = g._get_current_object()  # each access through the proxy would search for the context
+    current.principal = NOBODY
     endpoint = this.endpoint
     if endpoint in OPEN or this.method == "OPTIONS" or isinstance(this.routing_exception, NotFound):
-        return
+        return NOBODY
     if endpoint in OPEN_IN_PART:
         with suppress(SyncError):
-            g.principal = _principal(this, services)
-        return
+            current.principal = _principal(this, services)
+        found: Principal = current.principal
+        return found
     try:
-        g.principal = _principal(this, services)
+        found = current.principal = _principal(this, services)
     except Unauthorized as refusal:
         AUTH_REFUSED.labels(refusal.details["reason"]).inc()
         raise
+    return found
 
 
 def _principal(this: Request, services: Services) -> Principal:

@@ -71,7 +71,7 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
             message = "pages of this origin may not send commands; ALLOWED_ORIGINS lists the allowed origins"
             raise OriginRefused(message)
         if needs_tokens:
-            _authenticate(services, reads)
+            _authenticate(this_request(), services, reads)
         return None
 
     lines = RequestLog()
@@ -87,7 +87,8 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
         _count(route, method, response.status_code).inc()
         _latency(route, method).observe(took_s)
         _add_headers(response, origins.headers(this.environ.get("HTTP_ORIGIN")))
-        _charge_failure(reads, limit, route, response.status_code)
+        if response.status_code in (401, 404):
+            _charge_failure(reads, limit, route, response.status_code)
         if response.is_streamed and not response.direct_passthrough:  # a file has a Content-Length
             response.response = complete_or_reset(response.response, route, requests.request_id())
         lines.add(this, route, method, response.status_code, took_s)
@@ -110,18 +111,17 @@ def _add_headers(response: Response, of_origins: Mapping[str, str]) -> None:
         headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
 
 
-def _authenticate(services: Services, reads: ReadLimits) -> None:
+def _authenticate(this: Request, services: Services, reads: ReadLimits) -> None:
     """Set the principal, and check its reads. An address without a valid token that is in debt gets 429 for 401."""
-    address = request.remote_addr or ""
+    address = this.environ.get("REMOTE_ADDR", "")
     try:
-        authenticate(this_request(), services)
+        caller = authenticate(this, services)
     except Unauthorized:
         if reads.are_on:
             reads.check_debt(address, NOBODY)
         raise
     if reads.are_on:
-        rule = request.url_rule.rule if request.url_rule else None
-        reads.check(address, requests.principal(), request.method, rule)
+        reads.check(address, caller, this.method, this.url_rule.rule if this.url_rule else None)
 
 
 def _charge_failure(reads: ReadLimits, limit: TokenBuckets | None, route: str, status: int) -> None:

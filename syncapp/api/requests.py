@@ -35,7 +35,7 @@ _KEY = re.compile(IDEMPOTENCY_KEY_PATTERN.removesuffix("$") + r"\Z")
 
 def principal() -> Principal:
     """Return who calls: everybody is `ANYONE` with `AUTH=off`. `syncapp.api.authentication` sets it."""
-    found: Principal = g.get("principal", ANYONE)
+    found: Principal = g._get_current_object().get("principal", ANYONE)
     return found
 
 

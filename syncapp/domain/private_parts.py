@@ -7,7 +7,7 @@ Scripts must not parse a client's JSON and have no SHA-256, so salts and digests
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -23,15 +23,11 @@ DIGEST = "digest of a private part"
 
 
 class SealedPart(NamedTuple):
-    """A value as JSON text, with the salt (hex) of its digest."""
+    """A value as JSON text, with the salt of its digest, and its digest: the SHA-256 of both. Both are hex."""
 
     salt: str
     text: bytes
-
-    @property
-    def digest(self) -> str:
-        """The hex SHA-256 of the salt and the text."""
-        return digest_of(self.salt, self.text)
+    digest: str
 
     @property
     def proof(self) -> str:
@@ -45,7 +41,8 @@ class SealedPart(NamedTuple):
 
 def seal(text: bytes) -> SealedPart:
     """Return a value with a new salt; text: the value as JSON, the exact text that is stored."""
-    return SealedPart(secrets.token_hex(_SALT_BYTES), text)
+    salt = os.urandom(_SALT_BYTES)
+    return SealedPart(salt.hex(), text, sha256(salt + text).hexdigest())
 
 
 def digest_of(salt: str, text: bytes) -> str:

@@ -7,7 +7,7 @@ command without a principal (`AUTH=off`, recovery, the sweeper) is not limited.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
@@ -32,31 +32,34 @@ class CommandLimited(RateLimited):
 
 @dataclass(frozen=True, slots=True)
 class BucketKind:
-    """A kind of token buckets. setting: the name of its rate; per_s: the rate, 0 for no limit."""
+    """A kind of token buckets. setting: the name of its rate; per_s: the rate, 0 for no limit.
+
+    token_us: the time (µs) in which a bucket gains a token, 0 without a limit. burst_us, window_s: the time in which an
+    empty bucket fills.
+    """
 
     name: str
     setting: str
     per_s: float
     burst: int
     sentence: str
+    token_us: int = field(init=False)
+    burst_us: int = field(init=False)
+    window_s: int = field(init=False)
 
-    @property
-    def token_us(self) -> int:
-        """The time (µs) in which a bucket gains a token; 0 without a limit."""
-        return round(1_000_000 / self.per_s) if self.per_s else 0
-
-    @property
-    def burst_us(self) -> int:
-        """The time (µs) in which an empty bucket fills."""
-        return self.token_us * self.burst
+    def __post_init__(self) -> None:
+        # Computed once: every command needs them.
+        object.__setattr__(self, "token_us", round(1_000_000 / self.per_s) if self.per_s else 0)
+        object.__setattr__(self, "burst_us", self.token_us * self.burst)
+        object.__setattr__(self, "window_s", ceil(self.burst_us / 1_000_000))
 
     def allowance(self, ahead_us: int) -> Allowance:
         """Return what a bucket holds that is full in `ahead_us`; one with a debt gains its token when that is paid."""
-        left = (self.burst_us - ahead_us) // self.token_us
-        next_us = self.token_us - (self.burst_us - ahead_us) % self.token_us if ahead_us > 0 else 0
+        left, rest_us = divmod(self.burst_us - ahead_us, self.token_us)
+        next_us = self.token_us - rest_us if ahead_us > 0 else 0
         if left < 0:
             left, next_us = 0, ahead_us - self.burst_us
-        return Allowance(self.name, self.burst, ceil(self.burst_us / 1_000_000), left, ceil(next_us / 1_000_000))
+        return Allowance(self.name, self.burst, self.window_s, left, -(-next_us // 1_000_000))
 
     def refusal(self, ahead_us: int) -> CommandLimited:
         """Count a refusal and return its error; ahead_us: of the bucket, if it had given its token."""

@@ -24,11 +24,24 @@ def session_names(session_id: str) -> str:
 
 def private_members(claim: Claim, reason: bytes) -> tuple[str, bytes]:
     """Return the JSON members with the digests of a command's principal and reason, and with these parts."""
-    sealed = [("principal", seal(orjson.dumps(claim.principal.sub)))] if claim.principal.sub else []
-    if reason:
-        sealed.append(("reason", seal(reason)))
-    members = [part.members(name) for name, part in sealed]
-    return ",".join(digest for digest, _ in members), b",".join(part for _, part in members)
+    sub = claim.principal.sub
+    if not reason:  # most commands
+        return seal(_json(sub)).members("principal") if sub else ("", b"")
+    digest, part = seal(reason).members("reason")
+    if not sub:
+        return digest, part
+    of_principal = seal(_json(sub)).members("principal")
+    return f"{of_principal[0]},{digest}", b"%b,%b" % (of_principal[1], part)
+
+
+@lru_cache(maxsize=4096)
+def _json(text: str) -> bytes:
+    return orjson.dumps(text)
+
+
+def token_id(claim: Claim) -> bytes:
+    """Return the id of a command's token as JSON, empty if it has none."""
+    return _json(claim.principal.jti) if claim.principal.jti else b""
 
 
 def fingerprint_of(command: str, claim: Claim, request: Any) -> str:

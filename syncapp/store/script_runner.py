@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-import orjson
 import redis
 from msgspec.structs import replace
 from redis.exceptions import ResponseError
@@ -21,7 +20,7 @@ from syncapp.store.client import TRANSLATION
 from syncapp.store.command_limits import NOT_LIMITED, CommandLimits
 from syncapp.store.keys import PROBE_SESSION, Keyspace
 from syncapp.store.reply_errors import refusal
-from syncapp.store.script_arguments import fingerprint_of, private_members, session_names, text_of
+from syncapp.store.script_arguments import fingerprint_of, private_members, session_names, text_of, token_id
 from syncapp.store.scripts import Scripts
 from syncapp.store.session_cache import CachedSession, SessionCache
 
@@ -240,7 +239,7 @@ class ScriptRunner:
             min(self._settings.idempotency_ttl_s, self._settings.session_ttl_s) * 1000,
             self._settings.max_unattended_cycles,
             session_names(session_id),
-            orjson.dumps(claim.principal.jti) if claim.principal.jti else "",
+            token_id(claim),
             *private,
             limits,
         ]
