@@ -61,7 +61,8 @@ def store_contents(redis: redis_py.Redis) -> dict[bytes, Any]:
         b"zset": lambda key: redis.zrange(key, 0, -1, withscores=True),
         b"string": redis.get,
     }
-    kinds = {key: redis.type(key) for key in redis.scan_iter()}
+    # A nudge expires by itself.
+    kinds = {key: redis.type(key) for key in redis.scan_iter() if not key.endswith(b":nudge")}
     return {key: read[kind](key) if kind in read else None for key, kind in kinds.items()}
 
 
