@@ -31,7 +31,7 @@ else
 endif
 
 test-browser: $(INSTALLED) ## Run the tests that need a browser; Debian's `chromium` is enough (ARGS="-k name")
-	$(BIN)/python -m pytest tests/browser $(ARGS)
+	$(BIN)/python -m pytest tests/browser -n auto --dist loadfile $(ARGS)
 
 mutants: $(INSTALLED) ## Show that the tests notice small faults in the scripts (some minutes; ONLY="7 12" tries only these)
 	$(BIN)/python -m tests.lua.mutants $(ONLY)

@@ -41,6 +41,9 @@ from tests.support.types import Db, Redis
 from tests.support.web_clients import OpenWebSocket, RestClient, WebSocketClient, logged_errors
 
 LONGEST = {
+    "deploy/test_backup",
+    "deploy/test_production",
+    "deploy/test_rights",
     "dev/test_make_run",
     "history/test_read_pool",
     "postgres/test_database",
@@ -49,6 +52,7 @@ LONGEST = {
     "server/test_http_timeouts",
     "server/test_listen_address",
     "store/test_full_store_drains",
+    "system/test_chaos",
     "test_connection_limits",
 }
 
