@@ -373,3 +373,11 @@ def test_links_of_a_principal_are_limited(make_cluster: MakeCluster, redis_url: 
     assert refusal(refused)[:2] == (429, "RATE_LIMITED")
     make(ben, session_id)
     assert len(listed(ada, session_id)) == 4
+
+
+def test_a_host_that_cannot_be_decoded_stays_as_it_is_in_the_address_of_a_link(api: RestClient) -> None:
+    session_id = api.create()
+    headers = api.headers | {"Host": "xn--a"}
+    made = requests.post(links_path(api, session_id), json={"scope": "session:watch"}, headers=headers, timeout=60)
+    assert made.status_code == 201, made.text
+    assert made.json()["data"]["url"].startswith("http://xn--a/watch#token=")

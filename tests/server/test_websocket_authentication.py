@@ -431,3 +431,19 @@ def test_commands_keep_the_rights_of_the_token_under_which_they_came(
     assert api.state(session_id)["status"] == "pending"
     client.send(type="COMMAND", id=30, command="start")
     assert client.next("ACK")["id"] == 30
+
+
+def test_a_connection_without_a_token_leaves_no_line_in_the_log(
+    guarded: Cluster, open_websocket: OpenWebSocket
+) -> None:
+    def opened() -> int:
+        return sum("websocket opened" in line for line in guarded.web[0].output().splitlines())
+
+    before = opened()
+    for _ in range(5):
+        open_websocket(guarded.urls[0]).connection.close()
+    client = open_websocket(guarded.urls[0])
+    client.send(type="AUTH", token=token(scope="session:watch"))
+    client.next("AUTHENTICATED")
+    wait_until(lambda: opened() > before)
+    assert opened() == before + 1
