@@ -8,8 +8,6 @@
 
 local SNAPSHOT_EVERY = 100
 local NUDGE_MS = 500
-local POSITIONAL = 25  -- scalars with a fixed position in a snapshot; later ones are written as name=text
-local IN_SNAPSHOT = {metadata = POSITIONAL + 1, tags = POSITIONAL + 3}
 local MAX_HSET_ARGUMENTS = 1000  -- unpack() is limited by Lua's stack
 
 -- Write the changed records into their blocks. Returns a table whose keys are the names of the changed blocks.
@@ -85,19 +83,6 @@ end
 -- Delete the hash of a stale session, so that a restored one can replace it.
 local function delete_hash(session)
   redis.call('DEL', session.key)
-end
-
--- The whole state as a list of strings, one for each scalar. Scalars that earlier releases do not know are written
--- where a reply has its tags: those releases read by position and ignore that one.
-local function snapshot_of(session)
-  local snapshot, named = {unpack(session.texts, 1, POSITIONAL)}, {}
-  for i = POSITIONAL + 1, #SCALARS do
-    if session.texts[i] ~= '' then named[#named + 1] = SCALARS[i] .. '=' .. session.texts[i] end
-  end
-  local state = state_of(session, '', '')
-  state[TAGS] = table.concat(named, ' ') .. completion_word(session)
-  for i = 2, #state do snapshot[#snapshot + 1] = state[i] end
-  return snapshot
 end
 
 local function remove_deadline(keys, call)
@@ -178,7 +163,7 @@ local function commit(session, keys, call, now, at, event_type, details, actor, 
     message = message_of(session, call, actor, elapsed, event, patch, idle_member .. completion_member, snapshot)
   end
   local hashed = private and hashed_message(session, call, actor, elapsed, private, event, details, patch, idle_member,
-    completion_member, snapshot, IN_SNAPSHOT) or message
+    completion_member, snapshot) or message
   if call.limit_us then
     redis.call('HSET', session.key, 'chain', update_chain(session, hashed), 'limit_us', call.limit_us)
   else

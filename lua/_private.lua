@@ -1,6 +1,7 @@
 -- Private parts: values of a commit that may hold personal data (docs/audit.md). The hashed message has their digests.
 -- The values, with the salts of their digests, travel beside that message, so that they can be erased.
 -- @include _message
+-- @include _snapshot
 
 -- The salt and digest of the metadata, or nil. An earlier release may have replaced the metadata but not its proof, so
 -- the stored proof ends with the SHA-1 of the metadata that it belongs to.
@@ -44,9 +45,8 @@ end
 --   members            further JSON members, without the completion
 --   completion_member  the completion as a further member, or ''
 --   snapshot           a list in which private values are replaced, or nil
---   positions          of metadata and tags in it
 local function hashed_message(session, call, actor, elapsed, private, event, details, patch, members, completion_member,
-    snapshot, positions)
+    snapshot)
   if private.reason or private.completion and session.changed.completion then
     details.reason, details.result = nil, nil
     event = object(EVENT, details)
@@ -54,9 +54,9 @@ local function hashed_message(session, call, actor, elapsed, private, event, det
   if private.metadata and session.changed.metadata then patch = patch_of(session, true) end
   if not private.completion then members = members .. completion_member end
   if actor == 'client' and call.token_id ~= '' then members = members .. ',"jti":' .. call.token_id end
-  if snapshot and private.metadata then snapshot[positions.metadata] = '{}' end
+  if snapshot and private.metadata then snapshot[IN_SNAPSHOT.metadata] = '{}' end
   if snapshot and private.completion then
-    snapshot[positions.tags] = string.gsub(snapshot[positions.tags], ' completion=.*$', '')
+    snapshot[IN_SNAPSHOT.tags] = string.gsub(snapshot[IN_SNAPSHOT.tags], ' completion=.*$', '')
   end
   members = members .. ',"private":{' .. private.digests .. '}'
   return message_of(session, call, actor, elapsed, event, patch, members, snapshot)

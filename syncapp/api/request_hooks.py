@@ -97,7 +97,7 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
 
 def this_request() -> Request:
     """Return the request itself: each access through the proxy costs time."""
-    found: Request = request._get_current_object()  # type: ignore[attr-defined]
+    found: Request = request._get_current_object()  # type: ignore[attr-defined]  # werkzeug's proxy
     return found
 
 

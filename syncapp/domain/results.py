@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -69,7 +69,8 @@ class Result(Struct, frozen=True):
     expired_participant_id: the participant whose time ran out before the command. replayed: the command took effect
     earlier, with the same idempotency key. Then the session is the current one, and the rest is from the first result:
     first is its (epoch, version), None after a delete; event_json and patch_json are '' if they were too long to keep.
-    allowances: of the limits that the command counts against, if there are any.
+    read_allowances: returns what is left of the limits that the command counts against; None without limits. It is a
+    function, because only REST shows that.
     """
 
     session: Session | None
@@ -79,7 +80,12 @@ class Result(Struct, frozen=True):
     replayed: bool = False
     expired_participant_id: str | None = None
     first: tuple[int, int] | None = None
-    allowances: tuple[Allowance, ...] = ()
+    read_allowances: Callable[[], tuple[Allowance, ...]] | None = None
+
+    @property
+    def allowances(self) -> tuple[Allowance, ...]:
+        """What is left of the limits that the command counts against; empty without limits."""
+        return self.read_allowances() if self.read_allowances else ()
 
     @property
     def order(self) -> tuple[int, int] | None:

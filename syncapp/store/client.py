@@ -7,6 +7,7 @@ one: the next user of that connection would read the reply to another caller's c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -55,6 +56,18 @@ _NOT_ACCEPTING_CODES = tuple(
 
 DENIED_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
 """How an error begins when a script's command is denied by an ACL: in Valkey, and in Redis 7.0."""
+
+
+def call_all(pool: ConnectionPool, commands: Sequence[bytes]) -> list[Any]:
+    """Send commands in one round trip, and return the replies. Raises the first error among them, translated."""
+    if not commands:
+        return []
+    with TRANSLATION:
+        replies = pool.call(b"".join(commands), len(commands))
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+    return replies
 
 
 class _Translation:

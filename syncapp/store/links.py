@@ -17,7 +17,7 @@ from msgspec.structs import asdict, replace
 from syncapp.domain.link_ids import MAX_LIFETIME_S, epoch_of
 from syncapp.domain.session_ids import tenant_of
 from syncapp.errors import TooManyLinks
-from syncapp.store.client import TRANSLATION
+from syncapp.store.client import call_all
 from syncapp.store.connection_pool import even_if_full, packed, pool_of
 from syncapp.store.keys import Keyspace
 
@@ -128,13 +128,7 @@ class LinkStore:
         return sorted((each for each in links if each.expires_s > now_s), key=lambda each: (each.created_s, each.jti))
 
     def _call(self, *commands: bytes) -> list[Any]:
-        """Send commands, and return the replies; an error among them is raised."""
-        with TRANSLATION:
-            replies = self._pool.call(b"".join(commands), len(commands))
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-        return replies
+        return call_all(self._pool, commands)
 
 
 def _text(link: Link) -> bytes:

@@ -22,7 +22,7 @@ import structlog
 
 from syncapp.domain.session_ids import tenant_of
 from syncapp.domain.session_layout import created_ms_of
-from syncapp.store.client import TRANSLATION
+from syncapp.store.client import call_all
 from syncapp.store.connection_pool import packed, pool_of
 from syncapp.store.deadline_rebuild import CHECK_S, SCANNING
 from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
@@ -206,12 +206,4 @@ class ListUpkeep:
                 return
 
     def _call(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send commands in one round trip, and return the replies. Raises the first error among them."""
-        if not commands:
-            return []
-        with TRANSLATION:
-            replies = self._pool.call(b"".join(commands), len(commands))
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-        return replies
+        return call_all(self._pool, commands)

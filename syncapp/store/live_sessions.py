@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from syncapp.domain.session_ids import tenant_of
-from syncapp.store.client import TRANSLATION
+from syncapp.store.client import call_all
 from syncapp.store.connection_pool import packed, pool_of
 from syncapp.store.keys import Keyspace
 
@@ -55,9 +55,4 @@ class LiveSessions:
             self._call(*(packed("ZADD", self._key, "INCR", by, LIVE + tenant) for tenant, by in wrong.items()))
 
     def _call(self, *commands: bytes) -> list[Any]:
-        with TRANSLATION:
-            replies = self._pool.call(b"".join(commands), len(commands))
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-        return replies
+        return call_all(self._pool, commands)

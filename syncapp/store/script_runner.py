@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import redis
@@ -136,9 +137,9 @@ class ScriptRunner:
             replayed=bool(reply.replayed),
             first=_first(reply.replayed),
             expired_participant_id=reply.expired_id or None,
-            allowances=()
+            read_allowances=None
             if reply.session_us is None
-            else self._limits.allowances(reply.session_us, reply.principal_us),
+            else partial(self._limits.allowances, reply.session_us, reply.principal_us),
         )
 
     def check(self) -> list[str]:

@@ -20,7 +20,7 @@ import redis
 from syncapp.domain.principal import DEFAULT_TENANT
 from syncapp.domain.session_ids import public_id, qualified
 from syncapp.domain.summary import Summary, status_of
-from syncapp.store.client import TRANSLATION
+from syncapp.store.client import call_all
 from syncapp.store.connection_pool import packed, pool_of
 from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.store.list_query import SessionsQuery
@@ -167,13 +167,7 @@ class SessionList:
         return candidates
 
     def _call(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send commands in one round trip, and return the replies. Raises the first error among them."""
-        with TRANSLATION:
-            replies = self._pool.call(b"".join(commands), len(commands))
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-        return replies
+        return call_all(self._pool, commands)
 
 
 def _cursor(position: Position) -> str:

@@ -287,7 +287,7 @@ def test_all_links_of_a_session_are_revoked_at_once(apis: list[RestClient]) -> N
     assert requests.delete(links_path(apis[1], session_id), headers=apis[1].headers, timeout=60).status_code == 204
     assert listed(apis[0], session_id) == []
     for link in links:
-        wait_until(lambda link=link: status_of(with_link(apis[0].url, link), session_id) == 401)  # type: ignore[misc]
+        wait_until(lambda link=link: status_of(with_link(apis[0].url, link), session_id) == 401)  # type: ignore[misc]  # a lambda with a default
     assert status_of(with_link(apis[0].url, theirs), other) == 200
 
 

@@ -151,7 +151,7 @@ def test_a_session_that_is_created_again_with_the_id_is_not_erased(
     assert last["patch"]["metadata"] == {"white": SECRETS[0], "note": 1}
     assert query_rows(db, "SELECT metadata FROM sync_sessions") == [({"white": SECRETS[0], "note": 1},)]
     assert flask("audit", "verify").exit_code == 0
-    assert log.history.restore_point(ID).session.metadata == {"white": SECRETS[0], "note": 1}  # type: ignore[union-attr]
+    assert log.history.restore_point(ID).session.metadata == {"white": SECRETS[0], "note": 1}  # type: ignore[union-attr]  # it is there
 
 
 def test_events_that_are_stored_after_the_erasure_are_erased_by_its_repetition(

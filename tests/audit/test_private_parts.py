@@ -90,7 +90,7 @@ def test_a_hashed_message_has_digests_in_place_of_values(
 
 
 def test_a_published_message_has_the_values(store: SessionStore, clock: ManualClock, redis: redis_py.Redis) -> None:
-    listener: Any = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    listener: Any = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py has no types here
     listener.subscribe(Keyspace().channel(ID))
     listener.get_message(timeout=5)
     play(store, clock)
@@ -167,7 +167,7 @@ def test_a_part_that_was_changed_by_hand_is_named(
 ) -> None:
     play(store, clock)
     log.store()
-    change = f"private = {TAMPERED[name]}, principal = replace(principal, 'a@', CASE '{name}' WHEN 'principal' THEN 'b@' ELSE 'a@' END)"  # noqa: E501
+    change = f"private = {TAMPERED[name]}, principal = replace(principal, 'a@', CASE '{name}' WHEN 'principal' THEN 'b@' ELSE 'a@' END)"  # noqa: E501  # one SQL expression
     assert query_rows(db, f"UPDATE sync_events SET {change} WHERE private::text <> {TAMPERED[name]}::text RETURNING 1")
     code, printed = verify()
     assert code == 1

@@ -132,7 +132,7 @@ def test_what_looks_like_a_scope_and_is_none_is_named() -> None:
 
 
 def test_a_list_of_scopes_is_refused_with_what_to_write() -> None:
-    shown = run("show", token(scope=["session:watch"]))  # type: ignore[arg-type]
+    shown = run("show", token(scope=["session:watch"]))  # type: ignore[arg-type]  # a claim of the wrong type
     assert (shown.exit_code, "Allows" in shown.stdout) == (1, False)
     assert "the scope claim must be a text, with spaces between the scopes" in shown.stderr
 

@@ -65,7 +65,7 @@ def test_the_history_has_what_was_published_and_after_an_erasure_what_is_left(
     redis: redis_py.Redis,
 ) -> None:  # fmt: skip
     session_id = str(uuid.uuid4())
-    listener: Any = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    listener: Any = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py has no types here
     listener.subscribe(KEYS.channel(session_id))
     listener.get_message(timeout=5)
     run(store, session_id, owner, "create", first)

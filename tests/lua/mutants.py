@@ -92,7 +92,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("_private", "details.reason, details.result = nil, nil", "details.result = nil"),
     ("_private", "details.reason, details.result = nil, nil", "details.reason = nil"),
     ("_private", "patch = patch_of(session, true) end", "patch = patch_of(session) end"),
-    ("_private", "snapshot[positions.metadata] = '{}' end", "session = session end"),
+    ("_private", "snapshot[IN_SNAPSHOT.metadata] = '{}' end", "session = session end"),
     ("_private", "  if not private.completion then members", "  if true then members"),
     ("_private", "' completion=.*$', '')", "' nothing=.*$', '')"),
     ("_private", "return of == redis.sha1hex(session.metadata) and proof or nil", "return proof"),

@@ -175,7 +175,7 @@ def test_lua_and_python_agree_on_a_reply() -> None:
     assert listed
     assert tuple(re.findall(r"'(\w+)'", listed[1])) == session_layout.SCALARS
     assert f"local WIDTH = {session_layout.RECORD_WIDTH}" in source("_session")
-    assert f"local POSITIONAL = {session_layout.PLACED} " in source("_commit")
+    assert f"local POSITIONAL = {session_layout.PLACED} " in source("_snapshot")
 
 
 def test_the_limits_read_what_loads_a_session_and_one_field_more() -> None:
