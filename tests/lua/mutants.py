@@ -202,7 +202,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("complete_session", "if details.reason or details.result then", "if details.reason then"),
     ("_reply", "string.gsub(completion, ' ', '\\\\u0020')", "completion"),
     ("_commit", "if session.changed.completion then field", "if false then field"),
-    ("_commit", ".. completion_word(session)", ""),
+    ("_snapshot", ".. completion_word(session)", ""),
     ("_commit", "completion and ',\"completion\":' .. completion or ''", "''"),
     ("_commit", "idle_member .. idle_cleared .. completion_member", "idle_member .. idle_cleared"),
     ("_commit", "patch, idle_member .. completion_member, snapshot", "patch, idle_member, snapshot"),
@@ -328,11 +328,19 @@ def survives(mutation: tuple[str, str, str], environment: dict[str, str]) -> boo
         return done.returncode == 0
 
 
+def misplaced() -> list[str]:
+    """Name the mutations whose text does not occur exactly once in their file."""
+    return [
+        f"{name}: {old!r} occurs {count} times, not once"
+        for name, old, _ in MUTATIONS
+        if (count := (ROOT / "lua" / f"{name}.lua").read_text().count(old)) != 1
+    ]
+
+
 def main() -> None:
     """Try all mutations, or those with the given numbers."""
-    for name, old, _ in MUTATIONS:
-        if (count := (ROOT / "lua" / f"{name}.lua").read_text().count(old)) != 1:
-            raise SystemExit(f"{name}: {old!r} occurs {count} times, not once")
+    if faults := misplaced():
+        raise SystemExit("\n".join(faults))
     chosen = [int(number) for number in sys.argv[1:]] or list(range(1, len(MUTATIONS) + 1))
     survivors = []
     with tempfile.TemporaryDirectory(prefix="syncapp-mutants-") as directory, Servers(Path(directory)) as servers:

@@ -17,6 +17,7 @@ from syncapp.domain.results import Claim, Costs
 from syncapp.domain.schemas import CreateSession
 from syncapp.store import scripts
 from syncapp.store.keys import Keyspace
+from tests.lua import mutants
 from tests.support.store import ManualClock, chess_request, dump_session, make_store
 
 DOCS = scripts.LUA_DIR.parent / "docs"
@@ -252,3 +253,8 @@ def test_every_field_of_a_sessions_hash_is_documented(redis: redis_py.Redis, red
     for pattern in patterns:
         assert any(re.fullmatch(pattern, field) for field in map(bytes.decode, fields)), pattern
     assert table("keys.md", "snapshots have the same order.") == set(session_layout.SCALARS)
+
+
+def test_each_mutation_still_finds_its_text() -> None:
+    """`make mutants` runs rarely: a text that moved to another file must not be noticed only then."""
+    assert mutants.misplaced() == []
