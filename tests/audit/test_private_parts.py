@@ -16,6 +16,7 @@ from syncapp import cli
 from syncapp.domain.principal import SCOPES, Principal
 from syncapp.domain.private_parts import digest_of, split_entry
 from syncapp.domain.results import Claim
+from syncapp.errors import InvalidTransition
 from syncapp.history.query_params import EventsQuery, HistoryQuery
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
@@ -102,6 +103,22 @@ def test_a_published_message_has_the_values(store: SessionStore, clock: ManualCl
     assert published == logged
     assert published[0]["patch"]["metadata"]["white"] == SECRETS[0]
     assert published[5]["event"]["result"] == {"text": SECRETS[3]}
+
+
+def test_what_a_session_does_by_itself_names_no_principal_and_no_token(
+    store: SessionStore, clock: ManualClock, redis: redis_py.Redis
+) -> None:
+    claim = Claim(principal=ADA)
+    store.create(chess_request(session_id=ID, metadata={"white": SECRETS[0]}), claim)
+    store.start(ID, claim)
+    clock.advance_ms(24 * 3_600_000)
+    with pytest.raises(InvalidTransition):
+        store.switch(ID, claim)
+    message, parts = split_entry(outbox_entries(redis)[-1].raw or b"")
+    event = orjson.loads(message)
+    assert event["actor"] == "system"
+    assert "jti" not in event
+    assert orjson.loads(parts or b"").keys() == event["private"].keys() == {"metadata"}
 
 
 def test_without_anything_private_the_message_is_one_line_without_digests(
