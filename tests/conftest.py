@@ -35,6 +35,7 @@ from syncapp.postgres.schema import upgrade
 from syncapp.realtime.hub import Hub
 from syncapp.store.sessions import SessionStore
 from tests.support.audit_log import AuditServices
+from tests.support.captured_logs import kept_log_handlers
 from tests.support.cluster import FAST_POSTGRES, Cluster, MakeCluster, borrowed_redis, scratch_database
 from tests.support.store import PARTIALS, ManualClock, make_settings, make_store
 from tests.support.types import Db, Redis
@@ -311,6 +312,13 @@ def open_websocket() -> Iterator[OpenWebSocket]:
             return WebSocketClient(stack.enter_context(connect(address, max_size=None, max_queue=None)))
 
         yield open_connection
+
+
+@pytest.fixture(autouse=True)
+def _log_handlers() -> Iterator[None]:
+    """Remove the log handlers that a test adds: the next test must not write to a stream that is closed by then."""
+    with kept_log_handlers():
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
@@ -24,3 +25,13 @@ def capture_own_logs() -> Iterator[list[MutableMapping[str, Any]]]:
 
     with capture_logs([own]) as lines:
         yield lines
+
+
+@contextmanager
+def kept_log_handlers() -> Iterator[None]:
+    """Give the root logger back the handlers and the level that it has now."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
