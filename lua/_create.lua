@@ -1,7 +1,7 @@
--- Builds a new session, which _commit writes.
+-- Builds a new session, which _write writes.
 -- @include _session
 
--- A new session. Its `static` has the fields that _commit writes once: ids, groups and first records, in rotation
+-- A new session. Its `static` has the fields that _write writes once: ids, groups and first records, in rotation
 -- order, as a flat list of names and values.
 --   participants  a flat list of id, budget (ms) and group index or ''
 --   groups        a flat list of id and budget (ms)

@@ -1,5 +1,5 @@
--- Quotas of a principal's creates, and of its tenant; only for calls that use some of a quota, so not for a plain switch.
--- A quota over time is a bucket as in _limits, but one command may take more than one token of it.
+-- Quotas of a principal's creates, and of its tenant; only for calls that use some of a quota, so not for a plain
+-- switch. A quota over time is a bucket as in _limits, but one command may take more than one token of it.
 -- @include _clock
 
 -- The numbers of quotas in a refusal.

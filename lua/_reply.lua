@@ -43,7 +43,8 @@ end
 local function reply(word, now, state, call, event, patch, record)
   local replayed = ''
   if record then replayed = record.created ~= '' and record.epoch .. ' ' .. record.version or 'deleted' end
-  return {word, now, state, event or '', patch or '', call.nudge or 0, replayed, call.expired_id or '', call.session_us, call.principal_us}
+  return {word, now, state, event or '', patch or '', call.nudge or 0, replayed, call.expired_id or '',
+    call.session_us, call.principal_us}
 end
 
 -- Refuse a command. If there is a session, the reply has its state.

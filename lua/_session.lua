@@ -1,4 +1,4 @@
--- A session in memory: loaded from its hash and changed here; only _commit writes it.
+-- A session in memory: loaded from its hash and changed here; only _write writes it.
 -- @include _json
 
 -- The names of the values in the field `scalars`, in order (docs/keys.md). A test compares them with Python's list.

@@ -86,7 +86,7 @@ class Settings:
     )
     auth_issuer: str = _setting("", "The `iss` that tokens must have; without it, any or none.")
     auth_leeway_s: float = _setting(
-        5.0, "Seconds by which the clocks of the service and of who makes tokens may differ.", 0, 300
+        5.0, "Seconds by which the clocks of the service and of the token's issuer may differ.", 0, 300
     )
     metrics_token: str = _setting(
         "",

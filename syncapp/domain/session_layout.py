@@ -42,7 +42,7 @@ SCALARS = (
     "unattended",
 )
 PLACED = 25
-"""Number of scalars with fixed positions in a snapshot; the same as in lua/_commit.lua."""
+"""Number of scalars with fixed positions in a snapshot; the same as in lua/_snapshot.lua."""
 _PADDING = " " * len(SCALARS)
 # Positions after the scalars and the metadata in a state reply.
 DEFINITION = len(SCALARS) + 1

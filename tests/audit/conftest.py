@@ -1,8 +1,9 @@
-"""An outbox, and a session whose log forks."""
+"""An outbox, commands of `flask`, and a session whose log forks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import redis as redis_py
@@ -10,6 +11,7 @@ import redis as redis_py
 from syncapp.audit.outbox import Outbox
 from syncapp.store.client import connect
 from tests.support.audit_log import AuditServices
+from tests.support.flask_commands import FlaskCommand, run_flask
 from tests.support.forked_log import ForkingSession
 from tests.support.outboxes import KEYS
 from tests.support.store import ManualClock, make_settings, make_store
@@ -19,6 +21,11 @@ from tests.support.types import Db
 @pytest.fixture
 def outbox(redis: redis_py.Redis, redis_url: str) -> Outbox:
     return Outbox(connect(make_settings(redis_url), decode=False), KEYS)
+
+
+@pytest.fixture
+def flask(redis_url: str, database_url: str) -> FlaskCommand:
+    return partial(run_flask, make_settings(redis_url, database_url=database_url))
 
 
 @pytest.fixture

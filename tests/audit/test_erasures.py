@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import orjson
 import psycopg2
 import pytest
 import redis as redis_py
-from click.testing import Result as Invoked
-from flask import Flask
 from flask.testing import FlaskClient
 
-from syncapp import cli, create_app
+from syncapp import create_app
 from syncapp.audit.erasures import repeat_erasures
 from syncapp.audit.event import OutboxEntry
 from syncapp.domain.principal import SCOPES, Principal
@@ -25,6 +22,7 @@ from syncapp.history.recovery import Outcome
 from syncapp.postgres.database import Database
 from syncapp.store.sessions import SessionStore
 from tests.support.audit_log import AuditServices, outbox_entries, query_rows
+from tests.support.flask_commands import FlaskCommand
 from tests.support.outboxes import KEYS
 from tests.support.played_game import answer_data
 from tests.support.postgres_roles import limited_role
@@ -36,7 +34,6 @@ from tests.support.types import Db
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
 OTHER = "00000000-0000-4000-8000-000000000000"
 SECRETS = ("Ada Lovelace", "rude words", "the queen won", "a@example.org")
-Flasks = Callable[..., Invoked]
 
 
 def claim_of(sub: str, tenant: str = "default") -> Claim:
@@ -53,18 +50,6 @@ def play(store: SessionStore, session_id: str = ID, claim: Claim = ADA) -> None:
     store.update(session_id, {"note": 1}, BOB)
 
 
-@pytest.fixture
-def flask(redis_url: str, database_url: str) -> Flasks:
-    """Runs a command of `flask`."""
-
-    def run(*words: str) -> Invoked:
-        app = Flask("test")
-        cli.register(app, make_settings(redis_url, database_url=database_url))
-        return app.test_cli_runner().invoke(args=list(words))
-
-    return run
-
-
 def leaked(db: Db) -> list[str]:
     """Return the secrets that any table of the log still has."""
     tables = ("sync_events", "sync_sessions", "sync_participants", "sync_erasures")
@@ -74,7 +59,7 @@ def leaked(db: Db) -> list[str]:
 
 
 def test_an_erased_session_leaves_digests_that_verify(
-    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: Flasks
+    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: FlaskCommand
 ) -> None:
     play(store)
     play(store, OTHER)
@@ -103,7 +88,7 @@ def test_an_erased_session_leaves_digests_that_verify(
 
 
 def test_a_session_is_erased_twice_like_once(
-    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: Flasks
+    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: FlaskCommand
 ) -> None:
     play(store)
     for _ in range(2):
@@ -115,7 +100,7 @@ def test_a_session_is_erased_twice_like_once(
 
 
 def test_a_session_that_the_store_no_longer_has_is_erased_and_not_restored(
-    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, redis: redis_py.Redis, flask: Flasks
+    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, redis: redis_py.Redis, flask: FlaskCommand
 ) -> None:
     play(store)
     log.store()
@@ -131,7 +116,7 @@ def test_a_session_that_the_store_no_longer_has_is_erased_and_not_restored(
 
 
 def test_an_id_that_nothing_has_can_be_erased(
-    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: Flasks
+    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: FlaskCommand
 ) -> None:
     store.delete(ID, erases=True)
     log.store()
@@ -140,7 +125,7 @@ def test_an_id_that_nothing_has_can_be_erased(
 
 
 def test_a_session_that_is_created_again_with_the_id_is_not_erased(
-    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: Flasks
+    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: FlaskCommand
 ) -> None:
     play(store)
     store.delete(ID, ADA, erases=True)
@@ -155,7 +140,7 @@ def test_a_session_that_is_created_again_with_the_id_is_not_erased(
 
 
 def test_events_that_are_stored_after_the_erasure_are_erased_by_its_repetition(
-    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: Flasks, redis: redis_py.Redis
+    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: FlaskCommand, redis: redis_py.Redis
 ) -> None:
     play(store)
     store.delete(ID, ADA, erases=True)
@@ -181,7 +166,7 @@ def complete_in_clear(store: SessionStore) -> None:
 
 
 def test_a_session_with_values_in_its_messages_is_erased_as_a_whole(
-    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: Flasks
+    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: FlaskCommand
 ) -> None:
     complete_in_clear(store)
     clock.advance_ms(1000)
@@ -197,7 +182,7 @@ def test_a_session_with_values_in_its_messages_is_erased_as_a_whole(
 
 
 def test_late_events_of_a_session_that_was_erased_as_a_whole_are_no_fault_and_go_too(
-    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: Flasks, redis: redis_py.Redis
+    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: FlaskCommand, redis: redis_py.Redis
 ) -> None:
     complete_in_clear(store)
     store.delete(ID, erases=True)
@@ -215,7 +200,7 @@ def test_late_events_of_a_session_that_was_erased_as_a_whole_are_no_fault_and_go
 
 
 def test_dead_letters_lose_their_private_parts_too(
-    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: Flasks
+    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: FlaskCommand
 ) -> None:
     query_rows(db, "ALTER TABLE sync_events ADD CONSTRAINT broken CHECK (version <> 2); SELECT 1")
     try:
@@ -232,7 +217,7 @@ def test_dead_letters_lose_their_private_parts_too(
 
 
 def test_a_principal_is_erased_everywhere_in_its_tenant_and_metadata_stay(
-    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: Flasks
+    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: FlaskCommand
 ) -> None:
     clock.set(int(time.time() * 1000) - 1000)  # the command erases what was committed until now
     red = claim_of(SECRETS[3], "red")
@@ -275,7 +260,7 @@ def test_a_principals_events_that_are_stored_later_are_erased_by_the_repetition(
 
 
 def test_the_command_erases_a_session_of_a_tenant(
-    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: Flasks
+    store: SessionStore, clock: ManualClock, log: AuditServices, db: Db, flask: FlaskCommand
 ) -> None:
     play(store)
     play(store, f"red/{ID}", claim_of(SECRETS[3], "red"))

@@ -13,13 +13,12 @@ from typing import Any
 import orjson
 import pytest
 import redis as redis_py
-from flask import Flask
 
-from syncapp import cli
 from syncapp.dev.servers import Valkey
 from syncapp.domain.schemas import CreateSession
 from syncapp.history.recovery import Outcome
 from tests.support.audit_log import AuditServices, query_rows
+from tests.support.flask_commands import run_flask
 from tests.support.forked_log import FORK, ForkingSession, event_keys, expect_every_forgery_is_found, forge_row
 from tests.support.lost_sessions import ID, lose_session
 from tests.support.outboxes import KEYS
@@ -350,11 +349,10 @@ def test_a_replica_that_was_promoted_without_the_last_writes(
         for number, each in enumerate(names):
             for _ in range(number // 2):
                 after.switch(each)
-        app = Flask("test")
-        cli.register(app, make_settings(replica.url, database_url=database_url))
+        settings = make_settings(replica.url, database_url=database_url)
 
         def run(*words: str) -> tuple[int, str]:
-            done = app.test_cli_runner().invoke(args=words)
+            done = run_flask(settings, *words)
             return done.exit_code, done.output
 
         code, printed = run("sessions", "recover", "--all")

@@ -9,10 +9,7 @@ import orjson
 import psycopg2
 import pytest
 import redis as redis_py
-from click.testing import Result as Invoked
-from flask import Flask
 
-from syncapp import cli
 from syncapp.domain.principal import SCOPES, Principal
 from syncapp.domain.private_parts import digest_of, split_entry
 from syncapp.domain.results import Claim
@@ -21,8 +18,9 @@ from syncapp.history.query_params import EventsQuery, HistoryQuery
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
 from tests.support.audit_log import AuditServices, outbox_entries, query_rows
+from tests.support.flask_commands import FlaskCommand
 from tests.support.outboxes import KEYS
-from tests.support.store import ManualClock, chess_request, make_settings, outbox_messages
+from tests.support.store import ManualClock, chess_request, outbox_messages
 from tests.support.types import Db
 
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
@@ -44,23 +42,10 @@ def play(store: SessionStore, clock: ManualClock) -> None:
 
 
 Verify = Callable[[], tuple[int, list[str]]]
-Flasks = Callable[..., Invoked]
 
 
 @pytest.fixture
-def flask(redis_url: str, database_url: str) -> Flasks:
-    """Runs a command of `flask`."""
-
-    def run(*words: str) -> Invoked:
-        app = Flask("test")
-        cli.register(app, make_settings(redis_url, database_url=database_url))
-        return app.test_cli_runner().invoke(args=list(words))
-
-    return run
-
-
-@pytest.fixture
-def verify(flask: Flasks) -> Verify:
+def verify(flask: FlaskCommand) -> Verify:
     """Runs `flask audit verify`; returns its exit code and what it prints."""
 
     def verify() -> tuple[int, list[str]]:
@@ -280,7 +265,12 @@ def test_an_alert_has_no_private_part(
 
 
 def test_two_tenants_with_one_id_are_two_sessions_in_the_log(
-    store: SessionStore, clock: ManualClock, log: AuditServices, verify: Verify, flask: Flasks, redis: redis_py.Redis
+    store: SessionStore,
+    clock: ManualClock,
+    log: AuditServices,
+    verify: Verify,
+    flask: FlaskCommand,
+    redis: redis_py.Redis,
 ) -> None:
     red = Principal(sub="red", tenant="red", scopes=frozenset(SCOPES))
     store.create(chess_request(session_id=ID, metadata={"of": "default"}))

@@ -10,9 +10,7 @@ from typing import Any
 import orjson
 import pytest
 import redis as redis_py
-from flask import Flask
 
-from syncapp import cli
 from syncapp.audit import verify as verify_module
 from syncapp.audit.event import OutboxEntry
 from syncapp.audit.log import AuditLog
@@ -21,8 +19,9 @@ from syncapp.domain.schemas import CreateSession
 from syncapp.postgres.database import Database
 from syncapp.store.sessions import SessionStore
 from tests.support.audit_log import outbox_entries, query_rows
+from tests.support.flask_commands import FlaskCommand
 from tests.support.outboxes import KEYS
-from tests.support.store import ManualClock, chess_request, make_settings
+from tests.support.store import ManualClock, chess_request
 from tests.support.types import Db
 
 ID = "3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10"
@@ -47,13 +46,11 @@ def drain(db: Db, redis: redis_py.Redis, database_url: str) -> Iterator[Callable
 
 
 @pytest.fixture
-def verify(db: Db, redis_url: str, database_url: str) -> Verify:
+def verify(db: Db, flask: FlaskCommand) -> Verify:
     """Runs the command; returns its exit code and the lines that it printed."""
 
     def verify(*words: str) -> tuple[int, list[str]]:
-        app = Flask("test")
-        cli.register(app, make_settings(redis_url, database_url=database_url))
-        done = app.test_cli_runner().invoke(args=["audit", "verify", *words])
+        done = flask("audit", "verify", *words)
         return done.exit_code, done.output.splitlines()
 
     return verify

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 import redis as redis_py
-from flask import Flask
 
-from syncapp import cli
 from syncapp.audit.log import AuditLog
 from syncapp.dev.processes import free_port
 from tests.support.audit_log import event_partitions
-from tests.support.captured_logs import capture_own_logs
+from tests.support.flask_commands import run_flask
 from tests.support.outboxes import KEYS, commit_events, count_rows
 from tests.support.store import make_settings
 from tests.support.types import Db
@@ -24,10 +22,8 @@ def run(db: Db, redis: redis_py.Redis, redis_url: str, database_url: str) -> Cal
     """Runs a command of `flask`; returns its exit code and output."""
 
     def run(*words: str, **changes: str) -> tuple[int, str]:
-        app = Flask("test")
-        cli.register(app, make_settings(**({"redis_url": redis_url, "database_url": database_url} | changes)))
-        with capture_own_logs():  # unconfigured, log lines would go to standard output
-            done = app.test_cli_runner().invoke(args=words)
+        settings = make_settings(**({"redis_url": redis_url, "database_url": database_url} | changes))
+        done = run_flask(settings, *words)
         return done.exit_code, done.output
 
     return run

@@ -1,4 +1,4 @@
-"""Web processes with small limits, and a client of one."""
+"""Web processes: one with small limits, one that requires tokens, and one with a client."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_http import MOST_BODY_BYTES
+from tests.support.tokens import SECRET
 from tests.support.types import Redis
 from tests.support.web_clients import RestClient, metric_value, wait_until
 
@@ -32,6 +33,14 @@ def strict(strict_cluster: Cluster) -> Cluster:
     """A web process with small limits; connections of earlier tests have ended."""
     wait_until(lambda: metric_value(strict_cluster.urls[0], "syncapp_ws_connections") == 0)
     return strict_cluster
+
+
+@pytest.fixture(scope="module")
+def guarded(make_cluster: MakeCluster, redis_url: str) -> Cluster:
+    """One web process that requires tokens."""
+    with Redis.from_url(redis_url) as client:
+        client.flushdb()
+    return make_cluster(web=1, worker=False, AUTH="required", AUTH_SECRETS=SECRET, AUTH_LEEWAY_S="0")
 
 
 @pytest.fixture(scope="module")

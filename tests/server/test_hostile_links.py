@@ -12,21 +12,13 @@ import requests
 from websockets.exceptions import ConnectionClosed
 
 from syncapp.domain.commands import COMMANDS
-from tests.support.cluster import Cluster, MakeCluster
-from tests.support.tokens import SECRET, bearer, token
-from tests.support.types import Redis
+from tests.support.cluster import Cluster
+from tests.support.tokens import bearer, token
 from tests.support.web_clients import CHESS, OpenWebSocket, RestClient, WebSocketClient
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
 
 CONNECTIONS, MESSAGES = 12, 60
-
-
-@pytest.fixture(scope="module")
-def guarded(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-    return make_cluster(web=1, worker=False, AUTH="required", AUTH_SECRETS=SECRET)
 
 
 class Attacker:

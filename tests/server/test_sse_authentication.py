@@ -7,20 +7,12 @@ import uuid
 import pytest
 import requests
 
-from tests.support.cluster import Cluster, MakeCluster
+from tests.support.cluster import Cluster
 from tests.support.event_streams import Events
-from tests.support.tokens import SECRET, bearer, token
-from tests.support.types import Redis
+from tests.support.tokens import bearer, token
 from tests.support.web_clients import RestClient
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
-
-
-@pytest.fixture(scope="module")
-def guarded(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-    return make_cluster(web=1, worker=False, AUTH="required", AUTH_SECRETS=SECRET, AUTH_LEEWAY_S="0")
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from syncapp.server.authentication import Gate, TokenAccess
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.revoked_tokens import NothingRevoked
 from tests.support.tokens import SECRET, bearer, token
-from tests.support.types import Redis
 from tests.support.web_clients import CHESS, OpenWebSocket, RestClient, WebSocketClient, metric_value, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_errors_logged")
@@ -54,14 +53,6 @@ GIVES = {
     "admin": {"session:create", "session:act", "session:control", "session:delete"},
 }
 """What each scope allows of the commands, besides watching."""
-
-
-@pytest.fixture(scope="module")
-def guarded(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    """One web process that requires tokens."""
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-    return make_cluster(web=1, worker=False, AUTH="required", AUTH_SECRETS=SECRET, AUTH_LEEWAY_S="0")
 
 
 @pytest.fixture

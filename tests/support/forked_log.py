@@ -10,13 +10,12 @@ from typing import Any
 
 import orjson
 import redis as redis_py
-from flask import Flask
 
-from syncapp import cli
 from syncapp.domain.results import Claim
 from syncapp.history.recovery import Outcome
 from syncapp.store.sessions import SessionStore
 from tests.support.audit_log import AuditServices, query_rows
+from tests.support.flask_commands import run_flask
 from tests.support.lost_sessions import ID, dump_hash, restore_hash
 from tests.support.store import ManualClock, chess_request, make_settings
 from tests.support.types import Db
@@ -34,10 +33,9 @@ class ForkingSession:
         self, store: SessionStore, clock: ManualClock, log: AuditServices, client: redis_py.Redis, db: Db
     ) -> None:
         self.store, self.clock, self.log, self.client, self.db = store, clock, log, client, db
-        self.app = Flask("test")
         urls: Any = client.connection_pool.connection_kwargs
         redis_url = f"redis://{urls['host']}:{urls['port']}/0"
-        cli.register(self.app, make_settings(redis_url, database_url=log.url))
+        self.settings = make_settings(redis_url, database_url=log.url)
         self.number = itertools.count()
 
     def begin(self, commits: int = 3) -> None:
@@ -72,7 +70,7 @@ class ForkingSession:
         return found
 
     def run(self, *words: str) -> tuple[int, list[str]]:
-        done = self.app.test_cli_runner().invoke(args=words)
+        done = run_flask(self.settings, *words)
         return done.exit_code, done.output.splitlines()
 
     def verify(self) -> tuple[int, list[str]]:

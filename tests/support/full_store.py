@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import redis as redis_py
-from flask import Flask
 
-from syncapp import cli
 from syncapp.dev.runner import App, app_env
 from syncapp.dev.servers import Postgres, Servers, Valkey
 from syncapp.errors import StoreUnavailable
 from syncapp.store.client import connect
 from syncapp.store.sessions import SessionStore
-from tests.support.captured_logs import capture_own_logs
 from tests.support.cluster import Cluster
+from tests.support.flask_commands import run_flask
 from tests.support.outboxes import KEYS
 from tests.support.store import chess_request, make_settings
 
@@ -92,10 +90,7 @@ class FullStore:
 
     def flask(self, *words: str) -> tuple[int, str]:
         """Run a command of `flask`; return its exit code and what it printed."""
-        app = Flask("test")
-        cli.register(app, self.chosen)
-        with capture_own_logs():
-            done = app.test_cli_runner().invoke(args=words)
+        done = run_flask(self.chosen, *words)
         return done.exit_code, done.output
 
     def check_commands_drains_and_log(self) -> None:

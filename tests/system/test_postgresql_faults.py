@@ -14,9 +14,7 @@ from typing import Any
 import psycopg2
 import pytest
 import redis as redis_py
-from flask import Flask
 
-from syncapp import cli
 from syncapp.audit import log
 from syncapp.audit.last_failure import LastFailure
 from syncapp.dev.runner import App, app_env
@@ -28,6 +26,7 @@ from syncapp.postgres.failures import Failure
 from syncapp.postgres.migrations import UpgradeFailed
 from syncapp.postgres.schema import upgrade
 from syncapp.store.keys import Keyspace
+from tests.support.flask_commands import run_flask
 from tests.support.outboxes import entries_left
 from tests.support.postgres_roles import (
     add_migration,
@@ -85,9 +84,8 @@ class Scene:
         return failure.category if failure else None
 
     def run(self, *words: str) -> tuple[int, str]:
-        app = Flask("test")
-        cli.register(app, make_settings(self.redis_url, database_url=self.url, sync_buckets=1))
-        done = app.test_cli_runner().invoke(args=words)
+        settings = make_settings(self.redis_url, database_url=self.url, sync_buckets=1)
+        done = run_flask(settings, *words)
         return done.exit_code, done.output
 
 
