@@ -12,6 +12,7 @@ import requests
 from syncapp.loops import STUCK_S, Loops
 from tests.support.captured_logs import capture_own_logs
 from tests.support.cluster import Cluster, MakeCluster
+from tests.support.step_clock import StepClock
 from tests.support.web_clients import RestClient, metric_value, wait_until
 
 
@@ -20,14 +21,6 @@ def stopped() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.mark.parametrize("error", [ValueError("a reply"), TypeError(), redis_py.ResponseError("BUSY"), MemoryError()])
@@ -50,7 +43,7 @@ def test_no_exception_ends_a_loop_and_a_row_of_them_is_logged_once(error: Except
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the test expects it to end
 def test_a_loop_that_is_stuck_or_whose_thread_has_ended_is_named(stopped: threading.Event) -> None:
-    clock, go_on, began = Clock(), threading.Event(), threading.Event()
+    clock, go_on, began = StepClock(), threading.Event(), threading.Event()
 
     def stick() -> None:
         began.set()

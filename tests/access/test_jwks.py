@@ -19,18 +19,9 @@ from syncapp.access.tokens import Authenticator
 from syncapp.config import Settings
 from syncapp.errors import Unauthorized
 from tests.support.jwks import EC, ED, PRIVATE, RSA, JwksServer, jwks_server, public_jwk
+from tests.support.step_clock import StepClock
 from tests.support.tokens import SECRET, token
 from tests.support.web_clients import wait_until
-
-
-class Clock:
-    """A monotonic clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture
@@ -41,12 +32,12 @@ def server() -> Iterator[JwksServer]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> StepClock:
+    return StepClock()
 
 
 @pytest.fixture
-def authenticator(server: JwksServer, clock: Clock) -> Authenticator:
+def authenticator(server: JwksServer, clock: StepClock) -> Authenticator:
     made = Authenticator(Settings(auth="required", auth_jwks_url=server.url))
     made.keys._jwks = JwksKeys(server.url, clock=clock)
     return made
@@ -70,7 +61,7 @@ def test_the_first_token_waits_for_the_keys(authenticator: Authenticator, server
 
 
 def test_a_new_key_is_fetched_when_a_token_names_it(
-    authenticator: Authenticator, server: JwksServer, clock: Clock
+    authenticator: Authenticator, server: JwksServer, clock: StepClock
 ) -> None:
     authenticator.principal(signed("one"))
     server.publish(public_jwk(RSA, "RS256", "one"), public_jwk(EC, "ES256", "two"), public_jwk(ED, "EdDSA", "three"))
@@ -82,7 +73,7 @@ def test_a_new_key_is_fetched_when_a_token_names_it(
 
 
 def test_a_flood_of_unknown_keys_causes_one_fetch(
-    authenticator: Authenticator, server: JwksServer, clock: Clock
+    authenticator: Authenticator, server: JwksServer, clock: StepClock
 ) -> None:
     authenticator.principal(signed("one"))
     clock.now_s += MIN_PAUSE_S
@@ -97,7 +88,7 @@ def test_a_flood_of_unknown_keys_causes_one_fetch(
 
 
 def test_tokens_that_no_jwks_can_verify_cause_no_fetch(
-    authenticator: Authenticator, server: JwksServer, clock: Clock
+    authenticator: Authenticator, server: JwksServer, clock: StepClock
 ) -> None:
     authenticator.principal(signed("one"))
     clock.now_s += MIN_PAUSE_S
@@ -125,7 +116,7 @@ def test_callers_with_an_unknown_key_wait_for_the_same_fetch(authenticator: Auth
 
 
 def test_the_last_keys_are_kept_while_the_url_is_away(
-    authenticator: Authenticator, server: JwksServer, clock: Clock
+    authenticator: Authenticator, server: JwksServer, clock: StepClock
 ) -> None:
     authenticator.principal(signed("one"))
     server.close()
@@ -152,7 +143,7 @@ def test_the_last_keys_are_kept_while_the_url_is_away(
     ],
 )
 def test_a_bad_answer_changes_nothing(
-    authenticator: Authenticator, server: JwksServer, clock: Clock, answer: tuple[int, dict[str, str], bytes]
+    authenticator: Authenticator, server: JwksServer, clock: StepClock, answer: tuple[int, dict[str, str], bytes]
 ) -> None:
     authenticator.principal(signed("one"))
     good, server.answer = server.answer, lambda: answer
@@ -188,7 +179,7 @@ def test_an_answer_that_drips_is_given_up(server: JwksServer, monkeypatch: pytes
 
 
 def test_a_removed_key_ends_the_tokens_that_it_signed_also_cached_ones(
-    authenticator: Authenticator, server: JwksServer, clock: Clock
+    authenticator: Authenticator, server: JwksServer, clock: StepClock
 ) -> None:
     old, new = signed("one"), signed("two", "ES256")
     authenticator.principal(old)  # fetches the keys
@@ -202,7 +193,7 @@ def test_a_removed_key_ends_the_tokens_that_it_signed_also_cached_ones(
 
 
 def test_keys_that_did_not_change_keep_cached_tokens(
-    authenticator: Authenticator, server: JwksServer, clock: Clock
+    authenticator: Authenticator, server: JwksServer, clock: StepClock
 ) -> None:
     text = signed("one")
     authenticator.principal(text)  # fetches the keys
@@ -215,7 +206,7 @@ def test_keys_that_did_not_change_keep_cached_tokens(
     assert authenticator.keys.generation == 1
 
 
-def test_while_no_keys_were_fetched_tokens_are_refused_with_the_reason(clock: Clock) -> None:
+def test_while_no_keys_were_fetched_tokens_are_refused_with_the_reason(clock: StepClock) -> None:
     made = Authenticator(Settings(auth="required", auth_secrets=SECRET, auth_jwks_url="http://127.0.0.1:1/"))
     made.keys._jwks = JwksKeys("http://127.0.0.1:1/", clock=clock)
     assert refusal(made, signed("one")) == "the keys of AUTH_JWKS_URL could not be fetched yet: try again later"
@@ -268,7 +259,7 @@ def test_a_private_key_that_was_published_by_mistake_verifies_as_a_public_one(
 
 
 def test_a_token_without_kid_fits_only_a_single_key(
-    authenticator: Authenticator, server: JwksServer, clock: Clock
+    authenticator: Authenticator, server: JwksServer, clock: StepClock
 ) -> None:
     assert authenticator.principal(signed(None)).sub == "ada"
     second = rsa.generate_private_key(65_537, 2048)

@@ -17,6 +17,7 @@ from syncapp.audit.outbox_watch import OutboxWatch
 from syncapp.audit.retry_schedule import POSTGRESQL, REDIS, RetrySchedule
 from syncapp.loops import Loops
 from tests.support.captured_logs import capture_own_logs
+from tests.support.step_clock import StepClock
 from tests.support.store import make_settings
 from tests.support.web_clients import wait_until
 
@@ -35,22 +36,14 @@ class Buckets:
         return self.reply
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
 def happened() -> list[tuple[Any, ...]]:
     return []
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> StepClock:
+    return StepClock()
 
 
 @pytest.fixture
@@ -59,7 +52,7 @@ def buckets() -> Buckets:
 
 
 @pytest.fixture
-def watch(buckets: Buckets, clock: Clock, happened: list[tuple[Any, ...]]) -> OutboxWatch:
+def watch(buckets: Buckets, clock: StepClock, happened: list[tuple[Any, ...]]) -> OutboxWatch:
     return OutboxWatch(
         buckets,  # type: ignore[arg-type]  # of an Outbox it uses two names
         ask=lambda bucket: happened.append(("ask", bucket)),
@@ -82,7 +75,7 @@ def test_people_are_told_before_anything_is_asked_for(
 
 @pytest.mark.parametrize("error", [RedisConnectionError("away"), ResponseError("BUSY script"), TypeError("a list")])
 def test_people_are_told_when_it_cannot_be_known_for_too_long_whether_anything_waits(
-    watch: OutboxWatch, buckets: Buckets, clock: Clock, happened: list[tuple[Any, ...]], error: Exception
+    watch: OutboxWatch, buckets: Buckets, clock: StepClock, happened: list[tuple[Any, ...]], error: Exception
 ) -> None:
     buckets.reply = {0: OutboxBacklog(1, 0, 200_000), 1: OutboxBacklog(0, 0, None), 2: OutboxBacklog(0, 0, None)}
     watch.sweep()
@@ -150,7 +143,7 @@ def test_nudges_go_on_whatever_acting_on_one_raises_and_tell_once() -> None:
 # Retries
 
 
-def test_a_bucket_is_held_a_little_longer_than_until_hueys_retry_and_given_up_after_the_last(clock: Clock) -> None:
+def test_a_bucket_is_held_a_little_longer_than_until_hueys_retry_and_given_up_after_the_last(clock: StepClock) -> None:
     retries = RetrySchedule(3, 2, 2.0, clock=clock)
     found = []
     for _ in range(5):
@@ -163,7 +156,7 @@ def test_a_bucket_is_held_a_little_longer_than_until_hueys_retry_and_given_up_af
     assert retries.held_s(8) == 0
 
 
-def test_failures_long_after_one_another_are_not_in_a_row(clock: Clock) -> None:
+def test_failures_long_after_one_another_are_not_in_a_row(clock: StepClock) -> None:
     retries = RetrySchedule(3, 2, 2.0, clock=clock)
     retries.failed(7, None)
     clock.now_s += 100
@@ -172,7 +165,7 @@ def test_failures_long_after_one_another_are_not_in_a_row(clock: Clock) -> None:
     assert (retries.held_s(7), retries.failed(7, None).count) == (0, 1)
 
 
-def test_what_waits_for_a_server_is_released_when_it_is_back_and_counted_on(clock: Clock) -> None:
+def test_what_waits_for_a_server_is_released_when_it_is_back_and_counted_on(clock: StepClock) -> None:
     retries = RetrySchedule(3, 2, 2.0, clock=clock)
     for bucket, of in ((1, POSTGRESQL), (2, REDIS), (3, None), (4, POSTGRESQL)):
         retries.failed(bucket, of)

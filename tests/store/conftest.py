@@ -25,7 +25,7 @@ from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Sweeper
 from tests.support.cluster import FAST_POSTGRES
 from tests.support.full_store import FullStore
-from tests.support.listed_sessions import StepClock
+from tests.support.step_clock import StepClock
 from tests.support.store import ManualClock, chess_request, make_settings
 from tests.support.sweepers import make_sweeper
 from tests.support.types import Redis

@@ -19,7 +19,8 @@ from syncapp.store.session_list import SessionList
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Lease
 from tests.support.cluster import MakeCluster
-from tests.support.listed_sessions import LISTS, StepClock, create_listed, finish_upkeep, ids_in_redis, listed_ids
+from tests.support.listed_sessions import LISTS, create_listed, finish_upkeep, ids_in_redis, listed_ids
+from tests.support.step_clock import StepClock
 from tests.support.store import NOON_MS, ManualClock, chess_request, make_settings, make_store
 from tests.support.types import Redis
 from tests.support.web_clients import wait_until

@@ -25,7 +25,8 @@ from syncapp.store.list_upkeep import CLEAN_TENANTS_S, ListUpkeep
 from syncapp.store.session_list import SessionList
 from syncapp.store.sessions import SessionStore
 from syncapp.store.sweeper import Sweeper
-from tests.support.listed_sessions import StepClock, finish_upkeep
+from tests.support.listed_sessions import finish_upkeep
+from tests.support.step_clock import StepClock
 from tests.support.store import PARTIALS, ManualClock, chess_request, make_settings, make_store
 from tests.support.types import Redis
 from tests.support.watchers import Recorder, stopping

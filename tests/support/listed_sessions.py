@@ -16,16 +16,6 @@ KEYS = Keyspace()
 LISTS = [KEYS.listed(bucket) for bucket in range(KEYS.buckets)]
 
 
-class StepClock:
-    """A monotonic clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 def finish_upkeep(upkeep: ListUpkeep, *, held: bool = True) -> None:
     """Run the upkeep until nothing is left to do."""
     for _ in range(10_000):
