@@ -57,6 +57,11 @@ LIMITED = Counter("syncapp_limited_total", "Requests and commands refused by a l
 AUTH_REFUSED = Counter(
     "syncapp_auth_refused_total", "Requests and commands refused for lack of a valid token or of a right.", ("reason",)
 )
+ROUND_TRIPS = Histogram(
+    "syncapp_websocket_round_trip_seconds",
+    "Seconds from a ping of the server to the client's pong, over WebSockets.",
+    buckets=_SECONDS,
+)
 HUB_RESYNCS = Counter("syncapp_hub_resyncs_total", "Session states read again, by reason.", ("reason",))
 EXPIRY_LATENESS = Histogram(
     "syncapp_expiry_lateness_seconds",

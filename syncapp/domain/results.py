@@ -34,6 +34,7 @@ class Claim(Struct, frozen=True):
     idempotency_key: 1-128 visible characters; a command with the key of an earlier one is a replay and changes nothing.
     request_id: recorded in the audit log; letters, digits, `.`, `_` and `-`. principal: who sends the command; it is
     recorded in the audit log, and owns the idempotency key. costs: counted against the quotas of the principal.
+    lag_limit_ms: the most that a switch may be compensated for the connection's lag; None without a measurement.
     """
 
     expected_epoch: int | None = None
@@ -42,6 +43,7 @@ class Claim(Struct, frozen=True):
     request_id: str = ""
     principal: Principal = ANYONE
     costs: Costs = NO_COSTS
+    lag_limit_ms: int | None = None
 
 
 NO_CLAIM = Claim()

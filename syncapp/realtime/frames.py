@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-PING = b"\x89\x00"
-
 
 def text_frame(payload: bytes) -> bytes:
     """Return an unmasked, final text frame, the same bytes for every client."""
@@ -13,6 +11,11 @@ def text_frame(payload: bytes) -> bytes:
     if size < 1 << 16:
         return b"\x81\x7e" + size.to_bytes(2) + payload
     return b"\x81\x7f" + size.to_bytes(8) + payload
+
+
+def ping_frame(payload: bytes) -> bytes:
+    """Return a ping frame with a payload of at most 125 bytes."""
+    return bytes((0x89, len(payload))) + payload
 
 
 def close_frame(code: int, reason: str) -> bytes:

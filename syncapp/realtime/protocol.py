@@ -10,11 +10,11 @@ import orjson
 from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from syncapp.domain.command_bodies import CommandBody
 from syncapp.domain.commands import COMMANDS, CREATE
 from syncapp.domain.field_types import IDEMPOTENCY_KEY_PATTERN, SessionId
 from syncapp.domain.principal import Principal
 from syncapp.domain.results import Claim, Result
-from syncapp.domain.schemas import CommandBody
 from syncapp.domain.session_ids import public_id
 from syncapp.domain.strict_json import decode
 from syncapp.domain.validation import Request
@@ -214,9 +214,13 @@ class Command(Request):
         body: Request = COMMANDS[self.command].body.parse(self.args)
         return body
 
-    def claim(self, request_id: str, principal: Principal) -> Claim:
-        """Return the expected version and epoch, the idempotency key, the request id and who sends the command."""
-        return Claim(self.expected_epoch, self.expected_version, self.idempotency_key, request_id, principal)
+    def claim(self, request_id: str, principal: Principal, lag_limit_ms: int | None) -> Claim:
+        """Return the expected version and epoch, the idempotency key, the request id and who sends the command.
+
+        lag_limit_ms: the most that it may be compensated for the connection's lag.
+        """
+        epoch, version, key = self.expected_epoch, self.expected_version, self.idempotency_key
+        return Claim(epoch, version, key, request_id, principal, lag_limit_ms=lag_limit_ms)
 
 
 Message = Ping | Reconnect | Command | Subscribe | Unsubscribe | Auth

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from syncapp.domain.session import TERMINAL, Session, patch_of, public_patch
+from syncapp.domain.patches import patch_of, public_patch
+from syncapp.domain.session import TERMINAL, Session
 from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import SessionNotFound, SyncError
 from syncapp.realtime import protocol

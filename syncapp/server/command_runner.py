@@ -26,6 +26,7 @@ from syncapp.realtime.send_queue import AFTER_DELETE, MAX_HOLD_S, QueuedAnswer
 from syncapp.server.admission import ConnectionQuotas
 from syncapp.server.authentication import Access, Gate
 from syncapp.server.command_queue import CommandPool
+from syncapp.server.round_trips import RoundTrips
 from syncapp.server.writer import Writer
 from syncapp.store.sessions import SessionStore
 
@@ -48,8 +49,8 @@ class Backend:
 class CommandRunner:
     """The owner of a command queue (`syncapp.server.command_queue`); created with a connection's first command.
 
-    access: what the client may do when a command runs. own: the session of commands that name none. wake: wakes the
-    handler, so that it reads another command or ends.
+    access: what the client may do when a command runs. round_trips: limit the compensation for lag. own: the session of
+    commands that name none. wake: wakes the handler, so that it reads another command or ends.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class CommandRunner:
         backend: Backend,
         writer: Writer,
         access: Access,
+        round_trips: RoundTrips,
         own: str,
         address: str,
         connection_id: str,
@@ -65,6 +67,7 @@ class CommandRunner:
         self._backend = backend
         self._writer = writer
         self._access = access
+        self._round_trips = round_trips
         self._own = own
         self._address = address
         self._id = connection_id
@@ -85,7 +88,8 @@ class CommandRunner:
             self._access.check_valid()
             check(principal, command.command, public_id(session_id))
             body = narrowed(principal, command.command, command.body(session_id))
-            backend, claim = self._backend, command.claim(request_id, principal)
+            backend = self._backend
+            claim = command.claim(request_id, principal, self._round_trips.lag_limit_ms)
             with backend.limits.charge(self._address, command.command, session_id, body, claim) as charge:
                 result = charge.settle(COMMANDS[command.command].run(backend.store, session_id, body, charge.claim))
         except SyncError as fault:

@@ -22,6 +22,7 @@ from syncapp.server.command_queue import MAX_IN_FLIGHT
 from syncapp.server.command_runner import Backend
 from syncapp.server.message_handler import MessageHandler
 from syncapp.server.reader import CheckedConnection
+from syncapp.server.round_trips import RoundTrips
 from syncapp.server.transport import Transport
 from syncapp.server.writer import Writer
 from syncapp.token_bucket import TokenBucket
@@ -57,14 +58,16 @@ class Connection(MessageHandler):
     ) -> None:
         settings = backend.settings
         writer = Writer(transport, session_id, known, patches=patches)
-        super().__init__(ws, backend, access, session_id, writer, uuid.uuid4().hex[:12])
+        round_trips = RoundTrips(transport.received_s)
+        super().__init__(ws, backend, access, session_id, writer, round_trips, uuid.uuid4().hex[:12])
         self._transport = transport
         self._close: tuple[Close, str] | None = None
         self._stopping = False
         # Connections that were opened at the same time are pinged at different times.
         self._ping_s = transport.received_s + settings.ws_ping_interval_s * random.uniform(0.5, 1)
         bucket = TokenBucket(settings.ws_messages_per_s, settings.ws_messages_burst, time.monotonic())
-        self._checked = ws.ws = CheckedConnection(ws, transport, bucket, 4 * settings.ws_max_message_bytes, self)
+        waiting_bytes = 4 * settings.ws_max_message_bytes
+        self._checked = ws.ws = CheckedConnection(ws, transport, bucket, waiting_bytes, self, self._round_trips)
         transport.wake = ws.event.set
         ws.thread.ready.set()
 
@@ -166,18 +169,20 @@ class Connection(MessageHandler):
             self._writer.release_due(due_s)
 
     def _wait(self) -> None:
-        """Wait for something to do; ping a silent client, and close if it does not answer."""
+        """Wait for something to do; ping the client when that is due, and close if it stays silent."""
         event, interval_s = self._ws.event, self._backend.settings.ws_ping_interval_s
         now_s = time.monotonic()
         if now_s >= self._ping_s:
             if self._transport.received_s < self._ping_s - interval_s:  # nothing since the last ping
                 self._end(Close.SILENT, "no answer to pings")
                 return
-            self._transport.write(frames.PING)
             self._ping_s = now_s + interval_s
+            self._transport.write(self._round_trips.ping(now_s))
+        elif now_s >= self._round_trips.due_s:
+            self._transport.write(self._round_trips.ping(now_s))
         if self._commands:
             self._commands.proceed()  # other threads may have written answers since
-        due_s, until_s = self._writer.due_s, min(self._ping_s, self._access.due_s)
+        due_s, until_s = self._writer.due_s, min(self._ping_s, self._round_trips.due_s, self._access.due_s)
         event.wait((until_s if due_s is None else min(until_s, due_s)) - now_s)
         event.clear()
 

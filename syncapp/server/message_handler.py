@@ -28,6 +28,7 @@ from syncapp.realtime.topic import SessionUpdate
 from syncapp.server.authentication import Access
 from syncapp.server.command_queue import CommandQueue
 from syncapp.server.command_runner import Backend, CommandRunner
+from syncapp.server.round_trips import RoundTrips
 from syncapp.server.subscriptions import Subscriptions
 from syncapp.server.writer import Writer
 
@@ -41,17 +42,27 @@ class MessageHandler:
     """
 
     __slots__ = (
-        "_access", "_address", "_backend", "_commands", "_fault", "_id", "_received", "_session_id", "_subscriptions",
-        "_writer", "_ws",
+        "_access", "_address", "_backend", "_commands", "_fault", "_id", "_received", "_round_trips", "_session_id",
+        "_subscriptions", "_writer", "_ws",
     )  # fmt: skip
 
-    def __init__(self, ws: Any, backend: Backend, access: Access, session_id: str, writer: Writer, own_id: str) -> None:
+    def __init__(
+        self,
+        ws: Any,
+        backend: Backend,
+        access: Access,
+        session_id: str,
+        writer: Writer,
+        round_trips: RoundTrips,
+        own_id: str,
+    ) -> None:
         self._ws = ws
         self._backend = backend
         self._access = access
         self._session_id = session_id
         self._id = own_id
         self._writer = writer
+        self._round_trips = round_trips
         self._subscriptions: Subscriptions | None = None
         self._commands: CommandQueue | None = None
         self._address = ""
@@ -117,6 +128,7 @@ class MessageHandler:
             raise ValidationFailed.of("session_id", "is not watched by this connection", "not_subscribed")
         elif isinstance(asked, Command):
             self._get_commands().put(asked, self._access.principal or ANYONE)
+            self._round_trips.refresh()
         else:
             self._send_position(asked, session_id)
 
@@ -163,8 +175,17 @@ class MessageHandler:
 
     def _get_commands(self) -> CommandQueue:
         if self._commands is None:
-            backend, wake = self._backend, self._ws.event.set
-            runner = CommandRunner(backend, self._writer, self._access, self._session_id, self._address, self._id, wake)
+            backend = self._backend
+            runner = CommandRunner(
+                backend,
+                self._writer,
+                self._access,
+                self._round_trips,
+                self._session_id,
+                self._address,
+                self._id,
+                self._ws.event.set,
+            )
             self._commands = CommandQueue(backend.command_pool, backend.settings.redis_timeout_s, runner)
         return self._commands
 

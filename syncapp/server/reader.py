@@ -15,6 +15,7 @@ import structlog
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Event, Message, Ping, Pong
 
+from syncapp.server.round_trips import RoundTrips
 from syncapp.server.transport import PAUSE_S, Transport
 from syncapp.token_bucket import TokenBucket
 
@@ -45,12 +46,19 @@ class CheckedConnection:
     """
 
     def __init__(
-        self, ws: Any, transport: Transport, bucket: TokenBucket, max_waiting_bytes: int, handler: Handler
+        self,
+        ws: Any,
+        transport: Transport,
+        bucket: TokenBucket,
+        max_waiting_bytes: int,
+        handler: Handler,
+        round_trips: RoundTrips,
     ) -> None:
         # Only this part of the object is kept: the rest was for the handshake, and takes kilobytes.
         self._inner = ws.ws.connection
         self._ws = ws
         self._handler = handler
+        self._round_trips = round_trips
         self._waiting = ws.input_buffer
         self._transport = transport
         self._bucket = bucket
@@ -72,6 +80,8 @@ class CheckedConnection:
     def events(self) -> Iterator[Event]:
         """Yield the events that have arrived. Raises `Flood`, which makes simple_websocket stop reading."""
         for event in self._inner.events():
+            if isinstance(event, Pong):
+                self._round_trips.take_pong(event.payload, self._transport.received_s)
             is_frame = isinstance(event, Ping | Pong) or (isinstance(event, Message) and event.frame_finished)
             if is_frame and self._bucket.take(time.monotonic()):
                 self.flooded = True
