@@ -47,15 +47,17 @@ local function remaining_text(session)
   return kind and int(budget_holder(session, kind, index).time_remaining_ms) or nil
 end
 
--- The instant (ms) at which the running clock shows 0; nil if no budget runs.
+-- The instant (ms) at which the running clock shows 0; nil if no budget runs. Only for a session without a time control.
 local function deadline_of(session)
   if session.status ~= 'running' then return nil end
   local kind, index = current_budget(session)
   return kind and session.cycle_started_ms + budget_holder(session, kind, index).time_remaining_ms
 end
 
--- The instant (ms) of the next timeout; nil if there is none, as in overtime.
+-- The instant (ms) of the next timeout; nil if there is none, as in overtime. With a time control, also the instant at
+-- which a period begins or ends before it, or nil.
 local function timeout_at(session)
+  if session.rules then return session.rules.next_due(session) end
   local deadline = deadline_of(session)
   if not deadline or has_crossed(session, current_budget(session)) then return nil end
   return math.max(deadline, session.updated_ms)
@@ -63,10 +65,12 @@ end
 
 -- The instant (ms) of the next warning and the index of its threshold in warn_at; nil if there is none.
 local function warning_at(session)
-  local deadline = session.warn_at and deadline_of(session)
-  local soonest, number
+  if not session.warn_at then return nil end
+  local deadline, left, soonest, number
+  if session.rules then deadline, left = session.rules.warned_zero_at(session) else deadline = deadline_of(session) end
   for i, threshold in ipairs(deadline and session.warn_at or {}) do
     local at = math.max(deadline - tonumber(threshold), session.updated_ms)
+    if left and left <= tonumber(threshold) then at = session.updated_ms end  -- a delay does not put this off
     local fired = math.floor(session.warned / 2 ^ (i - 1)) % 2 == 1  -- Lua 5.1 has no bitwise operators
     if not fired and (not soonest or at < soonest) then soonest, number = at, i end
   end

@@ -1,5 +1,6 @@
 -- What every command does before its own guards: idempotency, load, settle, expected version. If more is due than one
 -- call may apply, the command does not begin: the reply `busy` asks the caller to call again.
+-- @include _load
 -- @include _settle
 -- @include _clock
 

@@ -52,7 +52,9 @@ local function commit(session, keys, call, now, at, event_type, details, actor, 
   write_deadline(session, keys, call, now)
   update_list(session, keys, call)
   local snapshot
-  if finished or session.version == 1 or (session.version % SNAPSHOT_EVERY == 0 and not deleted) then
+  if finished or session.version == 1 or session.wants_snapshot
+    or (session.version % SNAPSHOT_EVERY == 0 and not deleted) then
+    session.wants_snapshot = nil
     snapshot = snapshot_of(session)
   end
   local private = private_parts(session, call, actor, session.changed.metadata or snapshot, completion)

@@ -1,15 +1,22 @@
 -- Builds a new session, which _write writes.
 -- @include _session
 
--- A new session. Its `static` has the fields that _write writes once: ids, groups and first records, in rotation
--- order, as a flat list of names and values.
---   participants  a flat list of id, budget (ms) and group index or ''
---   groups        a flat list of id and budget (ms)
---   static        further fields: a flat list of names and values, which is extended
-local function new_session(key, participants, groups, static)
+-- A new session. Its `static` has the fields that _write writes once: ids, groups, first records and what parts has, in
+-- rotation order, as a flat list of names and values.
+--   static             further fields: a flat list of names and values, which is extended
+--   participant_count  number of participants
+--   parts              a list: field `rules` (docs/keys.md) or '', clocks of all owners or '', number of owners with
+--                      their own control; then index and control of each such owner; id, budget (ms) and group index or
+--                      '' of each participant; id and budget (ms) of each group
+local function new_session(key, static, participant_count, parts)
+  local rules, clocks, own_count = unpack(parts, 1, 3)
+  local participants_at = 4 + 2 * own_count
+  local groups_at = participants_at + 3 * participant_count
+  assert(#parts >= groups_at - 1, 'an argument is missing')
+  local participants, groups = {unpack(parts, participants_at, groups_at - 1)}, {unpack(parts, groups_at)}
   local session = {
     key = key, changed = {}, touched = {p = {}, g = {}}, blocks = {}, records = {p = {}, g = {}}, static = static,
-    ids = {}, membership = {}, texts = {}, participant_count = #participants / 3, group_count = #groups / 2,
+    ids = {}, membership = {}, texts = {}, participant_count = participant_count, group_count = #groups / 2,
   }
   for i = 1, #SCALARS do session.texts[i] = '' end
   local members, blocks = {}, {}
@@ -46,5 +53,15 @@ local function new_session(key, participants, groups, static)
     field(name, session.blocks[name])
   end
   if #block_names(session) > 1 then session.block_tags = {} end
+  if rules == '' then return session end
+  field('rules', rules)
+  read_rules(session, rules)
+  session.block_names = nil  -- there are more with a time control
+  for at = 1, #clocks, BLOCK * WIDTH.c do
+    local name = record_position('c', (at - 1) / WIDTH.c)
+    session.blocks[name] = string.sub(clocks, at, at + BLOCK * WIDTH.c - 1)
+    field(name, session.blocks[name])
+  end
+  for i = 4, participants_at - 1, 2 do field('control:' .. parts[i], parts[i + 1]) end
   return session
 end

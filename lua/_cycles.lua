@@ -6,9 +6,10 @@
 local function reset_warnings(session)
   if not session.warn_at then return end
   local kind, index = current_budget(session)
-  local warned = 0
+  local left, warned = kind and budget_holder(session, kind, index).time_remaining_ms, 0
+  if session.rules then left = session.rules.warned_left(session) end
   for i, threshold in ipairs(session.warn_at) do
-    if kind and tonumber(threshold) >= budget_holder(session, kind, index).time_remaining_ms then
+    if left and tonumber(threshold) >= left then
       warned = warned + 2 ^ (i - 1)
     end
   end
@@ -20,7 +21,7 @@ end
 local function is_expired(session, kind, index)
   if session.records[kind][index] then return session.records[kind][index].has_expired end
   local name, at = record_position(kind, index)
-  return string.byte(block_of(session, name), at + WIDTH) == 49  -- the character '1'
+  return string.byte(block_of(session, name), at + WIDTH[kind]) == 49  -- the character '1'
 end
 
 -- The next participant of the next group that has members, the current group last; nil if there is none.
@@ -55,22 +56,41 @@ local function is_out_of_time(session, index)
   return session.on_timeout ~= 'notify' and is_expired(session, 'p', index)
 end
 
+-- Note how a turn begins, in a session in which cycles can be taken back.
+local function begin_turn(session)
+  if not session.takebacks then return end
+  -- @include _takebacks
+  note_turn(session)
+end
+
 -- Make a participant active; nil in a session without participants.
 local function give_turn(session, index)
   if not index then return end
   set(session, 'turn', index)
   touch(session, 'p', index)
   local group, place = group_of(session, index)
-  if group then touch(session, 'g', group).count = place end
+  if group then
+    local record = touch(session, 'g', group)
+    session.last_place, record.count = record.count, place
+  end
 end
 
--- Add the increment to the current budget, unless that has crossed zero. Returns the JSON text of what is left.
-local function credit_increment(session)
+-- Add the increment to the current budget, unless that has crossed zero; with a time control, do all that _moves does.
+-- Adds to the details of the switch's event. Returns the event that follows it at the same instant, {type, details}, or
+-- nil.
+--   lag_ms   lag that was not charged
+--   is_free  whether the move is neither charged nor rewarded; only with a time control
+local function complete_move(session, details, lag_ms, is_free)
+  if session.rules then
+    -- @include _moves
+    return complete_ruled_move(session, details, lag_ms, is_free)
+  end
   local kind, index = current_budget(session)
   if session.increment_ms > 0 and not has_crossed(session, kind, index) then
     set_remaining(session, kind, index, budget_holder(session, kind, index).time_remaining_ms + session.increment_ms)
   end
-  return remaining_text(session)
+  details.remaining_ms = remaining_text(session)
+  return nil
 end
 
 -- End the cycle at `at`, which is charged already, and start the next one with the turn at next_index. The last allowed
@@ -81,6 +101,13 @@ local function end_cycle(session, next_index, at)
     record.count = record.count + 1
   end
   set(session, 'cycle_count', session.cycle_count + 1)
+  if session.rules then
+    local owner = session.rules.current_owner(session)
+    if owner.clock.turn_ms > 0 then
+      owner.clock.turn_ms = 0
+      session.rules.mark(session, owner)
+    end
+  end
   if session.cycle_count == session.max_cycles then
     finish(session, 'completed', at)
     return false
@@ -91,6 +118,7 @@ local function end_cycle(session, next_index, at)
     set(session, 'time_remaining_ms', session.time_per_cycle_ms)
     set(session, 'crossed', 0)
   end
+  begin_turn(session)
   reset_warnings(session)
   return true
 end

@@ -14,7 +14,8 @@ end
 -- earlier releases expect.
 --   by_client  whether a client sent a command; nil leaves idle_ms as it is
 local function set_next_due(session, at, by_client)
-  local live, timeout, due = LIVE[session.status], timeout_at(session), nil
+  local live, due = LIVE[session.status], nil
+  local timeout, boundary = timeout_at(session)
   local counts = live and counts_idle(session, timeout)
   if live and by_client then
     set(session, 'idle_ms', (counts and at or timeout) + session.idle_timeout_ms)
@@ -26,6 +27,10 @@ local function set_next_due(session, at, by_client)
   if idling ~= session.idling then set(session, 'idling', idling) end
   if live then
     due = math.min(timeout or session.idle_ms, counts and session.idle_ms or timeout)
+    if session.rules and timeout then
+      local soonest = (boundary or timeout) + session.rules.current_owner(session).clock.lag_left_ms
+      due = math.min(soonest, counts and session.idle_ms or soonest)
+    end
     due = session.warn_at and math.min(due, (warning_at(session)) or due) or due
   end
   set(session, 'look_ms', due)

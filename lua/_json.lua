@@ -26,7 +26,8 @@ end
 -- An object of the named members, in this order. A member whose text is nil is left out.
 local function object(names, texts)
   local parts = {}
-  for _, name in ipairs(names) do
+  for i = 1, #names do
+    local name = names[i]
     if texts[name] then parts[#parts + 1] = '"' .. name .. '":' .. texts[name] end
   end
   return '{' .. table.concat(parts, ',') .. '}'

@@ -11,29 +11,30 @@ local CHANGES = {
 }
 local MESSAGE = '{%s,"epoch":%d,"version":%d,"sync_mode":"%s","status":"%s","cycle_count":%d,'
   .. '"elapsed_ms":%s,"actor":"%s","request_id":"%s","previous":"%s","event":%s,"patch":%s%s%s}'
-local PARTICIPANT = '"%s":{"time_used_ms":%d,"time_remaining_ms":%s,"cycle_count":%d,"is_active":%s,"has_expired":%s}'
-local GROUP = '"%s":{"time_used_ms":%d,"time_remaining_ms":%d,"has_expired":%s}'
+local PARTICIPANT = '"%s":{"time_used_ms":%d,"time_remaining_ms":%s,"cycle_count":%d,"is_active":%s,"has_expired":%s%s}'
+local GROUP = '"%s":{"time_used_ms":%d,"time_remaining_ms":%d,"has_expired":%s%s}'
 
 local function participants_patch(session)
   local indexes, parts = {}, {}
   for index in pairs(session.touched.p) do indexes[#indexes + 1] = index end
-  local ids = fields_of(session, 'id:', indexes)
+  local ids, clocks = participant_ids(session, indexes), session.touched.c or {}
   local have_budgets = MODES[session.sync_mode].budget == 'p'
-  for i, index in ipairs(indexes) do
+  for _, index in ipairs(indexes) do
     local record = record_of(session, 'p', index)
     local remaining = have_budgets and record.time_remaining_ms or nil
-    parts[#parts + 1] = string.format(PARTICIPANT, ids[i], record.time_used_ms,
-      int_or_null(remaining), record.count, tostring(active(session) == index), tostring(record.has_expired))
+    parts[#parts + 1] = string.format(PARTICIPANT, ids[index], record.time_used_ms,
+      int_or_null(remaining), record.count, tostring(active(session) == index), tostring(record.has_expired),
+      have_budgets and clocks[index] and session.rules.clock_members(session, 'p', index) or '')
   end
   return table.concat(parts, ',')
 end
 
 local function groups_patch(session)
-  local parts = {}
+  local parts, clocks = {}, session.touched.c or {}
   for index in pairs(session.touched.g) do
     local record = record_of(session, 'g', index)
     parts[#parts + 1] = string.format(GROUP, group_id(session, index), record.time_used_ms, record.time_remaining_ms,
-      tostring(record.has_expired))
+      tostring(record.has_expired), clocks[index] and session.rules.clock_members(session, 'g', index) or '')
   end
   return table.concat(parts, ',')
 end
@@ -45,7 +46,8 @@ local function patch_of(session, hides_metadata)
   local function member(name, text) parts[#parts + 1] = '"' .. name .. '":' .. text end
   member('version', int(session.version))
   member('updated_ms', int(session.updated_ms))
-  for _, name in ipairs(CHANGES) do
+  for i = 1, #CHANGES do
+    local name = CHANGES[i]
     if changed[name] then member(name, int_or_null(session[name])) end
   end
   if changed.status then member('status', quote(session.status)) end
@@ -56,10 +58,15 @@ local function patch_of(session, hides_metadata)
   return '{' .. table.concat(parts, ',') .. '}'
 end
 
--- details: JSON texts by the names in EVENT.
+-- The JSON object of an event. details: JSON texts by the names in EVENT; and `more`, further JSON members, or nil.
+local function event_text(details)
+  local event = object(EVENT, details)
+  return details.more and string.sub(event, 1, -2) .. ',' .. details.more .. '}' or event
+end
+
 local function event_of(event_type, at, details)
   details.type, details.at_ms = quote(event_type), int(at)
-  return object(EVENT, details)
+  return event_text(details)
 end
 
 -- The message of a commit. Its member `previous` is the hash of the session's previous message; the first message of an

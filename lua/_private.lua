@@ -49,7 +49,7 @@ local function hashed_message(session, call, actor, elapsed, private, event, det
     snapshot)
   if private.reason or private.completion and session.changed.completion then
     details.reason, details.result = nil, nil
-    event = object(EVENT, details)
+    event = event_text(details)
   end
   if private.metadata and session.changed.metadata then patch = patch_of(session, true) end
   if not private.completion then members = members .. completion_member end

@@ -14,12 +14,14 @@ local function completion_word(session)
   return completion and ' completion=' .. string.gsub(completion, ' ', '\\u0020') or ''
 end
 
--- The whole state as a list of strings: scalars, metadata, definition, tags, blocks. What the caller has cached is '':
+-- The whole state as a list of strings: scalars, metadata, definition, tags, blocks. A time control is a second line of
+-- the definition. What the caller has cached is '':
 -- the definition if the caller knows the epoch, and then each block whose tag it knows. So replies stay small with many
 -- participants.
 local function state_of(session, known_epoch, known_tags)
   local known = known_epoch == int(session.epoch)
   local definition = known and '' or redis.call('HGET', session.key, 'definition')
+  if session.control and not known then definition = definition .. '\n' .. session.control end
   local state = {session.scalars, session.metadata, definition, ''}
   local tags = session.block_tags
   state[TAGS] = (tags and table.concat(tags, ' ') or '') .. completion_word(session)

@@ -1,4 +1,5 @@
 -- Rebuilds a session from what the audit log has (docs/audit.md).
+-- @include _load
 -- @include _run
 -- @include _settle
 
@@ -15,10 +16,11 @@ local function copy_logged_state(session, scalars, records, warn_at)
     session.static[#session.static + 1] = value
   end
   if warn_at ~= '' then field('warn_at', warn_at) end
-  local groups_at = session.participant_count * WIDTH + 1
+  local groups_at = session.participant_count * WIDTH.p + 1
   for kind, text in pairs({p = string.sub(records, 1, groups_at - 1), g = string.sub(records, groups_at)}) do
-    for at = 1, #text, BLOCK * WIDTH do
-      field(record_position(kind, (at - 1) / WIDTH), string.sub(text, at, at + BLOCK * WIDTH - 1))
+    local width = WIDTH[kind]
+    for at = 1, #text, BLOCK * width do
+      field(record_position(kind, (at - 1) / width), string.sub(text, at, at + BLOCK * width - 1))
     end
   end
 end
@@ -36,6 +38,7 @@ end
 
 -- JSON text of what the current budget shows at an instant; nil if there is no budget.
 local function shown_text(session, at)
+  if session.rules then return int(session.rules.main_at(session, at)) end
   local kind, index = current_budget(session)
   local elapsed = session.status == 'running' and at - session.cycle_started_ms or 0
   return kind and int(budget_holder(session, kind, index).time_remaining_ms - elapsed) or nil

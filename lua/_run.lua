@@ -18,7 +18,9 @@ local function charge(session, at)
   if session.status ~= 'running' then return nil end
   local elapsed = at - session.cycle_started_ms
   local kind, index = current_budget(session)
-  if kind then set_remaining(session, kind, index, budget_holder(session, kind, index).time_remaining_ms - elapsed) end
+  if session.rules then session.rules.charge(session, elapsed)
+  elseif kind then set_remaining(session, kind, index, budget_holder(session, kind, index).time_remaining_ms - elapsed)
+  end
   if MODES[session.sync_mode].budget == 's' then set(session, 'time_used_ms', session.time_used_ms + elapsed) end
   local group = group_of(session, session.turn)
   for charged_kind, charged_index in pairs({p = session.turn, g = group}) do

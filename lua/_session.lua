@@ -15,16 +15,18 @@ local SCALARS = {
   'idling', 'unattended',
 }
 -- Three of these patterns match all scalars. One literal for nine of them is much faster than string.rep.
-local NINE_WORDS = '([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) ([^ ]*) '
+local NINE_WORDS = '(%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) '
 -- One space for each scalar: an earlier release may have written fewer of them.
 local PADDING = '                           '
 local LIVE = {pending = true, running = true, paused = true}
 
--- The totals of participants ('p') and groups ('g') are fixed-width records in blocks of 128. So a switch changes few
--- fields, and reading a whole state takes few fields, however many participants there are.
+-- The totals of participants ('p') and groups ('g') are fixed-width records in blocks of 128, and so are the clocks of a
+-- time control ('c', _time_control). So a switch changes few fields, and reading a whole state takes few fields, however
+-- many participants there are.
 local BLOCK = 128
-local WIDTH = 34
+local WIDTH = {p = 34, g = 34, c = 37}
 local RECORD = '%12d%12d%9d%1d'
+local RECORD_PATTERN = '^(............)(............)(.........)(.)'
 
 -- The list of words in a text; nil without a text.
 local function split(text)
@@ -34,23 +36,34 @@ local function split(text)
   return words
 end
 
+-- Read the field `rules`: how many cycles can be taken back, and the time control; each may be missing.
+local function read_rules(session, rules)
+  local takebacks, control = string.match(rules, '^(%d*)|(.*)$')
+  session.takebacks = tonumber(takebacks)
+  session.control = control ~= '' and control or nil
+end
+
 -- Load what most commands need, in one read; nil if there is no session. A session with more than one block has
 -- block_tags: for each block the commit that wrote it last, as version.instant. A block is not sent to a caller that
 -- has it cached under the same tag.
 --   fields  what this read has returned, if the limits were checked with it
-local function load_session(key, fields)
-  local scalars, warn_at, tags, metadata, chain, participants, groups = unpack(fields
-    or redis.call('HMGET', key, 'scalars', 'warn_at', 'block_tags', 'metadata', 'chain', 'p:0', 'g:0'))
+local function read_session(key, fields)
+  local scalars, warn_at, tags, metadata, chain, participants, groups, clocks, rules = unpack(fields
+    or redis.call('HMGET', key, 'scalars', 'warn_at', 'block_tags', 'metadata', 'chain', 'p:0', 'g:0', 'c:0', 'rules'))
   if not scalars then return nil end
   local session = {
     key = key, scalars = scalars, metadata = metadata, chain = chain, warn_at = split(warn_at),
-    block_tags = split(tags), blocks = {['p:0'] = participants or nil, ['g:0'] = groups or nil}, changed = {},
+    block_tags = split(tags), changed = {},
+    blocks = {['p:0'] = participants or nil, ['g:0'] = groups or nil, ['c:0'] = clocks or nil},
     touched = {p = {}, g = {}}, records = {p = {}, g = {}}, ids = {}, membership = {},
     texts = {string.match(scalars .. PADDING, NINE_WORDS .. NINE_WORDS .. NINE_WORDS)},
   }
-  for i, text in ipairs(session.texts) do
+  local texts = session.texts
+  for i = 1, #SCALARS do  -- ipairs() takes a third longer
+    local text = texts[i]
     if text ~= '' then session[SCALARS[i]] = tonumber(text) or text end
   end
+  if rules then read_rules(session, rules) end
   return session
 end
 
@@ -68,7 +81,8 @@ end
 -- Write the changed values into `scalars`.
 local function update_scalars(session)
   local texts, changed = session.texts, session.changed
-  for i, name in ipairs(SCALARS) do
+  for i = 1, #SCALARS do
+    local name = SCALARS[i]
     if changed[name] then texts[i] = text_of(session[name]) end
   end
   session.scalars = table.concat(texts, ' ')
@@ -78,6 +92,25 @@ local function participant_id(session, index)
   local id = session.ids[index] or redis.call('HGET', session.key, 'id:' .. int(index))
   session.ids[index] = id
   return id
+end
+
+-- The values of the fields that a prefix and each of the indexes name.
+local function fields_of(session, prefix, indexes)
+  local names = {}
+  for i, index in ipairs(indexes) do names[i] = prefix .. int(index) end
+  return redis.call('HMGET', session.key, unpack(names))
+end
+
+-- The ids of participants, of which those not known yet are read at once.
+local function participant_ids(session, indexes)
+  local known, missing = session.ids, {}
+  for _, index in ipairs(indexes) do
+    if not known[index] then missing[#missing + 1] = index end
+  end
+  if missing[1] then
+    for i, id in ipairs(fields_of(session, 'id:', missing)) do known[missing[i]] = id end
+  end
+  return known
 end
 
 local function group_id(session, index)
@@ -109,26 +142,23 @@ local function member_of(session, group, place)
   return tonumber(redis.call('HGET', session.key, 'member:' .. int(group) .. ':' .. int(place)))
 end
 
--- The values of the fields that a prefix and each of the indexes name.
-local function fields_of(session, prefix, indexes)
-  local names = {}
-  for i, index in ipairs(indexes) do names[i] = prefix .. int(index) end
-  return redis.call('HMGET', session.key, unpack(names))
-end
-
 -- The name of a block's field. Most sessions have only block 0, whose name needs no formatting.
 local function block_name(kind, number)
-  if number == 0 then return kind == 'p' and 'p:0' or 'g:0' end
+  if number == 0 then return kind == 'p' and 'p:0' or kind == 'g' and 'g:0' or 'c:0' end
   return kind .. ':' .. int(number)
 end
 
--- The names of all blocks, participants' first: the order of a reply.
+-- The names of all blocks: of participants, groups, and the clocks of a time control; the order of a reply.
 local function block_names(session)
   local names = session.block_names
   if names then return names end
   names = {}
   for number = 0, math.ceil(session.participant_count / BLOCK) - 1 do names[#names + 1] = block_name('p', number) end
   for number = 0, math.ceil(session.group_count / BLOCK) - 1 do names[#names + 1] = block_name('g', number) end
+  if session.control then
+    local owners = session.group_count > 0 and session.group_count or session.participant_count
+    for number = 0, math.ceil(owners / BLOCK) - 1 do names[#names + 1] = block_name('c', number) end
+  end
   session.block_names = names
   return names
 end
@@ -141,7 +171,7 @@ end
 
 -- The name of a record's block, and the record's offset in it, from 0.
 local function record_position(kind, index)
-  return block_name(kind, math.floor(index / BLOCK)), (index % BLOCK) * WIDTH
+  return block_name(kind, math.floor(index / BLOCK)), (index % BLOCK) * WIDTH[kind]
 end
 
 -- The parsed record of a participant or group. `count` is a participant's cycle_count. For a group it is the place of
@@ -150,12 +180,10 @@ local function record_of(session, kind, index)
   local record = session.records[kind][index]
   if record then return record end
   local name, at = record_position(kind, index)
-  local block = block_of(session, name)
+  local used, remaining, count, expired = string.match(block_of(session, name), RECORD_PATTERN, at + 1)
   record = {
-    time_used_ms = tonumber(string.sub(block, at + 1, at + 12)),
-    time_remaining_ms = tonumber(string.sub(block, at + 13, at + 24)),
-    count = tonumber(string.sub(block, at + 25, at + 33)),
-    has_expired = string.sub(block, at + 34, at + 34) == '1',
+    time_used_ms = tonumber(used), time_remaining_ms = tonumber(remaining), count = tonumber(count),
+    has_expired = expired == '1',
   }
   session.records[kind][index] = record
   return record

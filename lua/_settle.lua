@@ -7,7 +7,11 @@ local MAX_COMMITS = 64
 -- of time, and call.instants to the instants (ms) of what was applied.
 local function settle(session, keys, call, now)
   call.instants = call.instants or {}
-  if not session.look_ms or session.look_ms > now then return true end
+  local look = session.look_ms
+  if session.rules and not call.waits_for_lag and session.status == 'running' then
+    look = look - session.rules.current_owner(session).clock.lag_left_ms  -- look_ms waits for a move that may be on its way
+  end
+  if not look or look > now then return true end
   -- In most calls nothing is due. The functions that apply it are defined only here, because defining functions is a
   -- large part of a short script's time.
   -- @include _timeouts

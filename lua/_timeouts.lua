@@ -1,11 +1,12 @@
 -- What a session does by itself: warnings, timeouts, the unattended pause, the idle end.
 -- @include _commit
 -- @include _cycles
+-- @include _periods
 
 local function warn(session, keys, call, now, at, number)
   set(session, 'warned', session.warned + 2 ^ (number - 1))
   commit(session, keys, call, now, at, 'time_warning', with_active_ids(session, {
-    remaining_ms = int(deadline_of(session) - at),
+    remaining_ms = int(session.rules and session.rules.shown_in_phase(session, at) or deadline_of(session) - at),
     threshold_ms = session.warn_at[number],
   }), 'system')
 end
@@ -20,7 +21,7 @@ local function time_out(session, keys, call, now, at)
   local elapsed
   if session.on_timeout == 'notify' then
     set_crossed(session, kind, index, true)
-    details.remaining_ms = int(deadline_of(session) - at)
+    details.remaining_ms = int(session.rules and session.rules.main_at(session, at) or deadline_of(session) - at)
   else
     elapsed = charge(session, at)
     set_crossed(session, kind, index, true)
@@ -59,12 +60,16 @@ end
 local function settle_one(session, keys, call, now)
   if not LIVE[session.status] then return false end
   local warning, number = warning_at(session)
-  local timeout = timeout_at(session)
+  local timeout, boundary = timeout_at(session)
   local idle = counts_idle(session, timeout) and session.idle_ms or math.huge
-  if warning and warning <= now and warning <= math.min(timeout or warning, idle) then
+  local wait = session.rules and call.waits_for_lag and session.rules.current_owner(session).clock.lag_left_ms or 0
+  if warning and warning <= now and warning <= math.min(boundary or timeout or warning, idle) then
     warn(session, keys, call, now, warning, number)
     call.instants[#call.instants + 1] = int(warning)
-  elseif timeout and timeout <= now and timeout <= idle then
+  elseif boundary and boundary + wait <= now and boundary <= idle then
+    begin_period(session, keys, call, now, boundary)
+    call.instants[#call.instants + 1] = int(boundary)
+  elseif timeout and timeout + wait <= now and timeout <= idle then
     time_out(session, keys, call, now, timeout)
     call.instants[#call.instants + 1] = int(timeout)
     if session.status == 'running' and (session.unattended or 0) >= tonumber(call.max_unattended_cycles) then

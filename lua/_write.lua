@@ -15,8 +15,9 @@ local function update_blocks(session)
       local name, at = record_position(kind, index)
       local parts = updated[name] or {from = 1}
       parts[#parts + 1] = string.sub(session.blocks[name], parts.from, at)
-      parts[#parts + 1] = record_text(session.records[kind][index])
-      parts.from = at + WIDTH + 1
+      local record = session.records[kind][index]
+      parts[#parts + 1] = kind == 'c' and session.rules.clock_text(record) or record_text(record)
+      parts.from = at + WIDTH[kind] + 1
       updated[name] = parts
     end
   end
@@ -41,6 +42,7 @@ local function write_fields(session)
     local proof = session.metadata_proof
     field('metadata_proof', proof ~= '' and proof .. ' ' .. redis.sha1hex(session.metadata) or '')
   end
+  if session.changed.turns then field('turns', table.concat(session.turns, '\n')) end
   if session.changed.completion then field('completion', session.completion) end
   if session.changed.completion_proof then field('completion_proof', session.completion_proof) end
   local updated = update_blocks(session)
@@ -54,6 +56,11 @@ local function write_fields(session)
   end
   for first = 1, #fields, MAX_HSET_ARGUMENTS do
     redis.call('HSET', session.key, unpack(fields, first, math.min(first + MAX_HSET_ARGUMENTS - 1, #fields)))
+  end
+  if session.reopened then
+    redis.call('HDEL', session.key, 'completion', 'completion_proof')
+    redis.call('PERSIST', session.key)
+    session.reopened = nil
   end
   if session.static then  -- remove what a tombstone left
     redis.call('HDEL', session.key, 'epoch', 'updated_ms')

@@ -1,41 +1,43 @@
--- Change the remaining time of one budget. A running budget that has nothing left times out at once.
+-- Change the remaining time of budgets and, with a time control, the stage, the periods or the block of their owners. A
+-- running budget that has nothing left times out at once.
 --
--- ARGV  16 operation: add, set or at_least  17 ms  18 participant or ''  19 group or ''
---       20 latest deadline (ms) or ''  21 reason as JSON text, or ''
+-- ARGV  16 operation: add, set or at_least  17 ms  18 what the ids are of: participant, group or target
+--       19 latest deadline (ms) or ''  20 reason as JSON text, or ''
+--       21 stage  22 moves to the next stage  23 periods left  24 rest of the period or block (ms)
+--       25 moves left in the block; each of these may be ''
+--       26… ids, or '*' for everybody; without any, the budget that runs or would run
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
---          unknown_participant · unknown_group · no_participant_budget · no_group_budget · no_budget
---          adjustment_too_large
+--          unknown_participant · unknown_group · unknown_target · no_participant_budget · no_group_budget · no_budget
+--          adjustment_too_large · no_time_control · no_such_stage · no_moves · no_periods · no_period · no_block
 -- Event  time_adjusted, then what is due because of it
 -- @include _arguments
+-- @include _run
 -- @include _command
 -- @include _adjust
 
-local operation, ms, participant_arg, group_arg = ARGV[16], tonumber(ARGV[17]), ARGV[18], ARGV[19]
-local not_after_ms, reason = tonumber(ARGV[20]), ARGV[21]
+local operation, ms, named, not_after_ms, reason = ARGV[16], tonumber(ARGV[17]), ARGV[18], tonumber(ARGV[19]), ARGV[20]
+local change = {operation = operation, ms = ms, not_after_ms = not_after_ms, clock = {
+  stage = tonumber(ARGV[21]), moves_to_next_stage = tonumber(ARGV[22]), periods_left = tonumber(ARGV[23]),
+  period_remaining_ms = tonumber(ARGV[24]), block_moves_left = tonumber(ARGV[25]),
+}}
+local ids = {unpack(ARGV, 26)}
 
-assert(OPERATIONS[operation] and ms and participant_arg and group_arg and reason, 'an argument is missing')
+assert(OPERATIONS[operation] and ms and named and reason, 'an argument is missing')
 local session, now, early_reply = begin(keys, call)
 if early_reply then return early_reply end
 if not LIVE[session.status] then return refuse('invalid_transition', now, session, call) end
-local kind, index, word = adjusted_budget(session, participant_arg, group_arg)
+local kind, indexes, word = adjusted_budgets(session, named, ids)
+if not word and next(change.clock) and not session.rules then word = 'no_time_control' end
 if word then return refuse(word, now, session, call) end
-local shown = shown_remaining(session, kind, index, now)
-local target = limited_target(session, kind, index, now, OPERATIONS[operation](shown, ms), not_after_ms)
-if target < MIN_REMAINING_MS or target > MAX_REMAINING_MS then
-  return refuse('adjustment_too_large', now, session, call)
-end
+local elapsed = session.rules and charge(session, now)
+if elapsed then start_clock(session, now) end
+local details
+details, word = adjust_budgets(session, kind, indexes, named == 'target', now, change)
+if word then return refuse(word, now, session, call) end
+details.reason = reason ~= '' and reason or nil
+forget_turns(session)
 
-set_remaining(session, kind, index, budget_holder(session, kind, index).time_remaining_ms + target - shown)
-if target > 0 and has_crossed(session, kind, index) then set_crossed(session, kind, index, false) end
-if is_current(session, kind, index) then rearm_warnings(session, target) end
-
-local event, patch = commit(session, keys, call, now, now, 'time_adjusted', {
-  participant_id = kind == 'p' and quote(participant_id(session, index)) or nil,
-  group_id = kind == 'g' and quote(group_id(session, index)) or nil,
-  remaining_ms = int(target),
-  adjusted_ms = int(target - shown),
-  reason = reason ~= '' and reason or nil,
-}, 'client')
+local event, patch = commit(session, keys, call, now, now, 'time_adjusted', details, 'client', elapsed or nil)
 settle(session, keys, call, now)
 
 return answer(session, keys, call, now, event, patch)

@@ -5,7 +5,7 @@
 --       24 action_on_timeout as JSON text  25 metadata as JSON text  26 salt and digest of the metadata, or ''
 --       27 definition as JSON text  28 maximum events in the outbox, '0' for no limit
 --       29 maximum percent of maxmemory, '0' for no limit  30 number of participants
---       31… id, budget (ms) and group index or '' of each participant; then id and budget (ms) of each group
+--       31… the parts of a new session (_create)
 -- Replies  ok · session_exists · busy · idempotency_mismatch · session_gone · audit_backlog · store_full
 -- Event  session_created
 -- @include _arguments
@@ -18,11 +18,10 @@ local budget_ms, time_per_cycle_ms, max_cycles = tonumber(ARGV[20]), tonumber(AR
 local warn_at, action_on_timeout, metadata, proof, definition = ARGV[23], ARGV[24], ARGV[25], ARGV[26], ARGV[27]
 local max_outbox_events, max_memory_percent = tonumber(ARGV[28]), tonumber(ARGV[29])
 local participant_count = tonumber(ARGV[30])
-local rest = {unpack(ARGV, 31)}
+local parts = {unpack(ARGV, 31)}
 
 assert(MODES[mode] and increment_ms and on_timeout and idle_timeout_ms and definition, 'an argument is missing')
-assert(max_outbox_events and max_memory_percent and participant_count and #rest >= 3 * participant_count,
-  'an argument is missing')
+assert(max_outbox_events and max_memory_percent and participant_count and tonumber(parts[3]), 'an argument is missing')
 local now = server_now_ms()
 local replayed = replay(keys, call, now)
 if replayed then return replayed end
@@ -37,8 +36,7 @@ now = math.max(now, (tonumber(tombstone[1]) or 0) + 1, tonumber(tombstone[2]) or
 local static = {'definition', definition}
 if action_on_timeout ~= type_only(on_timeout) then static = {'action_on_timeout', action_on_timeout, unpack(static)} end
 if warn_at ~= '' then static = {'warn_at', warn_at, unpack(static)} end
-local groups_at = 3 * participant_count + 1
-local session = new_session(keys.session, {unpack(rest, 1, groups_at - 1)}, {unpack(rest, groups_at)}, static)
+local session = new_session(keys.session, static, participant_count, parts)
 session.chain = tombstone[3]
 for name, value in pairs({
   epoch = now, version = 0, status = 'pending', sync_mode = mode, increment_ms = increment_ms,

@@ -5,7 +5,7 @@
 --       19 metadata as JSON text  20 action_on_timeout as JSON text  21 definition as JSON text
 --       22 warning thresholds (ms), largest first, or ''  23 records of all participants, then of all groups
 --       24 number of participants  25 number of scalars
---       26… name and text of each scalar; id, '0' and group index or '' of each participant; id and '0' of each group
+--       26… name and text of each scalar; the parts of a new session, without budgets (_create)
 -- Replies  ok · session_exists · version_conflict · not_found
 -- Event  session_restored, then what is due
 -- @include _arguments
@@ -19,7 +19,7 @@ local participant_count, scalar_count = tonumber(ARGV[24]), tonumber(ARGV[25])
 local rest = {unpack(ARGV, 26)}
 
 assert(last_epoch and chain and CLOCK_RULES[rule] and records and participant_count and scalar_count
-  and #rest >= 2 * scalar_count + 3 * participant_count, 'an argument is missing')
+  and tonumber(rest[2 * scalar_count + 3]), 'an argument is missing')
 local now = server_now_ms()
 local existing = load_session(keys.session)
 if existing and call.expected_epoch == '' then return refuse('session_exists', now, existing, call) end
@@ -31,11 +31,10 @@ if not existing and (epoch >= last_epoch or call.expected_epoch ~= '') then
 end
 
 check_all_permissions(keys)
+local session = new_session(keys.session,
+  {'definition', definition, 'action_on_timeout', action_on_timeout, 'chain', chain}, participant_count,
+  {unpack(rest, 2 * scalar_count + 1)})
 if existing then delete_hash(existing) end
-local participants_at = 2 * scalar_count + 1
-local groups_at = participants_at + 3 * participant_count
-local session = new_session(keys.session, {unpack(rest, participants_at, groups_at - 1)}, {unpack(rest, groups_at)},
-  {'definition', definition, 'action_on_timeout', action_on_timeout, 'chain', chain})
 set(session, 'metadata', metadata)
 copy_logged_state(session, {unpack(rest, 1, 2 * scalar_count)}, records, warn_at)
 session = write_restored(session, math.max(now, last_epoch + 1, epoch + 1))

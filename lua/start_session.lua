@@ -22,6 +22,7 @@ end
 set(session, 'session_started_ms', now)
 give_turn(session, first_index)
 start_clock(session, now)
+begin_turn(session)
 reset_warnings(session)
 
 local event, patch = commit(session, keys, call, now, now, 'session_started', with_active_ids(session, {

@@ -263,20 +263,21 @@ class AuditIncomplete(StoreUnavailable):
     code = "AUDIT_INCOMPLETE"
 
 
+_INVALID = (
+    *("unknown_participant", "unknown_next_participant", "expired_next_participant", "unknown_group", "unknown_target"),
+    *("no_participant_budget", "no_group_budget", "no_budget", "adjustment_too_large"),
+    *("no_time_control", "no_such_stage", "no_moves", "no_periods", "no_period", "no_block"),
+    *("no_takebacks", "too_few_turns"),
+)
+"""The reply words that concern one field of the request."""
 BY_WORD: dict[str, type[SyncError]] = {
     "not_found": SessionNotFound,
     "session_gone": SessionNotFound,
     "session_exists": SessionExists,
     "version_conflict": Conflict,
     "invalid_transition": InvalidTransition,
-    "unknown_participant": ValidationFailed,
-    "unknown_next_participant": ValidationFailed,
-    "expired_next_participant": ValidationFailed,
-    "unknown_group": ValidationFailed,
-    "no_participant_budget": ValidationFailed,
-    "no_group_budget": ValidationFailed,
-    "no_budget": ValidationFailed,
-    "adjustment_too_large": ValidationFailed,
+    "no_cycles_left": InvalidTransition,
+    **dict.fromkeys(_INVALID, ValidationFailed),
     "not_active_participant": NotActiveParticipant,
     "idempotency_mismatch": IdempotencyMismatch,
     "metadata_changed": Conflict,

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "connection_limits": {"config"},
     "task_queue": {"config", "store"},
     "tasks": BASE | {"alerts", "audit", "connection_limits", "postgres", "store", "task_queue"},
-    "cli": BASE | {"access", "alerts", "audit", "domain", "history", "postgres", "store", "task_queue"},
+    "cli": BASE | {"access", "alerts", "audit", "dev", "domain", "history", "postgres", "store", "task_queue"},
     "dev": {"access", "config", "errors", "server"},
     "__main__": {"config"},
     "__init__": {"*"},

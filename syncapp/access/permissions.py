@@ -4,8 +4,9 @@ docs/security.md shows the table; a test compares it, and tries every action wit
 
 What the table leaves open is decided here:
 
-- A token with `participant_id` may not name another participant, in any command. What `session:control` allows on the
-  session as a whole stays allowed: pausing, completing, updating, and adjusting the budget that runs or a group's.
+- A token with `participant_id` may not name another participant, in any command, nor everybody in an adjustment. What
+  `session:control` allows on the session as a whole stays allowed: pausing, completing, updating, taking cycles back,
+  reopening, and adjusting the budget that runs or a group's.
 - A token without `participant_id` acts for every participant. Back ends and devices that players share have such ones.
 - A token for one session cannot use what concerns the whole tenant: the list of sessions and `/v1/history`. It can
   create its session, if it has the scope, under this id only.
@@ -21,8 +22,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from syncapp.domain.command_bodies import Adjust, Start, Switch
 from syncapp.domain.principal import Principal
-from syncapp.domain.schemas import Adjust, CreateSession, Start, Switch
+from syncapp.domain.schemas import CreateSession
 from syncapp.domain.validation import Request
 from syncapp.errors import Forbidden
 from syncapp.metrics import AUTH_REFUSED
@@ -57,6 +59,8 @@ ACTIONS: Mapping[str, Action] = {
     "pause": Action("session:control"),
     "resume": Action("session:control"),
     "adjust": Action("session:control"),
+    "takeback": Action("session:control"),
+    "reopen": Action("session:control"),
     "complete": Action("session:control"),
     "cancel": Action("session:control"),
     "update": Action("session:control"),
@@ -77,6 +81,8 @@ ACTIONS: Mapping[str, Action] = {
     "readiness": Action("admin", Reach.SERVICE, by_link=False),
 }
 """Every action by name; commands have the names of `syncapp.domain.commands.COMMANDS`."""
+FIELD_SCOPES: Mapping[str, str] = {"next_participant_id": "session:control", "acted_at_ms": "session:time"}
+"""Fields of a switch that need a further scope, and which."""
 
 
 def check(principal: Principal, action: str, session_id: str | None = None) -> None:
@@ -108,8 +114,8 @@ def narrowed(principal: Principal, command: str, body: Body) -> Body:
     """Return a command's body as the principal may send it.
 
     A token for one participant acts as this one: a `switch` then names it, and succeeds only in its turn. Raises
-    `Forbidden` if the body names another one, if it names who is next without `session:control`, or if it creates
-    another session than the token's.
+    `Forbidden` if the body names another one, if it has a field whose scope (`FIELD_SCOPES`) is missing, or if it
+    creates another session than the token's.
     """
     asked: Request = body
     if isinstance(asked, CreateSession) and principal.session_id is not None:
@@ -119,20 +125,30 @@ def narrowed(principal: Principal, command: str, body: Body) -> Body:
         check(principal, command, asked.session_id)
     if not isinstance(asked, Switch | Start | Adjust):
         return body
-    if (
-        isinstance(asked, Switch)
-        and asked.next_participant_id is not None
-        and "session:control" not in principal.scopes
-    ):
-        message = "next_participant_id needs the scope session:control: session:act alone does not choose who is next"
-        raise _refusal(message, {"missing_scope": "session:control"})
+    if isinstance(asked, Switch):
+        _check_fields(principal, asked)
     own = principal.participant_id
-    if own is None or asked.participant_id == own:
+    if own is None:
         return body
-    if asked.participant_id is not None:
+    if _names_others(asked, own):
         message = "this token acts as one participant only, and the request names another"
         raise _refusal(message, {"reason": "participant_id"})
     return body.model_copy(update={"participant_id": own}) if command == "switch" else body
+
+
+def _check_fields(principal: Principal, asked: Switch) -> None:
+    """Raise `Forbidden` if a switch has a field whose scope the principal does not have."""
+    for field, scope in FIELD_SCOPES.items():
+        if getattr(asked, field) is not None and scope not in principal.scopes:
+            message = f"{field} needs the scope {scope}: session:act alone does not allow it"
+            raise _refusal(message, {"missing_scope": scope})
+
+
+def _names_others(asked: Switch | Start | Adjust, own: str) -> bool:
+    """Return whether a command names a participant other than `own`."""
+    if isinstance(asked, Adjust) and asked.targets is not None:
+        return set(asked.targets) != {own}  # as it does from `all`
+    return asked.participant_id not in (None, own)
 
 
 def _refusal(message: str, details: dict[str, str]) -> Forbidden:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 
@@ -19,10 +19,13 @@ from msgspec.structs import replace
 
 from syncapp.access.client_address import group_of
 from syncapp.config import Settings
+from syncapp.domain.command_bodies import Complete, Update
+from syncapp.domain.control_clock import CLOCK_WIDTH
+from syncapp.domain.control_text import SessionRules, write_control
 from syncapp.domain.modes import MODES
 from syncapp.domain.principal import Principal
 from syncapp.domain.results import Claim, Costs, Result
-from syncapp.domain.schemas import Complete, CreateSession, Update
+from syncapp.domain.schemas import CreateSession, NewGroup, NewParticipant
 from syncapp.domain.session import Session
 from syncapp.domain.validation import Request
 from syncapp.errors import RateLimited, SessionNotFound, StoreUnavailable, SyncError
@@ -32,7 +35,7 @@ from syncapp.token_bucket import TokenBuckets
 RECORD_BYTES = 1024
 _MAX_LEASES = 10_000
 _HOUR_S = 3600.0
-_RESUMING = frozenset({"start", "switch", "resume", "adjust", "update"})
+_RESUMING = frozenset({"start", "switch", "resume", "adjust", "takeback", "update"})
 
 
 def refused(setting: str, limit: float, wait_s: float, message: str) -> RateLimited:
@@ -145,7 +148,8 @@ class RateLimits:
         commits, goes_on = 0.0, command in ("start", "resume")
         if goes_on and self._settings.tenant_self_commits_per_hour and (session := self._found(session_id)):
             commits = commits_ahead(session, self._max_cycles)[0]
-        creates, size = 1 if isinstance(body, CreateSession) else 0, stored_bytes(body, claim)
+        adds_session = isinstance(body, CreateSession) or command == "reopen"
+        creates, size = 1 if adds_session else 0, stored_bytes(body, claim)
         return Costs(creates, size, commits) if creates or size or commits else None
 
     def _found(self, session_id: str) -> Session | None:
@@ -215,18 +219,18 @@ def _skips(asked: CreateSession) -> bool:
 def commits_ahead(session: Session, max_cycles: int) -> tuple[float, float]:
     """Return how many commits a session may make by itself within an hour, and within how many seconds; 0 if none.
 
-    Only `skip_cycle`, in modes with turns, makes a session continue by itself: with one commit for each timeout and
-    each warning. Any other session makes at most nine commits by itself after a command.
+    With a time control: one for each period, and for each of its warnings. With `skip_cycle`, in modes with turns, one
+    for each timeout and each warning, too. Any other session makes at most nine commits by itself after a command.
     """
     definition, traits = session.definition, MODES[session.sync_mode]
-    if not traits.has_turns or definition.action_on_timeout["type"] != "skip_cycle":
-        return 0.0, 1.0
     if session.status not in ("pending", "running", "paused"):
         return 0.0, 1.0
     per_cycle = 1 + len(definition.warn_at_ms)
+    periods = float(definition.period_count * (per_cycle if definition.session_rules.warns_in_periods else 1))
+    if not traits.has_turns or definition.action_on_timeout["type"] != "skip_cycle":
+        return periods, _HOUR_S if periods else 1.0
     if not traits.renews_budget:  # each budget runs out once
-        budgets = len(definition.group_ids or definition.participant_ids)
-        return float(min(budgets, max_cycles) * per_cycle), _HOUR_S
+        return min(definition.owner_count, max_cycles) * per_cycle + periods, _HOUR_S
     cycle_s = (definition.time_per_cycle_ms or 1000) / 1000
     cycles = min(float(max_cycles), _HOUR_S / cycle_s)
     if definition.max_cycles:
@@ -251,4 +255,20 @@ def stored_bytes(asked: Request, claim: Claim) -> int:
     # Metadata are in the hash and, as a private part, beside the event. An action is in both and in the snapshot.
     size += 2560 + 3 * len(orjson.dumps(asked.metadata)) + (4 * len(orjson.dumps(action.model_dump())) if action else 0)
     size += sum(200 + 5 * len(each.participant_id) + (100 if each.group_id else 0) for each in asked.participants)
-    return size + sum(200 + 5 * len(each.group_id) for each in asked.in_groups())
+    size += sum(200 + 5 * len(each.group_id) for each in asked.in_groups())
+    return size + _control_bytes(asked)
+
+
+def _control_bytes(asked: CreateSession) -> int:
+    """Return what time controls and takebacks of a new session add to the store, at most."""
+    owners: Sequence[NewGroup | NewParticipant] = asked.in_groups() or asked.participants
+    own = [owner.time_control for owner in owners if owner.time_control]
+    texts = [write_control(each, SessionRules()) for each in (asked.time_control, *own) if each]
+    has_clocks = bool(texts or asked.lag_compensation)
+    # A control is in the hash, and in the definition there and in the snapshot; a clock in the hash and the snapshot.
+    size = sum(100 + 3 * len(text) for text in texts) + (2 * CLOCK_WIDTH + 150) * len(owners) * has_clocks
+    if not asked.takeback_cycles:
+        return size
+    is_hourglass = asked.time_control is not None and asked.time_control.is_hourglass
+    turn_bytes = 90 + CLOCK_WIDTH * has_clocks + 34 * len(owners) * is_hourglass
+    return size + (asked.takeback_cycles + 1) * turn_bytes

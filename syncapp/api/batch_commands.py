@@ -11,10 +11,10 @@ import structlog
 from pydantic import AfterValidator, Field
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from syncapp.domain.command_bodies import CommandBody
 from syncapp.domain.commands import COMMANDS
 from syncapp.domain.field_types import SessionId
 from syncapp.domain.results import Result
-from syncapp.domain.schemas import CommandBody
 from syncapp.domain.validation import Request
 from syncapp.errors import InternalError, StoreUnavailable, SyncError, ValidationFailed
 

@@ -10,10 +10,11 @@ from flask import g, request
 
 from syncapp.access.permissions import check
 from syncapp.api import etags
+from syncapp.domain.command_bodies import CommandBody
 from syncapp.domain.field_types import IDEMPOTENCY_KEY_PATTERN
 from syncapp.domain.principal import ANYONE, Principal
 from syncapp.domain.results import Claim
-from syncapp.domain.schemas import CommandBody, session_id
+from syncapp.domain.schemas import session_id
 from syncapp.domain.session_ids import qualified
 from syncapp.domain.strict_json import decode
 from syncapp.domain.validation import Request

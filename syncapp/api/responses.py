@@ -10,8 +10,8 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from syncapp.api import rate_limit_headers, requests
+from syncapp.domain.patches import public_patch
 from syncapp.domain.results import Result
-from syncapp.domain.session import public_patch
 from syncapp.domain.session_ids import public_id
 from syncapp.errors import (
     Forbidden,

@@ -22,6 +22,8 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     "sessions.pause": "pause",
     "sessions.resume": "resume",
     "sessions.adjust": "adjust",
+    "sessions.takeback": "takeback",
+    "sessions.reopen": "reopen",
     "sessions.complete": "complete",
     "sessions.cancel": "cancel",
     "sessions.update": "update",

@@ -185,12 +185,34 @@ def resume(session: str) -> Response:
 @blueprint.post("/<session>/adjust")
 @documented(json=commands.ADJUST.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def adjust(session: str) -> Response:
-    """Change the remaining time of one budget.
+    """Change what is left of budgets, in one commit.
 
-    It is the budget of `participant_id`, or of `group_id`, or by default the one that runs or would run. An adjustment
-    takes no budget below zero.
+    It is the budget of `participant_id`, or of `group_id`, those of `targets`, or by default the one that runs or would
+    run. An adjustment takes no budget below zero. With a time control, it can also change the stage, the periods or the
+    block.
     """
     return responses.result(run(commands.ADJUST, session))
+
+
+@blueprint.post("/<session>/takeback")
+@documented(json=commands.TAKEBACK.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+def takeback(session: str) -> Response:
+    """Take back the last cycles.
+
+    Turn, clocks, increments and stages become as they were when the first of them began; the time since then is charged
+    to nobody. A clock that runs runs on. Only in a session that was created with `takeback_cycles`.
+    """
+    return responses.result(run(commands.TAKEBACK, session))
+
+
+@blueprint.post("/<session>/reopen")
+@documented(json=commands.REOPEN.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
+def reopen(session: str) -> Response:
+    """Reopen a session that ended by mistake.
+
+    The session becomes `paused`, or `pending` if it was never started, with the clocks as they were at its end.
+    """
+    return responses.result(run(commands.REOPEN, session))
 
 
 @blueprint.post("/<session>/complete")
@@ -198,7 +220,7 @@ def adjust(session: str) -> Response:
 def complete(session: str) -> Response:
     """Complete a session.
 
-    The session becomes `completed`, which is final, and stays readable for a while.
+    The session becomes `completed`, and stays readable for a while. Only `reopen` can undo that.
     """
     return responses.result(run(commands.COMPLETE, session))
 
@@ -208,7 +230,7 @@ def complete(session: str) -> Response:
 def cancel(session: str) -> Response:
     """Cancel a session.
 
-    The session becomes `cancelled`, which is final, and stays readable for a while.
+    The session becomes `cancelled`, and stays readable for a while. Only `reopen` can undo that.
     """
     return responses.result(run(commands.CANCEL, session))
 

@@ -18,9 +18,11 @@ from msgspec.structs import astuple
 
 from syncapp.audit.copy_format import COLUMNS, copied_row
 from syncapp.audit.message import CommitMessage, CommitPatch, Parts, read_message, read_parts, read_patch
+from syncapp.domain.definition import Definition
 from syncapp.domain.instants import iso
 from syncapp.domain.modes import MODES
 from syncapp.domain.private_parts import sets_metadata, split_entry
+from syncapp.domain.records import split_blocks
 from syncapp.domain.session import Session
 from syncapp.domain.session_layout import BLOCKS, DEFINITION, SCALARS, TAGS, split_tags, values_of_snapshot
 
@@ -219,13 +221,15 @@ def _record(snapshot: Sequence[str]) -> Row:
     """Return a snapshot with its parts by name: the column `record`."""
     values = values_of_snapshot(snapshot)
     completion = split_tags(values[TAGS])[1]
+    records, clocks = split_blocks(Definition.from_json(values[DEFINITION]), values[BLOCKS:])
     return (
         dict(zip(SCALARS, values, strict=False))
         | {
             "metadata": values[DEFINITION - 1],
             "definition": values[DEFINITION],
-            "participants": "".join(values[BLOCKS:]),
+            "participants": "".join(records),
         }
+        | ({"clocks": "".join(clocks)} if clocks else {})
         | ({"completion": completion} if completion else {})
     )
 

@@ -15,8 +15,9 @@ from typing import Any
 import orjson
 
 from syncapp.audit.findings import BadRow
+from syncapp.domain.patches import patch_of
 from syncapp.domain.private_parts import split_entry, with_digests
-from syncapp.domain.session import Session, patch_of
+from syncapp.domain.session import Session
 from syncapp.postgres.database import Connection, Cursor
 
 _FETCHED_AT_ONCE = 100

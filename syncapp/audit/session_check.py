@@ -20,8 +20,9 @@ from syncapp.audit.findings import BadRow, Fork
 from syncapp.audit.log_forks import Forks
 from syncapp.audit.row_comparison import as_stored, first_difference, first_unexplained, without
 from syncapp.audit.totals import Totals
+from syncapp.domain.patches import patch_of
 from syncapp.domain.private_parts import DIGEST, digest_of, with_digests
-from syncapp.domain.session import Session, patch_of
+from syncapp.domain.session import Session
 from syncapp.postgres.database import Connection, stream
 
 _HAS_SUCCESSOR = "SELECT EXISTS (SELECT FROM sync_events WHERE session_id = %s AND epoch < %s AND previous_hash = %s)"

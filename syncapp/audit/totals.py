@@ -22,6 +22,11 @@ _EPOCH = (
     "CASE WHEN excluded.epoch > old.epoch THEN excluded.{0} WHEN excluded.epoch < old.epoch THEN old.{0}"
     " ELSE coalesce(old.{0}, excluded.{0}) END"
 )
+# The same for an instant that a later commit of an epoch may set again: a session that was reopened ends again.
+_LATEST = (
+    "CASE WHEN excluded.epoch > old.epoch THEN excluded.{0} WHEN excluded.epoch < old.epoch THEN old.{0}"
+    " ELSE greatest(old.{0}, excluded.{0}) END"
+)
 _METADATA = (
     "CASE WHEN (excluded.epoch, coalesce(excluded.metadata_version, 0))"
     " > (old.epoch, coalesce(old.metadata_version, 0)) THEN excluded.{0} ELSE old.{0} END"
@@ -45,7 +50,7 @@ _SESSION_RULES = {
     "total_time_ms": _EPOCH,
     "created_at": _EPOCH,
     "started_at": _EPOCH,
-    "completed_at": _EPOCH,
+    "completed_at": _LATEST,
     "deleted_at": _EPOCH,
     "metadata": _METADATA,
     "metadata_version": _METADATA,

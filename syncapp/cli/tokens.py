@@ -22,7 +22,7 @@ from syncapp.errors import Forbidden, SyncError, Unauthorized
 
 _SCOPE_HELP = (
     f"What it may do; repeatable: {', '.join(SCOPES)}. "
-    f"{' and '.join(RESERVED_SCOPES)} are reserved for later; they allow nothing yet."
+    f"{' and '.join(RESERVED_SCOPES)} is reserved for later; it allows nothing yet."
 )
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])\Z")
 _MAX_S = 3650 * 86_400

@@ -67,17 +67,20 @@ def displayed_time(session: Session, now_ms: int, participant_id: str | None, gr
     """Return the time (ms) that a clock shows at `now_ms`, and whether it runs down.
 
     The clock is that of the given participant or group, or else the running one. A participant of a group shows the
-    group's clock. An owner without a budget shows the time it has used. Raises `ValidationFailed` for an unknown owner.
+    group's clock. An owner without a budget shows the time it has used; one in a period or a block, what is left of
+    that. Raises `ValidationFailed` for an unknown owner.
     """
     if participant_id is None and group_id is None:
         clock = session.clock(now_ms)
         if clock["direction"] == "up" or clock["remaining_ms"] is None:
             return int(clock["elapsed_ms"]), False
-        return int(clock["remaining_ms"]), True
+        in_period = clock.get("phase") in ("period", "block")
+        return int(clock["phase_remaining_ms" if in_period else "remaining_ms"]), True
     owner = _owner(session, now_ms, participant_id, group_id)
     if owner["remaining_ms"] is None:
         return int(owner["used_ms"]), False
-    return int(owner["remaining_ms"]), True
+    period_ms = owner.get("period_remaining_ms")
+    return int(owner["remaining_ms"] if period_ms is None else period_ms), True
 
 
 def _owner(session: Session, now_ms: int, participant_id: str | None, group_id: str | None) -> dict[str, Any]:

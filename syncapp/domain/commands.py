@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from syncapp.domain.command_bodies import Adjust, Cancel, CommandBody, Complete, Reopen, Start, Switch, Takeback, Update
 from syncapp.domain.results import Claim, Result
-from syncapp.domain.schemas import Adjust, Cancel, CommandBody, Complete, CreateSession, Start, Switch, Update
+from syncapp.domain.schemas import CreateSession
 from syncapp.domain.validation import Request
 
 
@@ -21,7 +22,14 @@ class Commands(Protocol):
         """Start the clock."""
 
     def switch(
-        self, session_id: str, claim: Claim, *, participant_id: str | None, next_participant_id: str | None
+        self,
+        session_id: str,
+        claim: Claim,
+        *,
+        participant_id: str | None,
+        next_participant_id: str | None,
+        spent_ms: int | None,
+        acted_at_ms: int | None,
     ) -> Result:
         """End the active participant's cycle."""
 
@@ -31,19 +39,14 @@ class Commands(Protocol):
     def resume(self, session_id: str, claim: Claim) -> Result:
         """Continue the paused cycle."""
 
-    def adjust(
-        self,
-        session_id: str,
-        claim: Claim,
-        *,
-        op: str,
-        ms: int,
-        participant_id: str | None,
-        group_id: str | None,
-        not_after_ms: int | None,
-        reason: str | None,
-    ) -> Result:
-        """Change the remaining time of one budget."""
+    def adjust(self, session_id: str, claim: Claim, **changes: Any) -> Result:
+        """Change budgets, and clocks with a time control."""
+
+    def takeback(self, session_id: str, claim: Claim, *, cycles: int, reason: str | None) -> Result:
+        """Take back the last cycles."""
+
+    def reopen(self, session_id: str, claim: Claim, *, reason: str | None) -> Result:
+        """Reopen a session that ended by mistake."""
 
     def complete(self, session_id: str, claim: Claim, *, reason: str | None, result: Any) -> Result:
         """End a session as completed."""
@@ -70,22 +73,14 @@ class SessionCommand(Generic[Body]):
     run: Callable[[Commands, str, Body, Claim], Result]
 
 
-def _adjust(store: Commands, session_id: str, body: Adjust, claim: Claim) -> Result:
-    return store.adjust(
-        session_id,
-        claim=claim,
-        op=body.op,
-        ms=body.ms,
-        participant_id=body.participant_id,
-        group_id=body.group_id,
-        not_after_ms=body.not_after_ms,
-        reason=body.reason,
-    )
-
-
 def _switch(store: Commands, session_id: str, body: Switch, claim: Claim) -> Result:
     return store.switch(
-        session_id, claim=claim, participant_id=body.participant_id, next_participant_id=body.next_participant_id
+        session_id,
+        claim=claim,
+        participant_id=body.participant_id,
+        next_participant_id=body.next_participant_id,
+        spent_ms=body.spent_ms,
+        acted_at_ms=body.acted_at_ms,
     )
 
 
@@ -102,7 +97,17 @@ START = SessionCommand("start", Start, _start)
 SWITCH = SessionCommand("switch", Switch, _switch)
 PAUSE = SessionCommand("pause", CommandBody, lambda store, session, _, claim: store.pause(session, claim=claim))
 RESUME = SessionCommand("resume", CommandBody, lambda store, session, _, claim: store.resume(session, claim=claim))
-ADJUST = SessionCommand("adjust", Adjust, _adjust)
+ADJUST = SessionCommand(
+    "adjust", Adjust, lambda store, session, body, claim: store.adjust(session, claim, **body.changes())
+)
+TAKEBACK = SessionCommand(
+    "takeback",
+    Takeback,
+    lambda store, session, body, claim: store.takeback(session, claim, cycles=body.cycles, reason=body.reason),
+)
+REOPEN = SessionCommand(
+    "reopen", Reopen, lambda store, session, body, claim: store.reopen(session, claim, reason=body.reason)
+)
 COMPLETE = SessionCommand("complete", Complete, _complete)
 CANCEL = SessionCommand(
     "cancel", Cancel, lambda store, session, body, claim: store.cancel(session, claim=claim, reason=body.reason)
@@ -120,6 +125,9 @@ ERASE = SessionCommand(
 
 COMMANDS: Mapping[str, SessionCommand[Any]] = {
     command.name: command
-    for command in (CREATE, START, SWITCH, PAUSE, RESUME, ADJUST, COMPLETE, CANCEL, UPDATE, DELETE)
+    for command in (
+        *(CREATE, START, SWITCH, PAUSE, RESUME, ADJUST, TAKEBACK),
+        *(COMPLETE, CANCEL, REOPEN, UPDATE, DELETE),
+    )
 }
 """All commands by name, but `ERASE`."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from syncapp.domain.control_rules import control_faults
 from syncapp.domain.modes import GROUP_MODES, MODES, OWNER_MODES, ModeTraits
 
 Fault = tuple[str, str, str]
@@ -25,6 +26,7 @@ def create_faults(raw: dict[str, Any]) -> Iterator[Fault]:
     yield from _participant_faults(traits, raw, participants)
     yield from _group_faults(traits, raw, participants, groups)
     yield from _time_faults(traits, raw)
+    yield from control_faults(traits, raw, list(_objects(raw, "participants")), list(_objects(raw, "groups")))
     yield from _warning_faults(raw)
 
 
@@ -40,8 +42,8 @@ def _participant_faults(
         message = f"must all have a participant_index, each from 0 to {len(participants) - 1} once, or none"
         yield "participants", message, "participant_index"
     for index, participant in _objects(raw, "participants"):
-        if mode and mode.has_participant_budgets and participant.get("total_time_ms") is None:
-            yield f"participants.{index}.total_time_ms", "is required in this mode", "missing"
+        if mode and mode.has_participant_budgets and not _has_time(participant, raw):
+            yield f"participants.{index}.total_time_ms", "is required in this mode, without a time_control", "missing"
         if mode and not mode.has_owner_budgets and participant.get("total_time_ms") is not None:
             yield f"participants.{index}.total_time_ms", f"is allowed in {OWNER_MODES} only", "not_in_mode"
 
@@ -60,10 +62,10 @@ def _group_faults(
         return
     yield from _duplicates("groups", "group_id", _list(raw, "groups"))
     listed = {group["group_id"] for group in groups if isinstance(group.get("group_id"), str)}
-    with_budget = _ids_with_budget(groups)
+    with_budget = _ids_with_budget(groups) if raw.get("time_control") is None else listed | _named_groups(participants)
     for index, participant in _objects(raw, "participants"):
         yield from _member_faults(f"participants.{index}", participant, listed, with_budget)
-    with_members = {each["group_id"] for each in participants if isinstance(each.get("group_id"), str)}
+    with_members = _named_groups(participants)
     for index, group in _objects(raw, "groups"):
         name = group.get("group_id")
         if isinstance(name, str) and name not in with_members | with_budget:
@@ -115,8 +117,21 @@ def _ids_with_budget(groups: list[dict[str, Any]]) -> set[str]:
     return {
         group["group_id"]
         for group in groups
-        if isinstance(group.get("group_id"), str) and group.get("total_time_ms") is not None
+        if isinstance(group.get("group_id"), str)
+        and (group.get("total_time_ms") is not None or group.get("time_control") is not None)
     }
+
+
+def _named_groups(participants: list[dict[str, Any]]) -> set[str]:
+    """Return the ids of the groups that participants name."""
+    return {each["group_id"] for each in participants if isinstance(each.get("group_id"), str)}
+
+
+def _has_time(owner: dict[str, Any], raw: dict[str, Any]) -> bool:
+    """Return whether an owner has a budget: its own, or that of a time control."""
+    return any(
+        each is not None for each in (owner.get("total_time_ms"), owner.get("time_control"), raw.get("time_control"))
+    )
 
 
 def _objects(raw: dict[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:

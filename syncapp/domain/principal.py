@@ -18,13 +18,13 @@ SCOPES = {
     "session:control": "Start, pause, resume, adjust, complete, cancel and update sessions, switch for everyone, "
     "manage links; includes `session:act`.",
     "session:delete": "Delete sessions, and erase them from the audit log.",
-    "session:time": "Reserved for later; allows nothing yet. Meant for stating the time of an act.",
+    "session:time": "With `session:act`: state when a participant acted (`acted_at_ms`), for lag compensation.",
     "history:read": "Read the audit log: events, earlier states, statistics and exports.",
     "webhook:manage": "Reserved for later; allows nothing yet. Meant for managing webhooks.",
     "admin": "Everything, in this tenant; and the service's metrics, audit queue and health.",
 }
 """All scopes, and what each allows."""
-RESERVED_SCOPES = ("session:time", "webhook:manage")
+RESERVED_SCOPES = ("webhook:manage",)
 """Scopes that no action needs yet."""
 _IMPLIED = {
     "session:act": frozenset({"session:watch"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from syncapp.domain.control_clock import RunningControl
 from syncapp.domain.modes import MODES
 
 
@@ -27,8 +28,13 @@ class ClockInputs(Protocol):
         """The session's settled running time; None in modes that do not count it."""
 
 
-def clock_of(session: ClockInputs, budget_ms: int | None, *, overtime: bool, now_ms: int) -> dict[str, Any]:
-    """Return the clock of a settled budget at `now_ms` (docs/protocol.md); budget_ms: None if nothing runs out."""
+def clock_of(
+    session: ClockInputs, budget_ms: int | None, *, overtime: bool, now_ms: int, control: RunningControl | None = None
+) -> dict[str, Any]:
+    """Return the clock of a settled budget at `now_ms` (docs/protocol.md).
+
+    budget_ms: None if nothing runs out. control: if the budget's owner has a time control.
+    """
     traits = MODES[session.sync_mode]
     started_ms = session.cycle_started_ms if session.status == "running" else None
     elapsed_ms = 0 if started_ms is None else max(0, now_ms - started_ms)
@@ -36,7 +42,7 @@ def clock_of(session: ClockInputs, budget_ms: int | None, *, overtime: bool, now
     if remaining_ms is not None and not overtime:
         # Negative between the deadline and the commit that applies the timeout.
         remaining_ms = max(0, remaining_ms)
-    return {
+    clock = {
         "scope": traits.scope,
         "direction": "up" if traits.counts_up else "down",
         "running": started_ms is not None,
@@ -44,3 +50,4 @@ def clock_of(session: ClockInputs, budget_ms: int | None, *, overtime: bool, now
         "elapsed_ms": elapsed_ms + (session.time_used_ms or 0) if traits.counts_up else elapsed_ms,
         "deadline_ms": None if started_ms is None or budget_ms is None else started_ms + budget_ms,
     }
+    return clock | control.shown(now_ms) if control else clock

@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
+from syncapp.domain.control_field import ControlField, control_field
 from syncapp.domain.create_rules import create_faults
 from syncapp.domain.field_types import (
     MESSAGES,
@@ -25,30 +26,18 @@ from syncapp.domain.field_types import (
     DurationMs,
     Metadata,
     ParticipantId,
-    Reason,
     SessionId,
-    SmallJson,
     WarningMs,
     at_most,
     without_nul,
 )
-from syncapp.domain.limits import MAX_ACTION_BYTES, MAX_IDLE_TIMEOUT_S, MAX_PARTICIPANTS
+from syncapp.domain.limits import MAX_ACTION_BYTES, MAX_IDLE_TIMEOUT_S, MAX_PARTICIPANTS, MAX_TAKEBACK_CYCLES
 from syncapp.domain.modes import MODES, Mode
 from syncapp.domain.validation import Request, custom
 from syncapp.errors import ValidationFailed
 
 MAX_WARNINGS = 8
-
-
-class CommandBody(Request):
-    """The preconditions that any command may have; a session at another version or epoch is a conflict."""
-
-    expected_version: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
-        default=None, description="Version that the session must have; at any other version, nothing is changed (409)."
-    )
-    expected_epoch: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
-        default=None, description="Epoch that the session must have; in any other epoch, nothing is changed (409)."
-    )
+MAX_LAG_MS = 10_000
 
 
 class NewParticipant(Request):
@@ -66,6 +55,9 @@ class NewParticipant(Request):
     group_id: ParticipantId | None = Field(
         default=None, description="The participant's group; required in `per_group` only."
     )
+    time_control: ControlField | None = control_field(
+        "A time control of this participant's own, instead of `total_time_ms` and the session's; in `per_participant`."
+    )
 
 
 class NewGroup(Request):
@@ -74,6 +66,20 @@ class NewGroup(Request):
     group_id: ParticipantId = Field(description="Id that the client chooses, unique among the groups.")
     total_time_ms: DurationMs | None = Field(
         default=None, description="Budget in ms, 1 s to 24 h; by default, the sum of its members' budgets."
+    )
+    time_control: ControlField | None = control_field(
+        "A time control of this group's own, instead of `total_time_ms` and the session's."
+    )
+
+
+class LagCompensation(Request):
+    """How much of the network's delay a move is not charged."""
+
+    per_move_ms: Annotated[int, Field(ge=0, le=MAX_LAG_MS)] = Field(
+        description="What an owner's quota gains with each move, in ms; at most 10 s."
+    )
+    quota_ms: Annotated[int, Field(ge=1, le=MAX_LAG_MS)] = Field(
+        description="The quota, in ms: full at the start, and never more than this; at most 10 s."
     )
 
 
@@ -130,6 +136,25 @@ class CreateSession(Request):
         description="Credited at each switch to the participant or group whose cycle ends, in ms, 0 by default; in "
         "`per_participant` and `per_group`.",
     )
+    time_control: ControlField | None = control_field(
+        "The time control of every participant, in `per_group` of every group, that has none of its own; instead of "
+        "`total_time_ms` and `increment_ms`. An object, or a notation with its dialect (docs/time-controls.md)."
+    )
+    warn_scope: Literal["main", "period"] = Field(
+        default="main",
+        description="Which clocks warn in a session with a time control: `main` time only, or also every `period` and "
+        "block.",
+    )
+    lag_compensation: LagCompensation | None = Field(
+        default=None,
+        description="Do not charge the network's delay of moves over WebSockets, within a quota; off by default. In "
+        "`per_participant` and `per_group`.",
+    )
+    takeback_cycles: Annotated[int, Field(ge=0, le=MAX_TAKEBACK_CYCLES)] = Field(
+        default=0,
+        description="How many of the last cycles a `takeback` can take back; at most 100. In `per_participant` and "
+        "`per_group`.",
+    )
     warn_at_ms: Annotated[list[WarningMs], Field(min_length=1, max_length=MAX_WARNINGS)] | None = Field(
         default=None,
         description="Up to 8 different thresholds in ms; a `time_warning` is sent when the clock reaches one.",
@@ -170,105 +195,10 @@ class CreateSession(Request):
         return list({group.group_id: group for group in groups}.values())
 
     def budget_of(self, group: NewGroup) -> int:
-        """Return a group's budget in ms: its own, or the sum of its members' budgets."""
+        """Return a group's budget in ms, without a time control: its own, or the sum of its members' budgets."""
         if group.total_time_ms is not None:
             return group.total_time_ms
         return sum(each.total_time_ms or 0 for each in self.participants if each.group_id == group.group_id)
-
-
-class Start(CommandBody):
-    """Start the clock of a participant."""
-
-    participant_id: ParticipantId | None = Field(
-        default=None, description="The first active participant; else the first in rotation."
-    )
-
-
-class Switch(CommandBody):
-    """End the active participant's cycle.
-
-    If given, `participant_id` must be the active participant: then pressing a clock button twice switches only once.
-    `next_participant_id` overrides the rotation.
-    """
-
-    participant_id: ParticipantId | None = Field(
-        default=None,
-        description="The participant whose cycle ends; if another is active, nothing is changed (409).",
-    )
-    next_participant_id: ParticipantId | None = Field(
-        default=None, description="The next active participant; by default, the next in rotation."
-    )
-
-
-class Complete(CommandBody):
-    """Complete a session; the state keeps the reason and the result."""
-
-    reason: Reason | None = Field(default=None, description="Reason, for the event and the state; 1 to 500 characters.")
-    result: SmallJson | None = Field(
-        default=None, description="Result, for the event and the state: any JSON of at most 1,024 bytes."
-    )
-
-
-class Cancel(CommandBody):
-    """Cancel a session."""
-
-    reason: Reason | None = Field(default=None, description="Reason, for the event; 1 to 500 characters.")
-
-
-class Adjust(CommandBody):
-    """Change the remaining time of one budget: the named one, or the one that runs or would run."""
-
-    op: Literal["add", "set", "at_least"] = Field(
-        description="Add `ms` to the remaining time, set it to `ms`, or raise it to `ms` if it is less."
-    )
-    ms: Annotated[int, Field(ge=-86_400_000, le=86_400_000)] = Field(
-        description="Amount in ms, at most 24 h; negative only with `add`."
-    )
-    participant_id: ParticipantId | None = Field(
-        default=None,
-        description="The owner of the budget; in `per_group`, its group. Not together with `group_id`.",
-    )
-    group_id: ParticipantId | None = Field(
-        default=None, description="The group that owns the budget; only in `per_group`."
-    )
-    not_after_ms: Annotated[int, Field(ge=0, le=2**53)] | None = Field(
-        default=None,
-        description="Instant of the server's clock, in ms since 1970, beyond which time is not added.",
-    )
-    reason: Reason | None = Field(default=None, description="Reason, for the event; 1 to 500 characters.")
-
-    @classmethod
-    def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
-        """Yield an error for a negative amount or two targets."""
-        ms = raw.get("ms")
-        if raw.get("op") in ("set", "at_least") and type(ms) is int and ms < 0:
-            yield InitErrorDetails(
-                type=custom("negative", f"must not be negative with {raw['op']}"), loc=("ms",), input=None
-            )
-        if raw.get("participant_id") is not None and raw.get("group_id") is not None:
-            message = "cannot be given together with participant_id"
-            yield InitErrorDetails(type=custom("contradiction", message), loc=("group_id",), input=None)
-
-
-class Update(CommandBody):
-    """Change the metadata by a merge patch (RFC 7396): null removes a member."""
-
-    metadata: Metadata = Field(
-        description="Members to set, or to remove (null); the result has at most 16,384 bytes as JSON."
-    )
-
-
-def merge_patch(target: Any, patch: Any) -> Any:
-    """Return the result of applying a merge patch (RFC 7396) to a document; changes neither."""
-    if not isinstance(patch, dict):
-        return patch
-    merged = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        else:
-            merged[name] = merge_patch(merged.get(name), value)
-    return merged
 
 
 def session_id(text: str) -> str:

@@ -7,16 +7,18 @@ that end in `_at`). Nothing here reads a clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, starmap
+from itertools import chain
 from typing import Any
 
 import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncapp.domain.definition import Definition
+from syncapp.domain.control_clock import OwnerClock, RunningControl, patched_clocks, read_clocks
+from syncapp.domain.definition import Definition, shown_control
 from syncapp.domain.instants import iso
 from syncapp.domain.modes import MODES
+from syncapp.domain.records import Group, Participant, participants_of, split_blocks
 from syncapp.domain.running_clock import clock_of
 from syncapp.domain.session_ids import public_id
 from syncapp.domain.session_layout import (
@@ -24,66 +26,18 @@ from syncapp.domain.session_layout import (
     DEFINITION,
     SCALARS,
     TAGS,
-    read_records,
     split_tags,
     values_of_snapshot,
 )
 
 LIVE = frozenset({"pending", "running", "paused"})
 TERMINAL = frozenset({"completed", "expired", "cancelled"})
-_INSTANTS = tuple(
-    (f"{name}_ms", f"{name}_at")
-    for name in ("cycle_started", "session_started", "session_completed", "updated", "idle")
-)
-
-
-def patch_of(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
-    """Return the arguments of `Session.fold` from a commit's message: the patch with the completion, and `idle_ms`."""
-    return add_completion(message["patch"], message.get("completion")), message.get("idle_ms")
-
-
-def add_completion(patch: Mapping[str, Any], completion: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return a patch or a state document with the completion, if any; a message has it outside its patch."""
-    return {**patch, "completion": completion} if completion else patch
-
-
-def public_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a commit's patch with the field names of the state: `updated_ms` becomes `updated_at`, in ISO 8601."""
-    public = dict(patch)
-    for name, public_name in _INSTANTS:
-        if name in public:
-            public[public_name] = iso(public.pop(name))
-    return public
-
-
-class Participant(Struct, frozen=True):
-    """A participant's totals, settled to the session's `cycle_started_ms`.
-
-    time_remaining_ms is 0 in modes in which participants have no budgets.
-    """
-
-    time_used_ms: int
-    time_remaining_ms: int
-    cycle_count: int
-    has_expired: bool
-
-
-class Group(Struct, frozen=True):
-    """A group's totals, settled to the same instant as a participant's."""
-
-    time_used_ms: int
-    time_remaining_ms: int
-    has_expired: bool
-
-
-def participants_of(block: str) -> tuple[Participant, ...]:
-    """Read a block of records."""
-    return tuple(starmap(Participant, read_records(block)))
 
 
 class Session(Struct, frozen=True):
     """A session at one (epoch, version).
 
+    clocks: with time controls, the clock of each participant, in `per_group` of each group; otherwise empty.
     idle_ms: the instant at which the session ends for being idle, None while idle time does not count. Watchers
     postpone it without a commit. completion: the reason and the result of the `complete` command, if given.
     """
@@ -111,10 +65,16 @@ class Session(Struct, frozen=True):
     groups: tuple[Group, ...]
     definition: Definition
     completion: Mapping[str, Any] | None = None
+    clocks: tuple[OwnerClock, ...] = ()
 
     @classmethod
     def from_reply(
-        cls, session_id: str, values: Sequence[str], definition: Definition, records: Sequence[Participant]
+        cls,
+        session_id: str,
+        values: Sequence[str],
+        definition: Definition,
+        records: Sequence[Participant],
+        clocks: Sequence[OwnerClock],
     ) -> Session:
         """Parse a script's state reply; records: those of the participants, then those of the groups."""
         raw = dict(zip(SCALARS, values, strict=False))
@@ -146,14 +106,22 @@ class Session(Struct, frozen=True):
             ),
             definition=definition,
             completion=orjson.loads(completion) if completion else None,
+            clocks=tuple(clocks),
         )
 
     @classmethod
     def from_snapshot(cls, session_id: str, snapshot: Sequence[str]) -> Session:
         """Parse the `snapshot` of a message, which includes the definition."""
         values = values_of_snapshot(snapshot)
-        records = tuple(chain.from_iterable(map(participants_of, values[BLOCKS:])))
-        return cls.from_reply(session_id, values, Definition.from_json(values[DEFINITION]), records)
+        definition = Definition.from_json(values[DEFINITION])
+        records, clocks = split_blocks(definition, values[BLOCKS:])
+        return cls.from_reply(
+            session_id,
+            values,
+            definition,
+            tuple(chain.from_iterable(map(participants_of, records))),
+            tuple(chain.from_iterable(map(read_clocks, clocks))),
+        )
 
     @property
     def order(self) -> tuple[int, int]:
@@ -183,6 +151,8 @@ class Session(Struct, frozen=True):
             for name, value in patch.items()
             if name not in ("active_participant_id", "participants", "groups")
         }
+        if patch.get("status", "completed") != "completed":  # reopened
+            changes["completion"] = None
         if patch.get("active_participant_id") is not None:
             changes["turn"] = self.definition.index[patch["active_participant_id"]]
         if "metadata" in patch:
@@ -194,17 +164,36 @@ class Session(Struct, frozen=True):
                     new["time_used_ms"], new["time_remaining_ms"] or 0, new["cycle_count"], new["has_expired"]
                 )
             changes["participants"] = tuple(participants)
+            changes["clocks"] = patched_clocks(self.clocks, self.definition.index, patch["participants"])
         if "groups" in patch:
             groups = list(self.groups)
             for name, new in patch["groups"].items():
-                groups[self.definition.group_index[name]] = Group(**new)
+                groups[self.definition.group_index[name]] = Group(
+                    new["time_used_ms"], new["time_remaining_ms"], new["has_expired"]
+                )
             changes["groups"] = tuple(groups)
+            changes["clocks"] = patched_clocks(self.clocks, self.definition.group_index, patch["groups"])
         return replace(self, idle_ms=idle_ms, **changes)
 
     def clock(self, now_ms: int) -> dict[str, Any]:
         """Return the clock that runs, or would run, at `now_ms` (docs/protocol.md)."""
         overtime = self.definition.action_on_timeout["type"] == "notify"
-        return clock_of(self, self.budget_ms(), overtime=overtime, now_ms=now_ms)
+        return clock_of(self, self.budget_ms(), overtime=overtime, now_ms=now_ms, control=self.running_control())
+
+    def running_control(self) -> RunningControl | None:
+        """Return the clock that runs or would run; None without time controls."""
+        if not self.clocks:
+            return None
+        owners: Sequence[Participant | Group] = self.groups or self.participants
+        index = self.definition.group_of[self.turn or 0] if self.groups else self.turn or 0
+        return RunningControl(
+            control=self.definition.controls[index],
+            clock=self.clocks[index],
+            main_ms=owners[index].time_remaining_ms,
+            has_expired=owners[index].has_expired,
+            started_ms=self.cycle_started_ms if self.status == "running" else None,
+            overtime=self.definition.action_on_timeout["type"] == "notify",
+        )
 
     def budget_ms(self) -> int | None:
         """Return the settled remaining time of the budget that runs or would run, in ms; None if nothing runs out."""
@@ -244,17 +233,24 @@ class Session(Struct, frozen=True):
         }
         if self.groups:
             document["groups"] = [
-                {"group_id": name, "total_time_ms": budget}
+                {"group_id": name, "total_time_ms": definition.group_budgets_ms[index]}
                 | {field: getattr(group, field) for field in ("time_used_ms", "time_remaining_ms", "has_expired")}
-                for name, budget, group in zip(
-                    definition.group_ids, definition.group_budgets_ms, self.groups, strict=True
-                )
+                | (definition.clock_members(index, self.clocks[index]) if self.clocks else {})
+                for index, (name, group) in enumerate(zip(definition.group_ids, self.groups, strict=True))
             ]
         if self.time_used_ms is not None:
             document |= {"time_used_ms": self.time_used_ms, "time_remaining_ms": self.time_remaining_ms}
         if self.completion:
             document["completion"] = self.completion
-        for name in ("max_time_ms", "max_cycles", "warn_at_ms"):
+        if definition.control:
+            document |= shown_control(definition.control)
+        if self.clocks:
+            rules = definition.session_rules
+            document["warn_scope"] = "period" if rules.warns_in_periods else "main"
+            if rules.lag_quota_ms:
+                quota = {"per_move_ms": rules.lag_per_move_ms, "quota_ms": rules.lag_quota_ms}
+                document["lag_compensation"] = quota
+        for name in ("max_time_ms", "max_cycles", "warn_at_ms", "takeback_cycles"):
             if getattr(definition, name):
                 document[name] = getattr(definition, name)
         return document
@@ -279,6 +275,8 @@ class Session(Struct, frozen=True):
             }
             if definition.group_of:
                 document["group_id"] = definition.group_ids[definition.group_of[index]]
+            elif self.clocks:
+                document |= definition.clock_members(index, self.clocks[index])
             documents.append(document)
         return documents
 

@@ -49,6 +49,7 @@ DEFINITION = len(SCALARS) + 1
 TAGS = DEFINITION + 1
 BLOCKS = TAGS + 1
 RECORD_WIDTH = 34
+_BLOCK = 128  # records in a block; the same as in lua/_session.lua
 _RECORD = "%12d%12d%9d%1d"  # the same as in lua/_session.lua
 _COMPLETION = "completion="
 
@@ -67,6 +68,11 @@ def values_of_snapshot(snapshot: Sequence[str]) -> list[str]:
     """
     named = dict(word.split("=", 1) for word in snapshot[PLACED + 2].split(" ") if "=" in word)
     return [*snapshot[:PLACED], *(named.get(name, "") for name in SCALARS[PLACED:]), *snapshot[PLACED:]]
+
+
+def block_count(records: int) -> int:
+    """Return the number of blocks of a number of records."""
+    return -(-records // _BLOCK)
 
 
 def write_records(records: Iterable[Record]) -> str:

@@ -8,6 +8,8 @@ from typing import Any, Self
 import orjson
 from msgspec import Struct
 
+from syncapp.domain.control_clock import CLOCK_WIDTH, RunningControl, read_clocks
+from syncapp.domain.control_text import read_control
 from syncapp.domain.instants import iso
 from syncapp.domain.running_clock import clock_of
 from syncapp.domain.session_ids import public_id
@@ -17,7 +19,8 @@ from syncapp.domain.session_layout import SCALARS, split_tags, values_of
 class Summary(Struct, frozen=True):
     """A session without its participants; instants are in ms.
 
-    remaining_ms: the settled remaining time of the budget that runs or would run; None if nothing runs out.
+    remaining_ms: the settled remaining time of the budget that runs or would run; None if nothing runs out. control:
+    that clock, if it has a time control.
     """
 
     session_id: str
@@ -38,11 +41,12 @@ class Summary(Struct, frozen=True):
     updated_ms: int
     metadata: Mapping[str, Any]
     completion: Mapping[str, Any] | None
+    control: RunningControl | None = None
 
     @classmethod
     def from_reply(cls, session_id: str, reply: Sequence[str]) -> Self:
         """Parse what lua/summarize_session.lua returns in place of a state."""
-        scalars, metadata, tags, active_id, remaining = reply
+        scalars, metadata, tags, active_id, remaining, clock = reply
         raw = dict(zip(SCALARS, values_of([scalars]), strict=True))
         numbers = {name: int(raw[name]) if raw[name] else None for name in raw if name.endswith("_ms")}
         completion = split_tags(tags)[1]
@@ -65,6 +69,7 @@ class Summary(Struct, frozen=True):
             updated_ms=int(raw["updated_ms"]),
             metadata=orjson.loads(metadata),
             completion=orjson.loads(completion) if completion else None,
+            control=_control_of(clock, int(remaining), raw) if clock else None,
         )
 
     def document(self, now_ms: int) -> dict[str, Any]:
@@ -83,9 +88,23 @@ class Summary(Struct, frozen=True):
             "created_at": iso(self.created_ms),
             "updated_at": iso(self.updated_ms),
             "metadata": self.metadata,
-            "clock": clock_of(self, self.remaining_ms, overtime=self.on_timeout == "notify", now_ms=now_ms),
+            "clock": clock_of(
+                self, self.remaining_ms, overtime=self.on_timeout == "notify", now_ms=now_ms, control=self.control
+            ),
         }
         return document | ({"completion": self.completion} if self.completion else {})
+
+
+def _control_of(clock: str, main_ms: int, raw: Mapping[str, str]) -> RunningControl:
+    """Return the clock in a reply: its record, whether it has run out, and its control."""
+    return RunningControl(
+        control=read_control(clock[CLOCK_WIDTH + 1 :]),
+        clock=read_clocks(clock[:CLOCK_WIDTH])[0],
+        main_ms=main_ms,
+        has_expired=clock[CLOCK_WIDTH] == "1",
+        started_ms=int(raw["cycle_started_ms"]) if raw["status"] == "running" else None,
+        overtime=raw["on_timeout"] == "notify",
+    )
 
 
 def status_of(scalars: str) -> tuple[str, str, int | None]:

@@ -15,9 +15,9 @@ from typing import Any
 
 from syncapp.domain.definition import Definition
 from syncapp.domain.instants import iso
+from syncapp.domain.patches import add_completion, public_patch
 from syncapp.domain.principal import DEFAULT_TENANT
 from syncapp.domain.private_parts import revealed, values_of
-from syncapp.domain.session import add_completion, public_patch
 from syncapp.domain.session_ids import log_id
 from syncapp.domain.version_order import Order
 from syncapp.errors import AuditIncomplete, SessionNotFound, StoreUnavailable, ValidationFailed

@@ -8,10 +8,13 @@ from typing import Any, Self
 
 from msgspec.structs import replace
 
+from syncapp.domain.control_clock import read_clocks
 from syncapp.domain.definition import Definition
 from syncapp.domain.owner_clocks import clocks
+from syncapp.domain.patches import add_completion
 from syncapp.domain.private_parts import json_text, revealed, values_of
-from syncapp.domain.session import Session, add_completion, participants_of
+from syncapp.domain.records import participants_of
+from syncapp.domain.session import Session
 from syncapp.domain.session_layout import SCALARS, with_completion
 from syncapp.errors import AuditIncomplete
 
@@ -89,7 +92,8 @@ def session_of(session_id: str, record: Mapping[str, Any]) -> Session:
     values = [str(record.get(name, "")) for name in SCALARS]
     definition = Definition.from_json(record["definition"])
     values += [record["metadata"], record["definition"], with_completion("", record.get("completion", ""))]
-    return Session.from_reply(session_id, values, definition, participants_of(record["participants"]))
+    records, clocks = participants_of(record["participants"]), read_clocks(record.get("clocks", ""))
+    return Session.from_reply(session_id, values, definition, records, clocks)
 
 
 def fold(session_id: str, commits: Iterable[Commit]) -> Session:

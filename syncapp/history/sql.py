@@ -12,6 +12,11 @@ SESSION_COLUMNS = (
     "created_at", "started_at", "completed_at", "deleted_at", "updated_at", "metadata", "principal",
 )  # fmt: skip
 PUBLIC_ID = "coalesce(tenant_session_id, session_id)::text"
+_LIVE = "status IN ('pending', 'running', 'paused')"
+_SESSION_EXPRESSIONS = {
+    "session_id": PUBLIC_ID,
+    "completed_at": f"CASE WHEN {_LIVE} THEN NULL ELSE completed_at END",  # a session may have been reopened
+}
 AT_MS = "(extract(epoch FROM at) * 1000)::bigint"
 EVENT = "message -> 'event'"
 IDLE_MS = "(message ->> 'idle_ms')::bigint"
@@ -54,22 +59,30 @@ FROM sync_events WHERE at > %s AND at <= %s AND event_type IN (
 ) ORDER BY at, session_id, epoch, version
 """
 SESSIONS = (
-    f"SELECT {', '.join(PUBLIC_ID if name == 'session_id' else name for name in SESSION_COLUMNS)}, session_id::text"  # noqa: S608 as above
+    f"SELECT {', '.join(_SESSION_EXPRESSIONS.get(name, name) for name in SESSION_COLUMNS)}, session_id::text"  # noqa: S608 as above
     " FROM sync_sessions{filters} ORDER BY updated_at DESC, session_id DESC LIMIT %(limit)s"
 )
 LIFE = (
     "SELECT coalesce(max(epoch) FILTER (WHERE event_type = 'session_created'), min(epoch)) FROM sync_events"
     " WHERE session_id = %s AND record IS NOT NULL"
 )
+# Without what was taken back. A commit that charges names whose turn it is, but an adjustment names whose budget it is.
 CYCLES = """
 WITH commits AS (
-    SELECT participant_id, elapsed_ms, cycle_count, epoch,
-        lag(cycle_count, 1, cycle_count) OVER (ORDER BY epoch, version) AS cycle
-    FROM sync_events WHERE session_id = %s AND epoch >= %s
+    SELECT event_type, participant_id, elapsed_ms, cycle_count, epoch,
+        CASE WHEN event_type = 'cycles_taken_back' THEN cycle_count
+            ELSE lag(cycle_count, 1, cycle_count) OVER commits END AS cycle,
+        CASE WHEN event_type = 'session_started' THEN participant_id
+            ELSE lag(next_participant_id) OVER commits END AS turn_of,
+        min(cycle_count) FILTER (WHERE event_type = 'cycles_taken_back') OVER (
+            commits ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS taken_back_to
+    FROM sync_events WHERE session_id = %s AND epoch >= %s WINDOW commits AS (ORDER BY epoch, version)
 ), cycles AS (
-    SELECT cycle, max(participant_id) FILTER (WHERE elapsed_ms IS NOT NULL) AS participant_id,
+    SELECT cycle, coalesce(
+            max(participant_id) FILTER (WHERE elapsed_ms IS NOT NULL AND event_type <> 'time_adjusted'), max(turn_of)
+        ) AS participant_id,
         coalesce(sum(elapsed_ms), 0) AS ms, bool_or(cycle_count > cycle) AS ended
-    FROM commits GROUP BY cycle
+    FROM commits WHERE taken_back_to IS NULL OR cycle < taken_back_to GROUP BY cycle
 )
 SELECT participant_id, count(*) FILTER (WHERE ended), sum(ms)::bigint, round(avg(ms) FILTER (WHERE ended))::bigint,
     (max(ms) FILTER (WHERE ended))::bigint, coalesce(sum(ms) FILTER (WHERE NOT ended), 0)::bigint
@@ -93,5 +106,5 @@ FORKS = (
 )
 RECENT_IDS = (
     f"SELECT tenant, {PUBLIC_ID} FROM sync_sessions"  # noqa: S608 as above
-    " WHERE status IN ('pending', 'running', 'paused') OR status <> 'deleted' AND updated_at > %s"
+    f" WHERE {_LIVE} OR status <> 'deleted' AND updated_at > %s"
 )

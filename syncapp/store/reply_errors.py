@@ -23,6 +23,23 @@ _FIELDS = {
     "unknown_participant": ("participant_id", *_UNKNOWN),
     "unknown_next_participant": ("next_participant_id", *_UNKNOWN),
     "expired_next_participant": ("next_participant_id", "has run out of time", "expired_participant"),
+    "unknown_target": (
+        "targets",
+        "must be ids of owners of budgets: participants, in per_group groups",
+        "unknown_target",
+    ),
+    "no_time_control": ("stage", "and periods can be adjusted only in a session with time controls", "no_time_control"),
+    "no_such_stage": ("stage", "is more than the time control has", "no_such_stage"),
+    "no_moves": ("moves_to_next_stage", "needs a stage with moves, and at most as many", "no_moves"),
+    "no_periods": ("periods_left", "needs a stage with byo-yomi periods", "no_periods"),
+    "no_period": ("period_remaining_ms", "needs an owner whose period or block runs", "no_period"),
+    "no_block": ("block_moves_left", "needs an owner whose block runs, and at most the moves of a block", "no_block"),
+    "no_takebacks": ("cycles", "cannot be taken back: the session was created without takeback_cycles", "no_takebacks"),
+    "too_few_turns": (
+        "cycles",
+        "is more than takeback_cycles, or than the cycles since the last adjustment or restore",
+        "too_few_turns",
+    ),
     "unknown_group": ("group_id", "is not a group of this session", "unknown_group"),
     "no_participant_budget": (
         "participant_id",
@@ -93,11 +110,14 @@ def refusal(
         active_id = session.active_participant_id
         message = "it is not this participant's turn" + (f", but {active_id}'s" if active_id else "")
         return NotActiveParticipant(message, {"active_participant_id": active_id} | current)
-    if word == "invalid_transition":
+    if word in ("invalid_transition", "no_cycles_left"):
         details = {"status": session.status, "command": command} | current
         expired_id = expired_id or _expired_by_turn(session)
         expired = {"expired_participant_id": expired_id} if expired_id else {}
-        return InvalidTransition(f"cannot {command} a session that is {session.status}", details | expired)
+        message = f"cannot {command} a session that is {session.status}"
+        if word == "no_cycles_left":
+            message += f", because it has had all its {session.definition.max_cycles} cycles (max_cycles)"
+        return InvalidTransition(message, details | expired)
     if claim.expected_epoch == 0:  # `If-Match` had a tag that is not ours
         actual = {"actual_epoch": session.epoch, "actual_version": session.version} | current
         return Conflict(f"If-Match does not name a version of this session, which is at {session.etag}", actual)

@@ -9,6 +9,7 @@ import orjson
 from syncapp.domain.private_parts import completion_proof, completion_text, metadata_proof
 from syncapp.domain.session import Session
 from syncapp.domain.session_layout import write_records
+from syncapp.store.script_arguments import control_arguments
 
 
 @dataclass(slots=True)
@@ -80,6 +81,7 @@ class RestorePoint:
         ]
         for name, value in fields.items():
             args += [name, "" if value is None else value]
+        args += control_arguments(definition, session.clocks)
         for index, name in enumerate(definition.participant_ids):
             args += [name, 0, definition.group_of[index] if definition.group_of else ""]
         for name in definition.group_ids:

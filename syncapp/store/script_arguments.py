@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
 import orjson
 
+from syncapp.domain.control_clock import OwnerClock, write_clocks
+from syncapp.domain.definition import Definition
 from syncapp.domain.private_parts import seal
 from syncapp.domain.results import Claim
 from syncapp.domain.session_ids import log_id, public_id, tenant_of
@@ -53,3 +56,13 @@ def fingerprint_of(command: str, claim: Claim, request: Any) -> str:
 def text_of(value: str | bytes | int) -> str:
     """Return an argument as text, as the fingerprint has it."""
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def control_arguments(definition: Definition, clocks: Iterable[OwnerClock]) -> list[str | int]:
+    """Return what scripts that write a new session take about its time controls and takebacks (lua/_create.lua)."""
+    takebacks = definition.takeback_cycles or ""
+    if definition.control is None:
+        return [f"{takebacks}|" if takebacks else "", "", 0]
+    own = definition.own_controls
+    words = [word for item in own.items() for word in item]
+    return [f"{takebacks}|{'*' * bool(own)}{definition.control}", write_clocks(clocks), len(own), *words]

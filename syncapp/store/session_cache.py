@@ -8,8 +8,10 @@ from itertools import chain
 
 from msgspec import Struct
 
+from syncapp.domain.control_clock import OwnerClock, read_clocks
 from syncapp.domain.definition import Definition
-from syncapp.domain.session import Participant, Session, participants_of
+from syncapp.domain.records import Participant, participants_of, split_blocks
+from syncapp.domain.session import Session
 from syncapp.domain.session_layout import BLOCKS, DEFINITION, TAGS, split_tags, values_of
 
 MAX_SESSIONS = 2048
@@ -49,6 +51,7 @@ class CachedSession(Struct, frozen=True):
     definition: Definition
     tags: str
     blocks: tuple[tuple[Participant, ...], ...]
+    clock_blocks: tuple[tuple[OwnerClock, ...], ...]
     reply: Sequence[str]
     session: Session
 
@@ -69,10 +72,19 @@ class CachedSession(Struct, frozen=True):
             return cached
         state = values_of(reply)
         cached_blocks = cached.blocks if cached else ()
-        blocks = tuple(participants_of(block) if block else cached_blocks[i] for i, block in enumerate(state[BLOCKS:]))
         text = state[DEFINITION]
         if not text and cached is None:
             raise LookupError("a script omitted a definition that is not cached")
         definition = Definition.from_json(text) if text or cached is None else cached.definition
-        session = Session.from_reply(session_id, state, definition, tuple(chain.from_iterable(blocks)))
-        return cls(definition, split_tags(state[TAGS])[0], blocks, reply, session)
+        records, clocks = split_blocks(definition, state[BLOCKS:])
+        blocks = tuple(participants_of(block) if block else cached_blocks[i] for i, block in enumerate(records))
+        cached_clocks = cached.clock_blocks if cached else ()
+        clock_blocks = tuple(read_clocks(block) if block else cached_clocks[i] for i, block in enumerate(clocks))
+        session = Session.from_reply(
+            session_id,
+            state,
+            definition,
+            tuple(chain.from_iterable(blocks)),
+            tuple(chain.from_iterable(clock_blocks)),
+        )
+        return cls(definition, split_tags(state[TAGS])[0], blocks, clock_blocks, reply, session)

@@ -11,8 +11,6 @@ send it again with the same idempotency key. All except `create` and `delete` ma
 
 from __future__ import annotations
 
-import re
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,26 +20,25 @@ from msgspec.structs import replace
 from redis.exceptions import ResponseError
 
 from syncapp.config import Settings
-from syncapp.domain.definition import define, session_budget_ms
+from syncapp.domain.command_bodies import CLOCK_CHANGES, merge_patch
+from syncapp.domain.definition import define
 from syncapp.domain.limits import MAX_METADATA_BYTES
 from syncapp.domain.modes import MODES
 from syncapp.domain.principal import ANYONE, Principal
 from syncapp.domain.private_parts import completion_proof, metadata_proof
 from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result, SessionPosition
-from syncapp.domain.schemas import CreateSession, merge_patch
+from syncapp.domain.schemas import CreateSession
 from syncapp.domain.session import Session
 from syncapp.domain.session_ids import qualified
 from syncapp.domain.session_layout import order_of
 from syncapp.domain.summary import Summary
 from syncapp.errors import Conflict, ValidationFailed
 from syncapp.store.client import TRANSLATION
+from syncapp.store.create_arguments import create_arguments, create_request, new_id
 from syncapp.store.keys import SENTINEL, Keyspace
 from syncapp.store.restore import RestorePoint
 from syncapp.store.script_runner import MetadataChanged, ScriptRunner
 
-KEY_NAMESPACE = uuid.UUID("6c2f6d63-8a0b-5b0e-9c39-0d0c4d1f4f57")
-"""Namespace of the session ids that are derived from idempotency keys, for creates without an id."""
-_RANDOM_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z", re.IGNORECASE)
 _UPDATE_ATTEMPTS = 64
 
 
@@ -74,39 +71,12 @@ class SessionStore:
         idempotency key and the principal, or random if there is no key. Raises
         `ValidationFailed` if that key is not a random UUID, because other clients might use it, and share the session.
         """
-        session_id = qualified(claim.principal.tenant, new.session_id or _new_id(claim))
-        participants, groups = new.in_rotation(), new.in_groups()
+        session_id = qualified(claim.principal.tenant, new.session_id or new_id(claim))
         traits = MODES[new.sync_mode]
         action = new.action_on_timeout.model_dump() if new.action_on_timeout else {"type": traits.on_timeout}
         definition = define(new, action)
-        idle_timeout_s = new.idle_timeout_s or self._settings.idle_timeout_s
-        metadata = orjson.dumps(new.metadata)
-        args: list[str | bytes | int] = [
-            new.sync_mode,
-            new.increment_ms,
-            action["type"],
-            idle_timeout_s * 1000,
-            *(
-                "" if number is None else number
-                for number in (session_budget_ms(new), new.time_per_cycle_ms, new.max_cycles)
-            ),
-            " ".join(str(threshold) for threshold in definition.warn_at_ms),
-            orjson.dumps(action),
-            metadata,
-            metadata_proof(metadata),
-            definition.to_json(),
-            self._settings.audit_backlog_limit,
-            self._settings.memory_limit_percent,
-            len(participants),
-        ]
-        for index, participant in enumerate(participants):
-            budget = participant.total_time_ms if traits.has_participant_budgets else 0
-            args += [participant.participant_id, budget or 0, definition.group_of[index] if groups else ""]
-        for group in groups:
-            args += [group.group_id, new.budget_of(group)]
-        # Without the default of the idle timeout, which is a setting and not a part of the request.
-        request = new.model_dump(exclude={"session_id"})
-        return self._runner.run("create", session_id, claim, args, request)
+        args = create_arguments(new, definition, self._settings)
+        return self._runner.run("create", session_id, claim, args, create_request(new))
 
     def get(self, session_id: str, principal: Principal = ANYONE) -> Result:
         """Return a session, settled: everything due has been applied. A link sees one life of it (`link_ids`)."""
@@ -135,13 +105,24 @@ class SessionStore:
         *,
         participant_id: str | None = None,
         next_participant_id: str | None = None,
+        spent_ms: int | None = None,
+        acted_at_ms: int | None = None,
+        is_free: bool = False,
     ) -> Result:
         """End the active participant's cycle; the turn goes to `next_participant_id`, by default the next in rotation.
 
+        spent_ms, acted_at_ms: what lag compensation goes by (docs/time-controls.md). is_free: with a time control, the
+        move is neither charged nor rewarded, as one of an opening book.
         Raises `InvalidTransition` unless it is running, `NotActiveParticipant` if `participant_id` is not active,
         `ValidationFailed` for an unknown participant, `Conflict`.
         """
-        return self._runner.run("switch", session_id, claim, [next_participant_id or "", participant_id or ""])
+        ids = [next_participant_id or "", participant_id or ""]
+        if (acted_at_ms, spent_ms, is_free) == (None, None, False):
+            return self._runner.run("switch", session_id, claim, ids)
+        lag_args = ("" if each is None else each for each in (acted_at_ms, spent_ms, claim.lag_limit_ms))
+        # Without the limit, which a repeated command may have measured anew.
+        request = [*ids, spent_ms, acted_at_ms]
+        return self._runner.run("switch", session_id, claim, [*ids, "1" if is_free else "", *lag_args], request)
 
     def pause(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
         """Stop the clock. Raises `InvalidTransition` unless it is running, `Conflict`."""
@@ -178,22 +159,51 @@ class SessionStore:
         session_id: str,
         claim: Claim = NO_CLAIM,
         *,
-        op: str,
-        ms: int,
+        op: str | None = None,
+        ms: int | None = None,
         participant_id: str | None = None,
         group_id: str | None = None,
+        targets: Sequence[str] | None = None,
         not_after_ms: int | None = None,
         reason: str | None = None,
+        **clock_changes: int | None,
     ) -> Result:
-        """Change the remaining time of one budget by `op` (`add`, `set`, `at_least`) and `ms` (docs/clock.md).
+        """Change budgets by `op` (`add`, `set`, `at_least`) and `ms` (docs/clock.md), in one commit.
 
-        The budget is that of `participant_id` or `group_id`, by default the one that runs or would run.
-        Raises `InvalidTransition` if the session is finished, `ValidationFailed` for a missing budget, `Conflict`.
+        They are those of `participant_id`, `group_id` or several owners, `targets` (`all` for everybody); by default
+        the one that runs or would run. clock_changes: further fields of `Adjust`, with a time control.
+        Raises `InvalidTransition` if the session is finished, `ValidationFailed` for a missing budget and for a change
+        that makes no sense in the owner's stage, `Conflict`.
         """
         text = orjson.dumps(reason) if reason else b""
+        if targets is not None:
+            named, ids = "target", ["*"] if targets == "all" else list(targets)
+        else:
+            named, ids = "group" if group_id else "participant", [each for each in (group_id, participant_id) if each]
         latest = "" if not_after_ms is None else not_after_ms
-        args: list[str | bytes | int] = [op, ms, participant_id or "", group_id or "", latest, text]
-        return self._runner.run("adjust", session_id, claim, args, reason=text)
+        changes = ["" if clock_changes.get(name) is None else str(clock_changes[name]) for name in CLOCK_CHANGES]
+        request = [op or "add", str(ms or 0), participant_id or "", group_id or "", str(latest), text.decode()]
+        if targets is not None or any(changes):
+            request += [" ".join(ids) if targets is not None else "", *changes]
+        args = [op or "add", ms or 0, named, latest, text, *changes, *ids]
+        return self._runner.run("adjust", session_id, claim, args, request, reason=text)
+
+    def takeback(self, session_id: str, claim: Claim = NO_CLAIM, *, cycles: int, reason: str | None = None) -> Result:
+        """Take back the last cycles: turn and clocks become as they were when the first of them began.
+
+        Raises `InvalidTransition` unless it is running or paused, `ValidationFailed` if so many turns are not kept,
+        `Conflict`.
+        """
+        text = orjson.dumps(reason) if reason else b""
+        return self._runner.run("takeback", session_id, claim, [cycles, text], reason=text)
+
+    def reopen(self, session_id: str, claim: Claim = NO_CLAIM, *, reason: str | None = None) -> Result:
+        """Reopen a finished session: it is paused, with the clocks as they were at its end.
+
+        Raises `InvalidTransition` if it is live, or has had all its cycles, `Conflict`.
+        """
+        text = orjson.dumps(reason) if reason else b""
+        return self._runner.run("reopen", session_id, claim, [text], reason=text)
 
     def expire(self, session_ids: Sequence[str]) -> list[ExpiryResult | ResponseError]:
         """Apply what is due to sessions, in one round trip, for the sweeper.
@@ -287,13 +297,3 @@ class SessionStore:
         with TRANSLATION:
             seconds, micros = self._client.time()
         return int(seconds) * 1000 + int(micros) // 1000
-
-
-def _new_id(claim: Claim) -> str:
-    if claim.idempotency_key is None:
-        return str(uuid.uuid4())
-    if not _RANDOM_UUID.match(claim.idempotency_key):
-        message = "must be a random UUID (version 4 or 7) if there is no session_id"
-        raise ValidationFailed.of("Idempotency-Key", message, "random_uuid")
-    owner, key = claim.principal, claim.idempotency_key
-    return str(uuid.uuid5(KEY_NAMESPACE, f"{owner.tenant}/{key}/{owner.sub}" if owner.sub else key))

@@ -115,6 +115,12 @@ def test_without_limits_nothing_is_refused(redis_url: str, database_url: str, re
     assert {client.post("/v1/sessions", json=ROUNDS).status_code for _ in range(100)} == {201}
 
 
+CONTROL = {
+    "stages": [{"moves": 40, "time_ms": 5_400_000, "increment_ms": 30_000}] * 8 + [{"time_ms": 0, "increment_ms": 1}],
+    "first_bonus": "before_move",
+}
+
+
 @pytest.mark.parametrize(
     "new",
     [
@@ -131,8 +137,12 @@ def test_without_limits_nothing_is_refused(redis_url: str, database_url: str, re
                 {"participant_id": f"{n:064}", "group_id": f"{n % 500:064}", "total_time_ms": 1000} for n in range(1000)
             ],
         }),
+        CreateSession.parse({
+            "sync_mode": "per_participant",
+            "participants": [{"participant_id": f"{n}", "time_control": CONTROL} for n in range(200)],
+        }),
     ],
-    ids=["chess", "128 participants", "1,000 participants", "metadata", "short ids", "long ids and groups"],
+    ids=["chess", "128 participants", "1,000 participants", "metadata", "short ids", "long ids and groups", "controls"],
 )  # fmt: skip
 def test_a_create_is_charged_what_it_takes(redis_url: str, redis: redis_py.Redis, new: CreateSession) -> None:
     store = make_store(redis_url, set_clock=False)

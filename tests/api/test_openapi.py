@@ -7,6 +7,7 @@ import re
 from flask import Flask
 from flask.testing import FlaskClient
 
+from syncapp.domain.notation import parse
 from tests.support.rest import MODES
 
 
@@ -64,8 +65,10 @@ def test_the_openapi_document_says_which_bodies_may_be_absent(client: FlaskClien
         "switch",
         "pause",
         "resume",
+        "takeback",
         "complete",
         "cancel",
+        "reopen",
     } | {"delete", "create_link"}
 
 
@@ -77,5 +80,16 @@ def test_the_openapi_document_states_the_limits_that_are_enforced(client: FlaskC
     assert schemas["CreateSession"]["additionalProperties"] is False
     assert schemas["CreateSession"]["properties"]["sync_mode"]["enum"] == list(MODES)
     assert {"groups", "warn_at_ms", "max_cycles"} <= set(schemas["CreateSession"]["properties"])
-    assert schemas["Adjust"]["properties"]["op"]["enum"] == ["add", "set", "at_least"]
-    assert {"participant_id", "group_id", "not_after_ms", "reason"} <= set(schemas["Adjust"]["properties"])
+    assert schemas["Adjust"]["properties"]["op"]["anyOf"][0]["enum"] == ["add", "set", "at_least"]
+    assert {"participant_id", "group_id", "targets", "not_after_ms", "reason"} <= set(schemas["Adjust"]["properties"])
+
+
+def test_the_openapi_document_takes_a_time_control_as_an_object_and_as_a_notation(client: FlaskClient) -> None:
+    schemas = client.get("/api-docs.json").get_json()["components"]["schemas"]
+    for owner in ("CreateSession", "NewParticipant", "NewGroup"):
+        as_object, as_text, none = schemas[owner]["properties"]["time_control"]["anyOf"]
+        assert as_object == {"$ref": "#/components/schemas/TimeControl"}
+        assert (as_text["type"], as_text["maxLength"], none) == ("string", 1000, {"type": "null"})
+        assert all(parse(example) for example in as_text["examples"])
+    assert schemas["TimeControl"]["required"] == ["stages"]
+    assert schemas["TimeControl"]["properties"]["stages"]["maxItems"] == 9

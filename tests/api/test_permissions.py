@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from syncapp import create_app
-from syncapp.access.permissions import ACTIONS
+from syncapp.access.permissions import ACTIONS, FIELD_SCOPES
 from syncapp.api.route_actions import EACH_COMMAND, OPEN, OPEN_IN_PART, ROUTE_ACTIONS, permissions_table
 from syncapp.domain.link_ids import new_link_id
 from syncapp.domain.principal import RESERVED_SCOPES, SCOPES
@@ -31,7 +31,7 @@ from tests.support.permissions import (
     dump_all,
 )
 from tests.support.rest import CHESS, expect_error
-from tests.support.store import PARTIALS, ManualClock, chess_request, make_settings
+from tests.support.store import NOON_MS, PARTIALS, ManualClock, chess_request, make_settings
 from tests.support.tokens import bearer, token
 
 
@@ -44,11 +44,16 @@ def prepare(store: SessionStore, status: str) -> str:
     """Return a new session in a status."""
     if status == "missing":
         return str(uuid.uuid4())
-    session_id = store.create(chess_request()).found.session_id
+    session_id = store.create(chess_request(takeback_cycles=1)).found.session_id
     if status != "pending":
         store.start(session_id)
     if status == "paused":
         store.pause(session_id)
+    elif status == "switched":  # white has moved, and black, so it is white's turn again
+        store.switch(session_id)
+        store.switch(session_id)
+    elif status == "completed":
+        store.complete(session_id)
     return session_id
 
 
@@ -165,6 +170,17 @@ def test_a_batch_acts_as_the_participant_of_the_token(client: FlaskClient, store
             {"op": "add", "ms": 1000, "participant_id": WAITING},
             {"reason": "participant_id"},
         ),
+        *(
+            (
+                "adjust",
+                Cell("session:control", "this", ACTIVE),
+                {"op": "add", "ms": 1000, "targets": targets},
+                {"reason": "participant_id"},
+            )
+            for targets in ([WAITING], [ACTIVE, WAITING], "all")
+        ),
+        ("switch", Cell("session:act", "this", ACTIVE), {"acted_at_ms": 1}, {"missing_scope": "session:time"}),
+        ("switch", Cell("session:control", "this", None), {"acted_at_ms": 1}, {"missing_scope": "session:time"}),
     ],
 )
 def test_a_token_for_one_participant_acts_as_no_other(
@@ -187,6 +203,23 @@ def test_a_participant_with_control_may_say_who_is_next(client: FlaskClient, sto
     session_id = prepare(store, "running")
     headers = Cell("session:control", "this", ACTIVE).header(session_id)
     answer = client.post(f"/v1/sessions/{session_id}/switch", json={"next_participant_id": WAITING}, headers=headers)
+    assert answer.get_json()["data"]["active_participant_id"] == WAITING
+
+
+def test_a_participant_with_control_may_adjust_its_own_budget_as_a_target(
+    client: FlaskClient, store: SessionStore
+) -> None:
+    session_id = prepare(store, "running")
+    headers = Cell("session:control", "this", ACTIVE).header(session_id)
+    body = {"op": "set", "ms": 1000, "targets": [ACTIVE]}
+    answer = client.post(f"/v1/sessions/{session_id}/adjust", json=body, headers=headers)
+    assert [each["time_remaining_ms"] for each in answer.get_json()["data"]["participants"]] == [1000, 300_000]
+
+
+def test_the_time_of_an_act_may_be_stated_with_its_scope(client: FlaskClient, store: SessionStore) -> None:
+    session_id = prepare(store, "running")
+    headers = bearer(scope="session:act session:time", session_id=session_id, participant_id=ACTIVE)
+    answer = client.post(f"/v1/sessions/{session_id}/switch", json={"acted_at_ms": NOON_MS}, headers=headers)
     assert answer.get_json()["data"]["active_participant_id"] == WAITING
 
 
@@ -256,7 +289,8 @@ def test_every_route_refuses_a_bad_token_and_none(
 
 
 def test_scopes_that_no_action_needs_are_called_reserved() -> None:
-    assert set(RESERVED_SCOPES) == SCOPES.keys() - {action.scope for action in ACTIONS.values()}
+    needed = {action.scope for action in ACTIONS.values()} | set(FIELD_SCOPES.values())
+    assert set(RESERVED_SCOPES) == SCOPES.keys() - needed
     rows = dict(re.findall(r"^\| `([a-z]+(?::[a-z]+)?)` \| (.*) \|$", security_page(), re.MULTILINE))
     assert SCOPES.keys() <= rows.keys()
     words = "reserved for later; allows nothing yet"

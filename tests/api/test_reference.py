@@ -227,7 +227,13 @@ ASKED = [
     if name not in LINKS
     for example in operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("examples", {})
 ]
-BEFORE = {"switch": ["start"], "pause": ["start"], "resume": ["start", "pause"]}
+BEFORE = {
+    "switch": ["start"],
+    "pause": ["start"],
+    "resume": ["start", "pause"],
+    "takeback": ["start", "switch"],
+    "reopen": ["start", "complete"],
+}
 
 
 @pytest.mark.parametrize(("name", "example"), ASKED)

@@ -60,6 +60,18 @@ def test_the_page_shows_the_clocks_and_the_turn_and_follows_each_change(
     assert complaints == []
 
 
+def test_a_clock_shows_its_period_after_its_main_time(page: Page, complaints: list[str], api: RestClient) -> None:
+    people = [{"participant_id": name} for name in ("black", "white")]
+    session_id = api.create(participants=people, time_control="sgf:1 3x90 byo-yomi")
+    open_page(page, api, session_id)
+    expect(page.get_by_role("timer")).to_have_text(["0:01.0", "0:01.0"], timeout=LONG)
+    api.command(session_id, "start")
+    expect(page.get_by_role("timer").first).to_have_text(re.compile(r"1:\d\d"), timeout=LONG)
+    api.command(session_id, "switch")
+    expect(page.get_by_role("timer").first).to_have_text("1:30", timeout=LONG)
+    assert complaints == []
+
+
 def test_a_clock_shows_what_the_server_shows_even_if_the_computers_clock_is_wrong(page: Page, api: RestClient) -> None:
     session_id = api.running()
     page.add_init_script("const now = Date.now; Date.now = () => now() + 3_600_000;")

@@ -84,7 +84,7 @@ def test_a_scope_that_there_is_not_is_refused() -> None:
 def test_the_help_lists_the_scopes_and_which_are_reserved() -> None:
     said = " ".join(run("create", "--help").stdout.split())
     assert ", ".join(SCOPES) in said
-    assert "session:time and webhook:manage are reserved for later; they allow nothing yet." in said
+    assert "webhook:manage is reserved for later; it allows nothing yet." in said
 
 
 def test_without_a_secret_no_token_is_made() -> None:

@@ -13,9 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from syncapp.audit.verify import VerifyResult, verify
+from syncapp.domain.patches import add_completion, public_patch
 from syncapp.domain.principal import SCOPES, Principal
 from syncapp.domain.results import Claim
-from syncapp.domain.session import add_completion, public_patch
 from syncapp.errors import SyncError
 from syncapp.history.query_params import AtQuery, EventsQuery
 from syncapp.history.recovery import Outcome

@@ -13,9 +13,10 @@ from syncapp.api.reference.history_schemas import PastAnswer
 from syncapp.api.reference.messages import Patch
 from syncapp.api.reference.schemas import CommandAnswer, StateAnswer
 from syncapp.audit.verify import VerifyResult, verify
+from syncapp.domain.patches import patch_of
 from syncapp.domain.results import NO_CLAIM, Claim
 from syncapp.domain.schemas import CreateSession
-from syncapp.domain.session import Session, patch_of
+from syncapp.domain.session import Session
 from syncapp.history.query_params import AtQuery, EventsQuery
 from syncapp.history.recovery import Outcome
 from syncapp.realtime.topic import Topic

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from redis.exceptions import ResponseError
 
 from syncapp.domain.instants import iso
+from syncapp.domain.patches import public_patch
 from syncapp.domain.results import Claim, ExpiryResult
 from syncapp.domain.schemas import CreateSession
-from syncapp.domain.session import Session, public_patch
+from syncapp.domain.session import Session
 from syncapp.domain.session_layout import SCALARS
 from syncapp.errors import SessionNotFound, ValidationFailed
 from syncapp.realtime.protocol import Outgoing

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import pytest
 import redis as redis_py
-from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.support.clock_machine import EXAMPLES, MAX_UNATTENDED, MODES, STEPS, ClockMachine
+from tests.support.clock_machine import EXAMPLES, MAX_UNATTENDED, MODES, ClockMachine, machine_settings
 from tests.support.store import make_store
 
 
@@ -21,12 +20,5 @@ def test_the_store_does_what_the_model_does(redis: redis_py.Redis, redis_url: st
     stores = [make_store(redis_url, max_unattended_cycles=MAX_UNATTENDED) for _ in range(2)]
     run_state_machine_as_test(
         lambda: ClockMachine(redis, stores, redis_url, mode),  # type: ignore[arg-type]  # anything that makes one
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            print_blob=True,
-            report_multiple_bugs=False,
-        ),
+        settings=machine_settings(),
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import lupa.lua51
 import pytest
 import redis as redis_py
 
 from syncapp import errors
-from syncapp.domain import session_layout
+from syncapp.domain import control_clock, control_text, session_layout
 from syncapp.domain.principal import Principal
 from syncapp.domain.results import Claim, Costs
 from syncapp.domain.schemas import CreateSession
@@ -175,7 +176,10 @@ def test_lua_and_python_agree_on_a_reply() -> None:
     listed = re.search(r"local SCALARS = \{(.*?)\}", source("_session"), re.DOTALL)
     assert listed
     assert tuple(re.findall(r"'(\w+)'", listed[1])) == session_layout.SCALARS
-    assert f"local WIDTH = {session_layout.RECORD_WIDTH}" in source("_session")
+    widths = f"p = {session_layout.RECORD_WIDTH}, g = {session_layout.RECORD_WIDTH}, c = {control_clock.CLOCK_WIDTH}"
+    assert f"local WIDTH = {{{widths}}}" in source("_session")
+    letters = dict(re.findall(r"(\w) = '(\w+)'", source("_time_control").split("local NAMES")[1].split("}")[0]))
+    assert letters == control_text.CONTROL_LETTERS | control_text.STAGE_LETTERS
     assert f"local POSITIONAL = {session_layout.PLACED} " in source("_snapshot")
 
 
@@ -233,14 +237,16 @@ def test_every_event_is_documented() -> None:
     text = "".join(code(source(name)) for name in [*COMMANDS, *PARTIALS])
     made = set(re.findall(r"commit\(session, keys, call, now, \w+, '(\w+)'", text))
     made |= set(re.findall(r"= '(\w+_(?:expired|timed_out))'", text)) | set(re.findall(r"or '(\w+_expired)'", text))
-    assert len(made) == 16
+    made |= set(re.findall(r"(?:, |and |or |entry\()'(\w+_(?:lost|started|entered))'", text))
+    assert len(made) == 22
     assert table("protocol.md", "## Events") == made
 
 
 def test_every_field_of_a_sessions_hash_is_documented(redis: redis_py.Redis, redis_url: str) -> None:
     people = [{"participant_id": f"p{i}", "group_id": f"g{i % 2}", "total_time_ms": 1000} for i in range(129)]
-    new = {"sync_mode": "per_group", "participants": people, "warn_at_ms": [500], "metadata": {"a": 1}}
+    new: dict[str, Any] = {"sync_mode": "per_group", "participants": people, "warn_at_ms": [500], "metadata": {"a": 1}}
     new["action_on_timeout"] = {"type": "end_session", "more": 1}
+    new |= {"takeback_cycles": 1, "groups": [{"group_id": "g0"}, {"group_id": "g1", "time_control": "pgn:60"}]}
     store = make_store(redis_url, set_clock=False)
     session_id = store.create(CreateSession.parse(new)).found.session_id
     store.start(session_id, Claim(principal=Principal(sub="ada"), costs=Costs(commits=1)))

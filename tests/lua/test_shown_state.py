@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from syncapp.domain.session import public_patch
+from syncapp.domain.patches import public_patch
 from syncapp.store.sessions import SessionStore
 from tests.support.store import NOON_MS, ManualClock, make_store, outbox_messages
 from tests.support.store_sessions import (

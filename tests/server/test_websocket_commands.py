@@ -48,10 +48,11 @@ def test_every_command_does_what_it_does_over_rest(apis: list[RestClient], open_
     one = open_websocket(apis[0].url, session_id)
     assert one.next()["version"] is None
     steps: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
-        ("create", CHESS | {"metadata": {"round": 1}}, "pending", {}),
+        ("create", CHESS | {"metadata": {"round": 1}, "takeback_cycles": 1}, "pending", {}),
         ("start", {"participant_id": "black"}, "running", {"active_participant_id": "black"}),
         ("switch", {"participant_id": "black"}, "running", {"active_participant_id": "white"}),
         ("switch", {"next_participant_id": "white"}, "running", {"active_participant_id": "white"}),
+        ("takeback", {"cycles": 1}, "running", {"active_participant_id": "white", "cycle_count": 1}),
         ("pause", {}, "paused", {}),
         ("adjust", {"op": "set", "ms": 1000, "participant_id": "black", "reason": "late"}, "paused", {}),
         ("resume", {}, "running", {}),
@@ -62,6 +63,7 @@ def test_every_command_does_what_it_does_over_rest(apis: list[RestClient], open_
             "completed",
             {"completion": {"reason": "mate", "result": [1, 0]}},
         ),
+        ("reopen", {"reason": "not mate"}, "paused", {"session_completed_at": None}),
     ]
     for version, (name, args, status, more) in enumerate(steps, 1):
         ack = command(one, name, id=version, args=args)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from syncapp.domain.schemas import merge_patch
+from syncapp.domain.command_bodies import merge_patch
 from syncapp.errors import ValidationFailed
 from syncapp.store.sessions import SessionStore
 from tests.support.store import ManualClock, chess_request, dump_session, make_store

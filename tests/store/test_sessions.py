@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from syncapp.domain.patches import patch_of
 from syncapp.domain.results import Claim, Result
 from syncapp.domain.schemas import CreateSession
-from syncapp.domain.session import Session, patch_of
+from syncapp.domain.session import Session
 from syncapp.errors import (
     Conflict,
     IdempotencyMismatch,

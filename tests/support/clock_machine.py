@@ -7,15 +7,16 @@ from typing import Any
 
 import orjson
 import redis as redis_py
-from hypothesis import note
+from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from msgspec.structs import replace
 
 from syncapp.domain.instants import iso
+from syncapp.domain.patches import patch_of
 from syncapp.domain.results import ExpiryResult, Result
 from syncapp.domain.schemas import CreateSession
-from syncapp.domain.session import Session, patch_of
+from syncapp.domain.session import Session
 from syncapp.errors import InvalidTransition, NotActiveParticipant, SyncError, ValidationFailed
 from syncapp.realtime.protocol import Outgoing
 from syncapp.realtime.topic import SessionUpdate, patch_between
@@ -31,6 +32,8 @@ EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 STEPS = 40
 MAX_UNATTENDED = 7
 MODES = ("per_participant", "per_cycle", "per_group", "global", "count_up")
+PHASES = [phase for phase in Phase if phase is not Phase.shrink or not {"CI", "MUTANT_LUA_DIR"} & set(os.environ)]
+"""In CI and in a mutant a failure is not made shorter, because that takes minutes; the printed blob reproduces it."""
 ERRORS: dict[str, tuple[type[SyncError], str | None, str | None]] = {
     "invalid_transition": (InvalidTransition, None, None),
     "not_active_participant": (NotActiveParticipant, None, None),
@@ -41,6 +44,15 @@ ERRORS: dict[str, tuple[type[SyncError], str | None, str | None]] = {
     "no_participant_budget": (ValidationFailed, "participant_id", "no_budget"),
     "no_group_budget": (ValidationFailed, "group_id", "no_budget"),
     "no_budget": (ValidationFailed, "op", "no_budget"),
+    "unknown_target": (ValidationFailed, "targets", "unknown_target"),
+    "no_such_stage": (ValidationFailed, "stage", "no_such_stage"),
+    "no_moves": (ValidationFailed, "moves_to_next_stage", "no_moves"),
+    "no_periods": (ValidationFailed, "periods_left", "no_periods"),
+    "no_period": (ValidationFailed, "period_remaining_ms", "no_period"),
+    "no_block": (ValidationFailed, "block_moves_left", "no_block"),
+    "no_takebacks": (ValidationFailed, "cycles", "no_takebacks"),
+    "too_few_turns": (ValidationFailed, "cycles", "too_few_turns"),
+    "no_cycles_left": (InvalidTransition, None, None),
 }
 """What each word of the model is as an error: its class, and its field and code."""
 budgets = st.sampled_from([1000, 1000, 1001, 1500, 2000, 3000, 5000])
@@ -131,6 +143,19 @@ stops = st.one_of(st.none(), st.none(), st.sampled_from([-5000, -1, 0, 1, 500, 1
 completions = st.fixed_dictionaries(
     {}, optional={"reason": st.just("it is over"), "result": st.sampled_from([0, "a draw", {"a b": [1, None]}])}
 )
+
+
+def machine_settings(examples: int = EXAMPLES, steps: int = STEPS) -> settings:
+    """Return the settings of a test that runs a machine."""
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        phases=PHASES,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+        report_multiple_bugs=False,
+    )
 
 
 class ClockMachine(RuleBasedStateMachine):

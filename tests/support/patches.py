@@ -12,6 +12,8 @@ def apply_patch(state: Mapping[str, Any], message: Mapping[str, Any]) -> dict[st
     """Return the state after a message; neither argument changes."""
     patch = message["patch"]
     folded = {**state, **patch}
+    if patch.get("status", "completed") != "completed":  # reopened
+        folded.pop("completion", None)
     for name, key in KEYS.items():
         changes = patch.get(name, {})
         if name in state:

@@ -83,6 +83,8 @@ CALLS = {
     "sessions.pause": Call("POST", "/v1/sessions/{id}/pause", {}),
     "sessions.resume": Call("POST", "/v1/sessions/{id}/resume", {}, "paused"),
     "sessions.adjust": Call("POST", "/v1/sessions/{id}/adjust", {"op": "add", "ms": 1000}),
+    "sessions.takeback": Call("POST", "/v1/sessions/{id}/takeback", {}, "switched"),
+    "sessions.reopen": Call("POST", "/v1/sessions/{id}/reopen", {}, "completed"),
     "sessions.complete": Call("POST", "/v1/sessions/{id}/complete", {}),
     "sessions.cancel": Call("POST", "/v1/sessions/{id}/cancel", {}),
     "sessions.update": Call("PATCH", "/v1/sessions/{id}", {"metadata": {"a": 1}}),

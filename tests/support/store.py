@@ -9,36 +9,26 @@ import orjson
 import redis as redis_py
 
 from syncapp.config import Settings
+from syncapp.dev.set_clock import CLOCK, NOON_MS, PARTIALS, ManualClock
 from syncapp.domain.private_parts import revealed_message, split_entry, values_of
 from syncapp.domain.schemas import CreateSession
 from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
 
-# In the year 2100: a key that lives by the set clock must not expire by the server's own.
-NOON_MS = 4_102_488_000_000
-CLOCK = """
-local function server_now_ms()
-  return tonumber(redis.call('GET', 'test:now_ms'))
-end
-"""
-PARTIALS = {"_clock": CLOCK}
-
-
-class ManualClock:
-    """The server's time as the scripts read it; it moves only when the test moves it."""
-
-    def __init__(self, client: redis_py.Redis) -> None:
-        self._client = client
-        self.now_ms = NOON_MS
-        self.set(NOON_MS)
-
-    def set(self, now_ms: int) -> None:
-        self.now_ms = now_ms
-        self._client.set("test:now_ms", now_ms)
-
-    def advance_ms(self, ms: int) -> None:
-        self.set(self.now_ms + ms)
+__all__ = [
+    "CLOCK",
+    "NOON_MS",
+    "PARTIALS",
+    "ManualClock",
+    "chess_request",
+    "crowd_request",
+    "dump_session",
+    "make_settings",
+    "make_store",
+    "outbox_messages",
+    "published",
+]
 
 
 def make_settings(redis_url: str, **changes: Any) -> Settings:

@@ -31,6 +31,35 @@ REQUEST_BODIES: dict[str, dict[str, Any]] = {
                     {"participant_id": "black", "total_time_ms": 300_000},
                 ],
                 "increment_ms": 3000,
+                "takeback_cycles": 2,
+            },
+        ),
+        tournament=(
+            "A tournament game: 40 moves in 90 minutes, then 30 minutes, with 30 seconds a move",
+            {
+                "sync_mode": "per_participant",
+                "participants": [{"participant_id": "white"}, {"participant_id": "black"}],
+                "time_control": {
+                    "stages": [
+                        {"moves": 40, "time_ms": 5_400_000, "increment_ms": 30_000},
+                        {"time_ms": 1_800_000, "increment_ms": 30_000},
+                    ],
+                    "first_bonus": "before_move",
+                },
+                "lag_compensation": {"per_move_ms": 100, "quota_ms": 1000},
+            },
+        ),
+        go=(
+            "A game of Go with byo-yomi: 30 minutes, then five periods of 30 seconds; white has ten minutes more",
+            {
+                "sync_mode": "per_participant",
+                "participants": [
+                    {"participant_id": "black"},
+                    {"participant_id": "white", "time_control": "sgf:2400 5x30 byo-yomi"},
+                ],
+                "time_control": "sgf:1800 5x30 byo-yomi",
+                "warn_at_ms": [10_000],
+                "warn_scope": "period",
             },
         ),
         rounds=(
@@ -77,7 +106,13 @@ REQUEST_BODIES: dict[str, dict[str, Any]] = {
     "adjust": named(
         add=("Add ten seconds", {"op": "add", "ms": 10_000, "participant_id": "white", "reason": "interrupted"}),
         set=("Set the running budget to one minute", {"op": "set", "ms": 60_000}),
+        all=("Give everybody a minute", {"op": "add", "ms": 60_000, "targets": "all", "reason": "fire alarm"}),
     ),
+    "takeback": named(
+        one=("Take back the last move", {}),
+        agreed=("Take back the last move, only if it is still the last", {"cycles": 1, "reason": "agreed"}),
+    ),
+    "reopen": named(reason=("The game was ended by mistake", {"reason": "the wrong game was completed"})),
     "complete": named(
         result=("White has won", {"reason": "checkmate", "result": {"winner": "white"}}),
         now=("Without reason and result", {}),
@@ -134,8 +169,57 @@ STATE: dict[str, Any] = {
     "metadata": {},
     "server_time_ms": NOON_MS + 12_345,
     "clock": CLOCK,
+    "takeback_cycles": 2,
 }
 EVENT = {"type": "session_started", "at_ms": NOON_MS, "participant_id": "white", "remaining_ms": 300_000}
+_PERIOD = {
+    "stage": 1,
+    "moves_to_next_stage": None,
+    "periods_left": 5,
+    "period_remaining_ms": 30_000,
+    "block_moves_left": None,
+    "turn_ms": 600_000,
+}
+_MAIN_TIME = {**_PERIOD, "period_remaining_ms": None, "turn_ms": 0}
+_EMPTY = {"time_used_ms": 1_800_000, "time_remaining_ms": 0, "total_time_ms": 1_800_000}
+_FULL = {"time_remaining_ms": 1_800_000, "total_time_ms": 1_800_000, "is_active": False, "participant_index": 1}
+GO_STATE: dict[str, Any] = {
+    **STATE,
+    "version": 9,
+    "participants": [
+        {**_WHITE, **_EMPTY, **_PERIOD, "participant_id": "black"},
+        {**_WHITE, **_FULL, **_MAIN_TIME},
+    ],
+    "active_participant_id": "black",
+    "total_time_ms": 3_600_000,
+    "increment_ms": 0,
+    "clock": {
+        **CLOCK,
+        "remaining_ms": 0,
+        "deadline_ms": NOON_MS + 150_000,
+        "phase": "period",
+        "phase_remaining_ms": 17_655,
+        "next_at_ms": NOON_MS + 30_000,
+    },
+    "time_control": {
+        "stages": [{"time_ms": 1_800_000, "periods": 5, "period_ms": 30_000}],
+        "first_bonus": "after_move",
+        "margin_ms": 0,
+        "charge_unit_ms": 1,
+        "min_charge_ms": 0,
+    },
+    "time_control_notation": "sgf:1800 5x30 byo-yomi",
+    "warn_scope": "main",
+}
+"""A game of Go in which black's first byo-yomi period runs."""
+PERIOD_EVENT = {
+    "type": "period_started",
+    "at_ms": NOON_MS,
+    "participant_id": "black",
+    "remaining_ms": 0,
+    "periods_left": 5,
+    "period_remaining_ms": 30_000,
+}
 PATCH = {
     "version": 2,
     "updated_at": NOON,

@@ -6,21 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, RootModel
 
-from syncapp.api.reference.schemas import (
-    Answer,
-    Clock,
-    Completion,
-    Data,
-    Epoch,
-    Error,
-    Event,
-    Instant,
-    Minimal,
-    State,
-    Uuid,
-    Version,
-    absent,
-)
+from syncapp.api.reference.answer_types import Answer, Data, Epoch, Instant, Uuid, Version, absent
+from syncapp.api.reference.event_schemas import Event
+from syncapp.api.reference.schemas import Clock, Completion, Error, Minimal, State
 from syncapp.domain.modes import Mode
 from syncapp.domain.query import Status
 
@@ -82,7 +70,12 @@ class ShownClock(Answer):
     running: bool = Field(description="Whether the clock ran.")
     used_ms: int = Field(ge=0, description="Time used until the instant, in ms.")
     remaining_ms: int | None = Field(
-        description="Remaining budget, in ms; null without an own budget, negative in overtime."
+        description="Remaining budget, in ms; null without an own budget, negative in overtime and within a margin. "
+        "With a time control, the main time."
+    )
+    period_remaining_ms: int | None = Field(
+        default=None,
+        description="What was left of the running period or block, in ms; null without one. Only with a time control.",
     )
 
 
@@ -145,7 +138,7 @@ class ListedSession(Answer):
     session_id: Uuid = Field(description="The session's id.")
     sync_mode: Mode = Field(description="The mode, which determines what the budgets belong to.")
     status: Literal["pending", "running", "paused", "completed", "expired", "cancelled"] = Field(
-        description="The status; `completed`, `expired` and `cancelled` are final."
+        description="The status; `completed`, `expired` and `cancelled` are final, unless reopened."
     )
     epoch: Epoch
     version: Version

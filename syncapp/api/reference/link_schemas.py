@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from syncapp.api.reference.schemas import Answer, Data, Instant, absent
+from syncapp.api.reference.answer_types import Answer, Data, Instant, absent
 
 
 class ShownLink(Answer):

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from syncapp.api.reference.examples import CLOCK, EPOCH, EVENT, NOON_MS, PATCH, SESSION_ID, STATE
+from syncapp.api.reference.examples import (
+    CLOCK,
+    EPOCH,
+    EVENT,
+    GO_STATE,
+    NOON_MS,
+    PATCH,
+    PERIOD_EVENT,
+    SESSION_ID,
+    STATE,
+)
 
 _HEAD = {"sessionId": SESSION_ID, "timestamp": NOON_MS + 12_345}
 _ORDER = {"epoch": EPOCH, "version": 2}
@@ -17,7 +27,13 @@ def _sent(kind: str, **fields: Any) -> dict[str, Any]:
 EXAMPLES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "CONNECTED": [("The session is at its second version", _sent("CONNECTED", **_ORDER))],
     "STATE_SYNC": [("A running game", _sent("STATE_SYNC", state=STATE))],
-    "STATE_UPDATE": [("A game was started", _sent("STATE_UPDATE", **_ORDER, event=EVENT, state=STATE))],
+    "STATE_UPDATE": [
+        ("A game was started", _sent("STATE_UPDATE", **_ORDER, event=EVENT, state=STATE)),
+        (
+            "A byo-yomi period has begun",
+            _sent("STATE_UPDATE", epoch=EPOCH, version=9, event=PERIOD_EVENT, state=GO_STATE),
+        ),
+    ],
     "STATE_PATCH": [("A game was started", _sent("STATE_PATCH", **_ORDER, event=EVENT, patch=PATCH, clock=CLOCK))],
     "SESSION_DELETED": [
         (

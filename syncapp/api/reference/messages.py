@@ -6,19 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from syncapp.api.reference.schemas import (
-    Answer,
-    Clock,
-    Completion,
-    Epoch,
-    Event,
-    Instant,
-    State,
-    Status,
-    Uuid,
-    Version,
-    absent,
-)
+from syncapp.api.reference.answer_types import Answer, Epoch, Instant, Status, Uuid, Version, absent
+from syncapp.api.reference.control_schemas import ControlledClock
+from syncapp.api.reference.event_schemas import Event
+from syncapp.api.reference.schemas import Clock, Completion, State
 from syncapp.errors import (
     BY_WORD,
     Forbidden,
@@ -95,7 +86,7 @@ class StateUpdate(ServerMessage):
     state: State = Field(description="The state after the commit, with its clock as of `timestamp`.")
 
 
-class ParticipantPatch(Answer):
+class ParticipantPatch(ControlledClock):
     """The members to merge into a participant."""
 
     time_used_ms: int = Field(ge=0, description="Time charged so far, in ms.")
@@ -105,7 +96,7 @@ class ParticipantPatch(Answer):
     has_expired: bool = Field(description="Whether the budget has run out.")
 
 
-class GroupPatch(Answer):
+class GroupPatch(ControlledClock):
     """The members to merge into a group."""
 
     time_used_ms: int = Field(ge=0, description="Time charged so far, in ms.")
@@ -114,7 +105,10 @@ class GroupPatch(Answer):
 
 
 class Patch(Answer):
-    """What a commit changed; unchanged members are absent. docs/protocol.md explains how to apply it."""
+    """What a commit changed; unchanged members are absent. docs/protocol.md explains how to apply it.
+
+    A `status` other than `completed` also removes the state's `completion`.
+    """
 
     version: Version
     updated_at: Instant = Field(description="When the commit took effect.")
@@ -130,7 +124,9 @@ class Patch(Answer):
         default=None, description="When the current run of the clock began; null while it is stopped."
     )
     session_started_at: Instant | None = Field(default=None, description="When the session was started.")
-    session_completed_at: Instant | None = Field(default=None, description="When the session ended.")
+    session_completed_at: Instant | None = Field(
+        default=None, description="When the session ended; null if it was reopened."
+    )
     metadata: dict[str, Any] | None = absent("The application's own document, as a whole.")
     completion: Completion | None = absent("The reason and result that a `complete` command gave.")
     participants: dict[str, ParticipantPatch] | None = absent("The members to merge into participants, by id.")

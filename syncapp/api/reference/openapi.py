@@ -25,7 +25,10 @@ from syncapp.api.reference.schemas import (
     ErrorAnswer,
     StateAnswer,
 )
+from syncapp.domain.commands import COMMANDS
 from syncapp.domain.field_types import UUID_PATTERN
+from syncapp.domain.validation import Request
+from syncapp.errors import ValidationFailed
 
 DESCRIPTION = """Authoritative shared clocks for many clients.
 
@@ -120,7 +123,7 @@ LINKS = {
         "description": "Uses the new session's id.",
         "parameters": {"session_id": "$response.body#/data/session_id"},
     }
-    for name in ("read", "start", "switch", "pause", "resume", "adjust", "complete", "cancel", "update", "delete")
+    for name in ("read", *(name for name in COMMANDS if name != "create"))
 }
 _PLACE = re.compile(r"<(\w+)>")
 MEANING: dict[int, str] = {
@@ -216,11 +219,19 @@ def _operation(path: str, route: Callable[..., Any], doc: Documented) -> dict[st
         content: dict[str, Any] = {"schema": _ref(doc.json), "examples": examples.REQUEST_BODIES[name]}
         operation["requestBody"] = {
             "description": inspect.getdoc(doc.json) or "",
-            "required": any(field.is_required() for field in doc.json.model_fields.values()),
+            "required": not _may_be_empty(doc.json),
             "content": {"application/json": content},
         }
     operation["responses"] = {str(status): _response(status, body, name) for status, body in sorted(doc.resp.items())}
     return operation
+
+
+def _may_be_empty(body: type[Request]) -> bool:
+    try:
+        body.parse({})
+    except ValidationFailed:
+        return False
+    return True
 
 
 def _response(status: int, body: Body, name: str) -> dict[str, Any]:

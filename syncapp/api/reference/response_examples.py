@@ -8,6 +8,7 @@ from syncapp import __version__
 from syncapp.api.reference.examples import (
     EPOCH,
     EVENT,
+    GO_STATE,
     LINK_ID,
     MINIMAL,
     NOON,
@@ -105,7 +106,10 @@ _LINK = {
 }
 _TOKEN = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJsaW5rOi…"  # noqa: S105 the beginning of an example
 _RESPONSES: dict[tuple[str, str], dict[str, Any]] = {
-    ("read", "application/json"): _data("A running game", STATE),
+    ("read", "application/json"): named(
+        example=("A running game", {"data": STATE}),
+        byo_yomi=("A game of Go in byo-yomi", {"data": GO_STATE}),
+    ),
     ("batch", "application/json"): _data(
         "One command succeeded, one failed",
         {

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from syncapp import __version__, errors
+from syncapp.api.reference.answer_types import Answer, Data, Epoch, Instant, Status, Uuid, Version, absent
+from syncapp.api.reference.control_schemas import CanonicalTimeControl, CompensatedLag, OwnControl
+from syncapp.api.reference.event_schemas import Event
 from syncapp.domain.modes import Mode
+from syncapp.domain.validation import Request
 from syncapp.server import admission
 
-Payload = TypeVar("Payload")
 Route = TypeVar("Route", bound=Callable[..., Any])
 Body = type[BaseModel] | Mapping[str, type[BaseModel] | type[str]] | None
 """A response body: a model as JSON, or models and plain text by content type, or None."""
@@ -31,38 +34,6 @@ ERROR_CODES = sorted(
 """All error codes of REST."""
 
 
-def _never_null(schema: dict[str, Any]) -> None:
-    """Change the schema of an optional field: it is absent without a value, never null."""
-    schema.pop("default", None)
-    branches = [branch for branch in schema.pop("anyOf", []) if branch != {"type": "null"}]
-    schema.update(branches[0] if len(branches) == 1 else {"anyOf": branches} if branches else {})
-
-
-def absent(description: str, **limits: Any) -> Any:
-    """Return a field that is absent from a response if it has no value."""
-    return Field(default=None, description=description, json_schema_extra=_never_null, **limits)
-
-
-Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2026-01-01T12:00:00.000Z"])]
-Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
-Status = Literal["pending", "running", "paused", "completed", "expired", "cancelled"]
-Epoch = Annotated[
-    int,
-    Field(
-        ge=1,
-        description="When this life of the session began, with its create or restore, in ms since 1970. A later epoch "
-        "is a larger number.",
-    ),
-]
-Version = Annotated[int, Field(ge=1, description="Number of commits in this epoch, from 1, without gaps.")]
-
-
-class Answer(BaseModel):
-    """Part of a response or message."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
 class Clock(Answer):
     """The clock that runs, or would run, as of `server_time_ms`."""
 
@@ -72,19 +43,30 @@ class Clock(Answer):
     direction: Literal["down", "up"] = Field(description="`up` in `count_up`, otherwise `down`.")
     running: bool = Field(description="Whether the clock runs.")
     remaining_ms: int | None = Field(
-        description="Remaining time, in ms; null for an uncapped stopwatch, negative in overtime."
+        description="Remaining time, in ms; null for an uncapped stopwatch, negative in overtime and within a margin. "
+        "With a time control, the main time."
     )
     elapsed_ms: int = Field(
         ge=0,
-        description="Time since the last start, switch or resume, in ms; 0 while the clock is stopped. In `count_up`, "
-        "the total elapsed time.",
+        description="Time since `cycle_started_at`, in ms; 0 while the clock is stopped. In `count_up`, the total "
+        "elapsed time.",
     )
     deadline_ms: int | None = Field(
-        description="When the clock reaches 0, in ms since 1970 by the server's clock; null if it will not."
+        description="When the clock reaches 0, in ms since 1970 by the server's clock; null if it will not. With a "
+        "time control, when the flag falls: nothing is left, neither delay nor periods nor margin."
+    )
+    phase: Literal["main", "delay", "period", "block"] | None = absent(
+        "What runs or would run: main time, a delay, a byo-yomi period or a Canadian block; with a time control."
+    )
+    phase_remaining_ms: int | None = absent("What is left of the phase, in ms; with a time control.")
+    next_at_ms: int | None = Field(
+        default=None,
+        description="When the phase ends, in ms since 1970 by the server's clock; null if the clock is stopped or has "
+        "run out. Only with a time control.",
     )
 
 
-class ParticipantState(Answer):
+class ParticipantState(OwnControl):
     """A participant. Its times are settled: as of `cycle_started_at`, without the current run of the clock."""
 
     participant_id: str = Field(description="The participant's id, 1 to 64 characters.")
@@ -100,7 +82,7 @@ class ParticipantState(Answer):
     group_id: str | None = absent("The participant's group; only in `per_group`.")
 
 
-class GroupState(Answer):
+class GroupState(OwnControl):
     """A group, in `per_group`. Its times are settled, like a participant's."""
 
     group_id: str = Field(description="The group's id, 1 to 64 characters.")
@@ -122,7 +104,7 @@ class State(Answer):
 
     session_id: Uuid = Field(description="The session's id, a UUID in lower case.")
     sync_mode: Mode = Field(description="The mode, which determines what the budgets belong to.")
-    status: Status = Field(description="`completed`, `expired` and `cancelled` are final.")
+    status: Status = Field(description="`completed`, `expired` and `cancelled` are final, unless reopened.")
     epoch: Epoch
     version: Version
     participants: list[ParticipantState] = Field(description="All participants, in rotation order; 1,000 at most.")
@@ -136,7 +118,8 @@ class State(Answer):
         ge=0, description="Credited at each switch to the participant that moved, in ms; 0 to 60,000."
     )
     cycle_started_at: Instant | None = Field(
-        description="When the current run of the clock began, by a start, switch or resume; null while it is stopped."
+        description="When the current run of the clock began: by a start, switch or resume; with a time control also "
+        "at the beginning of a period or block, and by an adjustment. Null while it is stopped."
     )
     session_started_at: Instant | None = Field(description="When the session was started; null before that.")
     session_completed_at: Instant | None = Field(description="When the session ended; null before that.")
@@ -170,33 +153,15 @@ class State(Answer):
     completion: Completion | None = absent(
         "Present if a `complete` command ended the session and gave a reason or a result."
     )
+    time_control: CanonicalTimeControl | None = absent("The time control of all owners that have none of their own.")
+    time_control_notation: str | None = absent("The same as a notation, with its dialect (docs/time-controls.md).")
+    warn_scope: Literal["main", "period"] | None = absent("Which clocks warn; only with time controls.")
+    lag_compensation: CompensatedLag | None = absent("Absent if lag is not compensated.")
+    takeback_cycles: int | None = absent(
+        "How many of the last cycles a `takeback` can take back; absent if none.", ge=1
+    )
     expired_participant_id: str | None = absent(
         "Present after a command during which a participant ran out of time, before or because of it."
-    )
-
-
-class Event(BaseModel):
-    """A commit's event: its type, the instant at which it took effect, and what it concerns.
-
-    Fields without a value are absent. docs/protocol.md lists the fields of each type.
-    """
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    type: str = Field(description="The type of the event, such as `cycle_switched`.", examples=["cycle_switched"])
-    at_ms: int = Field(ge=0, description="When it took effect, in ms since 1970; for a timeout, the deadline.")
-    participant_id: str | None = absent("The participant concerned; for a switch, the one that moved.")
-    next_participant_id: str | None = absent("The participant whose turn it is afterwards.")
-    group_id: str | None = absent("The group concerned; only in `per_group`.")
-    remaining_ms: int | None = Field(
-        default=None, description="Remaining budget, in ms; negative in overtime, null without a budget."
-    )
-    adjusted_ms: int | None = absent("By how much an adjustment changed the budget, in ms.")
-    threshold_ms: int | None = absent("The threshold of a warning, in ms.", ge=1)
-    reason: str | None = absent("The reason that was given, or why the session did it by itself; up to 500 characters.")
-    result: Any = absent("The result that a `complete` command gave: any JSON of at most 1,024 bytes.")
-    action_on_timeout: dict[str, Any] | None = absent(
-        "What happens when the clock reaches zero, with the members that the create added; only for timeouts."
     )
 
 
@@ -240,12 +205,6 @@ class ErrorAnswer(Answer):
     error: Error = Field(description="Why the request failed.")
 
 
-class Data(Answer, Generic[Payload]):
-    """A successful response."""
-
-    data: Payload = Field(description="The result.")
-
-
 class StateAnswer(Data[State]):
     """A session."""
 
@@ -260,7 +219,7 @@ class Documented:
 
     tags: list[str]
     resp: Mapping[int, Body]
-    json: type[BaseModel] | None = None
+    json: type[Request] | None = None
     query: type[BaseModel] | None = None
     headers: type[BaseModel] | None = None
     needs_token: bool = True

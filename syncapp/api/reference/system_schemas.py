@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from syncapp.api.reference.schemas import Answer, Data, absent
+from syncapp.api.reference.answer_types import Answer, Data, absent
 
 
 class Time(Answer):
