@@ -11,12 +11,15 @@ from bench.figures import Figure, Part, Rounds, figure, interleave, value
 from bench.raw import Raw, packed
 from bench.rig import BARE, Rig
 from syncapp.domain.results import Claim
+from syncapp.domain.schemas import CreateSession
 from syncapp.store import scripts
 
 SIZES = (2, 10, 100, 1000)
 ROUNDS = 24
 CALLS = 60
 BATCH = 50
+CONTROLS = {"stages and byo-yomi": "syncapp:1000 in 20h +1s; 30m then 5x30s", "byo-yomi": "sgf:0 5x30 byo-yomi"}
+"""Time controls by name."""
 
 
 def run(rig: Rig) -> Part:
@@ -34,6 +37,7 @@ def run(rig: Rig) -> Part:
     least, most = SIZES[0], SIZES[-1]
     ratios = [many[0] / few[0] for few, many in zip(by_size[least]["switch"], by_size[most]["switch"], strict=True)]
     figures.append(figure(f"switch, {most} to {least} participants", "×", [[each] for each in ratios]))
+    figures += time_controls(rig)
     figures += saturated(rig)
     figures += memory(rig)
     return Part(
@@ -50,9 +54,9 @@ def run(rig: Rig) -> Part:
 class Calls:
     """Packed calls of scripts on one session, as the store makes them."""
 
-    def __init__(self, rig: Rig, participants: int) -> None:
+    def __init__(self, rig: Rig, participants: int, session_id: str = "") -> None:
         self._rig = rig
-        self.session_id = rig.session(participants)
+        self.session_id = session_id or rig.session(participants)
         self.keys = rig.keys.commit(self.session_id)
         found = rig.store.get(self.session_id).found
         known = rig.store._runner._cache._sessions[self.session_id]
@@ -104,6 +108,31 @@ def server_times(rig: Rig, participants: int) -> dict[str, Rounds]:
     raw.close()
     rig.forget_outbox()
     return found
+
+
+def time_controls(rig: Rig) -> list[Figure]:
+    """Return what time controls cost: the server's time for a switch, and memory, beside a plain session."""
+    ids = {name: rig.session() for name in ("plain", *CONTROLS)}
+    for name, control in CONTROLS.items():
+        people = [{"participant_id": each} for each in ("white", "black")]
+        body = {"sync_mode": "per_participant", "participants": people, "time_control": control}
+        ids[name] = rig.store.create(CreateSession.parse(body)).found.session_id
+        rig.store.start(ids[name])
+    for session_id in ids.values():
+        rig.store.switch(session_id)
+    sizes = {name: rig.memory(rig.keys.session(each)) for name, each in ids.items()}
+    raw = Raw(rig.settings.redis_url)
+
+    def time_of(calls: Calls) -> Callable[[], list[float]]:
+        return lambda: [server_time(rig, raw, lambda: calls.packed("switch", "", ""), calls.learn)]
+
+    found = interleave({name: time_of(Calls(rig, 2, each)) for name, each in ids.items()}, ROUNDS)
+    raw.close()
+    rig.forget_outbox()
+    plain = ("switch, plain", found["plain"])
+    figures = [figure("switch, plain", "µs", found["plain"])]
+    figures += [figure(f"switch, {name}", "µs", found[name], plain) for name in CONTROLS]
+    return figures + [value(f"hash of a session, {name}", "bytes", size) for name, size in sizes.items()]
 
 
 def saturated(rig: Rig) -> list[Figure]:
