@@ -219,7 +219,7 @@ def owners(found: Session) -> list[Any]:
     return [budgets, [replace(each, lag_left_ms=0) for each in found.clocks], found.turn, found.cycle_count]
 
 
-@settings(property_settings, max_examples=150)
+@settings(property_settings, max_examples=60)
 @given(
     body=control_bodies("per_participant"),
     quota_ms=st.sampled_from([1, 5, 20]),

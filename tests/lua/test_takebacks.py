@@ -113,7 +113,7 @@ def check_the_same_moves_again(
     assert folded(redis, session_id) == found
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=games(), first=many_moves, again=st.lists(moves, min_size=1, max_size=6))
 def test_the_same_moves_after_a_takeback_lead_to_the_same_clocks(
     store: SessionStore, clock: ManualClock, redis: Redis, body: dict[str, Any], first: list[Move], again: list[Move]

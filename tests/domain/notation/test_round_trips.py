@@ -14,7 +14,7 @@ from syncapp.domain.time_control import MAX_PERIODS, MAX_STAGES, MAX_TIME_MS, Ti
 from tests.support.time_controls import KINDS, time_controls
 
 T = TypeVar("T")
-ANY = settings(max_examples=200, deadline=None)
+ANY = settings(max_examples=100, deadline=None)
 _PARTS = (
     ": + / | ; , x . - * ? 0 1 5 40 300 1800 d b h m s ms G SD inc min sec/move moves ½ ¼ 1e9 Infinity NaN",
     "byo-yomi Canadian fischer simple TM[ ] OT[ $TIME: $TIME_LIMIT: floodgate- F 時間 分 秒 切れ負け 加算",
@@ -70,7 +70,7 @@ def test_every_control_can_be_explained(control: TimeControl) -> None:
 
 
 @pytest.mark.parametrize("dialect", ["", *DIALECTS])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(text=_TEXTS | st.text(max_size=40))
 def test_any_text_is_read_or_refused_with_a_reason(dialect: str, text: str) -> None:
     control, reason = attempt(lambda: parse(f"{dialect}:{text}" if dialect else text))
