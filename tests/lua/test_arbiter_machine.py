@@ -1,6 +1,6 @@
 """The store and the model of time controls, side by side, with an arbiter: adjustments, takebacks, reopenings.
 
-Half of MODEL_EXAMPLES (default 40) sequences are run in each mode:
+MODEL_EXAMPLES is how many sequences are run in each mode (default 20):
 `MODEL_EXAMPLES=2000 pytest tests/lua/test_arbiter_machine.py`.
 """
 
@@ -21,5 +21,5 @@ def test_the_store_does_what_the_model_does_with_an_arbiter(redis: redis_py.Redi
     stores = [make_store(redis_url, max_unattended_cycles=MAX_UNATTENDED) for _ in range(2)]
     run_state_machine_as_test(
         lambda: ArbiterMachine(redis, stores, redis_url, mode),  # type: ignore[arg-type]  # anything that makes one
-        settings=machine_settings(EXAMPLES // 2),
+        settings=machine_settings(),
     )

@@ -1,6 +1,6 @@
 """The store and the model of docs/clock.md, side by side: the same commands at the same instants, the same outcome.
 
-MODEL_EXAMPLES is how many sequences are run in each mode (default 40):
+MODEL_EXAMPLES is how many sequences are run in each mode (default 20):
 `MODEL_EXAMPLES=2000 pytest tests/lua/test_model.py`.
 """
 

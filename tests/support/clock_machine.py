@@ -28,7 +28,7 @@ from tests.support.invariants import Ledger
 from tests.support.patches import apply_patch
 from tests.support.store import NOON_MS, ManualClock, make_store, published
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "20"))
 STEPS = 40
 MAX_UNATTENDED = 7
 MODES = ("per_participant", "per_cycle", "per_group", "global", "count_up")
