@@ -49,8 +49,8 @@ DEFINITION = len(SCALARS) + 1
 TAGS = DEFINITION + 1
 BLOCKS = TAGS + 1
 RECORD_WIDTH = 34
-_BLOCK = 128  # records in a block; the same as in lua/_session.lua
-_RECORD = "%12d%12d%9d%1d"  # the same as in lua/_session.lua
+_BLOCK = 128  # records in a block; the same as in lua/_records.lua
+_RECORD = "%12d%12d%9d%1d"  # the same as in lua/_records.lua
 _COMPLETION = "completion="
 
 

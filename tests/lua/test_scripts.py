@@ -177,7 +177,7 @@ def test_lua_and_python_agree_on_a_reply() -> None:
     assert listed
     assert tuple(re.findall(r"'(\w+)'", listed[1])) == session_layout.SCALARS
     widths = f"p = {session_layout.RECORD_WIDTH}, g = {session_layout.RECORD_WIDTH}, c = {control_clock.CLOCK_WIDTH}"
-    assert f"local WIDTH = {{{widths}}}" in source("_session")
+    assert f"local WIDTH = {{{widths}}}" in source("_records")
     letters = dict(re.findall(r"(\w) = '(\w+)'", source("_time_control").split("local NAMES")[1].split("}")[0]))
     assert letters == control_text.CONTROL_LETTERS | control_text.STAGE_LETTERS
     assert f"local POSITIONAL = {session_layout.PLACED} " in source("_snapshot")

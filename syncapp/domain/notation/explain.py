@@ -65,7 +65,7 @@ def _stage(stage: Stage, rest: str) -> str:
         text = f"{time} of main time" if main_time(stage) else time
     else:
         text = f"{time} for {rest}"
-    return text + (f", and the same again after every {moves}" if stage.repeat else "")
+    return text + (f"; the same time is added again after every {moves}" if stage.repeat else "")
 
 
 def _bonuses(control: TimeControl) -> Iterator[str]:

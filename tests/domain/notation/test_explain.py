@@ -49,7 +49,7 @@ WORDS = {
     ],
     "pgn:1/86400": ["1 d for each move.", "Time that a move does not use is lost."],
     "pgn:*180": ["3 min for everybody", "the sum of all clocks never changes"],
-    "pgn:40/9000": ["40 moves in 2 h 30 min, and the same again after every 40 moves."],
+    "pgn:40/9000": ["40 moves in 2 h 30 min; the same time is added again after every 40 moves."],
     "cutechess:60 timemargin=500": [
         "A move is still accepted less than 500 ms after the time has run out",
         "the clock is then below zero, and bonuses are granted as usual",
