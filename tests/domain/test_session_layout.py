@@ -29,4 +29,4 @@ def test_records_are_read_as_they_were_written(records: list[Record]) -> None:
 
 def test_a_record_is_written_as_lua_writes_it() -> None:
     assert write_records([(1500, 298500, 3, True)]) == "        1500      298500        31"
-    assert "'%12d%12d%9d%1d'" in (LUA / "_session.lua").read_text()
+    assert "'%12d%12d%9d%1d'" in (LUA / "_records.lua").read_text()
