@@ -240,10 +240,10 @@ class SendQueue:
             self._known = self._last  # the position is sent when the outage is over
 
     def _put_position(self, update: SessionUpdate, known: Order) -> None:
-        self._drop_states()
-        self._items.append(QueuedItem(Outgoing.CONNECTED, update))
+        position = [QueuedItem(Outgoing.CONNECTED, update)]
         if known != update.order:
-            self._items.append(QueuedItem(Outgoing.STATE_SYNC, update))
+            position.append(QueuedItem(Outgoing.STATE_SYNC, update))
+        self._replace_states(position)
         self._last, self._known, self._last_error = update.order, None, ""
         self._acked = min(self._acked, update.order)
         self.needs_resync = False
@@ -260,15 +260,22 @@ class SendQueue:
         self._items.append(QueuedItem(kind, update))
         self._last, self._last_error = update.order, ""
         if len(self._items) > 1 and self._is_full():
-            self.skipped += self._drop_states() - 1
-            self._items.append(QueuedItem(Outgoing.STATE_SYNC, update))
+            self.skipped += self._replace_states([QueuedItem(Outgoing.STATE_SYNC, update)]) - 1
 
     def _is_full(self) -> bool:
         return len(self._items) > MAX_FRAMES or sum(len(item.frame) for item in self._items) > self.max_bytes
 
-    def _drop_states(self) -> int:
-        """Remove all queued states; return how many."""
-        kept = [item for item in self._items if item.kind not in _STATES]
-        dropped = len(self._items) - len(kept)
-        self._items = kept
+    def _replace_states(self, items: list[QueuedItem]) -> int:
+        """Put these items in place of all queued states, before the answers that came after one; return how many."""
+        first = next((i for i, item in enumerate(self._items) if item.kind in _STATES), len(self._items))
+        dropped, answers = 0, []
+        kept = self._items[:first]
+        for item in self._items[first:]:
+            if item.kind in _STATES:
+                dropped += 1
+            elif isinstance(item.update, QueuedAnswer):
+                answers.append(item)
+            else:
+                kept.append(item)
+        self._items = [*kept, *items, *answers]
         return dropped

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import StoreUnavailable
 from syncapp.realtime.protocol import Outgoing
-from syncapp.realtime.send_queue import MAX_BYTES, MAX_FRAMES, QueuedItem, SendQueue
+from syncapp.realtime.send_queue import MAX_BYTES, MAX_FRAMES, QueuedAnswer, QueuedItem, SendQueue
 from syncapp.realtime.topic import SessionUpdate
 from syncapp.store.sessions import SessionStore
 from tests.support.store import chess_request
+
+STEPS = ("put", "pass", "burst", "skip", "take", "answer", "expect", "expect current")
 
 
 @pytest.fixture
@@ -31,18 +33,22 @@ def many(store: SessionStore) -> list[SessionUpdate]:
 def test_however_slow_a_client_is_versions_rise_gaps_are_whole_states_and_the_newest_arrives(
     many: list[SessionUpdate], data: st.DataObject
 ) -> None:
-    steps = data.draw(st.lists(st.sampled_from(["put", "pass", "burst", "skip", "take", "expect", "expect current"])))
+    steps = data.draw(st.lists(st.sampled_from(STEPS)))
     told, newest = played(many, steps, burst=data.draw(st.integers(1, 100)))
-    assert told[-1].update.order == newest
-    known = NEVER
+    assert max(item.update.order for item in told) == newest
+    known = seen = NEVER
     for kind, update in told:
         if kind is Outgoing.CONNECTED:
             known = NEVER  # it asked for its position
+            seen = max(seen, update.order)
+            continue
+        if kind is Outgoing.ACK:
+            assert update.order <= seen
             continue
         if kind is Outgoing.STATE_UPDATE:
             assert known in (NEVER, (update.order[0], update.order[1] - 1))
         assert update.order > known
-        known = update.order
+        known = seen = update.order
 
 
 def played(many: list[SessionUpdate], steps: list[str], burst: int) -> tuple[list[QueuedItem], Order]:
@@ -61,7 +67,9 @@ def played(many: list[SessionUpdate], steps: list[str], burst: int) -> tuple[lis
             told.append(item)
         if step.startswith("expect"):
             backlog.restart(latest.order if step == "expect current" else NEVER)
-        assert len(backlog) <= MAX_FRAMES
+        if step == "answer":
+            backlog.answer("", Outgoing.ACK, QueuedAnswer(b"ack", latest.order, due_s=10))
+        assert len([item for item in backlog.waiting if item.kind is not Outgoing.ACK]) <= MAX_FRAMES
     backlog.put(latest)
     return [*told, *iter(backlog.take, None)], latest.order
 

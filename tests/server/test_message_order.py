@@ -402,7 +402,19 @@ def test_answers_are_kept_when_states_give_way_to_the_newest(results: list[Resul
     kinds = taken(backlog)
     assert kinds.count("ACK") == len(results)
     assert backlog.skipped > 0
-    assert kinds[0] == "CONNECTED"
+    # The newest state comes before the answers to all commands that it includes.
+    assert kinds[:3] == ["CONNECTED", "STATE_SYNC", "ACK"]
+
+
+def test_a_position_comes_before_the_answers_whose_states_it_replaces(results: list[Result]) -> None:
+    backlog = SendQueue()
+    backlog.put(update_of(results[0]))
+    backlog.put(SessionUpdate("", 0, error=StoreUnavailable("away")))
+    backlog.put(update_of(results[1]))
+    backlog.answer("", Outgoing.ACK, ack_of(results[1]))
+    backlog.restart(NEVER)
+    backlog.put(update_of(results[2]))
+    assert taken(backlog) == ["CONNECTED", "ERROR", "CONNECTED", "CONNECTED", "STATE_SYNC", "ACK"]
 
 
 def test_an_unknown_session_and_one_that_is_gone_are_told_apart(results: list[Result]) -> None:
