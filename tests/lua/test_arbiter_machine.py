@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import pytest
 import redis as redis_py
-from hypothesis.stateful import run_state_machine_as_test
 
 from tests.support.arbiter_machine import ArbiterMachine
-from tests.support.clock_machine import EXAMPLES, MAX_UNATTENDED, machine_settings
-from tests.support.store import make_store
+from tests.support.clock_machine import EXAMPLES, run_machine
 
 
 @pytest.mark.timeout(300 + 3 * EXAMPLES)
 @pytest.mark.parametrize("mode", ["per_participant", "per_group"])
 def test_the_store_does_what_the_model_does_with_an_arbiter(redis: redis_py.Redis, redis_url: str, mode: str) -> None:
-    stores = [make_store(redis_url, max_unattended_cycles=MAX_UNATTENDED) for _ in range(2)]
-    run_state_machine_as_test(
-        lambda: ArbiterMachine(redis, stores, redis_url, mode),  # type: ignore[arg-type]  # anything that makes one
-        settings=machine_settings(),
-    )
+    run_machine(ArbiterMachine, redis, redis_url, mode)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from syncapp.domain.schemas import CreateSession
 from syncapp.domain.session import Session
 from tests.support.arbiter_model import ArbiterModel
-from tests.support.clock_machine import MAX_UNATTENDED, who
+from tests.support.clock_machine import who
 from tests.support.clock_records import LIVE
 from tests.support.control_machine import (
     ControlLedger,
@@ -79,6 +76,9 @@ class ArbiterLedger(ControlLedger):
 class ArbiterMachine(ControlMachine):
     """One session with time controls after another, in one mode, with an arbiter."""
 
+    model_type = EchoingArbiterModel
+    ledger_type = ArbiterLedger
+
     @initialize(data=st.data(), starts=st.sampled_from([True, True, False]))
     def begin(self, data: st.DataObject, starts: bool) -> None:
         kept = data.draw(st.sampled_from([3, 1, 2, 100, None]))
@@ -142,22 +142,3 @@ class ArbiterMachine(ControlMachine):
         self._do(("by", 0), command, **args)
         if self.model.version == version:
             assert dump_session(self.client, self.session_id) == before
-
-    def _create(self, body: dict[str, Any]) -> None:
-        note(f"body = {body}")
-        made = self.stores[0].create(CreateSession.parse(orjson.loads(orjson.dumps(body))))
-        self.session_id = made.found.session_id
-        self.model = EchoingArbiterModel(body, self.clock.now_ms, max_unattended=MAX_UNATTENDED)
-        self.seen = "-"
-        self.known = 0
-        self.folded = None
-        self.client_state = {}
-        self.body = body
-        assert made.event == self.model.events[0]
-        self._check()
-
-    def _fold(self, message: dict[str, Any]) -> None:
-        is_first = self.folded is None
-        super()._fold(message)
-        if is_first and self.folded is not None:
-            self.ledger = ArbiterLedger(self.body, self.folded)

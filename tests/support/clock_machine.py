@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import redis as redis_py
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
 from syncapp.domain.instants import iso
@@ -158,8 +158,20 @@ def machine_settings(examples: int = EXAMPLES, steps: int = STEPS) -> settings:
     )
 
 
+def run_machine(machine: type[ClockMachine], client: redis_py.Redis, redis_url: str, mode: str) -> None:
+    """Run random sequences of a machine's rules, on two stores."""
+    stores = [make_store(redis_url, max_unattended_cycles=MAX_UNATTENDED) for _ in range(2)]
+    run_state_machine_as_test(
+        lambda: machine(client, stores, redis_url, mode),  # type: ignore[arg-type]  # anything that makes one
+        settings=machine_settings(),
+    )
+
+
 class ClockMachine(RuleBasedStateMachine):
     """One session after another, in one mode."""
+
+    model_type: ClassVar[type[Model]] = Model
+    ledger_type: ClassVar[type[Ledger]] = Ledger
 
     def __init__(self, client: redis_py.Redis, stores: list[SessionStore], redis_url: str, mode: str) -> None:
         super().__init__()
@@ -290,9 +302,9 @@ class ClockMachine(RuleBasedStateMachine):
 
     def _create(self, body: dict[str, Any]) -> None:
         note(f"body = {body}")
-        made = self.stores[0].create(CreateSession.parse(body))
+        made = self.stores[0].create(CreateSession.parse(orjson.loads(orjson.dumps(body))))
         self.session_id = made.found.session_id
-        self.model = Model(body, self.clock.now_ms, max_unattended=MAX_UNATTENDED)
+        self.model = self.model_type(body, self.clock.now_ms, max_unattended=MAX_UNATTENDED)
         self.seen = "-"
         self.known = 0
         self.folded = None
@@ -384,7 +396,7 @@ class ClockMachine(RuleBasedStateMachine):
     def _fold(self, message: dict[str, Any]) -> None:
         if self.folded is None:
             self.folded = Session.from_snapshot(self.session_id, message["snapshot"])
-            self.ledger = Ledger(self.body, self.folded)
+            self.ledger = self.ledger_type(self.body, self.folded)
             self.client_state = orjson.loads(orjson.dumps(self.folded.state(0)))
         elif message["event"]["type"] == "session_restored":
             self.folded = Session.from_snapshot(self.session_id, message["snapshot"])

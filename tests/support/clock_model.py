@@ -231,13 +231,15 @@ class Model:
         self._commit("time_warning", at_ms, **self._actors(), remaining_ms=remaining_ms, threshold_ms=threshold_ms)
 
     def _time_out(self, at_ms: int) -> None:
-        budget, actors, following = self.budget(), self._actors(), None
+        budget = self.budget()
         assert budget is not None
         budget.has_expired = True
-        left = 0
+        self._act_on_timeout(at_ms, (self.deadline() or 0) - at_ms if self.action["type"] == "notify" else 0)
+
+    def _act_on_timeout(self, at_ms: int, left: int) -> None:
+        actors, following = self._actors(), None
         if self.action["type"] == "notify":
             self.crossed = True
-            left = (self.deadline() or 0) - at_ms
         else:
             self._charge(at_ms)
             if self.action["type"] == "skip_cycle" and self.mode in SCOPES and not self._all_expired():
@@ -245,14 +247,8 @@ class Model:
                 self.unattended += 1
             else:
                 self._end("expired", at_ms)
-        self._commit(
-            TIMEOUT_EVENTS[self.mode],
-            at_ms,
-            **actors,
-            next_participant_id=following,
-            remaining_ms=left,
-            action_on_timeout=self.action,
-        )
+        outcome = {"next_participant_id": following, "remaining_ms": left, "action_on_timeout": self.action}
+        self._commit(TIMEOUT_EVENTS[self.mode], at_ms, **actors, **outcome)
         if self.status == "running" and self.unattended >= self.max_unattended:
             self.run_started = None
             self.status = "paused"

@@ -9,19 +9,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
 import pytest
-from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from syncapp.domain.notation import format_control
 from syncapp.domain.records import Group, Participant
-from syncapp.domain.schemas import CreateSession
 from syncapp.domain.session import Session
 from syncapp.domain.time_control import TimeControl
 from syncapp.errors import InvalidTransition
-from tests.support.clock_machine import MAX_UNATTENDED, ClockMachine, actions, teams, who
+from tests.support.clock_machine import ClockMachine, actions, teams, who
 from tests.support.clock_records import LIVE, SHARED, body_people
 from tests.support.control_model import ControlModel
 from tests.support.invariants import Ledger
@@ -207,6 +204,9 @@ class ControlLedger(Ledger):
 class ControlMachine(ClockMachine):
     """One session with time controls after another, in one mode."""
 
+    model_type = EchoingModel
+    ledger_type = ControlLedger
+
     watch = update = None  # type: ignore[assignment]  # what concerns no clock is left to the plain machine
 
     @initialize(data=st.data(), starts=st.sampled_from([True, True, False]))
@@ -280,22 +280,3 @@ class ControlMachine(ClockMachine):
             getattr(self.stores[0], command)(self.session_id)
         self._check()
         assert self.model.version == before
-
-    def _create(self, body: dict[str, Any]) -> None:
-        note(f"body = {body}")
-        made = self.stores[0].create(CreateSession.parse(orjson.loads(orjson.dumps(body))))
-        self.session_id = made.found.session_id
-        self.model = EchoingModel(body, self.clock.now_ms, max_unattended=MAX_UNATTENDED)
-        self.seen = "-"
-        self.known = 0
-        self.folded = None
-        self.client_state = {}
-        self.body = body
-        assert made.event == self.model.events[0]
-        self._check()
-
-    def _fold(self, message: dict[str, Any]) -> None:
-        is_first = self.folded is None
-        super()._fold(message)
-        if is_first and self.folded is not None:
-            self.ledger = ControlLedger(self.body, self.folded)

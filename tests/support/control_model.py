@@ -13,7 +13,6 @@ from tests.support.clock_records import (
     LIVE,
     SCOPES,
     TIMEOUT,
-    TIMEOUT_EVENTS,
     WARNING,
     Budget,
     Due,
@@ -140,38 +139,16 @@ class ControlModel(Model):
         self._commit("time_warning", at_ms, **self._actors(), remaining_ms=left, threshold_ms=threshold_ms)
 
     def _time_out(self, at_ms: int) -> None:
-        clock, actors, following = self.running_clock(), self._actors(), None
+        clock = self.running_clock()
         what = clock.next_end()[1]
         if what != FLAG:
             self._charge(at_ms)
             clock.cross(what)
             self._fire_passed()
-            self._commit(what, at_ms, **actors, **self._entered(what, clock))
+            self._commit(what, at_ms, **self._actors(), **self._entered(what, clock))
             return
         clock.has_expired = True
-        left = self.shown_at(self.owner() or "", at_ms)
-        if self.action["type"] == "notify":
-            self.crossed = True
-        else:
-            self._charge(at_ms)
-            if self.action["type"] == "skip_cycle" and not self._all_expired():
-                following = self._end_cycle(self._next_in_rotation(), at_ms)
-                self.unattended += 1
-            else:
-                self._end("expired", at_ms)
-        self._commit(
-            TIMEOUT_EVENTS[self.mode],
-            at_ms,
-            **actors,
-            next_participant_id=following,
-            remaining_ms=left,
-            action_on_timeout=self.action,
-        )
-        if self.status == "running" and self.unattended >= self.max_unattended:
-            self.run_started = None
-            self.status = "paused"
-            shown = self.running_clock().remaining
-            self._commit("session_paused", at_ms, **self._actors(), remaining_ms=shown, reason="unattended")
+        self._act_on_timeout(at_ms, self.shown_at(self.owner() or "", at_ms))
 
     @staticmethod
     def _entered(what: str, clock: OwnerClock) -> dict[str, Any]:

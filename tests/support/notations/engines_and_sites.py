@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from syncapp.domain.notation import NotationError, parse
 from tests.support.time_controls import document
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -128,15 +125,3 @@ REFUSED = {
     "syncapp:5m +": "has no time where one is expected",
     "syncapp:31d": "stages.0.time_ms must be less than",
 }
-
-
-@pytest.mark.parametrize("text", READ)
-def test_a_notation_means_one_control(text: str) -> None:
-    assert parse(text).document() == READ[text]
-
-
-@pytest.mark.parametrize("text", REFUSED)
-def test_a_notation_without_a_defined_meaning_is_refused_with_a_reason(text: str) -> None:
-    with pytest.raises(NotationError) as refused:
-        parse(text)
-    assert REFUSED[text] in str(refused.value)

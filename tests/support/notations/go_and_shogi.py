@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from syncapp.domain.notation import NotationError, parse
 from tests.support.time_controls import document
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -109,15 +106,3 @@ REFUSED = {
     "kif:各5時間 昼食休憩1時間": "words that are not known after the main time",
     "kif:各5時間(ストップウォッチ)": "words that are not known after the main time",
 }
-
-
-@pytest.mark.parametrize("text", READ)
-def test_a_notation_means_one_control(text: str) -> None:
-    assert parse(text).document() == READ[text]
-
-
-@pytest.mark.parametrize("text", REFUSED)
-def test_a_notation_without_a_defined_meaning_is_refused_with_a_reason(text: str) -> None:
-    with pytest.raises(NotationError) as refused:
-        parse(text)
-    assert REFUSED[text] in str(refused.value)
