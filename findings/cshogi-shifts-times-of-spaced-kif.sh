@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # cshogi 1.1.0: in a KIF file, a time with spaces around its slash, `(00:16 / 00:00:16)`, as several programs write it, is left
 # out of the list of times, while its move is kept. The lists of moves and times then have different lengths, and every later
-# time belongs to a wrong move. Nothing is raised.
+# time is assigned to the wrong move. Nothing is raised.
 #
 # Output seen:
 #   cshogi 1.1.0

@@ -16,10 +16,12 @@ local function lag_of(session, now, acted_ms, spent_ms, limit_ms)
 end
 
 -- Apply what was due before the act of a move received at `now`. Returns the lag (ms) that is not charged, and whether
--- all of it was applied.
-local function settle_until_act(session, keys, call, now, acted_ms, spent_ms, limit_ms)
+-- all of it was applied. Nothing is applied for a participant who may not move: its opponent's move may be on its way.
+--   id  the participant who must be active, or ''
+local function settle_until_act(session, keys, call, now, id, acted_ms, spent_ms, limit_ms)
   call.waits_for_lag = false
   if session.status ~= 'running' or session.rules.current_owner(session).clock.lag_left_ms == 0 then return 0, true end
+  if id ~= '' and id ~= active_id(session) then return 0, true end
   local lag_ms = lag_of(session, now, acted_ms, spent_ms, limit_ms)
   local cycle_count = session.cycle_count
   local settled = settle(session, keys, call, now - lag_ms)

@@ -53,21 +53,21 @@ local function is_running(session, kind, index)
   return session.status == 'running' and is_current(session, kind, index)
 end
 
--- What a budget shows at `now` (ms).
+-- What a budget shows at `now` (ms). A clock with a time control is charged up to `now`.
 local function shown_remaining(session, kind, index, now)
   local remaining = budget_holder(session, kind, index).time_remaining_ms
-  if session.rules and is_running(session, kind, index) then return session.rules.main_at(session, now) end
   return is_running(session, kind, index) and remaining - (now - session.cycle_started_ms) or remaining
 end
 
--- The target within its limits (ms). The deadline is not moved past not_after_ms. The budget is not taken below 0, or
--- further below 0 than it is, unless it runs and the action on timeout is `notify`.
+-- The target within its limits (ms). What is shown does not reach past not_after_ms. The budget is not taken below 0, or
+-- further below 0 than it is, unless it runs, not in a period or block, and the action on timeout is `notify`.
 local function limited_target(session, kind, index, now, target, not_after_ms)
   local shown = shown_remaining(session, kind, index, now)
   if not_after_ms and now + target > not_after_ms then
     target = math.max(not_after_ms - now, math.min(target, shown))
   end
-  if session.on_timeout == 'notify' and is_running(session, kind, index) then return target end
+  local in_period = session.rules and session.rules.owner_at(session, kind, index).clock.overtime
+  if session.on_timeout == 'notify' and is_running(session, kind, index) and not in_period then return target end
   return math.max(target, math.min(0, shown))
 end
 
@@ -84,24 +84,27 @@ end
 -- Change what one owner has. Returns the target and the change (ms); otherwise nil, nil and a reply word.
 --   change  {operation, ms, not_after_ms or nil, clock: changes for change_clock}
 local function adjust_budget(session, kind, index, now, change)
+  local before = shown_remaining(session, kind, index, now)
   local word = session.rules and change_clock(session, kind, index, change.clock)
   if word then return nil, nil, word end
   local shown = shown_remaining(session, kind, index, now)
   local wanted = OPERATIONS[change.operation](shown, change.ms)
   local target = limited_target(session, kind, index, now, wanted, change.not_after_ms)
   if target < MIN_REMAINING_MS or target > MAX_REMAINING_MS then return nil, nil, 'adjustment_too_large' end
+  local left = target
   if session.rules then
     local owner = session.rules.owner_at(session, kind, index)
     session.rules.mark(session, owner)
     session.rules.set_main(owner, target)
+    left = session.rules.left_until_flag(owner)
   else
     set_remaining(session, kind, index, budget_holder(session, kind, index).time_remaining_ms + target - shown)
   end
-  if target > 0 and has_crossed(session, kind, index) then set_crossed(session, kind, index, false) end
+  if left > 0 and has_crossed(session, kind, index) then set_crossed(session, kind, index, false) end
   if is_current(session, kind, index) then
     rearm_warnings(session, session.rules and session.rules.warned_left(session) or target)
   end
-  return target, target - shown
+  return target, target - before
 end
 
 -- Change what the owners at indexes have. Returns the details of the event; otherwise nil and a reply word.

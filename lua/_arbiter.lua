@@ -25,17 +25,15 @@ local function change_clock(session, kind, index, changes)
     clock.moves_left = changes.moves_to_next_stage
   end
   if changes.periods_left then
-    if not stage.periods then return 'no_periods' end
+    if changes.periods_left > (stage.periods or 0) then return 'no_periods' end
     clock.count = changes.periods_left
     if has_crossed(session, kind, index) then  -- a period that is given back is a full one
-      clock.overtime, clock.period_ms = true, stage.period_ms
-      set_crossed(session, kind, index, false)
+      clock.overtime, clock.period_ms, owner.record.time_remaining_ms = true, stage.period_ms, 0
     end
   end
   if changes.period_remaining_ms then
     if not clock.overtime then return 'no_period' end
     clock.period_ms = changes.period_remaining_ms
-    if has_crossed(session, kind, index) then set_crossed(session, kind, index, false) end
   end
   if changes.block_moves_left then
     if not clock.overtime or changes.block_moves_left > (stage.period_moves or 0) then return 'no_block' end

@@ -13,14 +13,14 @@ local function runs_out_in(owner, left)
 end
 
 -- What is left of the phase: of the main time, the period or the block.
-local function left_in_phase(session)
-  local owner = current_owner(session)
+local function left_in_phase(owner)
   return owner.clock.overtime and owner.clock.period_ms or owner.record.time_remaining_ms
 end
 
 -- The same at an instant, if the clock runs.
 local function shown_in_phase(session, at)
-  local owner, left = current_owner(session), left_in_phase(session)
+  local owner = current_owner(session)
+  local left = left_in_phase(owner)
   if session.status ~= 'running' then return left end
   local turn_ms = owner.clock.turn_ms
   return left - (chargeable(owner.stage, turn_ms + at - session.cycle_started_ms) - chargeable(owner.stage, turn_ms))
@@ -32,6 +32,14 @@ local function main_at(session, at)
   return owner.clock.overtime and owner.record.time_remaining_ms or shown_in_phase(session, at)
 end
 
+-- What an owner has left until the flag (ms), without the margin; and how many periods or blocks are still to come.
+local function left_until_flag(owner)
+  local clock, stage, left = owner.clock, owner.stage, left_in_phase(owner)
+  if not stage.period_ms then return left, 0 end
+  local to_come = (stage.periods and clock.count or 1) - (clock.overtime and 1 or 0)
+  return left + to_come * stage.period_ms, to_come
+end
+
 -- The instants (ms) of the flag, and of the boundary before it, nil if there is none. At the flag, the owner has neither
 -- main time nor periods nor margin left. At a boundary, the main time or a period runs out, and another period or a
 -- block follows. Both are nil if the clock is stopped or has run out already.
@@ -39,16 +47,13 @@ local function next_due(session)
   if session.status ~= 'running' then return nil, nil end
   local owner = current_owner(session)
   if owner.record.has_expired then return nil, nil end
-  local clock, stage, left, periods, boundary = owner.clock, owner.stage, left_in_phase(session), 0, nil
-  if stage.period_ms then
-    periods = stage.periods and clock.count or 1
-    if clock.overtime then periods = periods - 1 end
-    if periods > 0 then
-      boundary = math.max(session.cycle_started_ms + runs_out_in(owner, left), session.updated_ms)
-    end
+  local left, to_come = left_until_flag(owner)
+  local boundary
+  if to_come > 0 then
+    boundary = math.max(session.cycle_started_ms + runs_out_in(owner, left_in_phase(owner)), session.updated_ms)
   end
-  local until_flag = left + periods * (stage.period_ms or 0) + (owner.control.margin_ms or 0)
-  return math.max(session.cycle_started_ms + runs_out_in(owner, until_flag), session.updated_ms), boundary
+  left = left + (owner.control.margin_ms or 0)
+  return math.max(session.cycle_started_ms + runs_out_in(owner, left), session.updated_ms), boundary
 end
 
 -- What is left as warnings count it: of the main time, or in overtime of the period or block if these warn, too.

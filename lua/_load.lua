@@ -11,9 +11,9 @@ local function load_session(key, fields)
   session.records.c, session.controls, session.owners = {}, {}, {}
   session.rules = {
     owner_at = owner_at, current_owner = current_owner, mark = mark, stage_of = stage_of, set_main = set_main,
-    charge = charge_owner, chargeable = chargeable, left_in_phase = left_in_phase, shown_in_phase = shown_in_phase,
+    charge = charge_owner, chargeable = chargeable, shown_in_phase = shown_in_phase,
     main_at = main_at, next_due = next_due, warned_zero_at = warned_zero_at, clock_text = clock_text,
-    clock_members = clock_members, warned_left = warned_left,
+    clock_members = clock_members, warned_left = warned_left, left_until_flag = left_until_flag,
   }
   return session
 end

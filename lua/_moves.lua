@@ -17,7 +17,8 @@ local function enter_stage(session, owner, main)
   clock.overtime, clock.period_ms = false, 0
   if stage.per_move_ms then return stage.per_move_ms end
   if left.per_move_ms then main = 0 end  -- what a move does not use is lost
-  if control.before_move and not left.bronstein_ms then main = main + (stage.bronstein_ms or 0) end
+  -- The next move is granted the delay of its own stage, not that of the one before.
+  if control.before_move then main = main - (left.bronstein_ms or 0) + (stage.bronstein_ms or 0) end
   return main + (stage.time_ms or 0)
 end
 

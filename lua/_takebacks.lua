@@ -1,5 +1,5 @@
--- Taking cycles back. A session with `takebacks` keeps, in the field `turns`, how the mover's records were at the start of
--- the present turn and of the last turns before it, the newest first (docs/keys.md).
+-- Taking cycles back. A session with `takebacks` keeps, in the field `turns`, copies of the mover's records from the start
+-- of the present turn and of the last turns before it, the newest first (docs/keys.md).
 -- @include _run
 
 local TURN = '^(%d+) (%d+) ([^\n]*)$'
@@ -19,8 +19,8 @@ local function text_at(session, kind, index)
   return string.sub(block_of(session, name), at + 1, at + WIDTH[kind])
 end
 
--- How the turn that has just begun began: cycle count, mover, and the records that the turn may change, which are of
--- the mover, its group, its clock, and in an hourglass of everybody.
+-- The start of the present turn as text: cycle count, mover, and the records that the turn may change, which are of the
+-- mover, its group, its clock, and in an hourglass of everybody.
 local function turn_text(session)
   local kind, owner = owner_of(session, session.turn)
   local texts = {text_at(session, 'p', session.turn)}

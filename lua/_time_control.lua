@@ -17,7 +17,7 @@ local CLOCK = '%1d%1d%4d%4d%11d%11d%5d'
 local CLOCK_PATTERN = '^(.)(.)(....)(....)(...........)(...........)(.....)'
 
 local function values_of(part)
-  local values = {}
+  local values = {time_ms = nil, increment_ms = nil, moves = nil, period_ms = nil}  -- makes room for these at once
   for letter, digits in string.gmatch(part, '(%l)(%d+)') do values[NAMES[letter]] = tonumber(digits) end
   return values
 end
@@ -30,7 +30,7 @@ local function control_of(session, index)
   end
   local control = session.controls[text]
   if control then return control end
-  control = values_of(string.match(text, '^[^;]*'))
+  control = string.byte(text) == 59 and {} or values_of(string.match(text, '^[^;]*'))  -- 59: it begins with a stage
   control.text, control.stages = text, {}
   session.controls[text] = control
   return control
@@ -42,7 +42,10 @@ local function stage_of(control, number)
   if stage then return stage end
   for part in string.gmatch(control.text, ';([^;]*)') do
     at = at + 1
-    if at == number then stage = values_of(part) end
+    if at == number then
+      stage = values_of(part)
+      break
+    end
   end
   control.stages[number] = stage
   return stage

@@ -4,25 +4,40 @@
 
 local MAX_HSET_ARGUMENTS = 1000  -- unpack() is limited by Lua's stack
 
+-- Write several changed records of a kind into their blocks, and note the names of these.
+local function update_records(session, kind, touched, text_of_record, updated)
+  local indexes, parts_of = {}, {}
+  for index in pairs(touched) do indexes[#indexes + 1] = index end
+  table.sort(indexes)
+  for _, index in ipairs(indexes) do
+    local name, at = record_position(kind, index)
+    local parts = parts_of[name] or {from = 1}
+    parts[#parts + 1] = string.sub(session.blocks[name], parts.from, at)
+    parts[#parts + 1] = text_of_record(session.records[kind][index])
+    parts.from = at + WIDTH[kind] + 1
+    parts_of[name] = parts
+  end
+  for name, parts in pairs(parts_of) do
+    session.blocks[name] = table.concat(parts) .. string.sub(session.blocks[name], parts.from)
+    updated[name] = true
+  end
+end
+
 -- Write the changed records into their blocks. Returns a table whose keys are the names of the changed blocks.
 local function update_blocks(session)
   local updated = {}
   for kind, touched in pairs(session.touched) do
-    local indexes = {}
-    for index in pairs(touched) do indexes[#indexes + 1] = index end
-    table.sort(indexes)
-    for _, index in ipairs(indexes) do
-      local name, at = record_position(kind, index)
-      local parts = updated[name] or {from = 1}
-      parts[#parts + 1] = string.sub(session.blocks[name], parts.from, at)
-      local record = session.records[kind][index]
-      parts[#parts + 1] = kind == 'c' and session.rules.clock_text(record) or record_text(record)
-      parts.from = at + WIDTH[kind] + 1
-      updated[name] = parts
+    local text_of_record = kind == 'c' and session.rules.clock_text or record_text
+    local first = next(touched)
+    if first and next(touched, first) then
+      update_records(session, kind, touched, text_of_record, updated)
+    elseif first then  -- one record, as of clocks in a switch
+      local name, at = record_position(kind, first)
+      local block = session.blocks[name]
+      session.blocks[name] = string.sub(block, 1, at) .. text_of_record(session.records[kind][first])
+        .. string.sub(block, at + WIDTH[kind] + 1)
+      updated[name] = true
     end
-  end
-  for name, parts in pairs(updated) do
-    session.blocks[name] = table.concat(parts) .. string.sub(session.blocks[name], parts.from)
   end
   return updated
 end

@@ -37,7 +37,7 @@ if word then return refuse(word, now, session, call) end
 details.reason = reason ~= '' and reason or nil
 forget_turns(session)
 
-local event, patch = commit(session, keys, call, now, now, 'time_adjusted', details, 'client', elapsed or nil)
+local event, patch = commit(session, keys, call, now, now, 'time_adjusted', details, 'client', elapsed)
 settle(session, keys, call, now)
 
 return answer(session, keys, call, now, event, patch)

@@ -20,7 +20,7 @@ if early_reply then return early_reply end
 local lag_ms, settled = 0, true
 if session.rules then
   -- @include _act
-  lag_ms, settled = settle_until_act(session, keys, call, now, acted_ms, spent_ms, limit_ms)
+  lag_ms, settled = settle_until_act(session, keys, call, now, participant_arg, acted_ms, spent_ms, limit_ms)
   if not settled then return refuse('busy', now, nil, call) end
   if not is_expected(session, call) then return refuse('version_conflict', now, session, call) end
 end

@@ -185,11 +185,11 @@ def resume(session: str) -> Response:
 @blueprint.post("/<session>/adjust")
 @documented(json=commands.ADJUST.body, headers=CommandHeaders, resp=COMMAND, tags=["commands"])
 def adjust(session: str) -> Response:
-    """Change what is left of budgets, in one commit.
+    """Change the remaining time of one or more budgets, in one commit.
 
-    It is the budget of `participant_id`, or of `group_id`, those of `targets`, or by default the one that runs or would
-    run. An adjustment takes no budget below zero. With a time control, it can also change the stage, the periods or the
-    block.
+    The budgets are those of `targets`, or the one of `participant_id` or `group_id`; by default, the one that runs or
+    would run. An adjustment takes no budget below zero. With a time control, it can also change the stage, the periods
+    or the block.
     """
     return responses.result(run(commands.ADJUST, session))
 

@@ -6,13 +6,13 @@ import redis
 
 # In the year 2100: a key that lives by the set clock must not expire by the server's own.
 NOON_MS = 4_102_488_000_000
-KEY = "set:now_ms"
-CLOCK = f"""
+_KEY = "set:now_ms"
+_CLOCK = f"""
 local function server_now_ms()
-  return tonumber(redis.call('GET', '{KEY}'))
+  return tonumber(redis.call('GET', '{_KEY}'))
 end
 """
-PARTIALS = {"_clock": CLOCK}
+PARTIALS = {"_clock": _CLOCK}
 """The partial that `SessionStore` takes in place of lua/_clock.lua."""
 
 
@@ -30,7 +30,7 @@ class ManualClock:
     def set(self, now_ms: int) -> None:
         """Set the time to this instant (ms)."""
         self.now_ms = now_ms
-        self.client.set(KEY, now_ms)
+        self.client.set(_KEY, now_ms)
 
     def advance_ms(self, ms: int) -> None:
         """Let this time pass."""

@@ -151,7 +151,8 @@ class TimeControl(Request):
         for index, stage in enumerate(stages[:MAX_STAGES]):
             if isinstance(stage, dict):
                 faults = list(_faults_of(stage, index + 1 == len(stages), len(stages), raw))
-                if index == 0 and stage.get("time_ms") == 0 and (message := _without_time(stage, raw)):
+                starts_at_zero = index == 0 or _drops_its_rest(stages[index - 1])
+                if starts_at_zero and stage.get("time_ms") == 0 and (message := _without_time(stage, raw)):
                     faults.append(("time_ms", message, "no_time"))
                 for field, message, code in faults:
                     yield InitErrorDetails(type=custom(code, message), loc=("stages", index, field), input=None)
@@ -196,8 +197,13 @@ def _faults_of(stage: dict[str, Any], is_last: bool, count: int, raw: dict[str, 
             yield "hourglass", "cannot be combined with charge_unit_ms or min_charge_ms", "contradiction"
 
 
+def _drops_its_rest(stage: Any) -> bool:
+    """Return whether no time of a stage is left in the next one."""
+    return isinstance(stage, dict) and stage.get("per_move_ms") is not None
+
+
 def _without_time(stage: dict[str, Any], raw: dict[str, Any]) -> str | None:
-    """Return the error of a first stage without main time if its owner would be out of time at once."""
+    """Return the error of a stage that begins without main time if its owner would be out of time at once."""
     if stage.get("hourglass"):
         return "must be more than 0 in an hourglass"
     has_delay = stage.get("delay") == "simple" and stage.get("delay_ms")

@@ -217,7 +217,7 @@ class Command(Request):
     def claim(self, request_id: str, principal: Principal, lag_limit_ms: int | None) -> Claim:
         """Return the expected version and epoch, the idempotency key, the request id and who sends the command.
 
-        lag_limit_ms: the most that it may be compensated for the connection's lag.
+        lag_limit_ms: the most lag of the connection that may be compensated, in ms; None if it is not measured.
         """
         epoch, version, key = self.expected_epoch, self.expected_version, self.idempotency_key
         return Claim(epoch, version, key, request_id, principal, lag_limit_ms=lag_limit_ms)

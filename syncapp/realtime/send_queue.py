@@ -266,7 +266,10 @@ class SendQueue:
         return len(self._items) > MAX_FRAMES or sum(len(item.frame) for item in self._items) > self.max_bytes
 
     def _replace_states(self, items: list[QueuedItem]) -> int:
-        """Put these items in place of all queued states, before the answers that came after one; return how many."""
+        """Replace all queued states by these items, ahead of the answers queued behind the first state.
+
+        Return how many states there were.
+        """
         first = next((i for i, item in enumerate(self._items) if item.kind in _STATES), len(self._items))
         dropped, answers = 0, []
         kept = self._items[:first]

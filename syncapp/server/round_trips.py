@@ -19,7 +19,7 @@ MAX_ROUND_TRIP_S = 5.0
 """A pong that comes later measures nothing: the client was suspended. lila-ws trusts no longer lag either."""
 SAMPLES = 5
 LAG_TOLERANCE_MS = 140
-"""What a move's lag may exceed the round trip by: the delays inside a client, and what the network varies by.
+"""How far a move's lag may exceed the round trip, because of delays inside the client and variations of the network.
 
 From lichess: scalachess lets a player's quota grow by the lag of its frames and 140 ms a move at most (`LagTracker`).
 """
@@ -33,7 +33,8 @@ class RoundTrips:
 
     due_s: when to call `ping` next (monotonic), unless the connection pings before for other reasons.
     estimate_ms: the smallest of the last five round trips, None until the first pong. Delays only ever lengthen a round
-    trip, so the smallest is the nearest to the network's. To raise it, a client has to delay five pongs in a row.
+    trip, so the smallest is the nearest to the network's. To raise it, a client has to delay all of its last five
+    pongs, or every pong of a new connection. What it gains is limited by the session's quota.
     """
 
     __slots__ = ("_pinged_s", "_running", "_samples_ms", "due_s", "estimate_ms")

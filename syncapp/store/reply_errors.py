@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from syncapp.domain.modes import GROUP_MODES, MODES
@@ -23,17 +25,13 @@ _FIELDS = {
     "unknown_participant": ("participant_id", *_UNKNOWN),
     "unknown_next_participant": ("next_participant_id", *_UNKNOWN),
     "expired_next_participant": ("next_participant_id", "has run out of time", "expired_participant"),
-    "unknown_target": (
-        "targets",
-        "must be ids of owners of budgets: participants, in per_group groups",
-        "unknown_target",
-    ),
-    "no_time_control": ("stage", "and periods can be adjusted only in a session with time controls", "no_time_control"),
-    "no_such_stage": ("stage", "is more than the time control has", "no_such_stage"),
-    "no_moves": ("moves_to_next_stage", "needs a stage with moves, and at most as many", "no_moves"),
-    "no_periods": ("periods_left", "needs a stage with byo-yomi periods", "no_periods"),
+    "unknown_target": ("targets", "must be ids of participants, or of groups in per_group", "unknown_target"),
+    "no_time_control": ("stage", "can be adjusted only in a session with time controls", "no_time_control"),
+    "no_such_stage": ("stage", "is greater than the number of stages", "no_such_stage"),
+    "no_moves": ("moves_to_next_stage", "must be at most the stage's moves; this stage may have none", "no_moves"),
+    "no_periods": ("periods_left", "must be at most the stage's periods; this stage may have none", "no_periods"),
     "no_period": ("period_remaining_ms", "needs an owner whose period or block runs", "no_period"),
-    "no_block": ("block_moves_left", "needs an owner whose block runs, and at most the moves of a block", "no_block"),
+    "no_block": ("block_moves_left", "must be at most period_moves, and a block must be running", "no_block"),
     "no_takebacks": ("cycles", "cannot be taken back: the session was created without takeback_cycles", "no_takebacks"),
     "too_few_turns": (
         "cycles",
@@ -90,6 +88,22 @@ def no_reply(error: BaseException) -> StoreUnavailable:
     )
 
 
+@contextmanager
+def naming_fields(code: str, fields: list[str]) -> Iterator[None]:
+    """Have an error of this code name these fields.
+
+    A script knows that a request needs something, but not which of its fields need it.
+    """
+    try:
+        yield
+    except ValidationFailed as error:
+        (fault,) = error.details
+        if fault["code"] != code:
+            raise
+        faults = [fault | {"field": field} for field in fields]
+        raise ValidationFailed("; ".join(f"{each['field']}: {each['message']}" for each in faults), faults) from None
+
+
 def refusal(
     word: str, command: str, claim: Claim, session: Session | None, now_ms: int, expired_id: str | None
 ) -> SyncError:
@@ -114,9 +128,10 @@ def refusal(
         details = {"status": session.status, "command": command} | current
         expired_id = expired_id or _expired_by_turn(session)
         expired = {"expired_participant_id": expired_id} if expired_id else {}
-        message = f"cannot {command} a session that is {session.status}"
+        doing = "take cycles back in" if command == "takeback" else command
+        message = f"cannot {doing} a session that is {session.status}"
         if word == "no_cycles_left":
-            message += f", because it has had all its {session.definition.max_cycles} cycles (max_cycles)"
+            message += f", because its {session.definition.max_cycles} cycles (max_cycles) are used up"
         return InvalidTransition(message, details | expired)
     if claim.expected_epoch == 0:  # `If-Match` had a tag that is not ours
         actual = {"actual_epoch": session.epoch, "actual_version": session.version} | current

@@ -36,6 +36,7 @@ from syncapp.errors import Conflict, ValidationFailed
 from syncapp.store.client import TRANSLATION
 from syncapp.store.create_arguments import create_arguments, create_request, new_id
 from syncapp.store.keys import SENTINEL, Keyspace
+from syncapp.store.reply_errors import naming_fields
 from syncapp.store.restore import RestorePoint
 from syncapp.store.script_runner import MetadataChanged, ScriptRunner
 
@@ -172,8 +173,7 @@ class SessionStore:
 
         They are those of `participant_id`, `group_id` or several owners, `targets` (`all` for everybody); by default
         the one that runs or would run. clock_changes: further fields of `Adjust`, with a time control.
-        Raises `InvalidTransition` if the session is finished, `ValidationFailed` for a missing budget and for a change
-        that makes no sense in the owner's stage, `Conflict`.
+        Raises `InvalidTransition` if it is finished, `ValidationFailed` for what its budget or stage lacks, `Conflict`.
         """
         text = orjson.dumps(reason) if reason else b""
         if targets is not None:
@@ -186,7 +186,8 @@ class SessionStore:
         if targets is not None or any(changes):
             request += [" ".join(ids) if targets is not None else "", *changes]
         args = [op or "add", ms or 0, named, latest, text, *changes, *ids]
-        return self._runner.run("adjust", session_id, claim, args, request, reason=text)
+        with naming_fields("no_time_control", [name for name in CLOCK_CHANGES if clock_changes.get(name) is not None]):
+            return self._runner.run("adjust", session_id, claim, args, request, reason=text)
 
     def takeback(self, session_id: str, claim: Claim = NO_CLAIM, *, cycles: int, reason: str | None = None) -> Result:
         """Take back the last cycles: turn and clocks become as they were when the first of them began.

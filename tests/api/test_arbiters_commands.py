@@ -131,6 +131,7 @@ def test_an_arbiter_changes_periods_and_blocks(client: FlaskClient, clock: Manua
         ({"periods_left": 101}, {"periods_left": "less_than_equal"}),
         ({"period_remaining_ms": 1}, {"period_remaining_ms": "no_period"}),
         ({"block_moves_left": 1}, {"block_moves_left": "no_block"}),
+        ({"stage": 2, "periods_left": 100}, {"periods_left": "no_periods"}),
         ({"stage": 2, "targets": ["black", "white"], "periods_left": 1}, {"periods_left": "no_periods"}),
     ],
 )
@@ -161,7 +162,9 @@ def test_a_fault_of_one_target_leaves_the_others_as_they_were(
 
 def test_stages_cannot_be_adjusted_without_a_time_control(client: FlaskClient, url: str, dump: Dump) -> None:
     before = dump(url)
-    assert expect_faults(client.post(f"{url}/adjust", json={"stage": 1})) == {"stage": "no_time_control"}
+    for fields in ({"stage": 1}, {"periods_left": 1}, {"stage": 2, "block_moves_left": 3}):
+        found = expect_faults(client.post(f"{url}/adjust", json=fields))
+        assert found == dict.fromkeys(fields, "no_time_control")
     assert dump(url) == before
 
 

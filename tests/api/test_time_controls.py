@@ -164,6 +164,14 @@ def test_a_fault_of_a_stage_names_its_field(
     assert not list(redis.scan_iter("*:session:*"))
 
 
+def test_a_stage_after_one_with_a_time_for_each_move_needs_time_of_its_own(client: FlaskClient) -> None:
+    first = {"per_move_ms": 1000, "moves": 1}
+    found = faults(client, time_control={"stages": [first, {"time_ms": 0}]})
+    assert found == {"time_control.stages.1.time_ms": "no_time"}
+    create(client, time_control={"stages": [first, {"time_ms": 0, "periods": 1, "period_ms": 1000}]})
+    create(client, time_control={"stages": [{"time_ms": 1000, "moves": 1}, {"time_ms": 0}]})
+
+
 def test_a_fault_of_a_later_stage_is_told_with_those_of_the_first(client: FlaskClient) -> None:
     control = {"stages": [{"time_ms": 1000}, {"moves": 3}], "margin_ms": -1, "charge_unit_ms": 0}
     answer = client.post("/v1/sessions", json=GAME | {"time_control": control})

@@ -11,9 +11,10 @@ from playwright.sync_api import Page, expect
 from tests.support.browser_policy import complaints_of
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.types import Redis
-from tests.support.web_clients import RestClient
+from tests.support.web_clients import RestClient, wait_until
 
 LONG = 60_000
+HOURGLASS_MS = 3_000_000
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,34 @@ def test_a_clock_shows_its_period_after_its_main_time(page: Page, complaints: li
     api.command(session_id, "switch")
     expect(page.get_by_role("timer").first).to_have_text("1:30", timeout=LONG)
     assert complaints == []
+
+
+@pytest.mark.parametrize("owner", ["participant", "group"])
+def test_the_clocks_of_an_hourglass_that_wait_gain_live_what_the_mover_uses(
+    page: Page, complaints: list[str], api: RestClient, owner: str
+) -> None:
+    people = [{"participant_id": name} | ({"group_id": name} if owner == "group" else {}) for name in "abc"]
+    session_id = api.running(sync_mode=f"per_{owner}", participants=people, time_control="pgn:*3000")
+    # The state that the page gets is from the middle of the turn.
+    wait_until(lambda: used_ms(api, session_id) >= 4000)
+    open_page(page, api, session_id)
+    timers = page.get_by_role("timer")
+    expect(timers.first).to_have_text(re.compile(r"4\d:\d\d"), timeout=LONG)
+    before_ms = used_ms(api, session_id)
+    shown = timers.all_inner_texts()
+    after_ms = used_ms(api, session_id)
+    for text in shown[1:]:
+        minutes, seconds = map(int, text.split(":"))
+        assert before_ms / 2 - 1000 <= (minutes * 60 + seconds) * 1000 - HOURGLASS_MS <= after_ms / 2 + 1000
+    expect(timers.nth(1)).not_to_have_text(shown[1], timeout=LONG)
+    expect(timers.nth(2)).not_to_have_text(shown[2], timeout=LONG)
+    assert complaints == []
+
+
+def used_ms(api: RestClient, session_id: str) -> int:
+    """Return what the first mover of an hourglass has used."""
+    remaining_ms: int = api.state(session_id)["clock"]["remaining_ms"]
+    return HOURGLASS_MS - remaining_ms
 
 
 def test_a_clock_shows_what_the_server_shows_even_if_the_computers_clock_is_wrong(page: Page, api: RestClient) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -188,13 +187,11 @@ def run_with_moves(control: str, text: str) -> Result:
     return run("simulate", control, "--moves", "-", stdin=text)
 
 
-def test_a_game_of_200_moves_from_a_file_takes_a_few_seconds(tmp_path: Path) -> None:
+def test_a_game_of_200_moves_is_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "moves.json"
     file.write_text(document(*[1000] * 200))
-    began_s = time.monotonic()
     done = run("simulate", '{"stages": [{"time_ms": 60000, "increment_ms": 1000}]}', "--moves", str(file))
     assert done.exit_code == 0, done.output
-    assert time.monotonic() - began_s < 10
     moves = json.loads(done.stdout)["moves"]
     assert len(moves) == 200
     assert {move["remaining_ms"] for move in moves} == {60_000}

@@ -10,8 +10,8 @@ from tests.support.clock_records import Refused
 from tests.support.control_model import ControlModel
 from tests.support.owner_clock import MAX_REMAINING_MS, OwnerClock, first_ms
 from tests.support.store import NOON_MS
+from tests.support.store_sessions import NOTIFY, SKIP
 
-SKIP, NOTIFY = {"type": "skip_cycle"}, {"type": "notify"}
 BYO_YOMI = {"time_ms": 10_000, "periods": 3, "period_ms": 5_000}
 CANADIAN = {"time_ms": 10_000, "period_moves": 2, "period_ms": 5_000}
 BLITZ = {"time_ms": 10_000, "increment_ms": 2_000}
@@ -282,6 +282,16 @@ def test_a_bronstein_delay_is_granted_ahead_in_the_first_stage_that_has_one() ->
     assert played.main() == [10_500, 11_500]
     played.move(100)
     assert played.main() == [11_500, 11_500]
+
+
+def test_a_move_is_granted_the_bronstein_delay_of_its_own_stage() -> None:
+    first = {"moves": 1, "time_ms": 10_000, "delay": "bronstein", "delay_ms": 3_000}
+    longer = {"time_ms": 5_000, "delay": "bronstein", "delay_ms": 10_000}
+    for second, main_ms in (({"time_ms": 5_000}, 15_000), (longer, 25_000)):
+        played = Played(first, second, first_bonus="before_move")
+        assert played.main() == [13_000, 13_000]
+        played.move(1_000)
+        assert played.main() == [main_ms, 13_000]
 
 
 def test_a_stage_repeats_with_its_time() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from syncapp.domain.results import Claim
-from syncapp.errors import Conflict, InvalidTransition, NotActiveParticipant
+from syncapp.errors import Conflict, InvalidTransition, NotActiveParticipant, ValidationFailed
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
 from tests.support.lagging_games import (
@@ -19,13 +19,12 @@ from tests.support.lagging_games import (
     CANADIAN,
     PLAIN,
     QUOTA_MS,
-    happened,
     lagging,
     quotas,
     switch,
 )
 from tests.support.store import NOON_MS, ManualClock, outbox_messages
-from tests.support.store_sessions import NOTIFY, SKIP
+from tests.support.store_sessions import NOTIFY, SKIP, event_instants
 from tests.support.types import Redis
 
 
@@ -52,7 +51,7 @@ def test_a_move_that_was_made_in_time_counts_if_it_arrives_within_the_quota(
         return
     with pytest.raises(InvalidTransition):
         switch(store, session_id, acted_at_ms=NOON_MS + acted_ms)
-    assert happened(redis, session_id) == [("participant_expired", 10_000)]
+    assert event_instants(redis, session_id) == [("participant_expired", 10_000)]
     assert store.get(session_id).found.session_completed_ms == NOON_MS + 10_000
 
 
@@ -73,6 +72,23 @@ def _attend(store: SessionStore, session_id: str) -> None:
 
 
 READERS: tuple[Callable[[SessionStore, str], None], ...] = (_read, _sweep, _summarize, _attend)
+
+
+@pytest.mark.parametrize("quota_of", ["flag", "period"])
+def test_an_opponents_press_does_not_end_the_wait_for_a_move_on_its_way(
+    store: SessionStore, clock: ManualClock, redis: Redis, quota_of: str
+) -> None:
+    session_id = lagging(store, PLAIN if quota_of == "flag" else BYO_YOMI)
+    end_ms = 10_000 if quota_of == "flag" else 1000
+    clock.advance_ms(end_ms + 100)
+    with pytest.raises(NotActiveParticipant):
+        store.switch(session_id, participant_id="b")
+    with pytest.raises(ValidationFailed):
+        store.switch(session_id, participant_id="c")
+    assert event_instants(redis, session_id) == []
+    event = switch(store, session_id, participant_id="a", acted_at_ms=NOON_MS + end_ms - 100)
+    assert (event["spent_ms"], event["lag_ms"]) == (end_ms - 100, 200)
+    assert event_instants(redis, session_id) == [("cycle_switched", end_ms + 100)]
 
 
 @pytest.mark.parametrize("look", READERS)
@@ -99,19 +115,19 @@ def test_nobody_else_ends_the_time_before_the_quota_is_used_up(
     for offset_ms in (0, 1, QUOTA_MS - 1):
         clock.set(NOON_MS + end_ms + offset_ms)
         look(store, session_id)
-        assert happened(redis, session_id) == []
+        assert event_instants(redis, session_id) == []
         assert store.get(session_id).found.clock(clock.now_ms)["remaining_ms"] == 0
     clock.advance_ms(1)
     look(store, session_id)
     if look is not _attend:  # it settles nothing
-        assert happened(redis, session_id) == [(event, end_ms)]
+        assert event_instants(redis, session_id) == [(event, end_ms)]
 
 
 def test_the_second_period_is_waited_for_as_the_first(store: SessionStore, clock: ManualClock, redis: Redis) -> None:
     session_id = lagging(store, BYO_YOMI)
     clock.advance_ms(2499)
     store.get(session_id)
-    assert happened(redis, session_id) == [("period_started", 1000)]
+    assert event_instants(redis, session_id) == [("period_started", 1000)]
     event = switch(store, session_id, acted_at_ms=NOON_MS + 1999)
     assert (event["lag_ms"], event["spent_ms"]) == (500, 1999)
     assert store.get(session_id).found.clocks[0].count == 3
@@ -145,11 +161,11 @@ def test_a_period_is_not_begun_by_a_move_that_was_made_before_it(
     clock.advance_ms(1200)
     event = switch(store, session_id, acted_at_ms=NOON_MS + 999)
     assert event["remaining_ms"] == 1
-    assert happened(redis, session_id) == [("cycle_switched", 1200)]
+    assert event_instants(redis, session_id) == [("cycle_switched", 1200)]
     store.switch(session_id)
     clock.advance_ms(100)
     event = switch(store, session_id, acted_at_ms=clock.now_ms - 50)  # a has 1 ms, which it uses up
-    assert happened(redis, session_id)[-2:] == [("period_started", 1201), ("cycle_switched", 1300)]
+    assert event_instants(redis, session_id)[-2:] == [("period_started", 1201), ("cycle_switched", 1300)]
     assert (event["lag_ms"], event["spent_ms"]) == (50, 50)
 
 
@@ -166,8 +182,8 @@ def test_no_other_command_waits_for_a_move(store: SessionStore, clock: ManualClo
     session_id = lagging(store, BYO_YOMI)
     clock.advance_ms(1000)
     getattr(store, command)(session_id, **COMMANDS[command])
-    assert happened(redis, session_id)[0] == ("period_started", 1000)
-    assert len(happened(redis, session_id)) == 2
+    assert event_instants(redis, session_id)[0] == ("period_started", 1000)
+    assert len(event_instants(redis, session_id)) == 2
     session_id = lagging(store, action_on_timeout=NOTIFY)
     clock.advance_ms(10_001)
     getattr(store, command)(session_id, **COMMANDS[command])
@@ -189,14 +205,14 @@ def test_a_quota_that_is_used_up_leaves_nothing_to_wait_for(
     assert quotas(store, session_id) == [0, 500]
     clock.advance_ms(10_000)
     assert store.get(session_id).found.status == "expired"
-    assert happened(redis, session_id)[-1] == ("participant_expired", 10_500)
+    assert event_instants(redis, session_id)[-1] == ("participant_expired", 10_500)
 
 
 def test_warnings_do_not_wait(store: SessionStore, clock: ManualClock, redis: Redis) -> None:
     session_id = lagging(store, warn_at_ms=[1000, 1])
     clock.advance_ms(10_000)
     store.get(session_id)
-    assert happened(redis, session_id) == [("time_warning", 9000), ("time_warning", 9999)]
+    assert event_instants(redis, session_id) == [("time_warning", 9000), ("time_warning", 9999)]
 
 
 def test_a_skipped_cycle_is_skipped_at_its_own_instant(store: SessionStore, clock: ManualClock, redis: Redis) -> None:
@@ -238,7 +254,7 @@ def test_what_runs_out_before_the_act_of_the_next_mover_does_so(
     clock.advance_ms(1000)  # the time of a ended 100 ms ago, and that of b 50 ms ago
     with pytest.raises(InvalidTransition):
         switch(store, session_id, acted_at_ms=clock.now_ms - 95)
-    assert happened(redis, session_id)[-2:] == [("participant_expired", 1550), ("participant_expired", 1600)]
+    assert event_instants(redis, session_id)[-2:] == [("participant_expired", 1550), ("participant_expired", 1600)]
     assert [each.time_remaining_ms for each in store.get(session_id).found.participants] == [0, 0]
 
 
@@ -269,6 +285,6 @@ def test_an_expected_version_is_compared_after_what_was_due_before_the_act(
     late = Claim(expected_version=version)
     with pytest.raises(Conflict):
         store.switch(session_id, late, acted_at_ms=NOON_MS + 1050)
-    assert happened(redis, session_id) == [("period_started", 1000)]
+    assert event_instants(redis, session_id) == [("period_started", 1000)]
     again = Claim(expected_version=version + 1)
     assert store.switch(session_id, again, acted_at_ms=NOON_MS + 1050).found.version == version + 2

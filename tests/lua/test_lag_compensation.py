@@ -20,13 +20,12 @@ from tests.support.control_machine import control_bodies
 from tests.support.lagging_games import (
     BYO_YOMI,
     PLAIN,
-    game,
     lagging,
     quotas,
     switch,
 )
 from tests.support.store import NOON_MS, ManualClock
-from tests.support.store_sessions import create_running, current_state
+from tests.support.store_sessions import controlled_body, create_running, current_state
 from tests.support.types import Redis
 
 property_settings = settings(
@@ -161,7 +160,7 @@ def test_a_session_without_compensation_commits_the_same_bytes_whatever_a_client
     def played(**said: Any) -> list[bytes]:
         redis.flushdb()
         clock.set(NOON_MS)
-        body = game(stage or PLAIN, session_id="3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10")
+        body = controlled_body({"stages": [stage or PLAIN]}, session_id="3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10")
         if stage is None:
             del body["time_control"]
             body["participants"] = [person | {"total_time_ms": 10_000} for person in body["participants"]]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from syncapp.cli.time_control import SIDES, PlayedGame, PlayedMoves, simulate
 from syncapp.domain.time_control import TimeControl
 from syncapp.store.sessions import SessionStore
-from tests.support.real_games import FILES, FOLDER, Choice, Game, games
+from tests.support.real_games import CASES, FOLDER, Choice, Game, games
 from tests.support.store import ManualClock
 
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="the games are not part of the project")
@@ -33,8 +33,7 @@ def replayed(store: SessionStore, clock: ManualClock, game: Game) -> list[dict[s
     return shown
 
 
-@pytest.mark.parametrize("choice", get_args(Choice))
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(("name", "choice"), CASES)
 def test_each_move_leaves_what_the_real_clock_showed(
     store: SessionStore, clock: ManualClock, name: str, choice: Choice
 ) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from tests.support.control_model import ControlModel
-from tests.support.real_games import FILES, FOLDER, Choice, Game, games
+from tests.support.real_games import CASES, FOLDER, Choice, Game, games
 from tests.support.store import NOON_MS
 
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="the games are not part of the project")
@@ -44,8 +44,7 @@ class ReplayedGame:
         } | clock.values()
 
 
-@pytest.mark.parametrize("choice", get_args(Choice))
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(("name", "choice"), CASES)
 def test_each_move_leaves_what_the_real_clock_showed(name: str, choice: Choice) -> None:
     compared = 0
     for game in games(name, choice):

@@ -16,6 +16,7 @@ from tests.support.store_sessions import (
     MODES,
     NOTIFY,
     SKIP,
+    controlled_body,
     create_pending,
     create_running,
     current_state,
@@ -28,12 +29,6 @@ from tests.support.types import Redis
 ENDS = ("complete", "cancel", "expire")
 BYO_YOMI = {"time_ms": 10_000, "periods": 3, "period_ms": 5000}
 CANADIAN = {"time_ms": 10_000, "period_moves": 2, "period_ms": 5000}
-PEOPLE = [{"participant_id": name} for name in "ab"]
-
-
-def controlled(stage: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Return the body of a session of a and b with one stage."""
-    return {"sync_mode": "per_participant", "participants": PEOPLE, "time_control": {"stages": [stage]}} | more
 
 
 def end(store: SessionStore, clock: ManualClock, session_id: str, how: str) -> Session:
@@ -137,7 +132,7 @@ def test_the_completion_is_gone_and_does_not_come_back(store: SessionStore, cloc
 
 
 def test_a_reopening_has_a_snapshot(store: SessionStore, clock: ManualClock, redis: Redis) -> None:
-    session_id = create_running(store, controlled(BYO_YOMI))
+    session_id = create_running(store, controlled_body({"stages": [BYO_YOMI]}))
     clock.advance_ms(12_000)
     store.cancel(session_id)
     found = store.reopen(session_id).found
@@ -230,7 +225,7 @@ def test_a_period_is_as_it_was_and_its_rest_runs(
     left: tuple[int, int],
     how: str,
 ) -> None:
-    session_id = create_running(store, controlled(stage))
+    session_id = create_running(store, controlled_body({"stages": [stage]}))
     clock.advance_ms(ran_ms)
     ended = end(store, clock, session_id, how)
     clock.advance_ms(100_000)
@@ -252,7 +247,7 @@ def test_a_period_is_as_it_was_and_its_rest_runs(
 
 
 def test_the_last_period_is_used_up_until_it_gets_more_time(store: SessionStore, clock: ManualClock) -> None:
-    session_id = create_running(store, controlled(BYO_YOMI))
+    session_id = create_running(store, controlled_body({"stages": [BYO_YOMI]}))
     end(store, clock, session_id, "expire")
     found = store.reopen(session_id).found
     assert (found.clocks[0].count, found.clocks[0].period_ms, found.participants[0].has_expired) == (1, 0, False)

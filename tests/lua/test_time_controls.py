@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from syncapp.store.sessions import SessionStore
-from tests.support.store import NOON_MS, ManualClock, outbox_messages
-from tests.support.store_sessions import NOTIFY, create_running
+from tests.support.store import ManualClock
+from tests.support.store_sessions import NOTIFY, controlled_body, create_running, event_instants
 from tests.support.types import Redis
 
 MONTH_MS = 30 * 86_400_000
 MOST_MS = 99_999_999_999
-PEOPLE = [{"participant_id": name} for name in "ab"]
 BEFORE = {"first_bonus": "before_move"}
 PER_MOVE = [{"per_move_ms": 5000, "moves": 1}, {"time_ms": 3000}]
 STAGES = [{"time_ms": 10_000, "increment_ms": 1000, "moves": 1}, {"time_ms": 5000, "increment_ms": 2000}]
@@ -32,10 +31,7 @@ CANADIAN = [{"time_ms": 1000, "period_moves": 2, "period_ms": 5000}]
 
 
 def started(store: SessionStore, stages: list[dict[str, Any]], rules: dict[str, Any] | None = None, **more: Any) -> str:
-    control = {"stages": stages} | (rules or {})
-    return create_running(
-        store, {"sync_mode": "per_participant", "participants": PEOPLE, "time_control": control} | more
-    )
+    return create_running(store, controlled_body({"stages": stages} | (rules or {}), **more))
 
 
 @pytest.mark.parametrize(
@@ -135,13 +131,11 @@ def test_warnings_come_when_the_clock_shows_the_threshold(
     session_id = started(store, stages, warn_at_ms=[3000, 1000], warn_scope=scope)
     clock.advance_ms(10_500)
     store.get(session_id)
-    events = [message["event"] for message in outbox_messages(redis, session_id)]
-    assert [event["at_ms"] - NOON_MS for event in events if event["type"] == "time_warning"] == instants
+    assert [at for kind, at in event_instants(redis, session_id) if kind == "time_warning"] == instants
 
 
 def test_each_clock_of_an_hourglass_gains_its_share(store: SessionStore, clock: ManualClock) -> None:
-    people = [{"participant_id": name} for name in "abc"]
-    session_id = started(store, [{"time_ms": 10_000, "hourglass": True}], participants=people)
+    session_id = started(store, [{"time_ms": 10_000, "hourglass": True}], people="abc")
     clock.advance_ms(1001)
     found = store.switch(session_id).found
     assert [each.time_remaining_ms for each in found.participants] == [8999, 10_500, 10_501]

@@ -234,6 +234,12 @@ def test_the_estimate_is_the_smallest_of_the_last_five_round_trips() -> None:
     assert measure(trips, 30.0, 0.05) == 50
 
 
+def test_one_delayed_pong_is_the_whole_estimate_of_a_new_connection() -> None:
+    trips = RoundTrips(0.0)
+    measure(trips, 10.0, 4.9)
+    assert trips.lag_limit_ms == 5040
+
+
 def test_a_ping_before_the_pong_repeats_the_payload_and_the_first_of_them_is_measured() -> None:
     trips = RoundTrips(0.0)
     frame = trips.ping(10.0)

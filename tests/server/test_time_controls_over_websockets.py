@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.support.controlled_games import PLAYERS
 from tests.support.patches import apply_patch
 from tests.support.web_clients import OpenWebSocket, RestClient, WebSocketClient
 
-PEOPLE = [{"participant_id": name} for name in ("white", "black")]
 BYO_YOMI = {"time_ms": 150, "periods": 3, "period_ms": 200}
 SLOW = {"time_ms": 60_000, "moves": 2, "increment_ms": 1000}
 
@@ -40,7 +40,7 @@ def test_patches_have_the_members_of_clocks_and_fold_to_the_states(web_url: str,
     control = {"stages": [SLOW, {"time_ms": 30_000, "increment_ms": 1000}]}
     lag = {"per_move_ms": 100, "quota_ms": 1000}
     session_id = RestClient(web_url).create(
-        participants=PEOPLE, time_control=control, takeback_cycles=5, lag_compensation=lag
+        participants=PLAYERS, time_control=control, takeback_cycles=5, lag_compensation=lag
     )
     follower = Follower(open_websocket, web_url, session_id)
     follower.command("start")
@@ -66,7 +66,7 @@ def test_patches_have_the_members_of_clocks_and_fold_to_the_states(web_url: str,
 
 
 def test_periods_are_pushed_when_they_begin(web_url: str, open_websocket: OpenWebSocket) -> None:
-    session_id = RestClient(web_url).create(participants=PEOPLE, time_control={"stages": [BYO_YOMI]})
+    session_id = RestClient(web_url).create(participants=PLAYERS, time_control={"stages": [BYO_YOMI]})
     follower = Follower(open_websocket, web_url, session_id)
     started, _ = follower.command("start")
     events = [follower.commit()[0] for _ in range(4)]

@@ -104,26 +104,24 @@ class ArbiterModel(ControlModel):
     ) -> dict[str, int]:
         """Change one clock, which is charged; return what is left, and how much that is more."""
         clock, is_current = self.clock(owner), owner == self.owner()
+        before = self.shown(owner)
         self._change(clock, changes)
-        if changes.keys() & {"periods_left", "period_remaining_ms"}:
-            clock.has_expired = False
-            self.crossed = self.crossed and not is_current
         shown = self.shown(owner)
         target = {"add": shown + ms, "set": ms, "at_least": max(shown, ms)}[op]
-        if not (is_current and self.status == "running" and self.action["type"] == "notify"):
+        if clock.overtime or not (is_current and self.status == "running" and self.action["type"] == "notify"):
             target = max(min(0, shown), target)
         if not_after_ms is not None and self.now + target > not_after_ms:
             target = max(not_after_ms - self.now, min(target, shown))
         if clock.overtime and target > 0:
             clock.overtime = False
         clock.remaining = target
-        if target > 0:
+        if clock.left_until_flag > 0:
             clock.has_expired = False
             self.crossed = self.crossed and not is_current
         if is_current:
             left = clock.left if self._warns_in_periods else clock.remaining
             self.fired = {threshold for threshold in self.fired if threshold >= left}
-        return {"remaining_ms": target, "adjusted_ms": target - shown}
+        return {"remaining_ms": target, "adjusted_ms": target - before}
 
     @staticmethod
     def _change(clock: OwnerClock, changes: dict[str, int]) -> None:
@@ -136,14 +134,14 @@ class ArbiterModel(ControlModel):
             clock.count = clock.stage.get("periods") or 0
             clock.overtime = False
         if "periods_left" in changes and clock.has_expired and "periods" in clock.stage:
-            clock.overtime, clock.period_left = True, clock.stage["period_ms"]
+            clock.overtime, clock.period_left, clock.remaining = True, clock.stage["period_ms"], 0
         blocks = clock.stage.get("period_moves", 0) if clock.overtime else 0
         refusals = {
             "moves_to_next_stage": (
                 "no_moves",
                 (clock.stage.get("moves") or 0) >= changes.get("moves_to_next_stage", 0),
             ),
-            "periods_left": ("no_periods", "periods" in clock.stage),
+            "periods_left": ("no_periods", clock.stage.get("periods", 0) >= changes.get("periods_left", 0)),
             "period_remaining_ms": ("no_period", clock.overtime),
             "block_moves_left": ("no_block", 0 < changes.get("block_moves_left", 0) <= blocks),
         }

@@ -95,15 +95,15 @@ class ControlModel(Model):
         is_current = owner == self.owner()
         shown = self.shown(owner)
         target = {"add": shown + ms, "set": ms, "at_least": max(shown, ms)}[op]
-        if not (is_current and self.status == "running" and self.action["type"] == "notify"):
+        clock = self.clock(owner)
+        if clock.overtime or not (is_current and self.status == "running" and self.action["type"] == "notify"):
             target = max(min(0, shown), target)
         if not_after_ms is not None and self.now + target > not_after_ms:
             target = max(not_after_ms - self.now, min(target, shown))
-        clock = self.clock(owner)
         if clock.overtime and target > 0:
             clock.overtime = False
         clock.remaining += target - shown
-        if target > 0:
+        if clock.left_until_flag > 0:
             clock.has_expired = False
             self.crossed = self.crossed and not is_current
         if is_current:

@@ -6,9 +6,7 @@ from typing import Any
 
 from syncapp.domain.results import Claim
 from syncapp.store.sessions import SessionStore
-from tests.support.store import NOON_MS, outbox_messages
-from tests.support.store_sessions import create_running, current_state
-from tests.support.types import Redis
+from tests.support.store_sessions import controlled_body, create_running, current_state
 
 PLAIN = {"time_ms": 10_000}
 BYO_YOMI = {"time_ms": 1000, "periods": 3, "period_ms": 1000}
@@ -20,13 +18,7 @@ QUOTA_MS = 500
 def lagging(store: SessionStore, stage: dict[str, Any] = PLAIN, per_move_ms: int = 0, **more: Any) -> str:
     """Return a running session of a and b whose lag is compensated."""
     quota = {"per_move_ms": per_move_ms, "quota_ms": more.pop("quota_ms", QUOTA_MS)}
-    return create_running(store, game(stage, lag_compensation=quota) | more)
-
-
-def game(stage: dict[str, Any], **more: Any) -> dict[str, Any]:
-    people = [{"participant_id": name} for name in "ab"]
-    control = {"stages": [stage]}
-    return {"sync_mode": "per_participant", "participants": people, "time_control": control} | more
+    return create_running(store, controlled_body({"stages": [stage]}, lag_compensation=quota) | more)
 
 
 def switch(store: SessionStore, session_id: str, limit_ms: int | None = UNLIMITED, **more: Any) -> dict[str, Any]:
@@ -38,9 +30,3 @@ def switch(store: SessionStore, session_id: str, limit_ms: int | None = UNLIMITE
 
 def quotas(store: SessionStore, session_id: str) -> list[int]:
     return [person["lag_left_ms"] for person in current_state(store, session_id)["participants"]]
-
-
-def happened(redis: Redis, session_id: str) -> list[tuple[str, int]]:
-    """Return the events after the start, with their instants."""
-    events = [message["event"] for message in outbox_messages(redis, session_id)]
-    return [(event["type"], event["at_ms"] - NOON_MS) for event in events[2:]]

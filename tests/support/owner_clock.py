@@ -122,6 +122,12 @@ class OwnerClock(Budget):
             return self._until_used_up(self.left), "period_lost"
         return self._until_used_up(self.left + self.setting("margin_ms")), FLAG
 
+    @property
+    def left_until_flag(self) -> int:
+        """What is left until the flag, without the margin: of what runs, and the periods or the block that follow."""
+        to_come = self.count if "periods" in self.stage else int("period_moves" in self.stage)
+        return self.left + (to_come - self.overtime) * int(self.stage.get("period_ms", 0))
+
     def until_flag(self) -> int:
         """Return after how many ms of further running the flag falls: play on, in a copy, until it does."""
         probe, passed_ms = replace(self), 0
@@ -209,11 +215,12 @@ class OwnerClock(Budget):
         self.moves_left -= 1
         if self.moves_left > 0:
             return False
-        had_bronstein = self.bronstein_ms > 0
+        if self.first_bonus_is_before_move:
+            self.remaining -= self.bronstein_ms
         if "per_move_ms" in self.stage:
             self.remaining = 0
         self._enter_stage(self.stage_number + (0 if self.stage.get("repeat") else 1))
-        if self.first_bonus_is_before_move and not had_bronstein:
+        if self.first_bonus_is_before_move:
             self.add(self.bronstein_ms)
         return True
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 FOLDER = Path(__file__).parents[3] / "shared" / "vectors"
 FILES = (
@@ -29,6 +29,9 @@ ROUNDING_S = range(-1, 3)
 """What rounding can make of a move's time, when the time and the clock are noted in whole s."""
 
 Choice = Literal["least", "middle", "most"]
+RANGES = ("csa", "kgs_byoyomi", "kgs_canadian")
+"""The files that know some times only as ranges."""
+CASES = [(name, choice) for name in FILES for choice in (get_args(Choice) if name in RANGES else ("least",))]
 Control = dict[str, Any]
 
 
@@ -53,7 +56,6 @@ class Game:
 
     name: str
     controls: tuple[Control, Control]
-    first: str
     moves: tuple[Move, ...]
 
     @property
@@ -79,7 +81,7 @@ def games(name: str, choice: Choice = "least") -> Iterator[Game]:
             continue  # its tag says 40 moves, its clocks 60 moves after the book
         controls, moves = read(game, choice)
         moves = [replace(move, expected={"flagged": False} | move.expected) for move in moves]
-        yield Game(f"{name} {place}", controls, game.get("first", "black" if name == "csa" else "0"), tuple(moves))
+        yield Game(f"{name} {place}", controls, tuple(moves))
 
 
 Found = tuple[tuple[Control, Control], list[Move]]

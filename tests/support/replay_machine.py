@@ -1,4 +1,4 @@
-"""Random sequences of which the log tells past states, and brings lost sessions back."""
+"""Random sequences whose past states are read from the log, and whose lost sessions are restored from it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import orjson
 import redis as redis_py
 
 from syncapp.config import Settings
-from syncapp.dev.set_clock import CLOCK, NOON_MS, PARTIALS, ManualClock
+from syncapp.dev.set_clock import NOON_MS, PARTIALS, ManualClock
 from syncapp.domain.private_parts import revealed_message, split_entry, values_of
 from syncapp.domain.schemas import CreateSession
 from syncapp.store.client import connect
@@ -17,7 +17,6 @@ from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
 
 __all__ = [
-    "CLOCK",
     "NOON_MS",
     "PARTIALS",
     "ManualClock",

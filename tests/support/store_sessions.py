@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from syncapp.domain.results import Result
@@ -45,6 +46,12 @@ def team_body(groups: dict[str, str], budget_ms: int = 10_000, **more: Any) -> d
         "participants": [{"participant_id": name, "group_id": owner[name]} for name in sorted(owner)],
         "groups": [{"group_id": group, "total_time_ms": budget_ms} for group in groups],
     } | more
+
+
+def controlled_body(control: str | dict[str, Any], people: Sequence[str] = "ab", **more: Any) -> dict[str, Any]:
+    """Return the body of a session of these participants with one time control, a notation or a document."""
+    participants = [{"participant_id": name} for name in people]
+    return {"sync_mode": "per_participant", "participants": participants, "time_control": control} | more
 
 
 def create_pending(store: SessionStore, *args: Any, **more: Any) -> str:

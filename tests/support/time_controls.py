@@ -65,12 +65,12 @@ _RULES: dict[str, st.SearchStrategy[Any]] = {
 @st.composite
 def _stages(draw: st.DrawFn, kind: str | None) -> list[dict[str, Any]]:
     count = draw(st.one_of(st.just(1), st.integers(1, MAX_STAGES)))
-    stages = []
+    stages: list[dict[str, Any]] = []
     for index in range(count):
         chosen = kind or draw(st.sampled_from(sorted(_KINDS)))
         stage = dict(draw(_KINDS[chosen]))
         if chosen != "per move":
-            stage["time_ms"] = draw(_ANY_TIME)
+            stage["time_ms"] = draw(_POSITIVE if stages and "per_move_ms" in stages[-1] else _ANY_TIME)
         if index + 1 < count:
             stage["moves"] = draw(_MOVES)
         elif draw(st.booleans()):

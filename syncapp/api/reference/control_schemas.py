@@ -39,7 +39,7 @@ class CanonicalTimeControl(Answer):
 
 
 class CompensatedLag(Answer):
-    """How much of the network's delay a move is not charged."""
+    """How much network delay is not charged to a move."""
 
     per_move_ms: int = Field(ge=0, description="What an owner's quota gains with each move, in ms.")
     quota_ms: int = Field(ge=1, description="The quota, full at the start, in ms.")
@@ -50,7 +50,8 @@ class ControlledClock(Answer):
 
     stage: int | None = absent("The stage, from 1; with a time control.", ge=1, le=9)
     moves_to_next_stage: int | None = Field(
-        default=None, description="Moves until the next stage; null in the last one. Only with a time control."
+        default=None,
+        description="Moves until the next stage; null in a stage without `moves`. Only with a time control.",
     )
     periods_left: int | None = Field(
         default=None,

@@ -56,10 +56,11 @@ class Event(BaseModel):
     )
     block_moves_left: int | None = absent("Moves to make in the block that begins, or that an adjustment set.", ge=1)
     spent_ms: int | None = absent(
-        "How long the turn took that a switch ends, in ms, without pauses and compensated lag; with a time control.",
+        "How long the turn took that the switch ended, in ms, without pauses and compensated lag; with a time control.",
         ge=0,
     )
     bonus_ms: int | None = absent(
-        "What the move got back or more, in ms: delay, increment, the time of a new stage; with a time control."
+        "What the move gained, in ms: delay, increment, the time of a new stage; negative if it was charged more than "
+        "it took."
     )
     lag_ms: int | None = absent("Lag that was not charged, in ms; with `lag_compensation`.", ge=0)

@@ -110,7 +110,7 @@ REQUEST_BODIES: dict[str, dict[str, Any]] = {
     ),
     "takeback": named(
         one=("Take back the last move", {}),
-        agreed=("Take back the last move, only if it is still the last", {"cycles": 1, "reason": "agreed"}),
+        agreed=("Take back the last move, with a reason", {"cycles": 1, "reason": "agreed"}),
     ),
     "reopen": named(reason=("The game was ended by mistake", {"reason": "the wrong game was completed"})),
     "complete": named(

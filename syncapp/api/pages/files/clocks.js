@@ -1,15 +1,35 @@
 // What the clocks of a state show. Pure functions: the time comes from the caller.
 
-/** The clocks of a state: one for each participant or group, or one that all share. */
+/**
+ * The clocks of a state: one for each participant or group, or one that all share.
+ *
+ * ms: what it shows while it stands. liveMs: for a clock that does not stand, what it shows at a time of the server.
+ */
 export function rows(state) {
-  if (state.clock.scope === "participant") return state.participants.map((each) => ({
-    name: each.participant_id, ms: leftMs(each), active: each.participant_id === state.active_participant_id,
-  }));
+  const {scope, direction} = state.clock;
+  if (scope === "participant") return owners(state, state.participants, "participant_id", state.active_participant_id);
   const mover = state.participants.find((each) => each.participant_id === state.active_participant_id);
-  if (state.clock.scope === "group") return state.groups.map((each) => ({
-    name: each.group_id, ms: leftMs(each), active: each.group_id === mover?.group_id,
-  }));
-  return [{name: state.clock.direction === "up" ? "Time" : "Time left", ms: null, active: true}];
+  if (scope === "group") return owners(state, state.groups, "group_id", mover?.group_id);
+  const name = direction === "up" ? "Time" : "Time left";
+  return [{name, ms: null, active: true, liveMs: (now) => shownMs(state, now)}];
+}
+
+function owners(state, all, key, active) {
+  const mover = all.find((each) => each[key] === active), others = all.filter((each) => each !== mover);
+  const {running} = state.clock, isHourglass = state.time_control?.stages[0].hourglass;
+  return all.map((each) => {
+    const row = {name: each[key], ms: leftMs(each), active: each === mover};
+    if (running && row.active) row.liveMs = (now) => shownMs(state, now);
+    else if (running && isHourglass) row.liveMs = (now) => gainedMs(state, now, mover, each, others);
+    return row;
+  });
+}
+
+/** What a clock of an hourglass shows that gains what the mover uses. */
+function gainedMs(state, now, mover, owner, others) {
+  const left = shownMs(state, now);
+  if (left === null) return null;
+  return owner.time_remaining_ms + Math.floor((mover.time_remaining_ms - left + others.indexOf(owner)) / others.length);
 }
 
 /** What an owner's clock shows while it stands: its period or block, if it has used up its main time. */
@@ -18,7 +38,7 @@ function leftMs(owner) {
 }
 
 /** What the counting clock shows at `now`, the server's time in ms; null while that is null. */
-export function shownMs(state, now) {
+function shownMs(state, now) {
   const {clock, server_time_ms} = state, up = clock.direction === "up";
   const inOvertime = clock.phase === "period" || clock.phase === "block";
   const then = up ? clock.elapsed_ms : inOvertime ? clock.phase_remaining_ms : clock.remaining_ms;

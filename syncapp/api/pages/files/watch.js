@@ -1,6 +1,6 @@
 // Shows one session live over a WebSocket, and lets people act whose token allows it. docs/protocol.md explains the messages.
 
-import {clockText, rows, shownMs} from "./clocks.js";
+import {clockText, rows} from "./clocks.js";
 import {ServerClock} from "./server-clock.js";
 import {access} from "./watch-token.js";
 
@@ -13,7 +13,7 @@ const STATUS = {
 };
 const $ = (id) => document.getElementById(id);
 const server = new ServerClock((t0) => send({type: "PING", t0}));
-let socket, state, ended = false, gone = false, attempts = 0, openedAt = 0, heardAt = 0, commands = 0;
+let socket, state, counting = [], ended = false, gone = false, attempts = 0, openedAt = 0, heardAt = 0, commands = 0;
 
 // The connection.
 
@@ -154,7 +154,8 @@ function show() {
   $("pause").disabled = !live || status !== "running";
   $("resume").disabled = !live || status !== "paused";
   $("until").textContent = until && !ended && !gone ? `This link is valid until ${dateText(until)}.` : "";
-  $("clocks").replaceChildren(...(state ? rows(state) : []).map(({name, ms, active}) => {
+  counting = [];
+  $("clocks").replaceChildren(...(state ? rows(state) : []).map(({name, ms, active, liveMs}) => {
     const item = document.createElement("li");
     const add = (kind, content) => {
       const part = item.appendChild(document.createElement("span"));
@@ -166,8 +167,7 @@ function show() {
     const time = add("time", ms === null ? "" : clockText(ms));
     time.setAttribute("role", "timer");
     item.classList.toggle("active", active && status === "running" && !ended);
-    // A clock that is not counting keeps its settled value.
-    if (ms === null || (active && state.clock.running)) time.dataset.counting = "";
+    if (liveMs) counting.push({time, liveMs});                // the other clocks keep their settled values
     return item;
   }));
   count();
@@ -178,10 +178,11 @@ function dateText(ms) {
 }
 
 function count() {
-  const time = state && document.querySelector("[data-counting]");
-  if (!time) return;
-  const shown = clockText(shownMs(state, server.now()), state.clock.direction === "up");
-  if (time.textContent !== shown) time.textContent = shown;
+  const now = server.now();
+  for (const {time, liveMs} of counting) {
+    const shown = clockText(liveMs(now), state.clock.direction === "up");
+    if (time.textContent !== shown) time.textContent = shown;
+  }
 }
 
 function frame() {
