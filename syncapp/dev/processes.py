@@ -22,6 +22,13 @@ import psutil
 MARK = "SYNCAPP_RUN"
 """The environment variable that names the run's directory in every process started here."""
 
+SUSPENDED = frozenset({psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP, psutil.STATUS_ZOMBIE})
+"""The states in which a process that got SIGSTOP runs no code of its own.
+
+One that waits in the kernel, as for a vfork'ed child that is suspended itself, stops before it runs on. A zombie is
+left of a process that ended, until its parent runs again.
+"""
+
 
 class StartError(RuntimeError):
     """A process or server did not start, or stopped unexpectedly; the text says which and why."""
@@ -191,13 +198,16 @@ class Process:
 
     def pause(self) -> None:
         """Suspend it and its descendants (SIGSTOP): connections stay open, and nothing answers."""
-        for process in self.tree():
-            process.suspend()
+        paused: set[psutil.Process] = set()
+        # A process that is suspended starts no more, so this ends when all that were there are.
+        while new := [process for process in self.tree() if process not in paused]:
+            _signal_all(new, signal.SIGSTOP)
+            _wait_while(_is_active, new)
+            paused.update(new)
 
     def unpause(self) -> None:
         """Resume it and its descendants (SIGCONT)."""
-        for process in self.tree():
-            process.resume()
+        _signal_all(self.tree(), signal.SIGCONT)
 
     def output(self) -> str:
         """Return its output so far, of all its starts; empty if the output goes to a function."""
@@ -222,13 +232,30 @@ def _forward(lines: IO[bytes], show: Callable[[bytes], None]) -> None:
             show(line)
 
 
-def _kill_all(processes: Sequence[psutil.Process]) -> None:
+def _signal_all(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    """Send a signal to each; one that has ended since it was listed gets none."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+            process.send_signal(number)
+
+
+def _kill_all(processes: Sequence[psutil.Process]) -> None:
+    _signal_all(processes, signal.SIGKILL)
+    _wait_while(runs, processes)
+
+
+def _wait_while(holds: Callable[[psutil.Process], bool], processes: Sequence[psutil.Process]) -> None:
+    """Wait, for at most 10 s, until something holds for none of the processes."""
     end = time.monotonic() + 10
-    while any(map(runs, processes)) and time.monotonic() < end:
+    while any(map(holds, processes)) and time.monotonic() < end:
         time.sleep(0.01)
+
+
+def _is_active(process: psutil.Process) -> bool:
+    """Return whether a process that got SIGSTOP still runs code of its own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() not in SUSPENDED
+    return False
 
 
 def as_user(user: int | None) -> dict[str, Any]:

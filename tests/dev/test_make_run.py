@@ -27,7 +27,7 @@ from redis import Redis
 from syncapp.access.tokens import Authenticator
 from syncapp.config import Settings
 from syncapp.dev import runner
-from syncapp.dev.processes import MARK, Process, StartError, end_leftovers, free_port, port_is_free, runs
+from syncapp.dev.processes import MARK, SUSPENDED, Process, StartError, end_leftovers, free_port, port_is_free, runs
 from syncapp.dev.runner import ROOT, Web, app_env, procfile
 from syncapp.dev.servers import Postgres, Servers, Valkey
 from syncapp.domain.principal import SCOPES
@@ -365,6 +365,19 @@ def test_a_stopped_process_takes_its_descendants_with_it(tmp_path: Path) -> None
     process.stop()
     assert not any(map(runs, descendants))
     assert process.exit_code == -signal.SIGTERM
+
+
+def test_a_process_is_paused_as_a_whole_while_its_descendants_come_and_go(tmp_path: Path) -> None:
+    argv = ["sh", "-c", "while :; do sleep 0 & sleep 0; done"]
+    process = Process("it", argv, directory=tmp_path, output=tmp_path / "log")
+    process.start()
+    try:
+        for _ in range(50):
+            process.pause()
+            assert {each.status() for each in process.tree()} <= SUSPENDED
+            process.unpause()
+    finally:
+        process.stop()
 
 
 def test_a_web_process_stops_at_once_though_a_client_keeps_its_connection_open(make_cluster: MakeCluster) -> None:
