@@ -5,9 +5,7 @@ A server that cannot start fails the tests that need it; they are not skipped.
 
 from __future__ import annotations
 
-import base64
 import importlib
-import json
 import os
 import shutil
 import sys
@@ -36,6 +34,7 @@ from syncapp.realtime.hub import Hub
 from syncapp.store.sessions import SessionStore
 from tests.support.audit_log import AuditServices
 from tests.support.captured_logs import kept_log_handlers
+from tests.support.child_coverage import traced
 from tests.support.cluster import FAST_POSTGRES, Cluster, MakeCluster, borrowed_redis, scratch_database
 from tests.support.store import PARTIALS, ManualClock, make_settings, make_store
 from tests.support.types import Db, Redis
@@ -196,9 +195,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Have coverage trace greenlets in the processes that tests start; pytest's own have none."""
     if session.config.getoption("numprocesses", None):
         return  # this one starts pytest's own
-    if text := os.environ.get("COVERAGE_PROCESS_CONFIG"):
-        config = json.loads(base64.b64decode(text)) | {"concurrency": ["thread", "gevent"]}
-        os.environ["COVERAGE_PROCESS_CONFIG"] = base64.b64encode(json.dumps(config).encode()).decode()
+    os.environ.update(traced(os.environ, "gevent"))
 
 
 @pytest.hookimpl(wrapper=True)

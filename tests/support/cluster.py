@@ -16,6 +16,7 @@ import pytest
 from syncapp.dev.processes import Process, free_port
 from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
 from syncapp.dev.servers import Servers
+from tests.support.child_coverage import traced
 from tests.support.types import Redis
 
 # Killing the server still loses nothing; only a crash of the machine would. A vacuum of the catalogue deletes a file
@@ -41,7 +42,8 @@ class Cluster:
         ]
         for process in self.web:
             process.name = f"web on port {process.port}"
-        self.worker = App("worker", environment(free_port()), directory=directory, output=directory / "worker.log")
+        threaded = traced(environment(free_port()), "thread")
+        self.worker = App("worker", threaded, directory=directory, output=directory / "worker.log")
         self.processes: list[Process] = [*self.web, *([self.worker] if worker else [])]
 
     @property
