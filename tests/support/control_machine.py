@@ -72,11 +72,14 @@ def controls(draw: st.DrawFn) -> dict[str, Any]:
     optional = {"margin_ms": margins, "charge_unit_ms": units, "min_charge_ms": least_charges}
     control |= {name: draw(strategy) for name, strategy in optional.items()}
     control["first_bonus"] = draw(st.sampled_from(["after_move", "before_move"]))
-    first = control["stages"][0]
-    bonus = first.get("increment_ms") or first.get("delay_ms")
-    if first.get("time_ms") == 0 and "period_ms" not in first:
-        is_in_time = bonus and (first.get("delay") == "simple" or control["first_bonus"] == "before_move")
-        first["time_ms"] = 0 if is_in_time else draw(lengths)
+    before: dict[str, Any] = {"per_move_ms": 0}
+    for stage in control["stages"]:
+        # No time is left of a time for each move. A stage that follows it needs time of its own, as the first one does.
+        if "per_move_ms" in before and stage.get("time_ms") == 0 and "period_ms" not in stage:
+            bonus = stage.get("increment_ms") or stage.get("delay_ms")
+            is_in_time = bonus and (stage.get("delay") == "simple" or control["first_bonus"] == "before_move")
+            stage["time_ms"] = 0 if is_in_time else draw(lengths)
+        before = stage
     return control
 
 
