@@ -134,7 +134,7 @@ def database_url(servers: Servers) -> str:
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
     """Client of an empty Redis, which answers in bytes; scripts loaded earlier stay loaded."""
-    with Redis.from_url(redis_url) as client:
+    with Redis.from_url(redis_url, socket_timeout=60) as client:
         client.flushdb()
         yield client
 
