@@ -1,4 +1,7 @@
-"""The packages of `syncapp`: imports go in one direction, and some things are done in one module only."""
+"""The packages of `syncapp`: imports go in one direction, and some things are done in one module only.
+
+Also what holds for every Python file.
+"""
 
 from __future__ import annotations
 
@@ -119,6 +122,18 @@ def test_frameworks_stay_where_they_belong(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_module_is_too_long(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_every_silenced_check_has_its_reason_beside_it() -> None:
+    bare = re.compile(r"# (noqa|type: ignore|pragma: no cover)(\[[^]]*\]|: [A-Z]+\d+(, ?[A-Z]+\d+)*)?\s*$")
+    listed = subprocess.check_output(["git", "ls-files", "-z", "*.py"], cwd=ROOT, text=True).split("\0")
+    found = [
+        f"{name}:{number}"
+        for name in filter(None, listed)
+        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1)
+        if bare.search(line)
+    ]
+    assert found == []
 
 
 def test_no_two_classes_have_one_name() -> None:

@@ -60,7 +60,7 @@ def test_a_retry_comes_back_from_the_schedule_as_it_was_put_there(tasks: ModuleT
     task = tasks.drain_bucket.s(7, id="drain-7")
     task.eta, task.retries, task.retry_delay = datetime(2026, 1, 2, 3, 4, 5, 6), 2, 16.0  # noqa: DTZ001 Huey's are naive
     tasks.huey.add_schedule(task)
-    (again,) = tasks.huey.read_schedule(datetime(2027, 1, 1))  # noqa: DTZ001
+    (again,) = tasks.huey.read_schedule(datetime(2027, 1, 1))  # noqa: DTZ001 Huey's are naive
     assert (again.id, again.args, again.eta, again.retries, again.retry_delay, again.retry_backoff) == (
         *("drain-7", (7,), task.eta, 2, 16.0, 2.0),
     )

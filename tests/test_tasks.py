@@ -129,7 +129,7 @@ def test_the_last_retry_is_told_at_critical_and_the_sweep_begins_anew(
         for _ in range(6):
             delays.append(task.retry_delay)
             tasks.huey.execute(task, task.eta)
-            task = (tasks.huey.read_schedule(datetime(2100, 1, 1)) or [None])[0]  # noqa: DTZ001
+            task = (tasks.huey.read_schedule(datetime(2100, 1, 1)) or [None])[0]  # noqa: DTZ001 Huey's are naive
         assert task is None
     assert delays == [2, 4, 8, 16, 32, 64]
     assert [line["log_level"] for line in logs] == ["warning"] * 5 + ["critical"]

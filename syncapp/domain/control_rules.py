@@ -80,7 +80,7 @@ def _hourglass_faults(
         yield "time_control", "an hourglass must hold for everybody", "contradiction"
     action = raw.get("action_on_timeout")
     if isinstance(action, dict) and action.get("type") == "skip_cycle":
-        message = "must not be skip_cycle in an hourglass: a player who has lost on time would go on gaining time"
+        message = "cannot be skip_cycle in an hourglass: a player who has run out of time would still gain time"
         yield "action_on_timeout.type", message, "contradiction"
 
 

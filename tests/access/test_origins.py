@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import closing
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -64,9 +65,9 @@ def readable(answer: requests.Response, origin: str = PLAY) -> requests.Response
     return answer
 
 
-def ask(method: str, url: str, origin: str = PLAY, **more: object) -> requests.Response:
-    headers = {"Origin": origin} | more.pop("headers", {})  # type: ignore[operator]
-    return requests.request(method, url, headers=headers, timeout=60, **more)  # type: ignore[arg-type]
+def ask(method: str, url: str, origin: str = PLAY, **more: Any) -> requests.Response:
+    headers = {"Origin": origin} | more.pop("headers", {})
+    return requests.request(method, url, headers=headers, timeout=60, **more)
 
 
 def test_a_page_of_a_listed_origin_may_read_every_kind_of_answer(listed: RestClient) -> None:

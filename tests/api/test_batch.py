@@ -103,7 +103,7 @@ def test_what_fails_has_its_own_error_and_changes_nothing_and_the_others_go_on(
     alone = client.post(f"/v1/sessions/{pending}/pause").get_json()["error"]
     assert results[0]["error"]["message"] == alone["message"]
     hashes = [redis.hgetall(Keyspace().session(each)) for each in before]
-    assert hashes == [found[Keyspace().session(each).encode()][0] for each, found in before.items()]  # type: ignore[index]
+    assert hashes == [found[Keyspace().session(each).encode()][0] for each, found in before.items()]  # type: ignore[index]  # a DUMP and its TTL
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_retention_drops_months_that_are_over_and_no_longer_written_to(
                 " FROM (SELECT date_trunc('month', now(), 'UTC') - make_interval(months => %s) AS month) AS made",
                 [months_ago],
             )
-            name, low, high = cursor.fetchone()  # type: ignore[misc]
+            ((name, low, high),) = cursor.fetchall()
             cursor.execute(f"CREATE TABLE {name} PARTITION OF sync_events FOR VALUES FROM ({low}) TO ({high})")
             cursor.execute(
                 "INSERT INTO sync_events (session_id, epoch, version, event_type, at, sync_mode, status, cycle_count,"

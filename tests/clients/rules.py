@@ -19,7 +19,7 @@ BETWEEN_FIELDS = {
 }  # fmt: skip
 
 
-@schemathesis.check  # type: ignore[untyped-decorator]
+@schemathesis.check  # type: ignore[untyped-decorator]  # the library has no types for it
 def refused_for_a_rule_between_fields(ctx: object, response: schemathesis.Response, case: schemathesis.Case) -> None:
     if response.status_code != 400 or not (case.meta and case.meta.generation.mode.is_positive):
         return

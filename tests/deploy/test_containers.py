@@ -160,7 +160,7 @@ def test_what_is_copied_is_enough_for_every_service(servers: Servers, image: Pat
         RestClient(web.url).running()
         wait_until(lambda: metric_value(web.url, 'syncapp_audit_queue{state="completed"}') >= stored + 2)
         for kind in ("web", "worker"):
-            wait_until(lambda: subprocess.run([*check, kind], env=env, check=False).returncode == 0)  # noqa: B023
+            wait_until(lambda: subprocess.run([*check, kind], env=env, check=False).returncode == 0)  # noqa: B023 called in this round
     finally:
         web.ask_to_stop()
         worker.ask_to_stop()
@@ -312,7 +312,7 @@ def test_the_image_builds_and_runs_both_processes(servers: Servers, database_url
         with container(*env, tag) as web, container(*env, tag, *words(procfile()["worker"])) as worker:
             for name in (web, worker):
                 check = ("exec", name, "python", "deploy/healthcheck.py")
-                wait_until(lambda: docker(*check, check=False).endswith("healthy"), within_s=120)  # noqa: B023
+                wait_until(lambda: docker(*check, check=False).endswith("healthy"), within_s=120)  # noqa: B023 called in this round
                 assert docker("exec", name, "id", "-u") == "10001"
             RestClient(f"http://127.0.0.1:{port}").running()
             for name in (web, worker):

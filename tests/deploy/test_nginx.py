@@ -22,6 +22,7 @@ import pytest
 import redis as redis_py
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from syncapp.api.requests import MAX_WAIT_MS
 from syncapp.config import Settings
@@ -167,7 +168,7 @@ def test_websockets_pass_and_pages_of_the_service_itself_are_recognized(proxy: P
         assert proxy.ask("POST", f"{session}/switch", Origin=proxy.origin)[0] == 200
         assert json.loads(socket.recv(timeout=60))["type"] == "STATE_UPDATE"
     with pytest.raises(InvalidStatus) as refused:
-        connect(url, ssl=proxy.trust, origin="https://other.example")  # type: ignore[call-overload]
+        connect(url, ssl=proxy.trust, origin=Origin("https://other.example"))
     assert refused.value.response.status_code == 403
     assert proxy.ask("POST", f"{session}/switch", Origin="https://other.example")[0] == 403
 

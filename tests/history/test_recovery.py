@@ -156,9 +156,9 @@ def test_what_ended_or_was_deleted_does_not_come_back(
     store.complete(ID)
     log.store()
     lose_session(redis)
-    recovery._store.time_ms = lambda: clock.now_ms + 3_600_000  # type: ignore[method-assign]
+    recovery._store.time_ms = lambda: clock.now_ms + 3_600_000  # type: ignore[method-assign]  # the test's clock
     assert recovery.recover(ID) is Outcome.ENDED
-    recovery._store.time_ms = lambda: clock.now_ms + 3_599_999  # type: ignore[method-assign]
+    recovery._store.time_ms = lambda: clock.now_ms + 3_599_999  # type: ignore[method-assign]  # the test's clock
     assert recovery.recover(ID) is Outcome.RESTORED
     assert store.get(ID).found.status == "completed"
     assert redis.zscore(KEYS.deadlines(KEYS.bucket(ID)), ID) is None
@@ -239,9 +239,9 @@ def test_everything_is_what_the_log_or_redis_takes_for_live(
     log.store()
     lose_session(redis, ids[0])
     redis_only = store.create(chess_request()).found.session_id
-    recovery._store.time_ms = lambda: clock.now_ms + 7_200_000  # type: ignore[method-assign]
+    recovery._store.time_ms = lambda: clock.now_ms + 7_200_000  # type: ignore[method-assign]  # the test's clock
     assert sorted(recovery.all_session_ids()) == sorted([ids[0], ids[3], redis_only])
-    recovery._store.time_ms = lambda: clock.now_ms  # type: ignore[method-assign]
+    recovery._store.time_ms = lambda: clock.now_ms  # type: ignore[method-assign]  # the test's clock
     assert sorted(recovery.all_session_ids()) == sorted([*ids[:2], ids[3], redis_only])
 
 

@@ -128,7 +128,7 @@ def test_a_restored_session_is_idle_when_nobody_has_come_for_so_long(
     clock.advance_ms(36_000)
     log.recoveries[rule].recover(ID)
     known = redis.hget(KEYS.session(ID), "scalars")
-    assert int(values_of([known.decode()])[SCALARS.index("idle_ms")]) == clock.now_ms + idle_ms  # type: ignore[union-attr]
+    assert int(values_of([known.decode()])[SCALARS.index("idle_ms")]) == clock.now_ms + idle_ms  # type: ignore[union-attr]  # bytes
 
 
 @pytest.mark.parametrize("rule", ["run", "freeze", "credit"])
@@ -205,5 +205,5 @@ def test_a_stale_session_of_another_roster_leaves_nothing_behind(
     assert recovery.recover(ID) is Outcome.REPLACED
     with pytest.raises(ValidationFailed):
         store.switch(ID, participant_id="p2")
-    names = [name.decode() for name in redis.hkeys(KEYS.session(ID))]  # type: ignore[union-attr]
+    names = [name.decode() for name in redis.hkeys(KEYS.session(ID))]  # type: ignore[union-attr]  # bytes
     assert sorted(name for name in names if name.startswith("index:")) == ["index:black", "index:white"]

@@ -35,7 +35,7 @@ def test_a_store_rolled_back_behind_the_log_is_put_forward_again(
     last = store.get(ID).found
     log.store()
     restore_hash(redis, file)
-    assert store.position(ID).version == last.version - 1  # type: ignore[union-attr]
+    assert store.position(ID).version == last.version - 1  # type: ignore[union-attr]  # it is there
     assert recovery.recover(ID) is Outcome.REPLACED
     found = store.get(ID).found
     assert (found.epoch > last.epoch, found.version) == (True, 1)
@@ -85,7 +85,7 @@ def test_a_fork_that_is_further_than_the_log_goes_on_as_it_stands(
     assert found.metadata_version == 1
     assert found.participants == here.participants
     log.store()
-    assert log.history.restore_point(ID).session == found  # type: ignore[union-attr]
+    assert log.history.restore_point(ID).session == found  # type: ignore[union-attr]  # it is there
     assert recovery.recover(ID) is Outcome.CURRENT
 
 

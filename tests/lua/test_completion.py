@@ -189,7 +189,7 @@ def test_a_restored_session_has_them_again(
     store.complete(ID, reason="over", result=RESULT)
     log.store()
     redis.delete(Keyspace().session(ID))
-    log.recoveries["run"]._store.time_ms = lambda: NOON_MS  # type: ignore[method-assign]
+    log.recoveries["run"]._store.time_ms = lambda: NOON_MS  # type: ignore[method-assign]  # the test's clock
     for _ in range(2 if again else 1):
         assert log.recoveries["run"].recover(ID) is Outcome.RESTORED
         found = make_store(redis_url).get(ID).found
@@ -247,7 +247,7 @@ def test_a_session_is_restored_with_the_completion_that_an_earlier_release_did_n
 ) -> None:
     store.create(chess_request(session_id=ID))
     complete_in_clear(store)
-    log.recoveries["run"]._store.time_ms = lambda: NOON_MS  # type: ignore[method-assign]
+    log.recoveries["run"]._store.time_ms = lambda: NOON_MS  # type: ignore[method-assign]  # the test's clock
     for _ in range(2):  # the second time, from the restore's message
         log.store()
         query_rows(db, FORGET)

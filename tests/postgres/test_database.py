@@ -71,7 +71,8 @@ def test_a_lost_connection_is_replaced_by_the_next_transaction(db: Db, database_
     def backend() -> int:
         with ours.transaction() as cursor:
             cursor.execute("SELECT pg_backend_pid()")
-            return int(cursor.fetchone()[0])  # type: ignore[index]
+            ((pid,),) = cursor.fetchall()
+            return int(pid)
 
     first = backend()
     assert backend() == first
@@ -95,7 +96,8 @@ def test_each_thread_has_a_connection_and_a_failed_transaction_leaves_it_clean(d
         with ours.transaction() as cursor:
             barrier.wait(10)
             cursor.execute("SELECT count(*) FROM sync_dead_letters")
-            return int(cursor.fetchone()[0])  # type: ignore[index]
+            ((rows,),) = cursor.fetchall()
+            return int(rows)
 
     with ThreadPoolExecutor(3) as threads:
         assert [future.result() for future in [threads.submit(count) for _ in range(3)]] == [0, 0, 0]

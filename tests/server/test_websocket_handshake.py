@@ -81,7 +81,7 @@ def test_a_bad_session_id_is_refused_by_name(apis: list[RestClient], given: str)
 def test_odd_headers_do_not_keep_a_client_out(apis: list[RestClient], headers: dict[str, str]) -> None:
     with RawWebSocket(apis[0].url, apis[0].running(), headers) as raw:
         if raw.status == 100:
-            raw.answer, _, raw._buffer = raw._buffer.partition(b"\r\n\r\n")  # type: ignore[assignment]
+            raw.answer, _, raw._buffer = raw._buffer.partition(b"\r\n\r\n")  # type: ignore[assignment]  # bytes, both
             return
         assert raw.status == 101
         assert "extensions" not in raw.answer.lower()

@@ -121,7 +121,7 @@ def test_what_is_due_shows_as_soon_as_there_is_memory_again(full: FullStore) -> 
         full.store.get(sessions[0])
     full.no_limit()
     wait_until(lambda: sweeper.run_once(later_ms).sessions == 0)  # no session was set aside
-    assert {full.store.position(session).version for session in sessions} == {4}  # type: ignore[union-attr]
+    assert {full.store.position(session).version for session in sessions} == {4}  # type: ignore[union-attr]  # each is there
     full.check_commands_drains_and_log()
 
 

@@ -14,7 +14,8 @@ KEYS = Keyspace(16)
 def count_rows(db: Db, query: str = "SELECT count(*) FROM sync_events") -> int:
     with db.cursor() as cursor:
         cursor.execute(query)
-        return int(cursor.fetchone()[0])  # type: ignore[index]
+        ((count,),) = cursor.fetchall()
+        return int(count)
 
 
 def commit_events(redis_url: str, sessions: int, switches: int) -> int:

@@ -82,7 +82,7 @@ def test_a_command_retried_at_once_from_two_processes_commits_once(clients: Clie
     session = clients.running()
     key = uuid.uuid4().hex
     answers = clients.at_once(
-        [lambda i=i: clients.post(i, f"/{session}/switch", **{"Idempotency-Key": key}) for i in range(20)]  # type: ignore[misc]
+        [lambda i=i: clients.post(i, f"/{session}/switch", **{"Idempotency-Key": key}) for i in range(20)]  # type: ignore[misc]  # mypy cannot infer it
     )
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.json()["data"]["version"] for answer in answers} == {3}
