@@ -119,6 +119,7 @@ def test_every_operation_works_with_the_documented_rights(restricted: Cluster, r
     session_id = api.running(warn_at_ms=[1000])
     path = f"{url}/v1/sessions/{session_id}"
     with connect(f"ws{url[4:]}/ws?sessionId={session_id}") as socket:
+        wait_until(lambda: "STATE_SYNC" in str(socket.recv(timeout=30)))  # what comes later is told by events
         for command in ("switch", "pause", "resume"):
             api.command(session_id, command)
         api.command(session_id, "adjust", op="add", ms=1000)

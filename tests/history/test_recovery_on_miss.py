@@ -155,7 +155,7 @@ def test_clients_of_every_process_see_the_new_epoch_and_go_on(
             assert (restored["epoch"], restored["version"]) == (found["epoch"], 1)
             assert restored["event"]["type"] == "session_restored"
             assert restored["state"]["active_participant_id"] == "white"
-            switched = client.next().message
+            switched = client.message()
             assert switched["type"] in ("STATE_UPDATE", "STATE_PATCH")
             assert (switched["epoch"], switched["version"]) == (found["epoch"], 2)
     wait_until(lambda: logged(2))

@@ -134,7 +134,9 @@ def test_a_client_that_never_reads_is_closed_and_costs_a_bounded_amount_of_memor
     with ExitStack() as stack:
         fast = Follower(stack.enter_context(RawWebSocket(url, session.id)))
         slow = [stack.enter_context(RawWebSocket(url, session.id, receive_bytes=4096)) for _ in range(count)]
-        wait_until(lambda: metric_value(url, "syncapp_ws_connections") == count + 1)
+        for raw in slow:
+            raw.message("STATE_SYNC")  # the last that it reads
+        wait_until(lambda: fast.versions)
         before = worker.memory_info().rss
         for _ in range(30):
             newest = session.switch()
@@ -164,6 +166,7 @@ def test_a_client_that_sends_and_does_not_read_is_held_up_and_closed(impatient: 
     url, session = impatient.urls[0], Large(impatient.urls[0])
     worker = psutil.Process(impatient.web[0].pid).children()[0]
     with RawWebSocket(url, session.id, receive_bytes=4096) as raw:
+        raw.message("STATE_SYNC")
         before = worker.memory_info().rss
         for _ in range(20):
             session.switch()

@@ -131,6 +131,9 @@ def test_a_stream_that_nobody_reads_is_cut_off(apis: list[RestClient]) -> None:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect((address.hostname, address.port))
         slow.sendall(f"GET /v1/sessions/{session_id}/stream HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        begun = b""
+        while b"STATE_SYNC" not in begun:  # from here on it is told every version
+            begun += slow.recv(1024)
         for _ in range(60):
             apis[0].command(session_id, "switch")
         wait_until(lambda: metric_value(apis[0].url, 'syncapp_ws_closed_total{code="1013"}') == before + 1)

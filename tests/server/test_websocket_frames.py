@@ -224,7 +224,9 @@ def test_a_client_that_answers_pings_stays_and_one_that_does_not_is_closed(
     one = open_websocket(strict.urls[0], session_id)
     with RawWebSocket(strict.urls[0], session_id) as silent:
         frames = silent.until_end()
-    assert [received.opcode for received in frames] == [TEXT, PING, CLOSE]
+    opcodes = [received.opcode for received in frames]
+    assert TEXT in opcodes
+    assert [opcode for opcode in opcodes if opcode != TEXT] == [PING, CLOSE]
     assert frames[-1].code == Close.SILENT
     assert one.next()["type"] == "CONNECTED"
     time.sleep(2)
