@@ -34,7 +34,7 @@ from syncapp.realtime.hub import Hub
 from syncapp.store.sessions import SessionStore
 from tests.support.audit_log import AuditServices
 from tests.support.captured_logs import kept_log_handlers
-from tests.support.child_coverage import traced
+from tests.support.child_coverage import COVERAGE_CONFIG, traced
 from tests.support.cluster import FAST_POSTGRES, Cluster, MakeCluster, borrowed_redis, scratch_database
 from tests.support.store import PARTIALS, ManualClock, make_settings, make_store
 from tests.support.types import Db, Redis
@@ -55,6 +55,25 @@ LONGEST = {
     "system/test_chaos",
     "test_connection_limits",
 }
+
+
+# Coverage doubles what these take, and they reach no line that no other test reaches.
+UNTRACED = (
+    "deploy/",
+    "docs/",
+    "lua/",
+    "system/",
+    "domain/notation/test_round_trips",
+    "history/test_replay",
+    "history/test_restored_controls",
+    "store/test_clock_steps",
+    "store/test_deadline_rebuild",
+    "store/test_full_store",
+    "store/test_list",
+    "test_connection_limits",
+    "test_loops",
+    "test_metrics",
+)
 
 
 @pytest.fixture(scope="session")
@@ -187,8 +206,25 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the slowest files, so that all processes end at about the same time."""
-    items.sort(key=lambda item: item.nodeid.partition(".py")[0].removeprefix("tests/") not in LONGEST)
+    """Start with the slowest files, so that all processes end at about the same time; mark those without coverage."""
+    items.sort(key=lambda item: _place(item) not in LONGEST)
+    for item in items:
+        module = item.getparent(pytest.Module)
+        if module and _place(item).startswith(UNTRACED) and not module.get_closest_marker("no_cover"):
+            module.add_marker(pytest.mark.no_cover)  # pytest-cov's
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _coverage_of_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have coverage trace no process that a module without coverage starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("no_cover"):
+            patch.delenv(COVERAGE_CONFIG, raising=False)
+        yield
+
+
+def _place(item: pytest.Item) -> str:
+    return item.nodeid.partition(".py")[0].removeprefix("tests/")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

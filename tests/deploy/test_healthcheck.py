@@ -31,7 +31,7 @@ def checked(env: Mapping[str, str], *arguments: str) -> tuple[int, str]:
 def running(make_cluster: MakeCluster, redis_url: str) -> Cluster:
     with redis_py.Redis.from_url(redis_url) as client:
         client.flushdb()
-    return make_cluster(web=1)
+    return make_cluster(web=1, REDIS_TIMEOUT_S="2")
 
 
 def test_processes_that_work_are_healthy(running: Cluster) -> None:

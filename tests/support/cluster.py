@@ -23,6 +23,9 @@ from tests.support.types import Redis
 # that the next connection has to write again, which fails while a test keeps the disk full.
 FAST_POSTGRES = ("fsync=off", "full_page_writes=off", "autovacuum=off")
 
+# A machine that stands still for a moment is no outage. Tests of outages say how soon the store is given up.
+PATIENT = {"REDIS_TIMEOUT_S": "20"}
+
 
 class Cluster:
     """Web processes on their own ports and a worker, with the Procfile's commands and the run's stores.
@@ -34,7 +37,7 @@ class Cluster:
         def environment(port: int) -> dict[str, str]:
             # A killed web process leaves its temporary files; they are deleted with the directory.
             own = {"HOST": "127.0.0.1", "PORT": str(port), "WEB_CONCURRENCY": "1", "TMPDIR": str(directory)}
-            return app_env(os.environ, servers, **{**NO_LIMITS, **own, **env})
+            return app_env(os.environ, servers, **{**NO_LIMITS, **PATIENT, **own, **env})
 
         self.web = [
             Web(environment(free_port()), directory=directory, output=directory / f"web-{number}.log")
