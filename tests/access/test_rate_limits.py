@@ -268,22 +268,22 @@ def test_a_client_that_floods_leaves_room_for_others_in_a_small_store(
         flood, http = {"X-Forwarded-For": "203.0.113.7:4711"}, requests.Session()
         for url in cluster.urls:
             for _ in range(60):
-                answer = http.post(f"{url}/v1/sessions", json=large, headers=flood, timeout=20)
+                answer = http.post(f"{url}/v1/sessions", json=large, headers=flood, timeout=60)
                 if answer.status_code != 201:
                     break
             assert answer.status_code == 429, answer.text
             assert answer.json()["error"]["details"]["reason"] == "address_store_bytes_per_hour"
             assert int(answer.headers["Retry-After"]) >= 1
-            assert http.get(f"{url}/health", headers=flood, timeout=10).status_code == 200
+            assert http.get(f"{url}/health", headers=flood, timeout=60).status_code == 200
             assert metric_value(url, 'syncapp_limited_total{reason="address_store_bytes_per_hour"}') == 1
         with redis_py.Redis.from_url(store.url) as client:
             info: Any = client.info("memory")
             assert info["used_memory"] < 60 * MB
             other = {"X-Forwarded-For": "203.0.113.8"}
             for url in cluster.urls:
-                made = http.post(f"{url}/v1/sessions", json=CHESS, headers=other, timeout=10)
+                made = http.post(f"{url}/v1/sessions", json=CHESS, headers=other, timeout=60)
                 assert made.status_code == 201
-                begun = http.post(url + made.headers["Location"] + "/start", headers=other, timeout=10)
+                begun = http.post(url + made.headers["Location"] + "/start", headers=other, timeout=60)
                 assert begun.status_code == 200
             buckets = range(Keyspace().buckets)
             wait_until(lambda: not any(client.xlen(Keyspace().outbox(bucket)) for bucket in buckets), 60)
@@ -326,7 +326,7 @@ def test_commands_over_a_websocket_are_limited_like_those_over_rest(make_cluster
         over_rest = requests.post(
             f"{api.url}/v1/sessions/{session_id}/switch",
             headers={"Idempotency-Key": "k9", "X-Forwarded-For": "[::ffff:203.0.113.7]:80"},
-            timeout=10,
+            timeout=60,
         )
         assert over_rest.status_code == 429
         assert ask(one, 30, "switch")["type"] == "ACK"

@@ -264,7 +264,7 @@ def test_a_batch_over_http_answers_all_while_others_move(
     make_cluster: MakeCluster, redis: Redis, redis_url: str
 ) -> None:
     url = make_cluster(web=1, worker=False).urls[0]
-    ids = [requests.post(f"{url}/v1/sessions", json=CHESS, timeout=10).json()["data"]["session_id"] for _ in range(100)]
+    ids = [requests.post(f"{url}/v1/sessions", json=CHESS, timeout=60).json()["data"]["session_id"] for _ in range(100)]
     body = {"command": "start", "session_ids": ids}
     assert requests.post(f"{url}/v1/sessions/batch", json=body, timeout=30).json()["data"]["succeeded"] == 100
     moves = [
@@ -286,7 +286,7 @@ def test_a_store_that_is_stopped_and_comes_back_answers_for_each(
     make_cluster: MakeCluster, redis: Redis, valkey: Valkey
 ) -> None:
     url = make_cluster(web=1, worker=False, REDIS_TIMEOUT_S="1").urls[0]
-    ids = [requests.post(f"{url}/v1/sessions", json=CHESS, timeout=10).json()["data"]["session_id"] for _ in range(40)]
+    ids = [requests.post(f"{url}/v1/sessions", json=CHESS, timeout=60).json()["data"]["session_id"] for _ in range(40)]
     body = {"command": "start", "session_ids": ids}
     valkey.pause()
     try:

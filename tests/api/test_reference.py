@@ -200,7 +200,7 @@ def call(server: Cluster, name: str, session: str = "", **request: Any) -> reque
     """Call an operation, and compare the answer with the document."""
     method, path, operation = OPERATIONS[name]
     url = server.urls[0] + path.replace("{session_id}", session)
-    answer = requests.request(method, url, timeout=20, stream=name == "stream", **request)
+    answer = requests.request(method, url, timeout=60, stream=name == "stream", **request)
     documented = resolve(DOCUMENT, operation["responses"][str(answer.status_code)])
     kind = answer.headers.get("Content-Type", "").split(";")[0]
     assert kind in documented.get("content", {"": None})

@@ -76,7 +76,7 @@ class SlowLog:
 
     def store(self, entries: list[OutboxEntry]) -> Stored:
         self.entered.set()
-        assert self.go_on.wait(10)
+        assert self.go_on.wait(60)
         self.seen += [entry.raw for entry in entries]
         return Stored(len(entries))
 
@@ -89,10 +89,10 @@ def test_a_bucket_is_drained_by_one_thread_which_looks_again_when_another_came(
     redis.xadd(KEYS.outbox(3), {"message": "1"})
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(drain.run, 3)
-        assert log.entered.wait(10)
+        assert log.entered.wait(60)
         assert drain.run(3) == Drained(0, more=False)
         assert drain.run(4) == Drained(0, more=False)
         redis.xadd(KEYS.outbox(3), {"message": "2"})
         log.go_on.set()
-        assert running.result(10) == Drained(2, more=False)
+        assert running.result(60) == Drained(2, more=False)
     assert log.seen == [b"1", b"2"]

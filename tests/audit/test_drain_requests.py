@@ -18,7 +18,7 @@ def test_a_nudge_waits_for_nobody_and_what_is_asked_for_twice_is_enqueued_once(t
 
     def enqueue(bucket: int) -> None:
         enqueued.append(bucket)
-        blocked.wait(10)
+        blocked.wait(60)
 
     nudger = tasks.DrainRequests(enqueue)
     nudger.nudge(1)

@@ -233,7 +233,7 @@ def test_many_drains_of_the_same_events_at_once_neither_deadlock_nor_store_twice
     def drain(number: int) -> Stored:
         shift = number * len(entries) // 6
         mine = [*entries[shift:], *entries[:shift]][: len(entries) * 2 // 3]
-        barrier.wait(10)
+        barrier.wait(60)
         return sum((audit.store(mine[at : at + 50]) for at in range(0, len(mine), 50)), Stored())
 
     with ThreadPoolExecutor(6) as threads:

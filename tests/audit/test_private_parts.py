@@ -78,9 +78,9 @@ def test_a_hashed_message_has_digests_in_place_of_values(
 def test_a_published_message_has_the_values(store: SessionStore, clock: ManualClock, redis: redis_py.Redis) -> None:
     listener: Any = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py has no types here
     listener.subscribe(Keyspace().channel(ID))
-    listener.get_message(timeout=5)
+    listener.get_message(timeout=60)
     play(store, clock)
-    published = [orjson.loads(listener.get_message(timeout=5)["data"]) for _ in outbox_entries(redis)]
+    published = [orjson.loads(listener.get_message(timeout=60)["data"]) for _ in outbox_entries(redis)]
     logged = outbox_messages(redis, ID)
     for message in [*published, *logged]:
         message.pop("private", None)

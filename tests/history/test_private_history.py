@@ -67,7 +67,7 @@ def test_the_history_has_what_was_published_and_after_an_erasure_what_is_left(
     session_id = str(uuid.uuid4())
     listener: Any = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py has no types here
     listener.subscribe(KEYS.channel(session_id))
-    listener.get_message(timeout=5)
+    listener.get_message(timeout=60)
     run(store, session_id, owner, "create", first)
     for (command, told), claim in moves:
         clock.advance_ms(10)
@@ -79,7 +79,7 @@ def test_the_history_has_what_was_published_and_after_an_erasure_what_is_left(
             run(store, session_id, claim, command, told)
     log.store()
     events = log.history.events(session_id, EventsQuery(limit=1000)).rows
-    published = [orjson.loads(listener.get_message(timeout=5)["data"]) for _ in events]
+    published = [orjson.loads(listener.get_message(timeout=60)["data"]) for _ in events]
     listener.close()
     for event, message in zip(events, published, strict=True):
         assert (event["epoch"], event["version"]) == (message["epoch"], message["version"])

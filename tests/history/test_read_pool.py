@@ -62,7 +62,7 @@ def test_a_slow_answer_is_not_waited_for(pool: ReadPool) -> None:
 def test_more_questions_than_can_wait_are_refused_at_once(database_url: str) -> None:
     pool, go_on = ReadPool(database_url, connections=1, timeout_s=10), threading.Event()
     with ThreadPoolExecutor(9) as threads:
-        asked = [threads.submit(pool.ask, lambda _: go_on.wait(10)) for _ in range(9)]
+        asked = [threads.submit(pool.ask, lambda _: go_on.wait(60)) for _ in range(9)]
         wait_until(lambda: pool._waiting == 8)
         with pytest.raises(AuditUnavailable, match="does not answer"):
             pool.ask(number)

@@ -66,7 +66,7 @@ def test_of_many_recoverers_one_wins(
     barrier = threading.Barrier(8)
 
     def recover(_: int) -> Outcome:
-        barrier.wait(10)
+        barrier.wait(60)
         return recovery.recover(ID)
 
     with ThreadPoolExecutor(8) as threads:

@@ -209,7 +209,7 @@ def test_a_watcher_puts_the_idle_end_off_and_commits_nothing(
     chain = redis.hget(Keyspace().session(session_id), "chain")
     with redis.pubsub() as listener:  # type: ignore[no-untyped-call]  # it has no types
         listener.subscribe(Keyspace().channel(session_id))
-        assert listener.get_message(timeout=10)
+        assert listener.get_message(timeout=60)
         clock.advance_ms(59_999)
         assert store.attend([session_id]) == [None]
         after = store.get(session_id)

@@ -94,7 +94,7 @@ def test_each_thread_has_a_connection_and_a_failed_transaction_leaves_it_clean(d
 
     def count() -> int:
         with ours.transaction() as cursor:
-            barrier.wait(10)
+            barrier.wait(60)
             cursor.execute("SELECT count(*) FROM sync_dead_letters")
             ((rows,),) = cursor.fetchall()
             return int(rows)

@@ -154,8 +154,8 @@ def test_whoever_is_connected_keeps_a_session_alive(make_cluster: MakeCluster, r
 
     def is_alive_for_long(kind: str) -> bool:
         if kind == "poll":
-            tag = requests.get(f"{url}/{ids[kind]}", timeout=10).headers["ETag"]
-            requests.get(f"{url}/{ids[kind]}?wait_ms=500", headers={"If-None-Match": tag}, timeout=10)
+            tag = requests.get(f"{url}/{ids[kind]}", timeout=60).headers["ETag"]
+            requests.get(f"{url}/{ids[kind]}?wait_ms=500", headers={"If-None-Match": tag}, timeout=60)
         state = api.state(ids[kind])
         assert state["status"] == "pending"
         assert state["version"] == 1
@@ -165,7 +165,7 @@ def test_whoever_is_connected_keeps_a_session_alive(make_cluster: MakeCluster, r
         socket = WebSocketClient(
             stack.enter_context(connect(f"{api.url.replace('http', 'ws')}/ws?sessionId={ids['socket']}"))
         )
-        stream = stack.enter_context(closing(requests.get(f"{url}/{ids['stream']}/stream", stream=True, timeout=10)))
+        stream = stack.enter_context(closing(requests.get(f"{url}/{ids['stream']}/stream", stream=True, timeout=60)))
         assert (socket.next()["type"], stream.status_code) == ("CONNECTED", 200)
         wait_until(lambda: False not in [is_alive_for_long(kind) for kind in ("socket", "stream", "poll")], 40)
     for kind in ids:

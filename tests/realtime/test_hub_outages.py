@@ -241,7 +241,7 @@ def test_a_server_that_loads_its_file_is_one_outage_until_it_serves() -> None:
         pubsub.add("a")
         pubsub.start()
         try:
-            assert subscribed.wait(10)
+            assert subscribed.wait(60)
             assert (lost, pubsub.is_down, Loading.taken) == ([True], False, 4)
         finally:
             pubsub.stop()

@@ -248,12 +248,12 @@ def test_an_upgraded_service_lists_everything_over_http(
     api = make_cluster(web=1, worker=False).urls[0]
 
     def found() -> set[str]:
-        data = requests.get(f"{api}/v1/sessions?limit=100", timeout=10).json()["data"]
+        data = requests.get(f"{api}/v1/sessions?limit=100", timeout=60).json()["data"]
         assert not data["complete"] or len(data["sessions"]) == 30
         return {each["session_id"] for each in data["sessions"]}
 
     wait_until(lambda: found() == expected)
-    wait_until(lambda: requests.get(f"{api}/v1/sessions", timeout=10).json()["data"]["complete"] is True)
+    wait_until(lambda: requests.get(f"{api}/v1/sessions", timeout=60).json()["data"]["complete"] is True)
 
 
 def test_after_a_rollback_and_an_upgrade_everything_that_runs_is_listed_over_http(
@@ -267,7 +267,7 @@ def test_after_a_rollback_and_an_upgrade_everything_that_runs_is_listed_over_htt
     api = make_cluster(web=1, worker=False).urls[0]
 
     def found() -> set[str]:
-        data = requests.get(f"{api}/v1/sessions?limit=100", timeout=10).json()["data"]
+        data = requests.get(f"{api}/v1/sessions?limit=100", timeout=60).json()["data"]
         return {each["session_id"] for each in data["sessions"]}
 
     wait_until(lambda: found() == set(expected))

@@ -64,7 +64,7 @@ class Nginx(Process):
     def is_ready(self) -> bool:
         """Tell whether it answers at all."""
         address = urlsplit(self.url)
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
             connection.request("GET", "/health")
             return connection.getresponse().status > 0

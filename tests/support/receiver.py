@@ -19,7 +19,7 @@ class Receiver(ThreadingHTTPServer):
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                server.go_on.wait(20)
+                server.go_on.wait(60)
                 server.bodies.append(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
                 self.send_response(server.statuses.pop(0) if server.statuses else 200)
                 self.end_headers()

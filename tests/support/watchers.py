@@ -58,7 +58,7 @@ class CountedReads:
     def __call__(self, session_id: str) -> tuple[Session, int]:
         self.count += 1
         if session_id in self.held_up:
-            self.held_up[session_id].wait(20)
+            self.held_up[session_id].wait(60)
         return self._store.read(session_id)
 
 
