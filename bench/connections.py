@@ -127,7 +127,7 @@ def watch(address: tuple[str, int], session_id: str, count: int, pipe: Any) -> N
     for _ in range(count):
         client = opened(address, session_id) if session_id else socket.create_connection(address)
         client.setblocking(False)
-        selector.register(client, selectors.EVENT_READ)
+        selector.register(client, selectors.EVENT_READ, client)
     pipe.send("ready")
     while (expected := pipe.recv()) is not None:
         pipe.send("go")
@@ -136,7 +136,7 @@ def watch(address: tuple[str, int], session_id: str, count: int, pipe: Any) -> N
         done = 0
         while done < count:
             for key, _ in selector.select(10):
-                data = key.fileobj.recv(65536)  # type: ignore[union-attr]  # sockets, all of them
+                data = key.data.recv(65536)
                 last_s = time.monotonic()
                 if len(data) > 10:  # not a ping
                     first_s = first_s or last_s

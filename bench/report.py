@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 import psutil
@@ -56,9 +57,9 @@ def machine() -> dict[str, object]:
     }
 
 
-def about(document: Mapping[str, object]) -> str:
+def about(document: Mapping[str, Any]) -> str:
     """Return a sentence about machine and run."""
-    on: Mapping[str, object] = document["machine"]  # type: ignore[assignment]  # JSON of ours
+    on = document["machine"]
     return (
         f"Measured at {document['at']} in {document['took_s']} s on {on['cpu']}, {on['cores']} cores, "
         f"{on['memory_gb']} GB, Python {on['python']}; load average before the run: {on['load_before']}."

@@ -24,6 +24,7 @@ import redis as redis_py
 
 from syncapp.config import Settings
 from syncapp.dev.servers import Valkey
+from syncapp.domain.results import ExpiryResult
 from syncapp.domain.schemas import CreateSession
 from syncapp.store.client import connect
 from syncapp.store.sessions import SessionStore
@@ -128,7 +129,9 @@ class Bench:
             return lambda: self.due(action_on_timeout={"type": action})
 
         def expire() -> None:
-            assert store.expire([self.session])[0].instants_ms  # type: ignore[union-attr]  # no error is expected
+            (expired,) = store.expire([self.session])
+            assert isinstance(expired, ExpiryResult)
+            assert expired.instants_ms
 
         def stranger() -> None:
             self.stranger._runner._cache._sessions.clear()

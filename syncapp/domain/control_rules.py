@@ -80,7 +80,7 @@ def _hourglass_faults(
         yield "time_control", "an hourglass must hold for everybody", "contradiction"
     action = raw.get("action_on_timeout")
     if isinstance(action, dict) and action.get("type") == "skip_cycle":
-        message = "cannot be skip_cycle in an hourglass: a player who has run out of time would still gain time"
+        message = "must not be skip_cycle in an hourglass: a player without time would get time back"
         yield "action_on_timeout.type", message, "contradiction"
 
 

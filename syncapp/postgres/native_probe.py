@@ -42,5 +42,7 @@ def native_threads(count: int) -> Executor:
     monkey = sys.modules.get("gevent.monkey")
     kind: Callable[[int], Executor] = ThreadPoolExecutor
     if monkey is not None and monkey.is_module_patched("threading"):
-        from gevent.threadpool import ThreadPoolExecutor as kind  # type: ignore[no-redef]  # noqa: N813 it stands for the class of the same role above
+        from gevent.threadpool import ThreadPoolExecutor as GeventExecutor
+
+        kind = GeventExecutor
     return kind(count)

@@ -225,8 +225,7 @@ def test_a_client_that_answers_pings_stays_and_one_that_does_not_is_closed(
     with RawWebSocket(strict.urls[0], session_id) as silent:
         frames = silent.until_end()
     opcodes = [received.opcode for received in frames]
-    assert TEXT in opcodes
-    assert [opcode for opcode in opcodes if opcode != TEXT] == [PING, CLOSE]
+    assert opcodes in ([TEXT, PING, CLOSE], [PING, TEXT, CLOSE])  # on a slow machine the ping comes first
     assert frames[-1].code == Close.SILENT
     assert one.next()["type"] == "CONNECTED"
     time.sleep(2)

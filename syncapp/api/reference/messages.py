@@ -64,7 +64,7 @@ class Connected(ServerMessage):
     """
 
     type: Literal[Outgoing.CONNECTED] = Field(description="The type of the message.")
-    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - the protocol's name
+    sessionId: SessionOrNone  # type: ignore[assignment]  # it may be null here  # noqa: N815 - the protocol's name
     epoch: Epoch | None = Field(description="The session's epoch; null while there is no session.")
     version: Version | None = Field(description="The session's version; null while there is no session.")
 
@@ -182,7 +182,7 @@ class Authenticated(ServerMessage):
     """The token of `AUTH` is accepted. If the connection's URL names a session, its messages follow."""
 
     type: Literal[Outgoing.AUTHENTICATED] = Field(description="The type of the message.")
-    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - the protocol's name
+    sessionId: SessionOrNone  # type: ignore[assignment]  # it may be null here  # noqa: N815 - the protocol's name
     id: Echo = Field(default=None, description="The `id` of the `AUTH`, if it had one.")
     expires_at_ms: int = Field(ge=0, description="When the token expires, in ms since 1970; send a new one before.")
     sub: str = Field(description="Who the token is for.")
@@ -192,7 +192,7 @@ class Pong(ServerMessage):
     """The answer to `PING`; it is sent before all other queued messages."""
 
     type: Literal[Outgoing.PONG] = Field(description="The type of the message.")
-    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - the protocol's name
+    sessionId: SessionOrNone  # type: ignore[assignment]  # it may be null here  # noqa: N815 - the protocol's name
     t0: Number = Field(default=None, description="The `t0` of the `PING`, unchanged, if it had one.")
     client_timestamp: Number = Field(default=None, description="The `timestamp` of the `PING`, if it had one.")
 
@@ -207,7 +207,7 @@ class ErrorMessage(ServerMessage):
     """A message was refused, or the state is not available; `id` is that of the message that it answers."""
 
     type: Literal[Outgoing.ERROR] = Field(description="The type of the message.")
-    sessionId: SessionOrNone  # type: ignore[assignment]  # noqa: N815 - the protocol's name
+    sessionId: SessionOrNone  # type: ignore[assignment]  # it may be null here  # noqa: N815 - the protocol's name
     id: Echo = Field(default=None, description="The `id` of the message that it answers, if that had one.")
     code: str = Field(
         description="The kind of error, for programs.", json_schema_extra={"enum": list[Any](ERROR_CODES)}
