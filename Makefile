@@ -2,6 +2,7 @@
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+NODE_MODULES := clients/js/node_modules/.package-lock.json
 CHECKED := syncapp tests wsgi.py gunicorn.conf.py
 # The store, the clock and the audit pipeline: no less than 90 % of each is covered (make test).
 CORE := $(addprefix store/,sessions session_cache script_runner scripts connection_pool failover restore sweeper deadline_rebuild) \
@@ -11,10 +12,10 @@ CORE := $(addprefix store/,sessions session_cache script_runner scripts connecti
 $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>/dev/null || rm -f $(INSTALLED))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser mutants check stress lint types lint-api test-clients fmt bench validate chaos clean
+.PHONY: help run test test-browser screenshots mutants check stress lint types lint-api test-clients build-clients test-js fmt bench validate chaos clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 run: $(INSTALLED) ## Start web and worker with private servers (PORT=8000, DATA_DIR=.data, AUTH=off; REDIS_URL, DATABASE_URL)
 	@exec $(BIN)/python -m syncapp.dev
@@ -33,10 +34,13 @@ endif
 test-browser: $(INSTALLED) ## Run the tests that need a browser; Debian's `chromium` is enough (ARGS="-k name")
 	$(BIN)/python -m pytest tests/browser -n auto --dist loadfile $(ARGS)
 
+screenshots: $(INSTALLED) ## Draw docs/images/pages/*.png in a browser, 2 minutes (ONLY="stage quiz" draws these scenes)
+	@$(BIN)/python -m tests.browser.screenshots $(ONLY)
+
 mutants: $(INSTALLED) ## Show that the tests notice small faults in the scripts (some minutes; ONLY="7 12" tries only these)
 	$(BIN)/python -m tests.lua.mutants $(ONLY)
 
-check: lint types test ## Run lint, types and test; CI also runs test-browser and lint-api
+check: lint types test ## Run lint, types and test; CI also runs test-browser, lint-api and test-js
 
 stress: $(INSTALLED) ## Run hundreds of clients under faults for a minute (STRESS_SECONDS, STRESS_CLIENTS, STRESS_SEED)
 	@STRESS_SECONDS=$${STRESS_SECONDS:-60} STRESS_CLIENTS=$${STRESS_CLIENTS:-300} \
@@ -59,6 +63,13 @@ test-clients: $(INSTALLED) ## Play a game with generated clients, and fuzz every
 	  && cp tests/clients/requirements.txt .venv/clients/installed.txt; }
 	$(BIN)/python -m pytest tests/clients/generated.py -rP -q $(ARGS)
 
+build-clients: $(NODE_MODULES) ## Build the JavaScript client into syncapp/api/pages, and into clients/js/dist (needs npm)
+	@node clients/js/build.mjs
+
+test-js: $(INSTALLED) $(NODE_MODULES) ## Check and test the JavaScript client, and that the built files are current (needs npm)
+	@cd clients/js && node_modules/.bin/tsc -p . && { node build.mjs --check; built=$$?; \
+	  node --test --test-reporter=dot test/*.test.mjs && exit $$built; }
+
 fmt: $(INSTALLED) ## Format the code, and fix what can be fixed automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -75,9 +86,13 @@ chaos: $(INSTALLED) ## Kill everything at random during 20,000 commits, about 10
 	@$(BIN)/python -m tests.system.chaos $(ARGS)
 
 clean: ## Remove the virtualenv and all caches, but not the data
-	rm -rf tests/api-lint/node_modules tests/api-lint/generated
+	rm -rf tests/api-lint/node_modules tests/api-lint/generated clients/js/node_modules clients/js/dist
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(NODE_MODULES): clients/js/package-lock.json
+	@command -v npm >/dev/null || { echo "This needs Node.js 20.19 or newer with npm (Debian: apt-get install nodejs npm)." >&2; exit 1; }
+	@cd clients/js && npm ci --silent --ignore-scripts --prefer-offline --no-audit --no-fund && touch node_modules/.package-lock.json
 
 # Two makes may need the virtualenv at once: the second waits on the lock, and finds the work done.
 $(INSTALLED): requirements.txt requirements-dev.txt

@@ -165,6 +165,10 @@ def questions(cursor: Cursor, long_id: str, long_epoch: int) -> dict[str, tuple[
     return {
         "events: first page": (events(), page),
         "events: a page in the middle of 20,000": (events(), deep),
+        "events: newest first, from the middle of 20,000": (
+            sql.EVENTS_BACKWARDS.format(columns=columns, filters=""),
+            deep,
+        ),
         "events: by type": (events(" AND event_type = ANY(%(types)s)"), deep),
         "events: by time, of 20,000": (events(" AND at >= %(since)s"), deep | {"epoch": 0, "version": 0}),
         "events: is there any": (sql.EXISTS, [short_id]),

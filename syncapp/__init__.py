@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from syncapp.access.rate_limits import RateLimits
     from syncapp.access.revocations import Revocations
     from syncapp.access.tokens import Authenticator
+    from syncapp.audit.last_verification import Verification
     from syncapp.audit.queue_stats import QueueStats
     from syncapp.config import Settings
     from syncapp.history.queries import HistoryQueries
@@ -35,10 +36,11 @@ __version__ = "0.1.0"
 class Services:
     """The services that routes use; kept as `app.extensions["syncapp"]`.
 
-    queue: reads the counts of the audit queue from the store. store_health, audit_fault: check the store and PostgreSQL
-    for `/ready`. worries: further problems that `/ready` reports. loops: the background loops of this process.
-    links: the links of sessions. revocations: the revoked tokens. gate: admits WebSockets, streams and long polls.
-    authenticator: verifies the tokens of callers, and makes those of links.
+    queue: reads the counts of the audit queue from the store. verification: reads from it the outcome of the last
+    `flask audit verify`. store_health, audit_fault: check the store and PostgreSQL for `/ready`. worries: further
+    problems that `/ready` reports. loops: the background loops of this process. links: the links of sessions.
+    revocations: the revoked tokens. gate: admits WebSockets, streams and long polls. authenticator: verifies the tokens
+    of callers, and makes those of links.
     """
 
     settings: Settings
@@ -49,6 +51,7 @@ class Services:
     guards: Guards
     limits: RateLimits
     queue: Callable[[], QueueStats]
+    verification: Callable[[], Verification | None]
     history: HistoryQueries
     store_health: Callable[[], StoreHealth]
     audit_fault: Callable[..., str | None]
@@ -112,6 +115,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.api.reference import asyncapi
     from syncapp.audit.drain_requests import DrainRequests
     from syncapp.audit.last_failure import LastFailure
+    from syncapp.audit.last_verification import LastVerification
     from syncapp.audit.outbox import Outbox
     from syncapp.audit.queue_stats import QueueCounts
     from syncapp.config import Settings
@@ -197,6 +201,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         guards,
         limits,
         queue=QueueCounts(client, keys, task_queue.connect(settings, client).scheduled_count).read,
+        verification=LastVerification(client, keys).read,
         history=history,
         store_health=StoreCheck(client, plain_store.check).health,
         audit_fault=audit_fault,

@@ -90,7 +90,7 @@ class Settings:
     )
     metrics_token: str = _setting(
         "",
-        "Bearer token of at least 16 characters for `/metrics`, `/v1/audit/queue` and the details of `/ready`.",
+        "Bearer token of at least 16 characters for `/metrics`, `/v1/audit/…` and the details of `/ready`.",
         is_secret=True,
     )
     public_url: str = _setting(

@@ -59,6 +59,7 @@ LONGEST = {
 
 # Coverage adds half to what these take, and other tests reach nearly every line that they reach.
 UNTRACED = (
+    "clients/",
     "deploy/",
     "docs/",
     "lua/",
@@ -201,8 +202,8 @@ def pytest_configure() -> None:
 
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of processes for `make test`, each with its own servers; 0 is one process, on REDIS_URL."""
-    # One more than processors, because many tests wait for processes that they start.
-    return 0 if os.environ.get("REDIS_URL") else max(2, min(4, 1 + (os.cpu_count() or 1)))
+    # Two more than processors, because many tests wait for processes that they start, or for a browser.
+    return 0 if os.environ.get("REDIS_URL") else max(2, min(6, 2 + (os.cpu_count() or 1)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -78,6 +78,7 @@ ACTIONS: Mapping[str, Action] = {
     "revoke_link": Action("session:control", by_link=False),
     "metrics": Action("admin", Reach.SERVICE, by_link=False),
     "audit_queue": Action("admin", Reach.SERVICE, by_link=False),
+    "audit_verification": Action("admin", Reach.SERVICE, by_link=False),
     "readiness": Action("admin", Reach.SERVICE, by_link=False),
 }
 """Every action by name; commands have the names of `syncapp.domain.commands.COMMANDS`."""

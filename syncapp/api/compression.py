@@ -25,7 +25,7 @@ def compress(request: Request, response: Response) -> None:
     if response.direct_passthrough or response.mimetype not in _TYPES or "Content-Encoding" in response.headers:
         return
     response.headers["Vary"] = "Accept-Encoding"
-    if not _takes_gzip(request.environ.get("HTTP_ACCEPT_ENCODING", "")):
+    if not takes_gzip(request.environ.get("HTTP_ACCEPT_ENCODING", "")):
         return
     response.headers["Content-Encoding"] = "gzip"
     if isinstance(parts, list):
@@ -36,7 +36,7 @@ def compress(request: Request, response: Response) -> None:
 
 
 @lru_cache(maxsize=256)
-def _takes_gzip(accepted: str) -> bool:
+def takes_gzip(accepted: str) -> bool:
     """Tell whether the client accepts gzip, with at least the same weight as an uncompressed answer."""
     codings = parse_accept_header(accepted, Accept)
     return 0 < codings.quality("gzip") >= codings.quality("identity")

@@ -59,7 +59,7 @@ def page(name: str, found: Page) -> Response:
 @blueprint.get("/sessions/<session>/events")
 @documented(query=EventsQuery, resp=answers(HTTP_200=EventsAnswer, HTTP_404=ErrorAnswer), tags=["history"])
 def events(session: str) -> Response:
-    """Return a session's events from the audit log, oldest first, in pages.
+    """Return a session's events from the audit log, by default oldest first, in pages.
 
     An event is in the audit log about half a second after it took effect. `next_cursor` leads to the next page.
     """

@@ -89,7 +89,8 @@ def create_link(session: str) -> Response:
     root = services.settings.public_url or f"{request.scheme}://{request.host}"
     services.limits.charge_link(caller)
     services.links.add(name, link)
-    document = _shown(link) | {"token": token, "url": f"{root.rstrip('/')}/watch#token={token}"}
+    path = "watch" if asked.page == "watch" else f"{asked.page}/{public_id(name)}"
+    document = _shown(link) | {"token": token, "url": f"{root.rstrip('/')}/{path}#token={token}"}
     return responses.data(document, 201, {"Location": f"/v1/sessions/{public_id(name)}/links/{link.jti}"})
 
 

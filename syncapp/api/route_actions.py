@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from flask import Flask
 
 from syncapp.access.permissions import ACTIONS, Action, Reach
+from syncapp.api.pages import SESSION_PAGES
 from syncapp.domain.commands import COMMANDS
 
 EACH_COMMAND = "each command"
@@ -42,6 +43,7 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     "history.export": "export",
     "history.sessions": "history",
     "system.audit_queue": "audit_queue",
+    "system.audit_verification": "audit_verification",
     "system.show_metrics": "metrics",
 }
 """The action of each route that needs a token, by endpoint."""
@@ -51,8 +53,12 @@ OPEN = frozenset({
     "system.api_document",
     "asyncapi.asyncapi",
     "swagger_ui.show",
+    "pages.home",
+    "pages.console",
     "pages.watch",
+    *(f"pages.{name}" for name in SESSION_PAGES),
     "pages.file",
+    "pages.sdk",
     "ws",  # checks tokens itself, because a token may come in a message
     "ws_plain",
 })  # fmt: skip

@@ -19,8 +19,8 @@ def list_sessions() -> Response:
     """Return the sessions that the store holds, newest first, in pages.
 
     Finished sessions are listed for as long as they can be read. A page may be shorter than `limit`, or empty: continue
-    while `next_cursor` is not null. `metadata.<key>=<value>` selects by a member of the metadata. While `complete` is
-    false, sessions may be missing.
+    while `next_cursor` is not null. `id_prefix` selects by the beginning of the id, `metadata.<key>=<value>` by a
+    member of the metadata. While `complete` is false, sessions may be missing.
     """
     requests.permitted("list")
     found: SessionList = current_app.extensions["syncapp"].session_list

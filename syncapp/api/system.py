@@ -1,4 +1,4 @@
-"""`/health`, `/ready`, `/metrics`, `/v1/time`, `/v1/audit/queue` and the OpenAPI document."""
+"""`/health`, `/ready`, `/metrics`, `/v1/time`, `/v1/audit` and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,8 +15,17 @@ from syncapp.access.permissions import is_allowed
 from syncapp.api import requests, responses
 from syncapp.api.reference import openapi
 from syncapp.api.reference.schemas import VERSION, answers, documented
-from syncapp.api.reference.system_schemas import AuditQueueAnswer, HealthAnswer, ReadyAnswer, TimeAnswer, UnreadyAnswer
+from syncapp.api.reference.system_schemas import (
+    AuditQueueAnswer,
+    HealthAnswer,
+    ReadyAnswer,
+    TimeAnswer,
+    UnreadyAnswer,
+    VerificationAnswer,
+)
+from syncapp.audit.last_verification import Verification
 from syncapp.audit.queue_stats import QueueStats
+from syncapp.domain.instants import iso
 from syncapp.errors import StoreUnavailable, retry_after
 from syncapp.store.client import TRANSLATION
 
@@ -96,6 +105,34 @@ def _queue() -> QueueStats:
     except Exception as error:
         log.warning("queue_not_read", error=f"{type(error).__name__}: {error}")
         raise StoreUnavailable("the audit queue could not be read", {"retry_after_s": 1}) from error
+
+
+@blueprint.get("/v1/audit/verification")
+@documented(resp=answers(HTTP_200=VerificationAnswer), tags=["system"])
+def audit_verification() -> Response:
+    """Return the outcome of the last `flask audit verify` of the whole log.
+
+    It comes from the store, and nothing is checked now. A run that was stopped by hand, and one of a single session,
+    leave no outcome.
+    """
+    requests.permitted("audit_verification")
+    read: Callable[[], Verification | None] = current_app.extensions["syncapp"].verification
+    with TRANSLATION:
+        last = read()
+    return responses.data({"last": last and _shown(last)})
+
+
+def _shown(last: Verification) -> dict[str, Any]:
+    return {
+        "outcome": last.outcome,
+        "started_at": iso(last.started_ms),
+        "finished_at": iso(last.finished_ms),
+        "sessions": last.sessions,
+        "events": last.events,
+        "faulty_sessions": last.faulty_sessions,
+        "forks": last.forks,
+        "erased_parts": last.erased_parts,
+    }
 
 
 @blueprint.get("/metrics")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from uuid import UUID
 
@@ -15,7 +16,8 @@ from syncapp import task_queue
 from syncapp.alerts import Alerts
 from syncapp.audit.dead_letters import DeadLetters
 from syncapp.audit.drain import Drain
-from syncapp.audit.findings import Fork
+from syncapp.audit.findings import AuditFault, Fork
+from syncapp.audit.last_verification import LastVerification, Outcome, Verification
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
 from syncapp.audit.queue_stats import QueueCounts
@@ -132,23 +134,27 @@ def _verify(settings: Settings) -> click.Command:
         Compares every row with its hash and its message, every snapshot with the patches, and the newest commits with
         the store; checks every hash chain, gap, private part and total. The exit code is 1 if something is not as it
         was committed.
-        A fork that dead letters explain is reported, but is not an error.
+        A fork that dead letters explain is reported, but is not an error. The outcome of a check of the whole log is
+        kept in Redis, for GET /v1/audit/verification.
         """
+        started_ms = _now_ms()
         consistency = Consistency(connect_store(settings), Keyspace(settings.sync_buckets), settings.database_url)
         result, name = VerifyResult(), qualified(tenant, str(session)) if session else None
         bad: set[str] = set()
-        forks = 0
-        with _one_line_errors("not everything was checked"):
-            for finding in chain(
-                verify(settings.database_url, result, name and log_id(name)), consistency.compare(name)
-            ):
-                if isinstance(finding, Fork):
-                    forks += 1
-                    click.echo(str(finding))
-                    continue
-                if finding.session_id not in bad:
-                    click.echo(str(finding))
-                bad.add(finding.session_id)
+        forks: list[Fork] = []
+
+        def record(outcome: Outcome) -> None:
+            if name is None:
+                counts = (result.sessions, result.events, len(bad), len(forks), result.erased_parts)
+                _record(settings, Verification(outcome, started_ms, _now_ms(), *counts))
+
+        with _one_line_errors("not everything was checked", before=lambda: record("incomplete")):
+            _print(
+                chain(verify(settings.database_url, result, name and log_id(name)), consistency.compare(name)),
+                bad,
+                forks,
+            )
+        record("faults" if bad else "as_committed")
         click.echo(f"Read {counted(result.events, 'event')} of {counted(result.sessions, 'session')}.")
         if name and not result.sessions:
             raise click.ClickException("the log has no such session")
@@ -159,16 +165,42 @@ def _verify(settings: Settings) -> click.Command:
             parts, sessions = counted(result.erased_parts, "private part"), counted(result.erased_sessions, "session")
             click.echo(f"{parts} of {sessions} {were(result.erased_parts)} erased.")
         if forks:
-            click.echo(f"Forks that dead letters explain: {forks}.")
+            click.echo(f"Forks that dead letters explain: {len(forks)}.")
 
     return check
 
 
+def _print(findings: Iterable[AuditFault | Fork], bad: set[str], forks: list[Fork]) -> None:
+    """Print the forks, and the first fault of each session; collect them in `bad` and `forks`."""
+    for finding in findings:
+        if isinstance(finding, Fork):
+            forks.append(finding)
+        elif finding.session_id in bad:
+            continue
+        else:
+            bad.add(finding.session_id)
+        click.echo(str(finding))
+
+
+def _record(settings: Settings, verification: Verification) -> None:
+    """Keep the outcome of a run in Redis, if that accepts it: it is shown, but nothing depends on it."""
+    try:
+        LastVerification(connect_store(settings), Keyspace(settings.sync_buckets)).record(verification)
+    except RedisError as error:
+        click.echo(f"The outcome is not kept in Redis: {one_line(error)}", err=True)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
 @contextlib.contextmanager
-def _one_line_errors(what: str) -> Iterator[None]:
+def _one_line_errors(what: str, before: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Turn an error of a server into the command's; `before` is called first."""
     try:
         yield
     except (RedisError, psycopg2.Error, ValueError) as error:  # ValueError: Redis has a value that is not a number
+        before()
         raise click.ClickException(f"{what}: {one_line(error)}") from error
 
 

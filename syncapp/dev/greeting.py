@@ -38,6 +38,8 @@ SyncApp runs at {url} (data in {directory}; Ctrl-C stops it). Try:
   curl -s -X POST {url}/v1/sessions/{session}/start{header}
   curl -s -X POST {url}/v1/sessions/{session}/switch{header}
 
+Pages      {url}/ starts a game, a stage timer, a quiz, an auction or an exam; {url}/console shows all sessions
+Client     {url}/sdk/syncapp.js (docs/clients.md)
 API docs   {url}/api-docs
 WebSocket  ws{url.removeprefix("http")}/ws?sessionId={session}{query}
 Commands   AUTH=off REDIS_URL={_shown(servers.redis_url)} DATABASE_URL={_shown(servers.database_url)} \\

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -13,6 +13,8 @@ from syncapp.domain.validation import Request
 
 LINK_SCOPES = ("session:watch", "session:act", "session:control", "history:read")
 """The scopes that a link may have."""
+LinkPage = Literal["watch", "play", "stage", "quiz", "auction", "exam"]
+"""The pages that a link can open."""
 DEFAULT_LIFETIME_S = 86_400
 
 
@@ -40,6 +42,11 @@ class CreateLink(Request):
     )
     expires_in_s: Annotated[int, Field(ge=60, le=MAX_LIFETIME_S)] = Field(
         default=DEFAULT_LIFETIME_S, description="Lifetime of the link in s: a minute to 30 days, by default a day."
+    )
+    page: LinkPage = Field(
+        default="watch",
+        description="The page that the link opens: `watch` shows any session; `play`, `stage`, `quiz`, `auction` and "
+        "`exam` are made for one use. It does not change what the link allows.",
     )
     label: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(without_nul)] | None = Field(
         default=None, description="A name for the list of links; 1 to 100 characters."

@@ -80,7 +80,7 @@ class HistoryQueries:
         self._has_undrained = has_undrained
 
     def events(self, session_id: str, query: EventsQuery) -> Page:
-        """Return events in the order of their commits. Raises `SessionNotFound` if the log has none of the session."""
+        """Return events in the order of the query. Raises `SessionNotFound` if the log has none of the session."""
         return self._pool.ask(lambda cursor: _events(cursor, session_id, query, sql.EVENT_COLUMNS))
 
     def export(self, session_id: str) -> Iterator[list[Row]]:
@@ -171,7 +171,8 @@ def _events(cursor: Cursor, session_id: str, query: EventsQuery, columns: Sequen
         filters += " AND at < %(until)s"
     named = ", ".join(sql.EXPRESSIONS.get(name, name) for name in columns)
     values |= {"types": query.type, "principal": query.principal, "since": iso(query.since), "until": iso(query.until)}
-    cursor.execute(sql.EVENTS.format(columns=named, filters=filters), values)
+    statement = sql.EVENTS if query.order == "oldest_first" else sql.EVENTS_BACKWARDS
+    cursor.execute(statement.format(columns=named, filters=filters), values)
     rows = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
     if not rows:
         _expect_any(cursor, session_id)

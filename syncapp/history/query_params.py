@@ -14,6 +14,7 @@ from syncapp.domain.principal import MAX_SUB
 from syncapp.domain.query import CURSOR, IN_QUERY, SEVERAL, Query, SessionsCursor, Status, backwards
 from syncapp.domain.query_values import Instant, Number, Whole, cursor_of
 
+_LAST = 10**15 - 1
 _EVENTS_CURSOR = r"^[0-9]{1,15}-[0-9]{1,15}$"
 _FORMS = ": ISO 8601 with an offset, or ms since 1970."
 Principal = Annotated[str, Field(min_length=1, max_length=MAX_SUB), AfterValidator(without_nul)]
@@ -21,7 +22,7 @@ EventType = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
 
 
 class EventsQuery(Query):
-    """Events of a session, in the order they were committed; `from` is inclusive, `to` is exclusive."""
+    """Events of a session, by default in the order of their commits; `from` is inclusive, `to` is exclusive."""
 
     type: list[EventType] = Field(default_factory=list, description=SEVERAL.format("types of events"))
     principal: Principal | None = Field(default=None, description="Only events of this principal's commands.")
@@ -29,6 +30,9 @@ class EventsQuery(Query):
         default=None, alias="from", description=f"Only events at or after this instant{_FORMS}"
     )
     until: Instant | None = Field(default=None, alias="to", description=f"Only events before this instant{_FORMS}")
+    order: Literal["oldest_first", "newest_first"] = Field(
+        default="oldest_first", description="The order of the events, over all pages."
+    )
     limit: Annotated[int, Field(ge=1, le=1000), Whole] = Field(default=100, description="Maximum events per page.")
     cursor: Annotated[str, cursor_of(_EVENTS_CURSOR), Field(json_schema_extra={"pattern": _EVENTS_CURSOR})] | None = (
         Field(default=None, description=CURSOR)
@@ -41,8 +45,9 @@ class EventsQuery(Query):
 
     @property
     def after(self) -> tuple[int, int]:
-        """The (epoch, version) after which the page starts."""
-        epoch, version = map(int, (self.cursor or "0-0").split("-"))
+        """The (epoch, version) after which the page starts; before which, with `newest_first`."""
+        start = "0-0" if self.order == "oldest_first" else f"{_LAST}-{_LAST}"
+        epoch, version = map(int, (self.cursor or start).split("-"))
         return epoch, version
 
 

@@ -34,6 +34,10 @@ EVENTS = (
     "SELECT {columns} FROM sync_events WHERE session_id = %(session_id)s AND epoch >= %(epoch)s"
     " AND (epoch, version) > (%(epoch)s, %(version)s){filters} ORDER BY epoch, version LIMIT %(limit)s"
 )
+EVENTS_BACKWARDS = (
+    "SELECT {columns} FROM sync_events WHERE session_id = %(session_id)s AND epoch <= %(epoch)s"
+    " AND (epoch, version) < (%(epoch)s, %(version)s){filters} ORDER BY epoch DESC, version DESC LIMIT %(limit)s"
+)
 NEWEST = "SELECT epoch, version FROM sync_events WHERE session_id = %s ORDER BY epoch DESC, version DESC LIMIT 1"
 NEWEST_OF_EPOCH = (
     "SELECT epoch, version FROM sync_events WHERE session_id = %s AND epoch = %s ORDER BY version DESC LIMIT 1"

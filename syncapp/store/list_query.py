@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from syncapp.domain.field_types import ParticipantId
@@ -16,6 +16,7 @@ from syncapp.domain.query import CURSOR, PLUS, SEVERAL, Query, SessionsCursor
 from syncapp.domain.query_values import Whole, members
 
 _MEMBER = "metadata."
+_ID_START = r"^[0-9a-fA-F-]{1,36}$"
 _NUMBER = re.compile(r"-?\d{1,400}(\.\d{1,400})?([eE][+-]?\d{1,3})?\Z", re.ASCII)
 
 
@@ -31,6 +32,9 @@ class SessionsQuery(Query):
     )
     sync_mode: list[Mode] = Field(default_factory=list, description=SEVERAL.format("modes"))
     participant_id: ParticipantId | None = Field(default=None, description=f"Only with this participant.{PLUS}")
+    id_prefix: Annotated[str, AfterValidator(str.lower), Field(pattern=_ID_START)] | None = Field(
+        default=None, description="Only sessions whose id begins with this: 1 to 36 characters of a UUID."
+    )
     limit: Annotated[int, Field(ge=1, le=100), Whole] = Field(default=50, description="Maximum sessions per page.")
     cursor: SessionsCursor | None = Field(default=None, description=CURSOR)
     # OpenAPI cannot describe parameters with arbitrary names.
@@ -46,7 +50,7 @@ class SessionsQuery(Query):
     @property
     def filters(self) -> bool:
         """Whether the query filters at all."""
-        return bool(self.status or self.sync_mode or self.participant_id or self.metadata)
+        return bool(self.status or self.sync_mode or self.participant_id or self.id_prefix or self.metadata)
 
     @property
     def before(self) -> tuple[int, str] | None:

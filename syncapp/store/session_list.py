@@ -152,6 +152,8 @@ class SessionList:
 
     def _candidates(self, batch: Sequence[Position], query: SessionsQuery) -> list[Position]:
         """Return the sessions that match. If one is due to change, its status is unknown, and does not count."""
+        if query.id_prefix:
+            batch = [each for each in batch if public_id(each[1]).startswith(query.id_prefix)]
         names = ["scalars", "metadata" if query.metadata else "", f"index:{query.participant_id or ''}"]
         reads = [packed("HMGET", self._keys.session(session_id), *names) for _, session_id in batch]
         (seconds, _), *replies = self._call([packed("TIME"), *reads])

@@ -117,7 +117,7 @@ def test_readiness_shows_details_to_operators_only(client: FlaskClient, redis_ur
 
 
 def test_the_metrics_token_opens_what_concerns_the_service_and_nothing_else(client: FlaskClient) -> None:
-    for path in ("/metrics", "/v1/audit/queue"):
+    for path in ("/metrics", "/v1/audit/queue", "/v1/audit/verification"):
         assert client.get(path, headers=OPERATOR).status_code == 200
         expect_error(client.get(path, headers={"Authorization": f"Bearer {METRICS_TOKEN}x"}), 401, "UNAUTHORIZED")
     for path in ("/v1/sessions", "/v1/history", f"/v1/sessions/{UNKNOWN}"):

@@ -231,7 +231,7 @@ def test_a_parameter_that_is_not_known_is_refused_by_name_wherever_somebody_wait
     for path, known in (
         (f"/v1/sessions/{session}?waitMs=20000", "wait_ms"),
         (f"/v1/sessions/{session}/stream?waitMs=1", "token, epoch, version, format"),
-        (f"/v1/sessions/{session}/events?waitMs=1", "type, principal, from, to, limit, cursor"),
+        (f"/v1/sessions/{session}/events?waitMs=1", "type, principal, from, to, order, limit, cursor"),
     ):
         answer = requests.get(web_url + path, timeout=60)
         assert refused(answer) == {"waitMs": f"is not a known parameter; known: {known}"}

@@ -67,7 +67,17 @@ def test_a_plain_read_answers_with_the_state_whatever_the_client_has(client: Fla
 
 
 def test_nothing_that_moves_is_kept_by_a_cache(client: FlaskClient, url: str) -> None:
-    moving = ["/health", "/ready", "/metrics", "/v1/time", "/v1/audit/queue", "/v1/history", url, f"{url}/events"]
+    moving = [
+        "/health",
+        "/ready",
+        "/metrics",
+        "/v1/time",
+        "/v1/audit/queue",
+        "/v1/audit/verification",
+        "/v1/history",
+        url,
+        f"{url}/events",
+    ]
     moving += [f"{url}/at?version=1", f"{url}/statistics", f"{url}/export", f"{url}?wait_ms=0", "/nothing", "/ws"]
     for path in moving:
         answer = client.get(path, headers={"If-None-Match": "*"})

@@ -96,6 +96,28 @@ def test_a_link_opens_its_session_and_no_other(apis: list[RestClient], open_webs
         assert refusal(refused) == (403, "FORBIDDEN", {"missing_scope": "session:control"})
 
 
+@pytest.mark.parametrize("page", ["play", "stage", "quiz", "auction", "exam"])
+def test_a_link_can_open_a_page_that_is_made_for_its_use(api: RestClient, page: str) -> None:
+    session_id = api.create()
+    link = make(api, session_id, page=page)
+    assert link["url"] == f"{api.url}/{page}/{session_id}#token={link['token']}"
+    with_fragment = requests.get(link["url"], timeout=60)
+    assert (with_fragment.status_code, with_fragment.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+
+
+def test_a_link_opens_no_page_that_does_not_exist(api: RestClient) -> None:
+    session_id = api.create()
+    answer = requests.post(
+        links_path(api, session_id),
+        json={"scope": "session:watch", "page": "../watch"},
+        headers=api.headers,
+        timeout=60,
+    )
+    status, code, details = refusal(answer)
+    assert (status, code, details[0]["field"]) == (400, "VALIDATION_ERROR", "page")
+    assert listed(api, session_id) == []
+
+
 def test_a_links_token_is_short_enough_for_a_qr_code(api: RestClient) -> None:
     link = make(api, api.create(), scope=" ".join(SCOPES), participant_id="white")
     assert len(link["token"]) < 512

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import pytest
 from flask.testing import FlaskClient
 
-PAGES = ["/api-docs", "/api-docs/", "/api-docs/index.html", "/api-docs/oauth2-redirect.html", "/watch", "/watch/"]
+from syncapp.api.pages import SESSION_PAGES
+from syncapp.domain.link_schemas import LinkPage
+
+API_DOCS = ["/api-docs", "/api-docs/", "/api-docs/index.html", "/api-docs/oauth2-redirect.html"]
+OF_SESSIONS = [f"/{name}/3e1f8e1a-3f44-4c55-9d0b-0f6f2b8f5a10" for name in SESSION_PAGES]
+PAGES = [*API_DOCS, "/", "/console", "/watch", "/watch/", *OF_SESSIONS, "/play/no-uuid"]
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -30,6 +36,20 @@ def test_a_page_has_no_inline_code(client: FlaskClient, path: str) -> None:
     assert re.search(r"<script src=", text)
     assert not re.search(r"(?:src|href)=.(?:https?:)?//", text)
     assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=|javascript:", text)
+
+
+def test_a_link_can_open_each_page_that_shows_a_session() -> None:
+    assert set(get_args(LinkPage)) == {"watch", *SESSION_PAGES}
+
+
+@pytest.mark.parametrize("path", ["/", "/console", "/watch", *OF_SESSIONS])
+def test_the_files_that_a_page_names_exist(client: FlaskClient, path: str) -> None:
+    with client.get(path) as page:
+        named = re.findall(r'(?:src|href)="(/pages/[^"]+)"', page.get_data(as_text=True))
+    assert named
+    for name in named:
+        with client.get(name) as file:
+            assert file.status_code == 200, name
 
 
 def test_every_response_forbids_guessing_its_type(client: FlaskClient) -> None:

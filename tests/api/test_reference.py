@@ -249,7 +249,7 @@ def test_every_example_of_a_request_works_as_it_stands(server: Cluster, name: st
     assert answer.status_code in (200, 201, 204)
 
 
-PLAIN = ("health", "ready", "audit_queue", "time", "sessions", "list_sessions")
+PLAIN = ("health", "ready", "audit_queue", "audit_verification", "time", "sessions", "list_sessions")
 LOGGED: dict[str, dict[str, Any]] = {"events": {}, "at": {"version": 1}, "statistics": {}}
 
 

@@ -164,17 +164,10 @@ def test_the_commands_of_the_readme_run(cluster: Cluster, tmp_path: Path) -> Non
     text = (ROOT / "README.md").read_text()
     server = cluster.urls[0].removeprefix("http://")
     blocks = blocks_of(text, tmp_path, server)
-    (watch,) = (match["text"] for match in FENCE.finditer(text) if match["info"] == "js")
-    closes = "socket.addEventListener('message', ({data}) => { if (JSON.parse(data).state) socket.close() })\n"
-    script = watch.replace("'…'", "process.argv[2]").replace(SERVER, server)
-    (tmp_path / "watch.mjs").write_text(script + closes)
-    if node_options() is not None:
-        blocks.append(Block(0, "node watch.mjs $id\n", needs_node=True))
     printed = run(blocks, tmp_path)
     commands = "".join(text for line, text in printed.items() if line)
     assert re.findall(r'"error":\{"code":"(\w+)"', commands) in (["CONFLICT"], ["CONFLICT", "SESSION_NOT_FOUND"])
     assert '"cycle_count":1,' in commands
-    assert re.fullmatch(r"STATE_SYNC undefined running \d+\n", printed.get(0, "STATE_SYNC undefined running 0\n"))
 
 
 def test_every_tutorial_is_linked_from_the_readme_and_says_what_to_read_next() -> None:

@@ -47,6 +47,30 @@ def test_events_are_told_as_they_happened_and_page_by_page(
     assert paged == whole["events"]
 
 
+def test_events_are_told_newest_first_page_by_page(
+    client: FlaskClient, clock: ManualClock, logged: Callable[[], int]
+) -> None:
+    body = CHESS | {"session_id": str(uuid.uuid4())}
+    url = client.post("/v1/sessions", json=body).headers["Location"]
+    clock.advance_ms(1000)
+    client.post(f"{url}/start")
+    client.delete(url)
+    clock.advance_ms(1000)
+    client.post("/v1/sessions", json=body)
+    client.post(f"{url}/start")
+    logged()
+    whole = answer_data(client.get(f"{url}/events"))["events"]
+    assert answer_data(client.get(f"{url}/events?order=newest_first"))["events"] == whole[::-1]
+    paged: list[Any] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = answer_data(client.get(f"{url}/events?order=newest_first&limit=2{cursor and f'&cursor={cursor}'}"))
+        paged += page["events"]
+        cursor = page["next_cursor"]
+    assert paged == whole[::-1]
+    assert expect_faults(client.get(f"{url}/events?order=newest"))["order"]
+
+
 def test_events_are_filtered_by_type_and_by_time(
     client: FlaskClient, clock: ManualClock, logged: Callable[[], int]
 ) -> None:

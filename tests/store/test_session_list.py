@@ -191,6 +191,17 @@ def test_a_page_takes_a_handful_of_round_trips(
     assert len(trips) <= 12
 
 
+def test_sessions_are_found_by_the_beginning_of_their_ids(
+    store: SessionStore, clock: ManualClock, live: SessionList
+) -> None:
+    expected = create_listed(store, clock, 60)
+    for prefix in (expected[7][:1], expected[7][:9], expected[7], expected[7][:9].upper()):
+        fitting = [each for each in expected if each.startswith(prefix.lower())]
+        assert listed_ids(live, id_prefix=[prefix]) == fitting
+    assert listed_ids(live, id_prefix=[expected[7]], status=["running"]) == []
+    assert listed_ids(live, id_prefix=["-"]) == []
+
+
 def test_an_empty_store_has_an_empty_list(client: FlaskClient) -> None:
     data = client.get("/v1/sessions").get_json()["data"]
     assert (data["sessions"], data["next_cursor"]) == ([], None)

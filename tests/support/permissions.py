@@ -102,6 +102,7 @@ CALLS = {
     "history.export": Call("GET", "/v1/sessions/{id}/export", answer=NOT_LOGGED),
     "history.sessions": Call("GET", "/v1/history"),
     "system.audit_queue": Call("GET", "/v1/audit/queue"),
+    "system.audit_verification": Call("GET", "/v1/audit/verification"),
     "system.show_metrics": Call("GET", "/metrics"),
 }
 OF_COMMANDS = {

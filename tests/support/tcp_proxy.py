@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections and drops replies on request."""
+"""A TCP proxy that cuts, delays, silences and refuses connections, and drops replies, on request."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Coroutine
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from syncapp.dev.processes import free_port
 
@@ -23,6 +24,10 @@ class TcpProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._is_deaf = False
+        self._delay_s = (0.0, 0.0)
+        self._due: WeakKeyDictionary[asyncio.StreamWriter, float] = WeakKeyDictionary()
+        self._is_silent = False
+        self._refused: tuple[bytes, ...] = ()
         self.dropped = 0
 
     def __enter__(self) -> TcpProxy:
@@ -47,6 +52,18 @@ class TcpProxy:
     def retarget(self, target_port: int) -> None:
         """Forward new connections to another server; open connections stay."""
         self._target_port = target_port
+
+    def delay(self, least_s: float, most_s: float) -> None:
+        """From now on, delay all bytes by a random time, each way; their order stays."""
+        self._delay_s = (least_s, most_s)
+
+    def silence(self, *, on: bool) -> None:
+        """Drop all bytes, and leave the connections open, as a network does that is gone."""
+        self._is_silent = on
+
+    def refuse(self, *beginnings: bytes) -> None:
+        """From now on, cut connections whose first request begins so, as proxies do that allow no WebSockets."""
+        self._refused = beginnings
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
@@ -93,9 +110,12 @@ class TcpProxy:
 
     async def _there(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
+            is_first = True
             while data := await reader.read(65_536):
-                writer.write(data)
-                await writer.drain()
+                if is_first and self._refused and data.startswith(self._refused):
+                    break
+                is_first = False
+                await self._forward(data, writer)
         writer.transport.abort()
 
     async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -104,6 +124,17 @@ class TcpProxy:
                 if self._is_deaf:
                     self.dropped += 1
                     break  # the client sees the end of the connection, but no part of this reply
-                writer.write(data)
-                await writer.drain()
+                await self._forward(data, writer)
         writer.transport.abort()
+
+    async def _forward(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        if self._is_silent:
+            return
+        if self._delay_s[1]:
+            now = self._loop.time()
+            due = max(self._due.get(writer, now), now + self._rng.uniform(*self._delay_s))
+            self._due[writer] = due
+            self._loop.call_at(due, writer.write, data)
+            return
+        writer.write(data)
+        await writer.drain()

@@ -1,4 +1,8 @@
-"""The pages for people: `/api-docs` and `/watch`. Their scripts and styles are files, which a strict CSP requires."""
+"""The pages for people. Their scripts and styles are files, which a strict CSP requires.
+
+- `/`: what the service is, with demos; `/console` for whoever runs it; `/api-docs`.
+- `/watch#token=…`, and `/<page>/<session>` with `#token=…` or, with `AUTH=off`, without: one session, live.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ from pathlib import Path
 from flask import Blueprint, Flask, Response, send_from_directory
 from flask_swagger_ui import get_swaggerui_blueprint
 
-FILES, TEMPLATES = (Path(__file__).parent / name for name in ("files", "templates"))
+from syncapp.api.pages.static_files import static_file
+
+FILES, SDK, TEMPLATES = (Path(__file__).parent / name for name in ("files", "sdk", "templates"))
 CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -27,6 +33,9 @@ HEADERS = {
 }
 """Headers of every HTML response. `'self'` includes WebSockets of the same host."""
 
+SESSION_PAGES = ("play", "stage", "quiz", "auction", "exam")
+"""Pages that show one session, at `/<page>/<session>`. Whatever the id is, the page is returned, and explains it."""
+
 blueprint = Blueprint("pages", __name__)
 
 
@@ -41,13 +50,42 @@ def protect(response: Response) -> Response:
 @blueprint.get("/pages/<name>")
 def file(name: str) -> Response:
     """Return a script or a style sheet of a page."""
-    return send_from_directory(FILES, name)
+    return static_file(FILES, name, max_age_s=0)
+
+
+@blueprint.get("/sdk/<name>")
+def sdk(name: str) -> Response:
+    """Return a file of the JavaScript client (`clients/js`), which pages of allowed origins import from here."""
+    return static_file(SDK, name, max_age_s=60)
 
 
 @blueprint.get("/watch")
 def watch() -> Response:
     """Return the page that shows one session live: `/watch#token=…`, or `/watch?session=…` with `AUTH=off`."""
     return send_from_directory(TEMPLATES, "watch.html")
+
+
+@blueprint.get("/")
+def home() -> Response:
+    """Return the first page, which starts demos."""
+    return send_from_directory(TEMPLATES, "home.html")
+
+
+@blueprint.get("/console")
+def console() -> Response:
+    """Return the page from which all sessions are run."""
+    return send_from_directory(TEMPLATES, "console.html")
+
+
+def _add_session_page(name: str) -> None:
+    def show(session: str) -> Response:  # the page's script reads the id
+        return send_from_directory(TEMPLATES, f"{name}.html")
+
+    blueprint.add_url_rule(f"/{name}/<session>", name, show, methods=["GET"])
+
+
+for _name in SESSION_PAGES:
+    _add_session_page(_name)
 
 
 def register(app: Flask) -> None:

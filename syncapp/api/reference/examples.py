@@ -122,6 +122,7 @@ REQUEST_BODIES: dict[str, dict[str, Any]] = {
     "delete": named(now=("Delete the session", {})),
     "create_link": named(
         watch=("Anyone with the link may watch", {"scope": "session:watch", "label": "spectators"}),
+        board=("A game clock on a screen", {"scope": "session:watch", "page": "play", "label": "screen in the hall"}),
         act=("White's phone", {"scope": "session:act", "participant_id": "white", "expires_in_s": 7200}),
     ),
     "batch": named(pause=("Pause the exam in every room", {"command": "pause", "session_ids": [SESSION_ID]})),

@@ -44,7 +44,7 @@ class LoggedEvent(Answer):
 class EventsPage(Answer):
     """A page of events."""
 
-    events: list[LoggedEvent] = Field(description="Oldest first; at most `limit`.")
+    events: list[LoggedEvent] = Field(description="In the order of `order`; at most `limit`.")
     next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last page.")
 
 

@@ -172,6 +172,21 @@ _RESPONSES: dict[tuple[str, str], dict[str, Any]] = {
             "rate_per_s": 12.5,
         },
     ),
+    ("audit_verification", "application/json"): _data(
+        "Everything is as committed",
+        {
+            "last": {
+                "outcome": "as_committed",
+                "started_at": "2026-01-01T11:59:59.000Z",
+                "finished_at": NOON,
+                "sessions": 214,
+                "events": 5120,
+                "faulty_sessions": 0,
+                "forks": 0,
+                "erased_parts": 0,
+            }
+        },
+    ),
     ("time", "application/json"): named(
         noon=("Noon", {"timestamp_ms": NOON_MS, "server_version": __version__, "drift_tolerance_ms": 50})
     ),

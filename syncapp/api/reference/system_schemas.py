@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from syncapp.api.reference.answer_types import Answer, Data, absent
+from syncapp.api.reference.answer_types import Answer, Data, Instant, absent
 
 
 class Time(Answer):
@@ -37,6 +37,28 @@ class AuditQueue(Answer):
         description="Age of the oldest event that is not stored, in ms; null if there is none."
     )
     rate_per_s: float = Field(ge=0, description="Events stored per second, over the last minute.")
+
+
+class VerificationOutcome(Answer):
+    """The outcome of a run of `flask audit verify` over the whole log."""
+
+    outcome: Literal["as_committed", "faults", "incomplete"] = Field(
+        description="`as_committed`: everything is as it was committed. `faults`: some sessions are not. `incomplete`: "
+        "the run could not read everything, so the counts are those of a part."
+    )
+    started_at: Instant = Field(description="When the run began, by the clock of its machine.")
+    finished_at: Instant = Field(description="When it ended.")
+    sessions: int = Field(ge=0, description="Number of sessions read.")
+    events: int = Field(ge=0, description="Number of events read.")
+    faulty_sessions: int = Field(ge=0, description="Sessions that are not as committed; the command names them.")
+    forks: int = Field(ge=0, description="Forks that dead letters explain, which are no faults.")
+    erased_parts: int = Field(ge=0, description="Private parts that were erased, which is no fault.")
+
+
+class VerificationReport(Answer):
+    """The last verification of the audit log."""
+
+    last: VerificationOutcome | None = Field(description="The outcome; null if no run has left one in this store.")
 
 
 class Readiness(Answer):
@@ -73,6 +95,10 @@ class HealthAnswer(Health):
 
 class AuditQueueAnswer(Data[AuditQueue]):
     """The audit queue."""
+
+
+class VerificationAnswer(Data[VerificationReport]):
+    """The last verification of the audit log."""
 
 
 class ReadyAnswer(Readiness):
