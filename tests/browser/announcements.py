@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from playwright.sync_api import Page
 
+from tests.support.web_clients import wait_until
+
 _WRITE_DOWN = """() => {
   window.heard = []
   new MutationObserver((changes) => {
@@ -21,7 +23,8 @@ def listen(page: Page) -> None:
 
 
 def wait_until_heard(page: Page, text: str) -> None:
-    page.wait_for_function("text => window.heard.includes(text)", arg=text, timeout=60_000)
+    # Not `wait_for_function`: the pages' Content-Security-Policy forbids what it does when it looks again.
+    wait_until(lambda: text in heard(page))
 
 
 def heard(page: Page) -> list[str]:

@@ -31,6 +31,7 @@ export function toast(text) {
   // What is shown in a dialog must be in it, or it is behind it.
   const parent = document.querySelector('dialog:modal') ?? document.body
   if (box.parentElement !== parent) parent.append(box)
+  box.ariaHidden = String(parent === document.body)            // it is read from the log, but not under a dialog
   box.append(shown)
   requestAnimationFrame(() => place(box, parent))              // when the page shows what has just been done
   announce(text)
