@@ -23,7 +23,7 @@ export function showHealth() {
     if (!isOpen || document.hidden) return
     const reads = {
       service: readiness, queue: () => call('GET', '/v1/audit/queue'),
-      verification: () => call('GET', '/v1/audit/verification'), load: () => call('GET', '/metrics'),
+      verification: () => call('GET', '/v1/audit/verification'), load: metrics,
     }
     await Promise.all(Object.entries(reads).map(async ([name, read]) => {
       try {
@@ -111,6 +111,14 @@ function showVerification(card, {last}) {
     [names.faulty, COUNT.format(last.faulty_sessions)], [names.forks, COUNT.format(last.forks)],
     [names.erased, COUNT.format(last.erased_parts)],
   ])
+}
+
+/** Returns the text of `/metrics`, which is no JSON as the client expects it. */
+async function metrics() {
+  const bearer = token()
+  const response = await fetch('/metrics', {headers: bearer ? {Authorization: `Bearer ${bearer}`} : {}})
+  if (!response.ok) throw new Error(response.statusText)
+  return response.text()
 }
 
 /** Shows some of the metrics; a rate needs those of the time before, {at, requests}, and returns those of now. */
