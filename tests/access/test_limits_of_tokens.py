@@ -15,7 +15,7 @@ from tests.support.cluster import Cluster, MakeCluster
 from tests.support.tokens import SECRET, bearer, token
 from tests.support.web_clients import CHESS, WebSocketClient
 
-PER_S, BURST = 20, 30
+PER_S, BURST = 1, 30  # slow, so that the rate refuses commands of a slow machine, too
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_two_processes_together_accept_no_more_than_the_rate_of_a_session(cluste
     parse: Any = http_sf.parse
     assert dict(parse(refused[0].headers["RateLimit"].encode(), tltype="list")) == {"session": {"r": 0, "t": 1}}
     names = dict(parse(accepted[0].headers["RateLimit-Policy"].encode(), tltype="list"))
-    assert names == {"session": {"q": BURST, "w": 2}, "principal": {"q": 2000, "w": 2}}
+    assert names == {"session": {"q": BURST, "w": BURST}, "principal": {"q": 2000, "w": 2}}
     assert sum(map(limited, cluster.urls)) - counted == len(refused)
 
 
