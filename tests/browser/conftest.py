@@ -6,6 +6,7 @@ the tests are skipped.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -13,6 +14,21 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.support.chromium import CHROMIUM, OPTIONS
 from tests.support.other_site import Site
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ONE_CASE=1, run the first case only of each test that has several; CI does, which has little time."""
+    if not os.environ.get("ONE_CASE"):
+        return
+    seen: set[str] = set()
+    left_out = []
+    for item in list(items):
+        name = item.nodeid.partition("[")[0]
+        if name in seen and name.startswith("tests/browser/"):
+            left_out.append(item)
+            items.remove(item)
+        seen.add(name)
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")

@@ -296,10 +296,10 @@ def test_the_screen_stays_on_while_the_clock_runs(open_tab: OpenTab, api: RestCl
     expect_said(page, "Ready to start")
     assert page.evaluate("locks") == 0
     api.command(session_id, "start")
-    page.wait_for_function("locks === 1", timeout=LONG)
+    page.wait_for_function("() => locks === 1", timeout=LONG)
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     api.command(session_id, "pause")
-    page.wait_for_function("locks === 0", timeout=LONG)
+    page.wait_for_function("() => locks === 0", timeout=LONG)
 
 
 def test_the_menu_corrects_clocks_takes_moves_back_and_ends_the_game(open_tab: OpenTab, api: RestClient) -> None:
