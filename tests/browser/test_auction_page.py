@@ -208,6 +208,7 @@ def test_a_bid_is_refused_while_the_auction_is_paused_and_after_its_end(tabs: Ta
     assert api.state(lot)["metadata"]["bidder"] == "anna"
 
 
+@pytest.mark.detail
 def test_the_auctioneer_sells_withdraws_and_works_from_the_keyboard(tabs: Tabs, api: RestClient) -> None:
     lot = api.create(**LOT)
     page = tabs.open(f"{api.url}/auction/{lot}")
@@ -231,6 +232,7 @@ def test_the_auctioneer_sells_withdraws_and_works_from_the_keyboard(tabs: Tabs, 
     expect(page.locator("#status")).to_have_text("Withdrawn", timeout=LONG)
 
 
+@pytest.mark.detail
 def test_going_once_and_twice_are_called_only_if_there_is_a_bid(tabs: Tabs, api: RestClient) -> None:
     lot = api.running(**LOT | {"warn_at_ms": [150_000, 75_000]})
     anna = bidder(tabs, api, lot, "anna")

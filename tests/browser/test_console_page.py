@@ -134,6 +134,7 @@ def test_a_row_changes_in_place_when_its_session_does(page: Page, url: str, api:
     assert row(page, session_id).evaluate("(element) => element.isMarked")
 
 
+@pytest.mark.detail
 def test_the_list_is_used_by_keys_alone(page: Page, url: str, api: RestClient) -> None:
     older, newer = api.create(), api.create()
     open_console(page, url)
@@ -223,6 +224,7 @@ def test_an_adjustment_with_a_reason_is_in_the_log_with_its_actor(
     assert complaints == []
 
 
+@pytest.mark.detail
 def test_nothing_happens_if_the_question_is_not_confirmed(page: Page, url: str, api: RestClient) -> None:
     session_id = api.running()
     open_session(page, url, session_id)
@@ -254,6 +256,7 @@ def test_turns_are_taken_back_and_an_ended_session_is_reopened(page: Page, url: 
     assert logged(url, session_id, "session_reopened")["event"]["reason"] == "wrong board"
 
 
+@pytest.mark.detail
 def test_a_delete_needs_the_beginning_of_the_id(page: Page, url: str, api: RestClient) -> None:
     session_id = api.create()
     open_session(page, url, session_id)
@@ -315,6 +318,7 @@ def test_a_token_that_does_not_allow_the_console_is_refused_in_words(
     assert complaints == []
 
 
+@pytest.mark.detail
 def test_the_token_leaves_the_address_and_is_forgotten_at_sign_out(page: Page, url: str) -> None:
     open_console(page, url)
     assert "token" not in page.url
@@ -391,6 +395,7 @@ def test_the_console_is_accessible_and_fits(page: Page, url: str, api: RestClien
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.detail
 def test_without_tokens_everybody_is_an_operator(page: Page, web_url: str) -> None:
     complaints = complaints_of(page)
     session_id = RestClient(web_url).running()

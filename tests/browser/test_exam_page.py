@@ -144,6 +144,7 @@ def test_time_can_be_added_for_one_candidate_and_for_all(tabs: Tabs, api: RestCl
     expect(invigilator.locator(".group-card .left")).to_have_text(["1:35:00", "1:57:30"], timeout=LONG)
 
 
+@pytest.mark.detail
 def test_the_same_incident_is_not_credited_twice(tabs: Tabs, api: RestClient, exam: str) -> None:
     invigilator = invigilator_of(tabs, api, exam)
     seat = seats_of(api, exam)[0]
@@ -155,6 +156,7 @@ def test_the_same_incident_is_not_credited_twice(tabs: Tabs, api: RestClient, ex
     assert api.state(seat)["time_remaining_ms"] == 5_700_000
 
 
+@pytest.mark.detail
 def test_a_candidate_hands_in_and_one_whose_time_is_up_can_be_given_more(
     tabs: Tabs, api: RestClient, exam: str
 ) -> None:

@@ -127,6 +127,7 @@ def test_two_players_and_a_spectator_see_the_same_on_their_own_devices(
     assert complaints == []
 
 
+@pytest.mark.detail
 def test_people_have_the_names_that_the_metadata_gives_them(open_tab: OpenTab, api: RestClient) -> None:
     session_id = api.running(metadata={"names": {"white": "Ada", "black": 7, "nobody": "Grace"}})
     page = open_tab(f"{api.url}/play/{session_id}?view=1")
@@ -195,6 +196,7 @@ def test_everything_can_be_done_by_keys(open_tab: OpenTab, complaints: list[str]
     assert complaints == []
 
 
+@pytest.mark.detail
 def test_a_button_that_was_clicked_does_not_take_the_space_bar(open_tab: OpenTab, api: RestClient) -> None:
     session_id = api.running()
     page = open_tab(f"{api.url}/play/{session_id}")
@@ -232,6 +234,7 @@ def test_periods_are_shown_and_announced(open_tab: OpenTab, api: RestClient) -> 
         ("uscf:G/5;d30", "5 min, 30 s delay", "delay"),
     ],
 )
+@pytest.mark.detail
 def test_the_rules_are_told_in_words(open_tab: OpenTab, api: RestClient, control: str, rules: str, fact: str) -> None:
     people = [{"participant_id": name} for name in ("white", "black")]
     page = open_tab(f"{api.url}/play/{api.running(participants=people, time_control=control)}")
@@ -239,6 +242,7 @@ def test_the_rules_are_told_in_words(open_tab: OpenTab, api: RestClient, control
     expect(page.locator(".near .facts")).to_contain_text(fact, timeout=LONG)
 
 
+@pytest.mark.detail
 def test_a_clock_that_runs_low_says_so_in_words_too(open_tab: OpenTab, api: RestClient) -> None:
     people = [{"participant_id": name, "total_time_ms": 900_000} for name in ("white", "black")]
     session_id = api.running(participants=people, warn_at_ms=[700_000, 800_000])
@@ -280,6 +284,7 @@ def test_the_flag_ends_the_game_and_all_devices_find_the_next_one(
     assert complaints == []
 
 
+@pytest.mark.detail
 def test_nothing_is_heard_while_the_sound_is_off(open_tab: OpenTab, api: RestClient) -> None:
     people = [{"participant_id": name, "total_time_ms": 2_000} for name in ("white", "black")]
     session_id = api.create(participants=people)
@@ -290,6 +295,7 @@ def test_nothing_is_heard_while_the_sound_is_off(open_tab: OpenTab, api: RestCli
     assert page.evaluate("tones") == 0
 
 
+@pytest.mark.detail
 def test_the_screen_stays_on_while_the_clock_runs(open_tab: OpenTab, api: RestClient) -> None:
     session_id = api.create()
     page = open_tab(f"{api.url}/play/{session_id}", script=HOLD_LOCKS)
@@ -394,6 +400,7 @@ def test_a_page_that_lost_the_server_says_so_and_takes_no_taps(
     expect(tap(page, "near")).to_be_enabled(timeout=LONG)
 
 
+@pytest.mark.detail
 def test_an_address_without_a_session_is_explained(open_tab: OpenTab, complaints: list[str], api: RestClient) -> None:
     page = open_tab(f"{api.url}/play/no-uuid")
     expect(page.get_by_role("heading", name="No session here")).to_be_visible(timeout=LONG)

@@ -233,6 +233,7 @@ def test_a_host_goes_on_after_a_reload_and_after_a_step_that_was_made_half(tabs:
     assert api.state(quiz)["cycle_count"] == 1
 
 
+@pytest.mark.detail
 def test_a_quiz_without_a_host_runs_through_its_questions(tabs: Tabs, api: RestClient) -> None:
     questions = [{"text": f"Question {letter}", "options": ["yes", "no"]} for letter in "abc"]
     quiz = api.create(
@@ -248,6 +249,7 @@ def test_a_quiz_without_a_host_runs_through_its_questions(tabs: Tabs, api: RestC
     expect(player.locator("#status")).to_have_text("Over", timeout=LONG)
 
 
+@pytest.mark.detail
 def test_faulty_questions_are_explained(tabs: Tabs, api: RestClient) -> None:
     page = tabs.open(f"{api.url}/quiz/{api.create(**QUIZ)}")
     page.get_by_label("Questions").fill(QUESTIONS + "\n\nNo star?\nyes\nno", timeout=LONG)
@@ -323,6 +325,7 @@ def test_a_host_without_the_questions_can_pause_add_time_close_and_finish(tabs: 
     expect(first.locator("#status")).to_have_text("Over", timeout=LONG)
 
 
+@pytest.mark.detail
 def test_a_host_is_told_to_enter_questions_before_the_link_is_shared(tabs: Tabs, api: RestClient) -> None:
     page = tabs.open(f"{api.url}/quiz/{api.create(**QUIZ)}", **PHONE)
     lead = page.locator("#lead")
@@ -336,6 +339,7 @@ def test_a_host_is_told_to_enter_questions_before_the_link_is_shared(tabs: Tabs,
     assert page.evaluate("window.covered") == ["2 questions are ready.", []]
 
 
+@pytest.mark.detail
 def test_closing_early_is_not_announced_as_the_end_of_the_time(tabs: Tabs, api: RestClient) -> None:
     quiz = api.create(**QUIZ)
     host = host_of(tabs, f"{api.url}/quiz/{quiz}")

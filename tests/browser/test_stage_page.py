@@ -211,6 +211,7 @@ def test_a_message_is_on_screen_with_the_next_version_and_can_be_hidden(
 
 
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+@pytest.mark.detail
 def test_a_message_is_as_large_as_its_place_allows(open_tab: OpenTab, api: RestClient, show: str, motion: str) -> None:
     screen = open_screen(open_tab, f"{api.url}/stage/{show}?view=1", reduced_motion=motion)
     update(api, show, message={"text": "Speak louder", "shown": True})
@@ -237,6 +238,7 @@ def test_a_flash_flashes_once_and_not_again_after_a_reload(
     expect(wall).to_have_attribute("data-flashes", "1")
 
 
+@pytest.mark.detail
 def test_with_less_motion_a_flash_is_a_steady_frame(open_tab: OpenTab, api: RestClient, show: str) -> None:
     screen = open_screen(open_tab, f"{api.url}/stage/{show}?view=1", reduced_motion="reduce")
     flash = screen.locator(".screen-flash")
@@ -274,6 +276,7 @@ def test_the_next_item_comes_with_its_time_and_can_be_taken_back(
     wait_until(lambda: api.state(show)["status"] == "running")
 
 
+@pytest.mark.detail
 def test_an_item_that_another_operator_has_loaded_already_is_not_skipped(
     open_tab: OpenTab, api: RestClient, show: str
 ) -> None:
@@ -313,6 +316,7 @@ def test_two_operators_lose_nothing_of_each_others_work(open_tab: OpenTab, api: 
     assert (stage["blackout"], stage["message"]["shown"], stage["show"]["bar"]) == (True, True, False)
 
 
+@pytest.mark.detail
 def test_the_agenda_can_be_edited(operator: Page, api: RestClient, show: str) -> None:
     operator.get_by_role("button", name="Add an item").click()
     operator.get_by_role("textbox", name="Title").fill("Farewell")
@@ -360,6 +364,7 @@ def test_an_overlay_has_a_clear_page_and_only_the_parts_that_are_asked_for(
     assert box_of(timer)["x"] < 100
 
 
+@pytest.mark.detail
 def test_values_of_an_overlay_that_are_not_valid_are_ignored(open_tab: OpenTab, api: RestClient, show: str) -> None:
     query = "background=url(x)&show=nothing&align=up&size=999&color=red&font=Comic&more=1"
     page = open_screen(open_tab, f"{api.url}/stage/{show}?overlay=1&{query}")
@@ -370,6 +375,7 @@ def test_values_of_an_overlay_that_are_not_valid_are_ignored(open_tab: OpenTab, 
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (844, 390), (1920, 1080)])
+@pytest.mark.detail
 def test_hours_fit_every_display(open_tab: OpenTab, api: RestClient, show: str, width: int, height: int) -> None:
     api.command(show, "adjust", op="set", ms=5_025_000)
     update(api, show, message={"text": "Unpronounceable " * 12, "shown": True})
@@ -430,6 +436,7 @@ def test_the_pages_are_accessible_and_fit_a_phone(open_tab: OpenTab, api: RestCl
         assert violations(screen) == []
 
 
+@pytest.mark.detail
 def test_single_keys_can_be_switched_off(operator: Page, api: RestClient, show: str) -> None:
     operator.keyboard.press("?")
     operator.get_by_label("Use single keys").uncheck()
@@ -440,6 +447,7 @@ def test_single_keys_can_be_switched_off(operator: Page, api: RestClient, show: 
     assert "blackout" not in stage_of(api, show)
 
 
+@pytest.mark.detail
 def test_a_clock_without_the_first_items_time_can_be_reset_to_it(
     open_tab: OpenTab, api: RestClient, operator: Page
 ) -> None:

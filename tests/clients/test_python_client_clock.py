@@ -23,7 +23,7 @@ from tests.support.store import make_store
 LATER_MS = (0, 7, 499, 2001)
 AROUND_MS = (-1, 0, 3)
 """Around the instants at which a clock, a period or a delay ends; margins are at most 5 ms."""
-EXAMPLES, STEPS = int(os.environ.get("MODEL_EXAMPLES", "3")), 30
+EXAMPLES, STEPS = int(os.environ.get("CLIENT_EXAMPLES", "3")), 30
 
 
 def state_of(session: Session, at_ms: int) -> State:
