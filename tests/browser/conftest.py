@@ -12,8 +12,13 @@ from collections.abc import Generator, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.browser.tabs import Tabs
 from tests.support.chromium import CHROMIUM, OPTIONS
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.other_site import Site
+from tests.support.tokens import SECRET, bearer
+from tests.support.types import Redis
+from tests.support.web_clients import RestClient
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -53,6 +58,35 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     request.node.said = said
     yield page
     context.close()
+
+
+@pytest.fixture(scope="module")
+def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
+    """One web process with `AUTH=off`, on an empty Redis. Modules that need other settings have their own."""
+    with Redis.from_url(redis_url) as client:
+        client.flushdb()
+    return make_cluster(web=1, worker=False, ALLOWED_ORIGINS="")
+
+
+@pytest.fixture(scope="module")
+def guarded(make_cluster: MakeCluster) -> RestClient:
+    """A client with every right, of one web process that requires tokens."""
+    cluster = make_cluster(web=1, worker=False, ALLOWED_ORIGINS="", AUTH="required", AUTH_SECRETS=SECRET)
+    return RestClient(cluster.urls[0], bearer())
+
+
+@pytest.fixture
+def api(web: Cluster) -> RestClient:
+    """A client of that process, which needs no token."""
+    return RestClient(web.urls[0])
+
+
+@pytest.fixture
+def tabs(browser: Browser) -> Iterator[Tabs]:
+    """Opens tabs of several people; none of their pages may complain."""
+    tabs = Tabs(browser)
+    yield tabs
+    tabs.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.accessibility import violations
 from tests.browser.announcements import listen, wait_until_heard
 from tests.browser.tabs import PHONE, Tabs
-from tests.support.cluster import Cluster, MakeCluster
-from tests.support.tokens import SECRET, bearer
-from tests.support.types import Redis
 from tests.support.web_clients import RestClient, wait_until
 
 LONG = 60_000
@@ -57,33 +53,6 @@ BID_ONCE = """async ([id, bidder, price]) => {
   const game = await connect(location.origin, id)
   return makeBid(game, {bidder, price}).then(() => 'accepted', (error) => error.why ?? error.code)
 }"""
-
-
-@pytest.fixture(scope="module")
-def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    """One web process with `AUTH=off`."""
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-    return make_cluster(web=1, worker=False, ALLOWED_ORIGINS="")
-
-
-@pytest.fixture(scope="module")
-def guarded(make_cluster: MakeCluster) -> RestClient:
-    """A client with every right, of one web process that requires tokens."""
-    cluster = make_cluster(web=1, worker=False, ALLOWED_ORIGINS="", AUTH="required", AUTH_SECRETS=SECRET)
-    return RestClient(cluster.urls[0], bearer())
-
-
-@pytest.fixture
-def api(web: Cluster) -> RestClient:
-    return RestClient(web.urls[0])
-
-
-@pytest.fixture
-def tabs(browser: Browser) -> Iterator[Tabs]:
-    tabs = Tabs(browser)
-    yield tabs
-    tabs.close()
 
 
 def bidder(tabs: Tabs, api: RestClient, lot: str, name: str) -> Page:

@@ -12,9 +12,7 @@ from playwright.sync_api import Browser, Expect, FloatRect, Locator, Page, WebSo
 
 from tests.browser.accessibility import violations
 from tests.support.browser_policy import complaints_of
-from tests.support.cluster import Cluster, MakeCluster
-from tests.support.tokens import SECRET, bearer
-from tests.support.types import Redis
+from tests.support.cluster import Cluster
 from tests.support.web_clients import RestClient, wait_until
 
 expect = Expect()
@@ -66,26 +64,6 @@ class SlowLine:
         held, self._held = self._held or [], None
         for socket, message in held:
             socket.send(message)
-
-
-@pytest.fixture(scope="module")
-def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    """One web process with `AUTH=off`."""
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-    return make_cluster(web=1, worker=False, ALLOWED_ORIGINS="")
-
-
-@pytest.fixture(scope="module")
-def guarded(make_cluster: MakeCluster) -> RestClient:
-    """A client with every right, of one web process that requires tokens."""
-    cluster = make_cluster(web=1, worker=False, ALLOWED_ORIGINS="", AUTH="required", AUTH_SECRETS=SECRET)
-    return RestClient(cluster.urls[0], bearer())
-
-
-@pytest.fixture
-def api(web: Cluster) -> RestClient:
-    return RestClient(web.urls[0])
 
 
 @pytest.fixture

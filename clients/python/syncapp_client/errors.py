@@ -55,7 +55,7 @@ class SyncAppError(Exception):
 
     @property
     def is_transient(self) -> bool:
-        """Whether sending the same again later may help."""
+        """Whether the same request may succeed later."""
         return self.code in _TRANSIENT
 
     @classmethod
