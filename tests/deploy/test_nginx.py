@@ -27,6 +27,8 @@ from websockets.typing import Origin
 from syncapp.api.requests import MAX_WAIT_MS
 from syncapp.config import Settings
 from syncapp.dev.processes import Process, free_port
+from syncapp_client.tls import TlsSocket
+from tests.support.certificates import new_certificate
 from tests.support.cluster import MakeCluster
 from tests.support.nginx import NGINX
 from tests.support.web_clients import CHESS
@@ -60,11 +62,7 @@ class Proxy(Process):
     def __init__(self, directory: Path, *upstream_ports: int) -> None:
         assert NGINX
         self.port, self.plain_port = free_port(), free_port()
-        self.certificate = directory / "cert.pem"
-        key = directory / "key.pem"
-        subject = ["-subj", "/CN=syncapp.example", "-addext", "subjectAltName=IP:127.0.0.1"]
-        new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
-        subprocess.run([*new, "-keyout", key, "-out", self.certificate], check=True, capture_output=True)
+        self.certificate = new_certificate(directory)
         self.access_log, self.error_log = directory / "syncapp.log", directory / "error.log"
         text = CONFIG.read_text()
         text = text.replace("/var/log/nginx/syncapp.log", str(self.access_log))
@@ -77,8 +75,8 @@ class Proxy(Process):
             "server 127.0.0.1:8000 max_fails=0;": "".join(
                 f"server 127.0.0.1:{port} max_fails=0;" for port in upstream_ports
             ),
-            "/etc/letsencrypt/live/syncapp.example/fullchain.pem": str(self.certificate),
-            "/etc/letsencrypt/live/syncapp.example/privkey.pem": str(key),
+            "/etc/letsencrypt/live/syncapp.example/fullchain.pem": str(self.certificate.chain),
+            "/etc/letsencrypt/live/syncapp.example/privkey.pem": str(self.certificate.key),
         }.items():
             assert text.count(old) == 1, old
             text = text.replace(old, here)
@@ -88,7 +86,9 @@ class Proxy(Process):
         argv = [NGINX, "-p", str(directory), "-e", "stderr", "-c", str(config)]
         self.tested = subprocess.run([*argv, "-t"], capture_output=True, text=True, check=False)
         super().__init__("nginx", argv, directory=directory, output=directory / "nginx.log")
-        self.trust = ssl.create_default_context(cafile=str(self.certificate))
+        self.trust = ssl.create_default_context(cafile=str(self.certificate.chain))
+        self.websocket_trust = ssl.create_default_context(cafile=str(self.certificate.chain))
+        self.websocket_trust.sslsocket_class = TlsSocket
 
     @property
     def origin(self) -> str:
@@ -163,12 +163,12 @@ def test_plain_http_is_redirected_with_its_method(proxy: Proxy) -> None:
 
 def test_websockets_pass_and_pages_of_the_service_itself_are_recognized(proxy: Proxy, session: str) -> None:
     url = f"{proxy.wss}?sessionId={session.rpartition('/')[2]}"
-    with connect(url, ssl=proxy.trust, origin=proxy.origin) as socket:  # type: ignore[call-overload]  # a NewType of str
+    with connect(url, ssl=proxy.websocket_trust, origin=proxy.origin) as socket:  # type: ignore[call-overload]  # a NewType of str
         assert [json.loads(socket.recv(timeout=60))["type"] for _ in range(2)] == ["CONNECTED", "STATE_SYNC"]
         assert proxy.ask("POST", f"{session}/switch", Origin=proxy.origin)[0] == 200
         assert json.loads(socket.recv(timeout=60))["type"] == "STATE_UPDATE"
     with pytest.raises(InvalidStatus) as refused:
-        connect(url, ssl=proxy.trust, origin=Origin("https://other.example"))
+        connect(url, ssl=proxy.websocket_trust, origin=Origin("https://other.example"))
     assert refused.value.response.status_code == 403
     assert proxy.ask("POST", f"{session}/switch", Origin="https://other.example")[0] == 403
 

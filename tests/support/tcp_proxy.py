@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 import threading
 from collections.abc import Coroutine
 from typing import Any
@@ -14,12 +15,16 @@ from syncapp.dev.processes import free_port
 
 
 class TcpProxy:
-    """Forwards all bytes between its port and a server's, in its own thread. A context manager."""
+    """Forwards all bytes between its port and a server's, in its own thread. A context manager.
 
-    def __init__(self, target_port: int, rng: random.Random) -> None:
+    tls: what to speak TLS with on its own port; the server's has none.
+    """
+
+    def __init__(self, target_port: int, rng: random.Random, tls: ssl.SSLContext | None = None) -> None:
         self.port = free_port()
         self._target_port = target_port
         self._rng = rng
+        self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
@@ -69,7 +74,7 @@ class TcpProxy:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
 
     async def _stop(self) -> None:
         self._server.close()
@@ -92,17 +97,17 @@ class TcpProxy:
         self._is_deaf = False
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-        except OSError:
-            writer.transport.abort()
-            return
+        # Python 3.11 logs a handler that was cancelled as an error.
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await self._connect_and_forward(reader, writer)
+        writer.transport.abort()
+
+    async def _connect_and_forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         pair = (writer, server_writer)
         self._pairs.add(pair)
         try:
             await asyncio.gather(self._there(reader, server_writer), self._back(server_reader, writer))
-        except OSError:
-            pass
         finally:
             self._pairs.discard(pair)
             for each in pair:

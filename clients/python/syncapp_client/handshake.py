@@ -13,6 +13,7 @@ from websockets.sync.client import ClientConnection, connect
 from syncapp_client.errors import OFFLINE, SyncAppError
 from syncapp_client.rest import error_of, refusal
 from syncapp_client.timeline import Order
+from syncapp_client.tls import client_context
 from syncapp_client.values import Reason
 from syncapp_client.watched import Lost, Watched
 
@@ -38,6 +39,7 @@ def opened(base: str, watched: Watched, known: Order | None) -> Iterator[tuple[C
     try:
         with connect(
             f"{base.replace('http', 'ws', 1)}/ws?{urlencode(query)}",
+            ssl=client_context() if base.startswith("https:") else None,
             additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
             compression=None,  # the server has no extensions
             open_timeout=OPEN_S,
