@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from hashlib import sha1
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -19,12 +21,14 @@ from redis.exceptions import NoScriptError
 from syncapp.store.connection_pool import Arguments, packed, pool_of
 
 LUA_DIR = Path(__file__).resolve().parents[2] / "lua"
+"""The folder of the scripts. A process reads each of them once."""
 _INCLUDE = re.compile(r"^ *-- @include (_\w+)[ \t]*$", re.MULTILINE)
 
 
-def names() -> list[str]:
+@cache
+def names() -> Sequence[str]:
     """Return the names of all scripts; each command has its own file."""
-    return sorted(path.stem for path in LUA_DIR.glob("[!_]*.lua"))
+    return tuple(sorted(path.stem for path in LUA_DIR.glob("[!_]*.lua")))
 
 
 def expand(name: str, partials: Mapping[str, str] | None = None) -> str:
@@ -39,10 +43,23 @@ def expand(name: str, partials: Mapping[str, str] | None = None) -> str:
         if partial in seen:
             return ""
         seen.add(partial)
-        text = (partials or {}).get(partial) or (LUA_DIR / f"{partial}.lua").read_text(encoding="utf-8")
-        return splice(text)
+        return splice((partials or {}).get(partial) or _source(partial))
 
-    return splice((LUA_DIR / f"{name}.lua").read_text(encoding="utf-8"))
+    return splice(_source(name))
+
+
+@cache
+def _source(name: str) -> str:
+    return (LUA_DIR / f"{name}.lua").read_text(encoding="utf-8")
+
+
+@cache
+def _texts_and_hashes(partials: frozenset[tuple[str, str]]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return the expanded text and the hash of each script. A process has several stores, and reads the files once."""
+    texts = {name: expand(name, dict(partials)) for name in names()}
+    # EVALSHA requires SHA-1; security does not depend on it.
+    hashes = {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in texts.items()}
+    return MappingProxyType(texts), MappingProxyType(hashes)
 
 
 class Scripts:
@@ -50,11 +67,7 @@ class Scripts:
 
     def __init__(self, client: redis.Redis, partials: Mapping[str, str] | None = None) -> None:
         self._pool = pool_of(client)
-        self._texts = {name: expand(name, partials) for name in names()}
-        # EVALSHA requires SHA-1; security does not depend on it.
-        self._hashes = {
-            name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._texts.items()
-        }
+        self._texts, self._hashes = _texts_and_hashes(frozenset((partials or {}).items()))
 
     def call(self, name: str, keys: Sequence[str], args: Arguments) -> Any:
         """Run a script in one round trip and return its raw reply.
