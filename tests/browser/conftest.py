@@ -65,7 +65,8 @@ def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
     """One web process with `AUTH=off`, on an empty Redis. Modules that need other settings have their own."""
     with Redis.from_url(redis_url) as client:
         client.flushdb()
-    return make_cluster(web=1, worker=False, ALLOWED_ORIGINS="")
+    # Some pages act as fast as they can, which on a fast machine is more than clients may.
+    return make_cluster(web=1, worker=False, ALLOWED_ORIGINS="", WS_MESSAGES_PER_S="10000", WS_MESSAGES_BURST="10000")
 
 
 @pytest.fixture(scope="module")

@@ -164,6 +164,7 @@ def test_answers_are_locked_at_zero_and_during_a_pause(tabs: Tabs, api: RestClie
     expect(host.locator("#pause")).to_have_text("Resume", timeout=LONG)
     host.keyboard.press("Space")
     expect(four).to_be_enabled(timeout=LONG)
+    expect(host.locator("#pause")).to_have_text("Pause", timeout=LONG)  # until then, the key would resume
     host.keyboard.press("p")
     expect(four).to_be_disabled(timeout=LONG)
     api.command(quiz, "adjust", op="set", ms=3_000)
@@ -196,7 +197,8 @@ def test_a_host_goes_on_after_a_reload_and_after_a_step_that_was_made_half(tabs:
     requests.patch(
         f"{api.url}/v1/sessions/{quiz}", json={"metadata": state["metadata"] | {"current": current}}, timeout=60
     ).raise_for_status()  # published, but the time has not begun
-    expect(host.locator("#lead")).to_have_text("The next question comes in a moment.", timeout=LONG)
+    expect(host.locator("#lead")).to_be_visible(timeout=LONG)
+    expect(host.locator("#lead")).to_have_text("The next question comes in a moment.")
     press(host, "Next question")
     expect(host.locator("#question")).to_have_text("The largest planet?", timeout=LONG)
     assert api.state(quiz)["cycle_count"] == 1
