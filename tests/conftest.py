@@ -57,20 +57,35 @@ LONGEST = {
 }
 
 
-# Coverage adds half to what these take, and other tests reach nearly every line that they reach.
+# Coverage doubles what these take, and other tests reach nearly every line that they reach.
 UNTRACED = (
+    "access/test_origins",
+    "access/test_rate_limits",
+    "api/test_permissions",
+    "api/test_request_bodies",
+    "api/test_tenants",
     "clients/",
     "deploy/",
     "docs/",
-    "lua/",
-    "system/",
     "domain/notation/test_round_trips",
     "history/test_replay",
     "history/test_restored_controls",
+    "lua/",
+    "postgres/test_fitness_check",
+    "realtime/test_attendance",
+    "server/test_http_timeouts",
+    "server/test_listen_address",
+    "server/test_slow_clients",
+    "server/test_websocket_authentication",
+    "server/test_websocket_frames",
+    "server/test_websocket_handshake",
     "store/test_clock_steps",
     "store/test_deadline_rebuild",
+    "store/test_failover",
     "store/test_full_store",
     "store/test_list",
+    "system/",
+    "test_config",
     "test_connection_limits",
     "test_loops",
     "test_metrics",
