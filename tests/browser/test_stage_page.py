@@ -270,7 +270,12 @@ def test_an_item_that_another_operator_has_loaded_already_is_not_skipped(
     line.release()
     expect(second.locator(".item.current")).to_contain_text("Keynote")
     second.get_by_role("button", name="Flash").click()  # commands take effect in their order
-    wait_until(lambda: "flash_at" in stage_of(api, show))
+
+    def has_flashed() -> bool:
+        second.wait_for_timeout(20)  # Playwright carries the messages of a SlowLine only while it is called
+        return "flash_at" in stage_of(api, show)
+
+    wait_until(has_flashed)
     assert stage_of(api, show)["current"]["item"] == "keynote"
     assert api.state(show)["status"] == "running"
 
