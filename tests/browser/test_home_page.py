@@ -9,9 +9,8 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.accessibility import violations
 from tests.support.browser_policy import complaints_of
-from tests.support.cluster import Cluster, MakeCluster
+from tests.support.cluster import MakeCluster
 from tests.support.tokens import SECRET, token
-from tests.support.types import Redis
 from tests.support.web_clients import RestClient
 
 LONG = 60_000
@@ -23,19 +22,6 @@ DEMOS = {
     "Auction": ("auction", "global"),
     "Exam": ("exam", "global"),
 }
-
-
-@pytest.fixture(scope="module")
-def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    """One web process with default settings, except that the pages are its own."""
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-    return make_cluster(web=1, worker=False, ALLOWED_ORIGINS="")
-
-
-@pytest.fixture
-def api(web: Cluster) -> RestClient:
-    return RestClient(web.urls[0])
 
 
 @pytest.fixture(scope="module")

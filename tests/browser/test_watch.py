@@ -9,25 +9,11 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.support.browser_policy import complaints_of
-from tests.support.cluster import Cluster, MakeCluster
-from tests.support.types import Redis
+from tests.support.cluster import Cluster
 from tests.support.web_clients import RestClient, wait_until
 
 LONG = 60_000
 HOURGLASS_MS = 3_000_000
-
-
-@pytest.fixture(scope="module")
-def web(make_cluster: MakeCluster, redis_url: str) -> Cluster:
-    """One web process with default settings, except that the page is its own."""
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-    return make_cluster(web=1, worker=False, ALLOWED_ORIGINS="")
-
-
-@pytest.fixture
-def api(web: Cluster) -> RestClient:
-    return RestClient(web.urls[0])
 
 
 @pytest.fixture

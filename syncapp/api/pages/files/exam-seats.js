@@ -1,7 +1,8 @@
 // The candidates' sessions, as an invigilator's page needs them: made, watched, and commanded together.
 
 import {createSession, open, request} from '/sdk/syncapp.js'
-import {candidatesOf, groupsOf, isOver, newUuid} from './exam-model.js'
+import {candidatesOf, groupsOf, isOver} from './exam-model.js'
+import {newUuid} from './uuid.js'
 
 const BATCH = 100
 

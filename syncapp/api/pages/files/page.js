@@ -4,6 +4,7 @@ import {createSession, open} from '/sdk/syncapp.js'
 import {readAccess} from './page-access.js'
 import {toast} from './page-messages.js'
 import * as texts from './texts.js'
+import {newUuid} from './uuid.js'
 
 export {storedToken, storeToken} from './page-access.js'
 export {confirmDialog, shareDialog} from './page-dialogs.js'
@@ -127,15 +128,6 @@ export function refusalText(message, {token} = readAccess()) {
   if (message.includes('expired')) return common.tokenExpired
   if (message.includes('revoked')) return common.tokenRevoked
   return message.includes('earlier') ? common.tokenEarlier : common.tokenInvalid
-}
-
-/** A random UUID, also on pages without a secure context, where `crypto.randomUUID` is missing. */
-export function newUuid() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16))
-  bytes[6] = (bytes[6] & 0x0f) | 0x40
-  bytes[8] = (bytes[8] & 0x3f) | 0x80
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
 }
 
 /** Creates a session; the key is a UUID, which the server wants where the body has no id. Returns the state. */

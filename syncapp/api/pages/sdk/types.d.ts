@@ -1,14 +1,9 @@
 /** The status of a session. */
 export type SessionStatus = 'pending' | 'running' | 'paused' | 'completed' | 'expired' | 'cancelled';
-/** A participant of a session, as in the API's JSON; times are in ms. */
-export interface Participant {
-    participant_id: string;
-    group_id?: string | null;
+/** What participants and groups have in common. Times are in ms. */
+interface Owner {
     total_time_ms: number | null;
     time_used_ms: number;
-    time_remaining_ms: number | null;
-    cycle_count: number;
-    is_active: boolean;
     has_expired: boolean;
     stage?: number;
     moves_to_next_stage?: number | null;
@@ -19,21 +14,18 @@ export interface Participant {
     lag_left_ms?: number;
     [member: string]: unknown;
 }
+/** A participant of a session, as in the API's JSON. */
+export interface Participant extends Owner {
+    participant_id: string;
+    group_id?: string | null;
+    time_remaining_ms: number | null;
+    cycle_count: number;
+    is_active: boolean;
+}
 /** A group of participants that share a clock. */
-export interface Group {
+export interface Group extends Owner {
     group_id: string;
-    total_time_ms: number | null;
-    time_used_ms: number;
     time_remaining_ms: number;
-    has_expired: boolean;
-    stage?: number;
-    moves_to_next_stage?: number | null;
-    periods_left?: number | null;
-    period_remaining_ms?: number | null;
-    block_moves_left?: number | null;
-    turn_ms?: number;
-    lag_left_ms?: number;
-    [member: string]: unknown;
 }
 /** The clock that runs, or would run, as of the state's `server_time_ms`. */
 export interface ClockState {
@@ -201,3 +193,4 @@ export interface Events {
     /** The server's clock was measured anew, or is not known any more. */
     clock: ClockStats;
 }
+export {};
