@@ -10,7 +10,7 @@ import os
 from collections.abc import Generator, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.tabs import Tabs
 from tests.support.chromium import CHROMIUM, OPTIONS
@@ -19,6 +19,8 @@ from tests.support.other_site import Site
 from tests.support.tokens import SECRET, bearer
 from tests.support.types import Redis
 from tests.support.web_clients import RestClient
+
+expect.set_options(timeout=60_000)  # for busy machines, also where a test gives no limit
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Expect, FloatRect, Locator, Page, WebSocketRoute
+from playwright.sync_api import Browser, FloatRect, Locator, Page, WebSocketRoute, expect
 
 from tests.browser.accessibility import violations
 from tests.support.browser_policy import complaints_of
 from tests.support.cluster import Cluster
 from tests.support.web_clients import RestClient, wait_until
-
-expect = Expect()
-expect.set_options(timeout=60_000)  # for busy machines; here alone
 
 ITEMS = {
     "welcome": {"place": 1, "title": "Welcome", "speaker": "Ada", "ms": 3_000_000, "notes": "Thank the sponsors."},
