@@ -25,7 +25,7 @@ from syncapp.domain.schemas import CreateSession
 from syncapp.store.keys import Keyspace
 from syncapp.token_bucket import MAX_ADDRESSES, TokenBuckets
 from tests.support.cluster import MakeCluster
-from tests.support.store import chess_request, crowd_request, dump_session, make_settings, make_store
+from tests.support.store import chess_request, crowd_request, dump_session, make_settings, make_store, memory_used
 from tests.support.web_clients import CHESS, RestClient, WebSocketClient, metric_value, wait_until
 
 ROUNDS: dict[str, Any] = {"sync_mode": "per_cycle", "time_per_cycle_ms": 1000}
@@ -147,16 +147,11 @@ CONTROL = {
 def test_a_create_is_charged_what_it_takes(redis_url: str, redis: redis_py.Redis, new: CreateSession) -> None:
     store = make_store(redis_url, set_clock=False)
     store.create(new)
-
-    def used() -> int:
-        info: Any = redis.info("memory")
-        return int(info["used_memory"])
-
     # Enough sessions to outweigh the buffers of other connections.
-    count, before = max(20, 4 * MB // stored_bytes(new, Claim())), used()
+    count, before = max(20, 4 * MB // stored_bytes(new, Claim())), memory_used(redis)
     for _ in range(count):
         store.create(new)
-    taken = (used() - before) / count
+    taken = (memory_used(redis) - before) / count
     assert 0.8 * taken <= stored_bytes(new, Claim()) <= 2 * taken
 
 

@@ -21,7 +21,7 @@ from syncapp.store.sessions import SessionStore
 from tests.support.cluster import Cluster
 from tests.support.flask_commands import run_flask
 from tests.support.outboxes import KEYS
-from tests.support.store import chess_request, make_settings
+from tests.support.store import chess_request, make_settings, memory_used
 
 MIB = 1_048_576
 CREATE = {"sync_mode": "global", "total_time_ms": 3_600_000}
@@ -50,7 +50,7 @@ class FullStore:
 
     @property
     def used(self) -> int:
-        return int(self.redis.info("memory")["used_memory"])
+        return memory_used(self.redis)
 
     @property
     def left(self) -> int:

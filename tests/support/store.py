@@ -15,6 +15,7 @@ from syncapp.domain.schemas import CreateSession
 from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
+from tests.support.web_clients import wait_until
 
 __all__ = [
     "NOON_MS",
@@ -25,6 +26,7 @@ __all__ = [
     "dump_session",
     "make_settings",
     "make_store",
+    "memory_used",
     "outbox_messages",
     "published",
 ]
@@ -40,6 +42,19 @@ def make_store(
     # No test of the rules fails because a machine stood still. Tests of faults have a clock that runs.
     chosen = make_settings(redis_url, **({"redis_timeout_s": 60.0} if set_clock else {}) | changes)
     return SessionStore(connect(chosen), chosen, on_nudge=on_nudge, partials=PARTIALS if set_clock else None)
+
+
+def memory_used(client: redis_py.Redis) -> int:
+    """Return the bytes that a server uses, after it has freed in the background what was flushed."""
+    info: Any = {}
+
+    def is_freed() -> bool:
+        nonlocal info
+        info = client.info("memory")
+        return bool(info["lazyfree_pending_objects"] == 0)
+
+    wait_until(is_freed)
+    return int(info["used_memory"])
 
 
 def chess_request(budget_ms: int = 300_000, **more: Any) -> CreateSession:
