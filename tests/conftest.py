@@ -79,11 +79,6 @@ UNTRACED = (
     "server/test_websocket_authentication",
     "server/test_websocket_frames",
     "server/test_websocket_handshake",
-    "store/test_clock_steps",
-    "store/test_deadline_rebuild",
-    "store/test_failover",
-    "store/test_full_store",
-    "store/test_list",
     "system/",
     "test_config",
     "test_connection_limits",
@@ -91,7 +86,8 @@ UNTRACED = (
     "test_metrics",
 )
 
-
+_clusters: list[Cluster] = []
+"""The clusters of the running module."""
 _EMPTY_TABLES = r"""
 DO $$
 DECLARE each text; has_rows boolean; filled text[];
@@ -205,10 +201,12 @@ def db(database_url: str) -> Iterator[psycopg2.extensions.connection]:
 def make_cluster(servers: Servers, run_directory: Path, database_url: str) -> Iterator[MakeCluster]:
     """Starts clusters with their own settings; Redis is not flushed."""
     with ExitStack() as stack:
+        stack.callback(_clusters.clear)
 
         def make(*, web: int = 2, worker: bool = True, **env: str) -> Cluster:
             directory = Path(tempfile.mkdtemp(prefix="cluster-", dir=run_directory))
-            return stack.enter_context(Cluster(servers, directory, web=web, worker=worker, env=env))
+            _clusters.append(stack.enter_context(Cluster(servers, directory, web=web, worker=worker, env=env)))
+            return _clusters[-1]
 
         yield make
 
@@ -263,12 +261,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the output of the test's processes to a failure."""
+    """Add the output of the module's web and worker processes to a failure."""
     report = yield
     if report.failed:
-        for value in getattr(item, "funcargs", {}).values():
-            for process in value.processes if isinstance(value, Cluster) else ():
-                report.sections.append((f"output of {process.name}", process.output()[-8000:]))
+        for process in (each for cluster in _clusters for each in cluster.processes):
+            report.sections.append((f"output of {process.name}", process.output()[-8000:]))
     return report
 
 
