@@ -62,7 +62,6 @@ UNTRACED = (
     "access/test_origins",
     "access/test_rate_limits",
     "api/test_permissions",
-    "api/test_request_bodies",
     "api/test_tenants",
     "clients/",
     "deploy/",

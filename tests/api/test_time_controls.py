@@ -25,6 +25,8 @@ from tests.support.rest import expect_error, expect_faults
 from tests.support.store import NOON_MS, ManualClock
 from tests.support.time_controls import RULES, document
 
+HOURGLASS = {"stages": [{"time_ms": 1000, "hourglass": True}]}
+
 
 def faults(client: FlaskClient, stage: Any = None, **more: Any) -> dict[str, str]:
     """Return field and code of each fault of a create with one stage."""
@@ -238,9 +240,38 @@ def test_the_limits_themselves_are_allowed(client: FlaskClient, clock: ManualClo
             {"time_control": "pgn:60", "lag_compensation": {"per_move_ms": -1, "quota_ms": 10_001}},
             {"lag_compensation.per_move_ms": "greater_than_equal", "lag_compensation.quota_ms": "less_than_equal"},
         ),
+        ({"time_control": HOURGLASS, "participants": PLAYERS[:1]}, {"time_control": "too_short"}),
         (
-            {"time_control": {"stages": [{"time_ms": 1000, "hourglass": True}]}, "participants": PLAYERS[:1]},
-            {"time_control": "too_short"},
+            {"time_control": HOURGLASS, "participants": [{"participant_id": f"p{each}"} for each in range(17)]},
+            {"time_control": "too_long"},
+        ),
+        (
+            {"time_control": HOURGLASS, "participants": [*PLAYERS, {"participant_id": "c", "time_control": "pgn:60"}]},
+            {"time_control": "contradiction"},
+        ),
+        (
+            {"time_control": HOURGLASS, "action_on_timeout": {"type": "skip_cycle"}},
+            {"action_on_timeout.type": "contradiction"},
+        ),
+        (
+            {"time_control": "pgn:60", "participants": [*PLAYERS, {"participant_id": "c", "time_control": "pgn:*60"}]},
+            {"participants.2.time_control": "contradiction"},
+        ),
+        (
+            {
+                "sync_mode": "global",
+                "total_time_ms": 5000,
+                "participants": [{"participant_id": "a", "time_control": "pgn:60"}],
+            },
+            {"participants.0.time_control": "not_in_mode"},
+        ),
+        (
+            {
+                "sync_mode": "per_group",
+                "time_control": "pgn:60",
+                "participants": [{"participant_id": "a", "group_id": "team", "time_control": "pgn:30"}],
+            },
+            {"participants.0.time_control": "not_in_mode"},
         ),
     ],
 )
