@@ -196,6 +196,11 @@ def test_a_notation_that_says_nothing_certain_is_refused(client: FlaskClient, te
     assert faults(client, {"time_ms": 1000}, participants=people) == {"participants.2.time_control": code}
 
 
+@pytest.mark.parametrize("value", [5, True, ["pgn:60"]])
+def test_a_control_is_a_notation_or_an_object(client: FlaskClient, value: Any) -> None:
+    assert faults(client, time_control=value) == {"time_control": "model_type"}
+
+
 def test_a_notation_without_a_dialect_is_refused_with_a_hint(client: FlaskClient) -> None:
     answer = client.post("/v1/sessions", json=GAME | {"time_control": "10+0"})
     message = expect_error(answer, 400, "VALIDATION_ERROR")["message"]

@@ -110,6 +110,37 @@ def test_a_node_of_a_cluster_and_a_sentinel_are_named(valkey_with: Any, tmp_path
             sentinel.wait()
 
 
+def test_a_replica_is_not_ready_until_it_is_promoted(valkey_with: Any) -> None:
+    with valkey_with() as primary, valkey_with() as server:
+        primary.wait_ready()
+        server.wait_ready()
+        with Redis.from_url(server.url) as client:
+            client.replicaof("127.0.0.1", primary.port)
+            assert health(server.url).reason == "is a replica, not a primary"
+            client.replicaof("NO", "ONE")
+            assert health(server.url).reason is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason", "worries"),
+    [
+        ("allkeys-lru", "would evict live sessions (maxmemory-policy allkeys-lru)", 0),
+        ("volatile-lru", None, 1),
+        ("noeviction", None, 0),
+    ],
+)
+def test_an_eviction_policy_is_judged_by_what_it_would_take(
+    redis: Redis, redis_url: str, policy: str, reason: str | None, worries: int
+) -> None:
+    redis.config_set("maxmemory-policy", policy)
+    try:
+        found = health(redis_url)
+    finally:
+        redis.config_set("maxmemory-policy", "noeviction")
+    assert found.reason == reason
+    assert sum("may evict keys that retries need" in each for each in found.worries) == worries
+
+
 def _wait_for_answer(client: Redis) -> None:
     def answers() -> bool:
         try:
@@ -134,6 +165,19 @@ def _wait_for_answer(client: Redis) -> None:
 def test_no_word_of_a_drivers_error_is_shown(error: Exception) -> None:
     assert "db.internal" not in reason_of(error)
     assert "app" not in reason_of(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("max number of clients reached", "accepts no more connections"),
+        ("ACL failure in script: User app has no permissions to run the 'publish' command", "denies this user"),
+        ("XREADGROUP needs something", "answers with an error (XREADGROUP)"),
+        ("something else", "answers with an error"),
+    ],
+)
+def test_errors_without_a_code_of_their_own(text: str, reason: str) -> None:
+    assert reason_of(exceptions.ResponseError(text)).startswith(reason)
 
 
 COMMIT_RIGHTS = ["zadd", "xadd", "set", "publish", "hset", "hget", "hmget", "zrem", "pexpireat"]
