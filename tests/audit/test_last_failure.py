@@ -44,8 +44,9 @@ def test_other_failures_are_not_kept(last: LastFailure) -> None:
 
 
 def test_a_failure_is_forgotten_after_ten_minutes(last: LastFailure, monkeypatch: pytest.MonkeyPatch) -> None:
-    last.failed(FAULT)
     now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s)
+    last.failed(FAULT)
     monkeypatch.setattr(time, "time", lambda: now_s + 590)
     assert last.read()
     monkeypatch.setattr(time, "time", lambda: now_s + 602)

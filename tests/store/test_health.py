@@ -111,11 +111,13 @@ def test_a_node_of_a_cluster_and_a_sentinel_are_named(valkey_with: Any, tmp_path
 
 
 def test_a_replica_is_not_ready_until_it_is_promoted(valkey_with: Any) -> None:
-    with valkey_with() as primary, valkey_with() as server:
+    with valkey_with("--repl-diskless-sync-delay", "0") as primary, valkey_with() as server:
         primary.wait_ready()
         server.wait_ready()
         with Redis.from_url(server.url) as client:
             client.replicaof("127.0.0.1", primary.port)
+            # Before that, it may be loading the primary's data, and refuse to be promoted.
+            wait_until(lambda: client.info("replication").get("master_link_status") == "up")
             assert health(server.url).reason == "is a replica, not a primary"
             client.replicaof("NO", "ONE")
             assert health(server.url).reason is None
