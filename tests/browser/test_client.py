@@ -55,9 +55,9 @@ def test_two_players_and_a_viewer_see_each_version_once_and_in_order(browser: Br
         js_client.live(page)
     white, black, _ = pages
     assert js_client.command(white, "start")["version"] == 2
-    for _ in range(5):
-        js_client.command(white, "switch", participantId="white")
-        js_client.command(black, "switch", participantId="black")
+    for version in range(3, 13, 2):
+        assert js_client.command(white, "switch", participantId="white")["version"] == version
+        assert js_client.command(black, "switch", participantId="black")["version"] == version + 1
     for page in pages:
         js_client.reached(page, 12)
         events = ["session_started"] + ["cycle_switched"] * 10
@@ -79,6 +79,14 @@ def test_two_presses_at_once_end_one_turn(page: Page, api: RestClient) -> None:
     outcomes = page.evaluate("Promise.allSettled([game.switch(), game.switch()])")
     assert [each["status"] for each in outcomes] == ["fulfilled", "rejected"]
     assert api.state(session_id)["cycle_count"] == 1
+
+
+def test_a_switch_that_names_its_participant_needs_no_newer_state(page: Page, api: RestClient) -> None:
+    session_id = api.create()
+    js_client.open_session(page, api.url, session_id)
+    js_client.live(page)
+    both = "Promise.all([game.start(), game.switch({participantId: 'white'})])"  # the start is not shown yet
+    assert [each["version"] for each in page.evaluate(both)] == [2, 3]
 
 
 def test_a_refused_command_says_why_and_shows_the_current_state(page: Page, api: RestClient) -> None:
