@@ -388,7 +388,9 @@ def test_the_console_is_accessible_and_fits(page: Page, url: str, api: RestClien
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.evaluate("(id) => { location.hash = `session=${id}` }", session_id)
     expect(page.locator("#statistics svg")).to_be_visible(timeout=LONG)
-    page.get_by_role("slider").press("PageUp")
+    slider = page.get_by_role("slider")
+    expect(slider).to_be_enabled(timeout=LONG)
+    slider.press("PageUp")
     expect(page.locator("#past-clocks .time")).to_have_count(2, timeout=LONG)
     page.get_by_text("As a table").click()
     assert violations(page) == []
