@@ -85,6 +85,7 @@ def test_each_candidate_gets_a_clock_and_all_start_pause_and_resume_together(
         status(page, "Running")
     assert [violations(page) for page in (invigilator, hall, candidates[0])] == [[], [], []]
     invigilator.locator("h1").click()
+    expect(invigilator.get_by_role("button", name="Pause all")).to_be_enabled(timeout=LONG)  # all have answered
     invigilator.keyboard.press("Space")
     for page in (*candidates, hall):
         status(page, "Paused")

@@ -381,6 +381,7 @@ def test_every_mode_has_its_clocks_and_a_tap_ends_the_turn(
     expect(page.get_by_role("timer").first).to_have_text(re.compile(r"\d:\d\d"), timeout=LONG)
     page.locator(".active .tap").click(timeout=LONG)
     wait_until(lambda: api.state(session_id)["cycle_count"] == 1)
+    expect(page.locator(".pressed")).to_have_count(0, timeout=LONG)
     assert violations(page) == []
     page.close()
     assert complaints == []

@@ -158,13 +158,17 @@ def test_answers_are_locked_at_zero_and_during_a_pause(tabs: Tabs, api: RestClie
     four.click(timeout=LONG)
     listen(player)
     host.locator("h1").click()
+    pause = host.locator("#pause")
+    expect(pause).to_be_enabled(timeout=LONG)  # a button that is disabled while a command runs takes no keys
     host.keyboard.press("p")
     expect(four).to_be_disabled(timeout=LONG)
     said(player, "Paused: answers are closed. Your answer is B.")
-    expect(host.locator("#pause")).to_have_text("Resume", timeout=LONG)
+    expect(pause).to_have_text("Resume", timeout=LONG)
+    expect(pause).to_be_enabled(timeout=LONG)
     host.keyboard.press("Space")
     expect(four).to_be_enabled(timeout=LONG)
-    expect(host.locator("#pause")).to_have_text("Pause", timeout=LONG)  # until then, the key would resume
+    expect(pause).to_have_text("Pause", timeout=LONG)  # until then, the key would resume
+    expect(pause).to_be_enabled(timeout=LONG)
     host.keyboard.press("p")
     expect(four).to_be_disabled(timeout=LONG)
     api.command(quiz, "adjust", op="set", ms=3_000)

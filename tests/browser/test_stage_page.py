@@ -140,6 +140,7 @@ def test_a_screen_follows_the_operator(operator: Page, screen: Page, api: RestCl
     expect(screen.locator("#wall")).to_contain_text("Paused")
     paused, shown = api.state(show), screen.get_by_role("timer").inner_text()
     assert paused["status"] == "paused"
+    expect(operator.locator("#toggle")).to_have_text("Start")
     operator.get_by_role("button", name="Add one minute").click()
     expect(screen.get_by_role("timer")).not_to_have_text(shown)
     assert api.state(show)["clock"]["remaining_ms"] == paused["clock"]["remaining_ms"] + 60_000
@@ -178,6 +179,7 @@ def test_a_message_is_on_screen_with_the_next_version_and_can_be_hidden(
     expect(message).to_have_text("Two <b>minutes</b>")
     expect(message).to_have_attribute("data-colour", "red")
     assert api.state(show)["version"] == version + 1
+    expect(operator.locator("#message-hide")).to_be_enabled()
     operator.get_by_role("heading", name="Agenda").click()
     operator.keyboard.press("m")
     expect(message).to_be_hidden()
