@@ -70,15 +70,23 @@ def test_the_clocks_of_an_hourglass_that_wait_gain_live_what_the_mover_uses(
     open_page(page, api, session_id)
     timers = page.get_by_role("timer")
     expect(timers.first).to_have_text(re.compile(r"4\d:\d\d"), timeout=LONG)
-    before_ms = used_ms(api, session_id)
+
+    def gain_half_each() -> bool:
+        before_ms, shown, after_ms = used_ms(api, session_id), timers.all_inner_texts(), used_ms(api, session_id)
+        gained_ms = [shown_ms(text) - HOURGLASS_MS for text in shown[1:]]
+        return all(before_ms / 2 - 1000 <= gained <= after_ms / 2 + 1000 for gained in gained_ms)
+
+    wait_until(gain_half_each)  # a busy page shows an older time, or has measured the server's less well
     shown = timers.all_inner_texts()
-    after_ms = used_ms(api, session_id)
-    for text in shown[1:]:
-        minutes, seconds = map(int, text.split(":"))
-        assert before_ms / 2 - 1000 <= (minutes * 60 + seconds) * 1000 - HOURGLASS_MS <= after_ms / 2 + 1000
     expect(timers.nth(1)).not_to_have_text(shown[1], timeout=LONG)
     expect(timers.nth(2)).not_to_have_text(shown[2], timeout=LONG)
     assert complaints == []
+
+
+def shown_ms(text: str) -> int:
+    """Return the time that a clock shows as minutes and seconds."""
+    minutes, seconds = map(int, text.split(":"))
+    return (minutes * 60 + seconds) * 1000
 
 
 def used_ms(api: RestClient, session_id: str) -> int:
@@ -92,10 +100,14 @@ def test_a_clock_shows_what_the_server_shows_even_if_the_computers_clock_is_wron
     page.add_init_script("const now = Date.now; Date.now = () => now() + 3_600_000;")
     open_page(page, api, session_id)
     expect(page.get_by_role("timer").first).to_have_text(re.compile(r"59:\d\d"), timeout=LONG)
-    before = api.state(session_id)["clock"]["remaining_ms"]
-    minutes, seconds = map(int, page.get_by_role("timer").first.inner_text().split(":"))
-    after = api.state(session_id)["clock"]["remaining_ms"]
-    assert after - 1000 <= (minutes * 60 + seconds) * 1000 <= before + 1000
+
+    def shows_the_servers_time() -> bool:
+        before: int = api.state(session_id)["clock"]["remaining_ms"]
+        shown = shown_ms(page.get_by_role("timer").first.inner_text())
+        after: int = api.state(session_id)["clock"]["remaining_ms"]
+        return after - 1000 <= shown <= before + 1000
+
+    wait_until(shows_the_servers_time)
 
 
 @pytest.mark.parametrize(
