@@ -30,7 +30,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from syncapp.dev.processes import end_leftovers, free_port
+from syncapp.dev.ports import free_port
+from syncapp.dev.processes import end_leftovers
 from syncapp.dev.runner import NO_LIMITS, Web, app_env
 from syncapp.dev.servers import Servers
 from syncapp.postgres.schema import upgrade

@@ -15,7 +15,7 @@ import orjson
 import psycopg2
 
 from bench.rig import Rig
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from syncapp.dev.runner import NO_LIMITS, Web, app_env
 
 SESSIONS = 20

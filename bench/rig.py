@@ -15,7 +15,7 @@ import psutil
 import redis as redis_py
 
 from syncapp.config import Settings
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
 from syncapp.dev.servers import Servers
 from syncapp.domain.private_parts import split_entry

@@ -14,7 +14,7 @@ import redis as redis_py
 from syncapp import create_app
 from syncapp.alerts import Alerts
 from syncapp.audit.queue_stats import QueueCounts, QueueStats
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from syncapp.errors import AuditBacklog
 from tests.support.captured_logs import capture_own_logs
 from tests.support.outboxes import KEYS, commit_events

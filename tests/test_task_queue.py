@@ -14,7 +14,7 @@ from huey.registry import Message
 from redis.exceptions import RedisError
 
 from syncapp import task_queue
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from tests.support.captured_logs import capture_own_logs
 from tests.support.web_clients import wait_until
 

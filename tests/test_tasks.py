@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from syncapp.audit.event import OutboxEntry
 from syncapp.audit.log import Stored
 from syncapp.audit.outbox import Outbox
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from syncapp.store.client import connect
 from tests.support.audit_log import event_partitions
 from tests.support.captured_logs import capture_own_logs

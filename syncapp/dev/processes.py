@@ -6,10 +6,8 @@ import contextlib
 import functools
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -32,25 +30,6 @@ left of a process that ended, until its parent runs again.
 
 class StartError(RuntimeError):
     """A process or server did not start, or stopped unexpectedly; the text says which and why."""
-
-
-def free_port() -> int:
-    """Return a free TCP port of 127.0.0.1.
-
-    It is below the ports that the system uses for outgoing connections. Otherwise a client that tries to reach a
-    stopped server could get the server's own port, and prevent it from starting again.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        if port_is_free("127.0.0.1", port):
-            return port
-
-
-def port_is_free(host: str, port: int) -> bool:
-    """Return whether a server could listen on the port now."""
-    with contextlib.suppress(OSError), socket.create_server((host, port)):
-        return True
-    return False
 
 
 def end_leftovers(directory: Path) -> int:

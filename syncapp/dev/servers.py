@@ -19,7 +19,8 @@ from pathlib import Path
 import psycopg2
 import redis
 
-from syncapp.dev.processes import Process, StartError, as_user, free_port
+from syncapp.dev.ports import free_port
+from syncapp.dev.processes import Process, StartError, as_user
 
 
 class Valkey(Process):

@@ -13,7 +13,7 @@ from syncapp.audit.drain import Drain, Drained
 from syncapp.audit.event import OutboxEntry
 from syncapp.audit.log import AuditLog, Stored
 from syncapp.audit.outbox import Outbox
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from syncapp.postgres.database import Database
 from syncapp.store.client import connect
 from tests.support.outboxes import KEYS, commit_events, count_rows, entries_left

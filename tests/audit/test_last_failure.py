@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from syncapp.audit.last_failure import LastFailure
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from syncapp.postgres.failures import Failure
 from tests.support.outboxes import KEYS
 

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from syncapp import create_app
 from syncapp.api.reference.system_schemas import VerificationAnswer
 from syncapp.audit.last_verification import LastVerification, Verification
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from tests.support.flask_commands import FlaskCommand, run_flask
 from tests.support.outboxes import KEYS, commit_events
 from tests.support.rest import expect_error

@@ -9,7 +9,7 @@ import pytest
 import redis as redis_py
 
 from syncapp.audit.log import AuditLog
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from tests.support.audit_log import event_partitions
 from tests.support.flask_commands import run_flask
 from tests.support.outboxes import KEYS, commit_events, count_rows

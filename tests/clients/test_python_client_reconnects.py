@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from syncapp_client import Change, Client, Done, Game, SyncAppError, connect
 from syncapp_client.rest import Rest
 from syncapp_client.retries import Retries

@@ -24,7 +24,8 @@ import requests
 import yaml
 
 from syncapp.config import Settings, SettingsError
-from syncapp.dev.processes import Process, free_port
+from syncapp.dev.ports import free_port
+from syncapp.dev.processes import Process
 from syncapp.dev.runner import Web, app_env, procfile
 from syncapp.dev.servers import Servers
 from tests.support.web_clients import RestClient, metric_value, wait_until

@@ -26,7 +26,8 @@ from websockets.typing import Origin
 
 from syncapp.api.requests import MAX_WAIT_MS
 from syncapp.config import Settings
-from syncapp.dev.processes import Process, free_port
+from syncapp.dev.ports import free_port
+from syncapp.dev.processes import Process
 from syncapp_client.tls import TlsSocket
 from tests.support.certificates import new_certificate
 from tests.support.cluster import MakeCluster

@@ -26,7 +26,8 @@ import requests
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from syncapp.dev.processes import Process, free_port
+from syncapp.dev.ports import free_port
+from syncapp.dev.processes import Process
 from syncapp.dev.runner import ROOT, App, Web, app_env
 from syncapp.dev.servers import Servers
 from tests.support.cluster import scratch_database

@@ -27,7 +27,8 @@ from redis import Redis
 from syncapp.access.tokens import Authenticator
 from syncapp.config import Settings
 from syncapp.dev import runner
-from syncapp.dev.processes import MARK, SUSPENDED, Process, StartError, end_leftovers, free_port, port_is_free, runs
+from syncapp.dev.ports import free_port, port_is_free
+from syncapp.dev.processes import MARK, SUSPENDED, Process, StartError, end_leftovers, runs
 from syncapp.dev.runner import ROOT, Web, app_env, procfile
 from syncapp.dev.servers import Postgres, Servers, Valkey
 from syncapp.domain.principal import SCOPES

@@ -14,7 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 import psycopg2
 import pytest
 
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from syncapp.postgres.check import check
 from syncapp.postgres.failures import failure_of
 from syncapp.postgres.native_probe import NativeProbe

@@ -13,7 +13,7 @@ import orjson
 import psycopg2
 import pytest
 
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from syncapp.postgres import database, migrations
 from syncapp.postgres.database import Database
 from syncapp.postgres.migrations import UpgradeFailed

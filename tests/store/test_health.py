@@ -16,7 +16,7 @@ import requests
 from redis import exceptions
 from websockets.sync.client import connect as connect_socket
 
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 from syncapp.dev.servers import Valkey
 from syncapp.domain.results import Claim, Result
 from syncapp.errors import StoreUnavailable
@@ -92,7 +92,8 @@ def test_a_server_that_cannot_save_is_not_ready_and_recovers(valkey_with: Any, t
 
 
 def test_a_node_of_a_cluster_and_a_sentinel_are_named(valkey_with: Any, tmp_path: Path, run_directory: Path) -> None:
-    with valkey_with("--cluster-enabled", "yes") as server:
+    # By default the nodes' own port is 10,000 above the clients', where outgoing connections may have it.
+    with valkey_with("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
         server.wait_ready()
         assert health(server.url).reason == "is a node of a cluster, which needs another kind of URL"
     with valkey_with() as server:

@@ -13,7 +13,8 @@ from typing import Protocol
 import psycopg2
 import pytest
 
-from syncapp.dev.processes import Process, free_port
+from syncapp.dev.ports import free_port
+from syncapp.dev.processes import Process
 from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
 from syncapp.dev.servers import Servers
 from tests.support.child_coverage import traced

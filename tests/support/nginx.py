@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from syncapp.dev.processes import Process, free_port
+from syncapp.dev.ports import free_port
+from syncapp.dev.processes import Process
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/sbin")
 _CONFIG = """

@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from syncapp.dev.processes import free_port
+from syncapp.dev.ports import free_port
 
 
 class TcpProxy:

@@ -33,7 +33,8 @@ import requests
 
 from syncapp.audit.findings import AuditFault, Fork
 from syncapp.audit.verify import VerifyResult, verify
-from syncapp.dev.processes import Process, free_port
+from syncapp.dev.ports import free_port
+from syncapp.dev.processes import Process
 from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
 from syncapp.dev.servers import Servers
 from syncapp.history.consistency import Consistency
