@@ -118,9 +118,14 @@ def test_a_page_reads_a_stream_and_goes_on_after_it_was_cut(foreign: Page, api: 
         """(url) => {
           window.told = [];
           window.opened = 0;
-          window.stream = new EventSource(url);
-          stream.onopen = () => window.opened++;
-          stream.onmessage = (event) => window.told.push([event.lastEventId, JSON.parse(event.data).type]);
+          const open = () => {
+            window.stream = new EventSource(url);
+            stream.onopen = () => window.opened++;
+            stream.onmessage = (event) => window.told.push([event.lastEventId, JSON.parse(event.data).type]);
+            // A process that stops may still answer with 503, after which an EventSource does not try again.
+            stream.onerror = () => { if (stream.readyState === EventSource.CLOSED) setTimeout(open, 500); };
+          };
+          open();
         }""",
         f"{api.url}/v1/sessions/{session_id}/stream",
     )
