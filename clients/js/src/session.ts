@@ -113,9 +113,11 @@ export class Session implements Watcher {
     const { state } = this
     let claim = { expected_version: expectedVersion, expected_epoch: expectedEpoch }
     if (name === 'switch' && state) {
-      // Presses are for the turn that is shown, so the second of two does nothing. A named participant says whose turn it is.
+      // Presses are for the turn that is shown, so the second of two does nothing. A participant's name says which turn.
       if (state.active_participant_id) args['participant_id'] ??= state.active_participant_id
-      else if (!args['participant_id']) claim = { expected_version: expectedVersion ?? state.version, expected_epoch: expectedEpoch ?? state.epoch }
+      else if (!args['participant_id']) {
+        claim = { expected_version: expectedVersion ?? state.version, expected_epoch: expectedEpoch ?? state.epoch }
+      }
       if (state.lag_compensation && this.#shownAt !== null && !('acted_at_ms' in args)) {
         args['spent_ms'] ??= Math.round(performance.now() - this.#shownAt)
       }
