@@ -11,13 +11,16 @@ CORE := syncapp/store/*,syncapp/audit/*,syncapp/domain/*,syncapp/tasks.py
 $(shell test "$$(cat $(INSTALLED) 2>/dev/null)" = "$$(pwd -P)" && $(BIN)/python -c '' 2>/dev/null || rm -f $(INSTALLED))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser screenshots mutants check stress lint types lint-api test-clients build-clients test-js fmt bench validate chaos clean
+.PHONY: help run run-cluster test test-browser screenshots mutants check stress lint types lint-api test-clients build-clients test-js fmt bench validate chaos chaos-cluster clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 run: $(INSTALLED) ## Start web and worker with private servers (PORT=8000, DATA_DIR=.data, AUTH=off; REDIS_URL, DATABASE_URL)
 	@exec $(BIN)/python -m syncapp.dev
+
+run-cluster: $(INSTALLED) ## Start two web processes and two workers on a Valkey Cluster (PORT=8000 and the next, DATA_DIR=.data)
+	@exec $(BIN)/python -m syncapp.dev.cluster_runner
 
 test: $(INSTALLED) ## Run the whole suite with coverage (ARGS="-k name" runs a part, without coverage)
 ifeq ($(ARGS),)
@@ -81,6 +84,9 @@ validate: $(INSTALLED) ## Write docs/evidence/validation.md from the newest resu
 
 chaos: $(INSTALLED) ## Kill everything at random during 20,000 commits, about 10 minutes, and compare the results (ARGS="--seed 7")
 	@$(BIN)/python -m tests.system.chaos $(ARGS)
+
+chaos-cluster: $(INSTALLED) ## Kill the masters of a cluster in turn during 20,000 commits, and compare the results (ARGS="--reshard 60")
+	@$(BIN)/python -m tests.system.cluster_chaos $(ARGS)
 
 clean: ## Remove the virtualenv and all caches, but not the data
 	rm -rf tests/api-lint/node_modules tests/api-lint/generated clients/js/node_modules clients/js/dist

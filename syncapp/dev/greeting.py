@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from syncapp.access.tokens import Authenticator
 from syncapp.config import Settings
-from syncapp.dev.servers import Servers
 from syncapp.errors import TokensNotConfigured
 from syncapp.server.listen_address import ListenAddress
 
@@ -19,15 +19,18 @@ _TOKEN_S = 43_200
 _KEYS = ("auth_secrets", "auth_public_keys", "auth_jwks_url")
 
 
-def greeting(settings: Settings, listening: ListenAddress, directory: Path, servers: Servers, again: str) -> str:
+def greeting(
+    settings: Settings, listening: ListenAddress, directory: Path, stores: Mapping[str, str], again: str
+) -> str:
     """Return the message. With `AUTH=required` its commands have a token that may do everything for 12 hours.
 
-    again: the shell command that starts the same run again.
+    stores: the variables with the URLs of the stores. again: the shell command that starts the same run again.
     """
     session, url = uuid.uuid4(), listening.url
     needs_token = settings.auth == "required"
     header = ' -H "Authorization: Bearer $TOKEN"' if needs_token else ""
     query = "&token=$TOKEN" if needs_token else ""
+    urls = " ".join(f"{name}={_shown(url)}" for name, url in stores.items())
     return f"""
 SyncApp runs at {url} (data in {directory}; Ctrl-C stops it). Try:
 
@@ -42,7 +45,7 @@ Pages      {url}/ starts a game, a stage timer, a quiz, an auction or an exam; {
 Client     {url}/sdk/syncapp.js (docs/clients.md)
 API docs   {url}/api-docs
 WebSocket  ws{url.removeprefix("http")}/ws?sessionId={session}{query}
-Commands   AUTH=off REDIS_URL={_shown(servers.redis_url)} DATABASE_URL={_shown(servers.database_url)} \\
+Commands   AUTH=off {urls} \\
              .venv/bin/flask --app wsgi audit status
 
 {_access(settings, listening, again)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import http.client
+import itertools
 import os
 import shlex
 import signal
@@ -15,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -45,6 +46,10 @@ NO_LIMITS = dict.fromkeys(
     "0",
 )
 """Settings for tests and benchmarks, whose load comes from one address."""
+
+
+Show = Callable[[str], Callable[[bytes], None]]
+"""Takes a process's name, and returns a function that prints its lines."""
 
 
 def procfile() -> dict[str, str]:
@@ -111,56 +116,91 @@ def run(environ: Mapping[str, str]) -> None:
 
     Raises `SettingsError`, and `StartError` if something fails or stops unexpectedly.
     """
-    directory = Path(environ.get("DATA_DIR") or ".data").expanduser().resolve()
-    # Only this machine can connect, unless HOST says otherwise.
-    environ = {**environ, "HOST": environ.get("HOST", "").strip() or "127.0.0.1"}
-    environ["AUTH"] = environ.get("AUTH", "").strip() or "off"  # the greeting says what that means
-    if not any(environ.get(name, "").strip() for name in ("ALLOWED_ORIGINS", "WS_ALLOWED_ORIGINS")):
-        environ["ALLOWED_ORIGINS"] = "*"  # a page under development is served by another server
+    directory = data_directory(environ)
+    environ = for_this_machine(environ)
     settings = Settings.from_env(environ)
     listening = ListenAddress.of(settings)
+    with (
+        alone(directory, listening),
+        Servers(directory, environ.get("REDIS_URL", ""), environ.get("DATABASE_URL", "")) as servers,
+    ):
+        stores = {"REDIS_URL": servers.redis_url, "DATABASE_URL": servers.database_url}
+        text = greeting(settings, listening, directory, stores, start_again("run", environ))
+        env, show = app_env(environ, servers), prefixed()
+        release(env, directory, show)
+        worker = App("worker", env, directory=directory, output=show("worker"))
+        web = Web(env, directory=directory, output=show("web"))
+        serve([worker, web], servers.processes, text)
+
+
+def data_directory(environ: Mapping[str, str]) -> Path:
+    """Return the absolute DATA_DIR."""
+    return Path(environ.get("DATA_DIR") or ".data").expanduser().resolve()
+
+
+def for_this_machine(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment with what a run has by default: unlike a deployment, only this machine can connect."""
+    own = {"HOST": environ.get("HOST", "").strip() or "127.0.0.1"}
+    own["AUTH"] = environ.get("AUTH", "").strip() or "off"  # the greeting says what that means
+    if not any(environ.get(name, "").strip() for name in ("ALLOWED_ORIGINS", "WS_ALLOWED_ORIGINS")):
+        own["ALLOWED_ORIGINS"] = "*"  # a page under development is served by another server
+    return {**environ, **own}
+
+
+@contextlib.contextmanager
+def alone(directory: Path, *listening: ListenAddress) -> Iterator[None]:
+    """Lock the directory of a run, check its ports, and end what earlier runs and this one leave behind."""
     with _locked(directory):
         if end_leftovers(directory):
             print("Ended processes that a killed run had left behind.", flush=True)
-        _check_port(listening)
+        for each in listening:
+            _check_port(each)
         print("Starting ...", flush=True)
         try:
-            with Servers(directory, environ.get("REDIS_URL", ""), environ.get("DATABASE_URL", "")) as servers:
-                text = greeting(settings, listening, directory, servers, _again(environ))
-                _serve(servers, app_env(environ, servers), directory, text)
+            yield
         finally:
             end_leftovers(directory)  # a signal may have come after a process started, but before that was recorded
 
 
-def _again(environ: Mapping[str, str]) -> str:
+def start_again(target: str, environ: Mapping[str, str]) -> str:
     """Return the shell command that starts a run with the same port and data."""
     given = [f"{name}={shlex.quote(environ[name])}" for name in ("PORT", "DATA_DIR") if environ.get(name)]
-    return " ".join(["make", "run", *given])
+    return " ".join(["make", target, *given])
 
 
-def _serve(servers: Servers, env: Mapping[str, str], directory: Path, text: str) -> None:
-    show = _prefixed()
-    release = App("release", env, directory=directory, output=show("release"))
-    release.spawn()
-    if code := release.wait():
+def release(env: Mapping[str, str], directory: Path, show: Show) -> None:
+    """Run the Procfile's release command. Raises `StartError` if it fails."""
+    command = App("release", env, directory=directory, output=show("release"))
+    command.spawn()
+    if code := command.wait():
         raise StartError(f"the release command failed (exit code {code}): {procfile()['release']}")
-    web = Web(env, directory=directory, output=show("web"))
-    worker = App("worker", env, directory=directory, output=show("worker"))
+
+
+def serve(
+    apps: Sequence[App], servers: Sequence[Process], text: str, *, each_turn: Callable[[], None] = lambda: None
+) -> None:
+    """Start the apps, print the text, and wait until one of them or of the servers stops; then stop the apps.
+
+    each_turn: is called about five times a second. Raises `StartError`.
+    """
     try:
-        worker.spawn()
-        web.start()
+        for app in apps:
+            app.spawn()
+        for app in apps:
+            app.wait_ready()
         print(text, flush=True)
         while True:
-            for process in (*servers.processes, web, worker):
+            for process in (*servers, *apps):
                 if not process.alive:
                     raise StartError(f"{process.name} stopped unexpectedly (exit code {process.exit_code})")
+            each_turn()
             time.sleep(0.2)
     finally:
         print("Stopping ...", flush=True)
-        for process in (web, worker):
-            process.ask_to_stop()
-        for process in (web, worker):
-            process.stop()
+        for app in apps:
+            app.ask_to_stop()
+        for app in apps:
+            app.stop()
 
 
 @contextlib.contextmanager
@@ -189,10 +229,10 @@ def _check_port(listening: ListenAddress) -> None:
         ) from None
 
 
-def _prefixed() -> Callable[[str], Callable[[bytes], None]]:
+def prefixed() -> Show:
     """Return a function that takes a process's name and returns a function that prints its lines."""
     printer = Printer(sys.stdout, width=len("release"))
-    colours = iter(("35", "36", "33"))
+    colours = itertools.cycle(("35", "36", "33", "32", "34"))
     lock = threading.Lock()
 
     def named(name: str) -> Callable[[bytes], None]:
@@ -214,7 +254,7 @@ def _stop(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def main() -> int:
+def main(run: Callable[[Mapping[str, str]], None] = run, target: str = "make run") -> int:
     """Run until a signal; return the exit code: 0 after a signal, 1 after a failure."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, _stop)
@@ -226,6 +266,6 @@ def main() -> int:
         print(f"SyncApp cannot start: {error}", file=sys.stderr)
         return 1
     except (StartError, OSError) as error:
-        print(f"make run: {error}", file=sys.stderr)
+        print(f"{target}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -6,16 +6,14 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -28,11 +26,12 @@ from syncapp.access.tokens import Authenticator
 from syncapp.config import Settings
 from syncapp.dev import runner
 from syncapp.dev.ports import free_port, port_is_free
-from syncapp.dev.processes import MARK, SUSPENDED, Process, StartError, end_leftovers, runs
+from syncapp.dev.processes import SUSPENDED, Process, StartError, runs
 from syncapp.dev.runner import ROOT, Web, app_env, procfile
 from syncapp.dev.servers import Postgres, Servers, Valkey
 from syncapp.domain.principal import SCOPES
 from tests.support.cluster import MakeCluster
+from tests.support.make_run import Run, RunIt, runs_on_one_directory
 from tests.support.network import has_ipv6
 
 SESSION = {
@@ -43,74 +42,6 @@ SESSION = {
 
 RUNNER = (sys.executable, "-m", "syncapp.dev")
 """The program of `make run`, whose exit code is not make's."""
-
-
-class Run:
-    """One `make run` on a directory and a port, its output in a file."""
-
-    def __init__(self, directory: Path, servers: Servers, *, port: int | None = None, argv: Sequence[str]) -> None:
-        self.directory = directory
-        self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._log = Path(f"{directory}-{self.port}.log")
-        # A surrounding make would pass on its own flags and PORT.
-        own = "MAKE|MFLAGS|(PORT|HOST|DATA_DIR|AUTH|AUTH_SECRETS)$"
-        kept = {name: value for name, value in os.environ.items() if not re.match(own, name)}
-        # Given servers are passed on to the run; otherwise it starts its own.
-        given = {} if servers.valkey else {"REDIS_URL": servers.redis_url}
-        given |= {} if servers.postgres else {"DATABASE_URL": servers.database_url}
-        env = kept | given | {"PORT": str(self.port), "DATA_DIR": str(directory)}
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                argv, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text()
-
-    def wait_until_announced(self) -> None:
-        while "Try:" not in self.output:
-            assert self.process.poll() is None, self.output
-            time.sleep(0.05)
-
-    def wait(self) -> int:
-        return self.process.wait(timeout=110)
-
-    def processes(self) -> list[psutil.Process]:
-        """The processes of the directory, without the runner."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):  # it ended just now
-                if process.environ().get(MARK) == str(self.directory) and runs(process):
-                    found.append(process)
-        return found
-
-    def child(self, word: str) -> psutil.Process:
-        """The first process with a word in its command line."""
-        return next(process for process in self.processes() if any(word in part for part in process.cmdline()))
-
-
-RunIt = Callable[..., Run]
-
-
-@contextmanager
-def runs_on_one_directory(servers: Servers) -> Iterator[RunIt]:
-    """Give what starts runs on a data directory not there yet; kill what a failed test leaves."""
-    parent = Path(tempfile.mkdtemp(prefix="syncapp-run-"))
-    directory = parent / "my data"
-    started: list[Run] = []
-
-    def start(*, port: int | None = None, argv: tuple[str, ...] = ("make", "run")) -> Run:
-        started.append(Run(directory, servers, port=port, argv=argv))
-        return started[-1]
-
-    yield start
-    for run in started:
-        run.process.kill()
-        run.process.wait()
-    end_leftovers(directory)
-    shutil.rmtree(parent)
 
 
 @pytest.fixture
