@@ -9,20 +9,13 @@ The help texts also stand in docs/configuration.md and .env.example, under the h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, fields
 
 from syncapp.domain.limits import MAX_IDLE_TIMEOUT_S
-from syncapp.environment import RENAMED, SettingsError, read_values, renamed, stop_if_wrong
+from syncapp.environment import RENAMED, SettingsError, is_given, read_values, renamed, stop_if_wrong
+from syncapp.environment import setting as _setting
 
-__all__ = ["RENAMED", "Settings", "SettingsError", "load", "renamed", "stop_if_wrong"]
-
-
-def _setting(
-    default: Any, text: str, low: float | None = None, high: float | None = None, *, is_secret: bool = False
-) -> Any:
-    """Return the field of a setting; a secret, or a URL that may hold a password, is not part of `repr`."""
-    return field(default=default, repr=not is_secret, metadata={"help": text, "low": low, "high": high})
+__all__ = ["RENAMED", "Settings", "SettingsError", "is_given", "load", "renamed", "stop_if_wrong"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +25,30 @@ class Settings:
     # Redis and PostgreSQL
     redis_url: str = _setting(
         "redis://127.0.0.1:6379/0",
-        "URL of Redis or Valkey, the store (`redis://`, or `rediss://` for TLS).",
+        "URL of Redis or Valkey, the store: `redis://`; through Sentinels `redis+sentinel://h1,h2,h3/name`; a cluster "
+        "`redis+cluster://h1,h2,h3`. With TLS `rediss` in place of `redis`.",
         is_secret=True,
     )
     redis_verify_tls: bool = _setting(
-        True, "Verify the certificate of a `rediss://` server. Heroku's is self-signed, so set `false` there."
+        True, "Verify the certificates of servers with TLS. Heroku's are self-signed, so set `false` there."
     )
     redis_timeout_s: float = _setting(
         2.0, "Maximum seconds to wait for a connection to Redis, or for its reply.", 0.05, 60
     )
     redis_max_connections: int = _setting(
-        64, "Maximum connections to Redis that one process opens for commands.", 1, 10_000
+        64, "Maximum connections for commands from one process to Redis, or to each master of a cluster.", 1, 10_000
+    )
+    redis_min_replicas: int = _setting(
+        0, "Number of replicas that must have a change before it is acknowledged; otherwise the answer is 503.", 0, 10
+    )
+    tasks_redis_url: str = _setting(
+        "",
+        "URL of another Redis or Valkey for the queue of the worker's tasks; by default the store. Required with a "
+        "cluster.",
+        is_secret=True,
     )
     sync_buckets: int = _setting(
-        16, "Number of buckets that sessions are spread over. Do not change it while there is data.", 1, 1024
+        64, "Number of buckets that sessions are spread over; `flask sessions rebucket` changes it.", 1, 1024
     )
     memory_limit_percent: int = _setting(
         80, "Percentage of Redis's `maxmemory` in use at which new sessions are refused; 0 means no limit.", 0, 100

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import Field
+from dataclasses import Field, field
 from typing import Any
 
 from syncapp.setting_checks import check_and_normalize
@@ -18,6 +18,13 @@ RENAMED = {"WS_ALLOWED_ORIGINS": "ALLOWED_ORIGINS"}  # old name: new name; old n
 
 class SettingsError(ValueError):
     """Invalid settings. The message names each of them on one line, without its value, which may be a password."""
+
+
+def setting(
+    default: Any, text: str, low: float | None = None, high: float | None = None, *, is_secret: bool = False
+) -> Any:
+    """Return the field of a setting; a secret, or a URL that may hold a password, is not part of `repr`."""
+    return field(default=default, repr=not is_secret, metadata={"help": text, "low": low, "high": high})
 
 
 def read_values(items: Iterable[Field[Any]], environ: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -37,6 +44,11 @@ def read_values(items: Iterable[Field[Any]], environ: Mapping[str, str] | None =
     if faults:
         raise SettingsError("; ".join(faults))
     return values
+
+
+def is_given(name: str) -> bool:
+    """Return whether the environment has a value for a setting, by the name of its field."""
+    return bool(os.environ.get(name.upper(), "").strip())
 
 
 def renamed(environ: Mapping[str, str] = os.environ) -> list[str]:

@@ -93,10 +93,7 @@ def _is_host(text: str) -> bool:
 def _url_faults(values: dict[str, Any]) -> Iterator[str]:
     """Yield a message for each invalid URL. The messages do not contain the URLs, because those contain passwords."""
     hint = "is not a URL; percent-encode special characters in its user and password"
-    if not values.get("redis_url", "redis://").startswith(("redis://", "rediss://", "unix://")):
-        yield "REDIS_URL must start with redis://, rediss:// or unix://"
-    elif fault := _redis_url_fault(values.get("redis_url", "redis://"), hint):
-        yield f"REDIS_URL {fault}"
+    yield from _redis_url_faults(values)
     url = values.get("database_url", "postgresql://")
     if url.startswith("postgres://"):
         values["database_url"] = url = "postgresql://" + url.removeprefix("postgres://")
@@ -113,15 +110,27 @@ def _url_faults(values: dict[str, Any]) -> Iterator[str]:
             yield "SENTRY_DSN must have a key and a project: https://key@host/project"
 
 
-def _redis_url_fault(url: str, hint: str) -> str | None:
+def _redis_url_faults(values: dict[str, Any]) -> Iterator[str]:
+    for name in ("redis_url", "tasks_redis_url"):
+        if name in values and (fault := _redis_url_fault(values[name])):
+            yield f"{name.upper()} {fault}"
+    if "+cluster://" in values.get("tasks_redis_url", ""):
+        yield "TASKS_REDIS_URL must name one server, or Sentinels: the queue of tasks cannot be in a cluster"
+    elif "+cluster://" in values.get("redis_url", "") and "tasks_redis_url" not in values:
+        yield "TASKS_REDIS_URL is needed with a cluster: the queue of tasks must be on one server, or behind Sentinels"
+
+
+def _redis_url_fault(url: str) -> str | None:
     """Return why redis-py cannot use this URL, or None. Does not connect."""
     from redis import ConnectionPool, RedisError
 
+    from syncapp.redis_url import UrlFault, parse
+
     try:
-        ConnectionPool.from_url(url).make_connection()
-    except ValueError:
-        return hint
-    except (TypeError, RedisError):
+        ConnectionPool(**parse(url).options).make_connection()
+    except UrlFault as fault:
+        return str(fault)
+    except (TypeError, ValueError, RedisError):
         return "has an option that Redis connections do not support"
     return None
 
