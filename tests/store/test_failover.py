@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,11 @@ from syncapp import task_queue
 from syncapp.dev.servers import Valkey
 from syncapp.errors import StoreUnavailable
 from syncapp.realtime.pubsub import PubSub
+from syncapp.store.bucket_leases import BucketLeases
 from syncapp.store.client import connect
 from syncapp.store.failover import says_wrong_server
+from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
-from syncapp.store.sweeper import Lease
 from tests.support.cluster import MakeCluster
 from tests.support.store import chess_request, make_settings
 from tests.support.tcp_proxy import TcpProxy
@@ -97,7 +99,8 @@ def test_whoever_notices_the_wrong_server_all_pools_of_the_process_leave_it(
     one, other, queue = connect(chosen), connect(chosen, decode=False), task_queue.connect(chosen)
     store = SessionStore(other, chosen)
     session_id = store.create(chess_request()).found.session_id
-    lease = Lease(one, "sync:lease")
+    leases = BucketLeases(one, Keyspace(), itertools.count().__next__)
+    leases.hold()
     one.ping(), other.ping(), queue.pending_count()
     pair.fail_over()
 
@@ -120,7 +123,7 @@ def test_whoever_notices_the_wrong_server_all_pools_of_the_process_leave_it(
             case "enqueue":
                 queue.storage.enqueue(b"{}")
             case "lease":
-                lease.hold()
+                leases.hold()
 
     with pytest.raises((exceptions.ReadOnlyError, exceptions.ResponseError, StoreUnavailable)):
         notice()
