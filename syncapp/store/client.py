@@ -7,24 +7,30 @@ one: the next user of that connection would read the reply to another caller's c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Any
 
 import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
-from redis.connection import parse_url
 from redis.retry import Retry
 
 from syncapp.config import Settings
 from syncapp.errors import StoreUnavailable
+from syncapp.redis_url import RedisUrl, parse
 from syncapp.store import reply_errors
+from syncapp.store.cluster_pool import ClusterPool
 from syncapp.store.connection_pool import ConnectionPool
-from syncapp.store.failover import server_at
+from syncapp.store.failover import NoPrimaryNamed, Server, asks_sentinels
+from syncapp.store.replication import TooFewReplicas
+from syncapp.store.sentinels import Sentinels
+from syncapp.store.topology import Address, Topology
 
 _NO_REPLY = (exceptions.ConnectionError, exceptions.TimeoutError)
 _NOT_ACCEPTING = (
+    NoPrimaryNamed,
     exceptions.BusyLoadingError,
     exceptions.MaxConnectionsError,
     exceptions.AuthenticationError,
@@ -38,6 +44,7 @@ _NOT_ACCEPTING = (
 _NOT_ACCEPTING_CODES = tuple(
     f"{word} "
     for word in (
+        "ASK",
         "BUSY",
         "CLUSTERDOWN",
         "CROSSSLOT",
@@ -63,7 +70,7 @@ def call_all(pool: ConnectionPool, commands: Sequence[bytes]) -> list[Any]:
     if not commands:
         return []
     with TRANSLATION:
-        replies = pool.call(b"".join(commands), len(commands))
+        replies = pool.call(*commands)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
@@ -88,6 +95,8 @@ TRANSLATION = _Translation()
 
 def _unavailable(error: BaseException) -> StoreUnavailable | None:
     """Return `StoreUnavailable` if the server does not reply or does not accept commands; None for any other error."""
+    if isinstance(error, TooFewReplicas):
+        return reply_errors.not_replicated(error.replicas, error.required)
     text = str(error).removeprefix("ERR ") if isinstance(error, exceptions.ResponseError) else ""
     if isinstance(error, _NOT_ACCEPTING) or text.startswith(_NOT_ACCEPTING_CODES):
         return reply_errors.not_accepting(error)
@@ -97,46 +106,104 @@ def _unavailable(error: BaseException) -> StoreUnavailable | None:
     return None
 
 
-def connect(settings: Settings, *, decode: bool = True, max_connections: int | None = None) -> redis.Redis:
+def connect(
+    settings: Settings, *, url: str = "", decode: bool = True, max_connections: int | None = None
+) -> redis.Redis:
     """Return a client with its own pool, of `REDIS_MAX_CONNECTIONS` by default; does not connect yet.
 
-    A command waits up to `REDIS_TIMEOUT_S` each for a free connection, for the connection to open, and for its reply.
-    Close the client with `.close()`.
+    url: of another server than the store. A command waits up to `REDIS_TIMEOUT_S` each for a free connection, for the
+    connection to open, and for its reply. Close the client with `.close()`.
     """
-    # These options take precedence over those of the URL.
-    options = _url_options(settings.redis_url) | _connection_options(settings, settings.redis_timeout_s)
-    options |= {
+    address = parse(url or settings.redis_url)
+    options = _connection_options(settings, address) | {
         "max_connections": max_connections or settings.redis_max_connections,
         "decode_responses": decode,
         "health_check_interval": 0,
     }
-    pool = ConnectionPool(server=server_at(settings.redis_url), wait_s=settings.redis_timeout_s, **options)
-    return redis.Redis.from_pool(pool)
+    wait_s = settings.redis_timeout_s
+    if address.nodes:
+        return redis.Redis.from_pool(ClusterPool(topology_of(settings), wait_s=wait_s, **options))
+    return redis.Redis.from_pool(ConnectionPool(server=server_of(settings, url), wait_s=wait_s, **options))
 
 
-def connect_pubsub(settings: Settings) -> redis.Redis:
-    """Return a client for the one pub/sub connection of a process. The reader sets the timeout of each read."""
-    options = _url_options(settings.redis_url) | _connection_options(settings, settings.redis_timeout_s)
-    pool = redis.ConnectionPool(**options | {"decode_responses": True, "health_check_interval": 0})
-    return redis.Redis.from_pool(pool)
+def pubsub_connection(settings: Settings, node: Address | None = None) -> Any:
+    """Return redis-py's connection for the pub/sub of a process, not connected yet. The reader sets the timeouts.
+
+    node: of a cluster.
+    Raises `NoPrimaryNamed`.
+    """
+    place = {"host": node[0], "port": node[1]} if node else server_of(settings).endpoint()
+    options = {**_connection_options(settings, parse(settings.redis_url)), **place}
+    return redis.ConnectionPool(**options | {"decode_responses": True, "health_check_interval": 0}).make_connection()
 
 
-def _url_options(url: str) -> dict[str, Any]:
-    options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]  # untyped in redis-py
-    return options
+def topology_of(settings: Settings) -> Topology:
+    """Return the topology of the cluster that `REDIS_URL` names; all pools of this process share it."""
+    return _topology(settings.redis_url, settings.redis_timeout_s, settings.redis_verify_tls)
 
 
-def _connection_options(settings: Settings, timeout_s: float | None) -> dict[str, Any]:
+def server_of(settings: Settings, url: str = "") -> Server:
+    """Return the server behind `REDIS_URL`, or another URL; all pools of this process share it."""
+    return _server(url or settings.redis_url, settings.redis_timeout_s, settings.redis_verify_tls)
+
+
+def servers_of(settings: Settings) -> list[Server]:
+    """Return the store's server, and that of the tasks if it is another one."""
+    urls = dict.fromkeys(filter(None, (settings.redis_url, settings.tasks_redis_url)))
+    return [server_of(settings, url) for url in urls]
+
+
+def has_tasks_server(settings: Settings) -> bool:
+    """Return whether the queue of tasks is on another server than the store."""
+    return len(servers_of(settings)) > 1
+
+
+def server_loops(settings: Settings) -> Mapping[str, Callable[[], float]]:
+    """Return the turns of the loops that follow servers which may be replaced, by the names of the loops."""
+    turns: dict[str, Callable[[], float]] = {}
+    if ask_sentinels := asks_sentinels(servers_of(settings)):
+        turns["sentinels"] = ask_sentinels
+    if parse(settings.redis_url).nodes:
+        turns["topology"] = topology_of(settings).turn
+    return turns
+
+
+@cache
+def _topology(url: str, timeout_s: float, verify_tls: bool) -> Topology:
+    address = parse(url)
+    options = {**address.options, **_safe_options(address, timeout_s, verify_tls)}
+    if options.pop("connection_class", None):
+        options["ssl"] = True
+    return Topology(address.nodes, options)
+
+
+@cache
+def _server(url: str, timeout_s: float, verify_tls: bool) -> Server:
+    address = parse(url)
+    if not address.sentinels:
+        return Server()
+    options = {**_safe_options(address, timeout_s, verify_tls), **address.sentinel_options}
+    if address.has_tls:
+        of_tls = {name: value for name, value in address.options.items() if name.startswith("ssl_")}
+        options = {"ssl": True, **of_tls, **options}
+    return Server(Sentinels(address.sentinels, address.name, options))
+
+
+def _connection_options(settings: Settings, address: RedisUrl) -> dict[str, Any]:
+    """Return the arguments of a connection to the server; these take precedence over options of the URL."""
+    safe = _safe_options(address, settings.redis_timeout_s, settings.redis_verify_tls)
+    return {**address.options, **safe, "retry_on_timeout": False}
+
+
+def _safe_options(address: RedisUrl, timeout_s: float, verify_tls: bool) -> dict[str, Any]:
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
-        "socket_connect_timeout": settings.redis_timeout_s,
+        "socket_connect_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),
-        "retry_on_timeout": False,
         "protocol": 2,
     }
-    if not settings.redis_url.startswith("unix://"):
+    if not address.is_socket:
         options["socket_keepalive"] = True
-    if settings.redis_url.startswith("rediss://") and not settings.redis_verify_tls:
-        options["ssl_cert_reqs"] = "none"
-        options["ssl_check_hostname"] = False
+    if address.has_tls and not verify_tls:
+        options |= {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
     return options

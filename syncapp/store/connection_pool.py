@@ -23,21 +23,13 @@ import redis
 from redis import exceptions
 
 from syncapp.store.failover import Server, says_wrong_server, watchful
+from syncapp.store.pooled_connection import PooledConnection
 
 IDLE_S = 5.0
 """Time after which an unused connection is closed."""
 MAX_AGE_S = 30.0
 """Maximum age of a connection. Nothing else ends a connection to a live server that the address no longer points to."""
 _REAP_S = 1.0
-_READ_BYTES = 65_536
-_FRESH_S = 0.5
-"""A connection that was unused for longer is checked before use, because the server may have closed it."""
-_ERRORS: dict[str, type[exceptions.RedisError]] = {
-    "NOSCRIPT": exceptions.NoScriptError,
-    "LOADING": exceptions.BusyLoadingError,
-    "READONLY": exceptions.ReadOnlyError,
-    "OOM": exceptions.OutOfMemoryError,
-}
 
 Arguments = Sequence[str | bytes | int]
 
@@ -55,62 +47,13 @@ def even_if_full(command: str, key: str, *args: str | bytes | int) -> bytes:
     return packed("EVAL", script, 1, key, *args)
 
 
-class PooledConnection:
-    """A connection that one caller uses at a time."""
-
-    def __init__(self, connection: Any, generation: int) -> None:
-        connection.connect()
-        self.connection = connection
-        self.generation = generation
-        self._socket = connection._sock  # redis-py has no public access to it
-        self._reader = hiredis.Reader(encoding="utf-8", replyError=_error, protocolError=exceptions.InvalidResponse)
-        self.opened_s = self.used_s = time.monotonic()
-
-    def call(self, commands: bytes, count: int) -> list[Any]:
-        """Send packed commands; return `count` replies, including errors. Raises `OSError`, `ConnectionError`."""
-        sent = self._socket.send(commands)  # usually sends all; cheaper than sendall under gevent
-        if sent < len(commands):
-            self._socket.sendall(memoryview(commands)[sent:])
-        replies = []
-        for _ in range(count):
-            while (reply := self._reader.gets()) is False:
-                data = self._socket.recv(_READ_BYTES)
-                if not data:
-                    raise exceptions.ConnectionError("the server closed the connection")
-                self._reader.feed(data)
-            replies.append(reply)
-        self.used_s = time.monotonic()
-        return replies
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether it was used less than 0.5 s ago, or a check shows that it is open without unread data."""
-        if time.monotonic() - self.used_s < _FRESH_S:
-            return True
-        try:
-            return not self.connection.can_read()
-        except (exceptions.RedisError, OSError):
-            return False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether redis-py has left the connection open."""
-        return self.connection._sock is self._socket
-
-    def close(self) -> None:
-        """Close the connection; does nothing if it is closed."""
-        self.connection.disconnect()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # `__init__` may have failed, or the interpreter is exiting
-            self.close()
-
-
 class ConnectionPool(redis.ConnectionPool):
     """A pool of up to `max_connections` connections; a caller waits up to `wait_s` for a free one.
 
     Scripts use `call`; redis-py's own commands use the inherited interface.
     """
+
+    is_cluster = False
 
     def __init__(
         self, *, server: Server, wait_s: float, idle_s: float = IDLE_S, max_connections: int, **options: Any
@@ -120,6 +63,11 @@ class ConnectionPool(redis.ConnectionPool):
         self._wait_s = wait_s
         self._idle_s = idle_s
         super().__init__(max_connections=max_connections, **options)
+
+    @property
+    def name(self) -> str:
+        """The address of the server, as far as the URL gives one."""
+        return f"{self.connection_kwargs.get('host')}:{self.connection_kwargs.get('port')}"
 
     def reset(self) -> None:
         """Forget all connections; redis-py calls this in `__init__` and after a fork."""
@@ -137,16 +85,18 @@ class ConnectionPool(redis.ConnectionPool):
             self.max_connections = max(self.max_connections, max_connections)
             self._changed.notify_all()
 
-    def call(self, commands: bytes, count: int = 1) -> list[Any]:
-        """Send packed commands over a free connection; return `count` replies, including errors.
+    def call(self, *commands: bytes, raw: bool = False) -> list[Any]:
+        """Send packed commands over a free connection, in one round trip; return the replies, including errors.
 
+        raw: return bytes instead of text.
         Raises redis-py's `ConnectionError` and `TimeoutError`; then it is unknown whether the commands ran.
         """
         pooled = self._take()
         try:
-            replies = pooled.call(commands, count)
+            replies = pooled.call(b"".join(commands), len(commands), raw=raw)
         except BaseException as error:
             self._discard(pooled)
+            self._server.suspect()
             if isinstance(error, TimeoutError):
                 raise exceptions.TimeoutError("the server did not reply in time") from error
             if isinstance(error, OSError | exceptions.ConnectionError):
@@ -158,6 +108,29 @@ class ConnectionPool(redis.ConnectionPool):
                 self._server.leave(pooled.generation)
         self._put_back(pooled)
         return replies
+
+    def call_each(self, *commands: bytes) -> list[Any]:
+        """Do the same, but return the error of a server that fails as the reply to each command."""
+        try:
+            return self.call(*commands)
+        except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+            return [error] * len(commands)
+
+    def nodes(self) -> list[ConnectionPool]:
+        """Return this pool: there is only one server."""
+        return [self]
+
+    def by_node(self, keys: Sequence[str]) -> list[tuple[ConnectionPool, list[int]]]:
+        """Return this pool, and the positions of all keys."""
+        return [(self, list(range(len(keys))))]
+
+    def awake(self, keys: Sequence[str]) -> Sequence[str]:
+        """Return the keys on servers that may answer: all, because there is only one server."""
+        return keys
+
+    def is_away(self, key: str) -> bool:
+        """Return False: with only one server, every command needs it."""
+        return False
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
         """Return a free connection for redis-py, or wait for one. Raises redis-py's `ConnectionError`."""
@@ -220,10 +193,11 @@ class ConnectionPool(redis.ConnectionPool):
             self._start_reaper()
         try:
             generation = self._server.generation
-            connection = self.connection_class(**self.connection_kwargs)
+            connection = self.connection_class(**self.connection_kwargs, **self._server.endpoint())
             connection.server, connection.generation = self._server, generation
             return PooledConnection(connection, generation)
         except BaseException:
+            self._server.suspect()
             self._free_slot()
             raise
 
@@ -284,8 +258,3 @@ def _reap_while_used(reference: weakref.ref[ConnectionPool]) -> None:
 def pool_of(client: redis.Redis) -> ConnectionPool:
     """Return the pool of a client that `syncapp.store.client.connect` made."""
     return cast("ConnectionPool", client.connection_pool)
-
-
-def _error(text: str) -> Exception:
-    """Return the exception for an error reply, with the text unchanged."""
-    return _ERRORS.get(text.split(" ", 1)[0], exceptions.ResponseError)(text)

@@ -26,8 +26,8 @@ def client(redis: redis_py.Redis, redis_url: str) -> Iterator[redis_py.Redis]:
 
 
 def test_replies_come_in_the_order_of_commands_and_an_error_stands_in_its_place(client: redis_py.Redis) -> None:
-    commands = packed("ECHO", "first") + packed("LPUSH", "a key", 1) + packed("GET", "a key") + packed("ECHO", b"last")
-    first, length, error, last = pool_of(client).call(commands, 4)
+    words = (("ECHO", "first"), ("LPUSH", "a key", 1), ("GET", "a key"), ("ECHO", b"last"))
+    first, length, error, last = pool_of(client).call(*(packed(*each) for each in words))
     assert (first, length, last) == ("first", 1, "last")
     assert isinstance(error, exceptions.ResponseError)
     assert str(error).startswith("WRONGTYPE")
