@@ -17,6 +17,7 @@ from syncapp.audit.event import OutboxEntry
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
 from syncapp.errors import one_line
+from syncapp.store.replication import TooFewReplicas
 
 
 def collect_rarely() -> None:
@@ -85,8 +86,8 @@ class Drain:
     def run_all(self) -> tuple[int, dict[str, list[int]]]:
         """Drain every bucket; return how many entries were moved, and the failed buckets by reason.
 
-        A failed bucket does not stop the others, unless Redis cannot be reached. Entries that were not moved stay in
-        the outbox.
+        A failed bucket does not stop the others, unless Redis or its replicas cannot be reached. Entries that were not
+        moved stay in the outbox.
         """
         before, failures = self._moved, dict[str, list[int]]()
         for bucket in self._outbox.buckets:
@@ -94,7 +95,7 @@ class Drain:
                 self.run(bucket)
             except (RedisError, psycopg2.Error) as error:
                 failures.setdefault(one_line(error), []).append(bucket)
-                if isinstance(error, RedisConnectionError | RedisTimeoutError):
+                if isinstance(error, RedisConnectionError | RedisTimeoutError | TooFewReplicas):
                     break
         return self._moved - before, failures
 

@@ -15,9 +15,11 @@ import redis
 from redis.exceptions import ResponseError
 
 from syncapp.audit.event import OutboxEntry
+from syncapp.config import Settings
 from syncapp.domain.session_ids import log_id
 from syncapp.store.client import TRANSLATION
 from syncapp.store.keys import AUDIT_GROUP, Keyspace
+from syncapp.store.replication import Replication
 
 _READ_AT_ONCE = 100
 _READ_BYTES = 4_194_304
@@ -56,23 +58,41 @@ class Outbox:
 
     claim_idle_s: an entry that another reader has not acknowledged for this long is taken over. The first read of a
     bucket takes over all entries, because they may be this reader's own, from before it was killed. If another reader
-    still works on them, both store the same entries, which does no harm.
+    still works on them, both store the same entries, which does no harm. replication: entries are returned only when
+    the required replicas have them, by default none: otherwise a failover might lose commits that are already stored.
     """
 
     def __init__(
-        self, client: redis.Redis, keyspace: Keyspace, *, claim_idle_s: float = 30.0, reader: str | None = None
+        self,
+        client: redis.Redis,
+        keyspace: Keyspace,
+        *,
+        claim_idle_s: float = 30.0,
+        reader: str | None = None,
+        replication: Replication | None = None,
     ) -> None:
         self._client = client
         self._keys = keyspace
         self._claim_idle_ms = int(claim_idle_s * 1000)
         self._reader = reader or f"{socket.gethostname()}-{os.getpid()}"
+        self._replication = replication or Replication(client)
         self._taken_over: set[int] = set()
         self._remove = client.register_script(_REMOVE)
+
+    @classmethod
+    def of(cls, client: redis.Redis, settings: Settings) -> Outbox:
+        """Return the outbox that the settings describe, for a process that drains."""
+        keyspace, idle_s = Keyspace(settings.sync_buckets), settings.audit_claim_idle_s
+        return cls(client, keyspace, claim_idle_s=idle_s, replication=Replication.of(client, settings))
 
     @property
     def keyspace(self) -> Keyspace:
         """The keys of the streams."""
         return self._keys
+
+    def use_buckets(self, buckets: int) -> None:
+        """Read the streams of this number of buckets from now on."""
+        self._keys = Keyspace(buckets)
 
     @property
     def buckets(self) -> range:
@@ -82,7 +102,8 @@ class Outbox:
     def read_pending(self, bucket: int, count: int) -> list[OutboxEntry]:
         """Return entries that were read and not acknowledged, by this reader or by one whose entries it takes over.
 
-        At most `count`, and at most 100. Acknowledge them to get more. Raises what redis raises.
+        At most `count`, and at most 100. Acknowledge them to get more. Raises what redis
+        raises, and `TooFewReplicas`.
         """
         key, count = self._keys.outbox(bucket), min(count, _READ_AT_ONCE)
         idle_ms = self._claim_idle_ms if bucket in self._taken_over else 0
@@ -98,7 +119,7 @@ class Outbox:
     def read_new(self, bucket: int, count: int) -> list[OutboxEntry]:
         """Return entries that were not read yet, oldest first: at most `count`, and not much more than 4 MiB.
 
-        Raises what redis raises.
+        Raises what redis raises, and `TooFewReplicas`.
         """
         entries: list[OutboxEntry] = []
         size = 0
@@ -154,10 +175,17 @@ class Outbox:
 
     def _read(self, bucket: int, start: str, count: int) -> list[OutboxEntry]:
         streams: Any = {self._keys.outbox(bucket): start}
-        found = self._with_group(
-            bucket, lambda: self._client.xreadgroup(AUDIT_GROUP, self._reader, streams, count=count)
+        mark = self._keys.confirmed(bucket)
+        found, replicas = self._with_group(
+            bucket,
+            lambda: self._replication.read(
+                self._client, lambda it: it.xreadgroup(AUDIT_GROUP, self._reader, streams, count=count), mark
+            ),
         )
-        return [_entry(bucket, stream_id, fields) for _, entries in found or () for stream_id, fields in entries]
+        read = [_entry(bucket, stream_id, fields) for _, entries in found or () for stream_id, fields in entries]
+        if read:
+            self._replication.check(replicas)
+        return read
 
     def _with_group(self, bucket: int, command: Callable[[], Any]) -> Any:
         """Run a command; if the consumer group is missing, as after a flush, create it at the start of the stream."""

@@ -35,7 +35,7 @@ def test_what_could_not_be_stored_is_not_acknowledged_and_comes_again(
     db: Db, audit: AuditLog, outbox: Outbox, redis: redis_py.Redis, redis_url: str
 ) -> None:
     commits = commit_events(redis_url, 1, 20)
-    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    bucket = next(bucket for bucket in range(KEYS.buckets) if redis.xlen(KEYS.outbox(bucket)))
     away = Drain(outbox, AuditLog(Database(f"postgresql://127.0.0.1:{free_port()}/none")), batch=10)
     for _ in range(3):
         with pytest.raises(psycopg2.OperationalError):
@@ -51,7 +51,7 @@ def test_an_event_that_was_stored_but_not_acknowledged_is_stored_once(
     for bucket in outbox.buckets:
         audit.store(outbox.read_new(bucket, 10))  # then the reader dies
     survivor = Outbox(connect(make_settings(redis_url), decode=False), KEYS, reader="survivor")
-    assert sum(Drain(survivor, audit, batch=10).run(bucket).moved for bucket in range(16)) == commits
+    assert sum(Drain(survivor, audit, batch=10).run(bucket).moved for bucket in range(KEYS.buckets)) == commits
     assert count_rows(db) == commits
     assert entries_left(redis) == 0
 
@@ -60,7 +60,7 @@ def test_a_drain_ends_when_its_time_is_up(
     audit: AuditLog, outbox: Outbox, redis_url: str, redis: redis_py.Redis
 ) -> None:
     commit_events(redis_url, 1, 20)
-    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    bucket = next(bucket for bucket in range(KEYS.buckets) if redis.xlen(KEYS.outbox(bucket)))
     drain = Drain(outbox, audit, batch=5)
     assert drain.run(bucket, at_most_s=0) == Drained(5, more=True)
     assert drain.run(bucket) == Drained(17, more=False)

@@ -11,7 +11,7 @@ from syncapp.store.client import connect
 from syncapp.store.keys import AUDIT_GROUP, Keyspace
 from tests.support.store import make_settings
 
-KEYS = Keyspace(16)
+KEYS = Keyspace()
 KEY = KEYS.outbox(7)
 
 
@@ -122,7 +122,7 @@ def test_a_batch_of_large_messages_ends_before_its_count(client: redis_py.Redis,
 
 
 def test_backlogs_tell_waiting_active_and_age_by_the_servers_clock(client: redis_py.Redis, outbox: Outbox) -> None:
-    assert set(outbox.backlogs()) == set(outbox.buckets) == set(range(16))
+    assert set(outbox.backlogs()) == set(outbox.buckets) == set(range(64))
     assert outbox.backlogs()[7] == OutboxBacklog(0, 0, None)
     now_s, _ = client.time()
     client.xadd(KEY, {"message": "1"}, id=f"{(now_s - 90) * 1000}-0")
