@@ -1,11 +1,11 @@
 """Rebuilds the deadlines of a bucket after their key was deleted.
 
 Besides the sessions, each bucket's sorted set has a sentinel, with the score +inf if the set is complete. If the set is
-deleted, later commands add their own sessions again, but not the sentinel. The holder of the sweeper's lease checks all
-sentinels every `CHECK_S`. If one is missing, it scans all sessions, for at most 20 ms between two passes of the sweep,
-and runs the expiry script on each session that has no deadline: the script applies what is due, and schedules the rest.
-During a scan, the sentinel has a finite score. If the set is deleted again meanwhile, it loses the sentinel, and a new
-scan follows.
+deleted, later commands add their own sessions again, but not the sentinel. The sweeper that holds the first bucket's
+lease checks all sentinels every `CHECK_S`. If one is missing, it scans all sessions, for at most 20 ms between two
+passes of the sweep, and runs the expiry script on each session that has no deadline: the script applies what is due,
+and schedules the rest. During a scan, the sentinel has a finite score. If the set is deleted again meanwhile, it loses
+the sentinel, and a new scan follows.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from redis.exceptions import ResponseError
 from syncapp import metrics
 from syncapp.store.client import TRANSLATION
 from syncapp.store.connection_pool import packed, pool_of
+from syncapp.store.key_scan import KeyScan
 from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.store.sessions import SessionStore
 
@@ -45,8 +46,7 @@ class _Scan:
 
     buckets: frozenset[int]
     started_s: float
-    cursor: int = 0
-    is_complete: bool = False
+    keys: KeyScan
     todo: list[str] = field(default_factory=list)
     scheduled: int = 0
     failed: int = 0
@@ -68,8 +68,8 @@ class DeadlineRebuild:
     def step(self, *, held: bool) -> None:
         """Check the sentinels if it is time, or continue a scan for one time slice; never raises.
 
-        held: whether this process has the sweeper's lease. Without it, nothing is done and a scan is abandoned: the
-        next holder starts with a check.
+        held: whether this process has the lease of the first bucket. Without it, nothing is done and a scan is
+        abandoned: the next holder starts with a check.
         """
         if not held:
             self._scan, self._next_check_s = None, 0.0
@@ -87,14 +87,15 @@ class DeadlineRebuild:
     def _check(self) -> None:
         """Start a scan if the sentinel of a bucket does not show that its set is complete."""
         keys = list(map(self._keys.deadlines, range(self._keys.buckets)))
-        scores = self._pool.call(b"".join(packed("ZSCORE", key, SENTINEL) for key in keys), len(keys))
+        scores = self._pool.call(*(packed("ZSCORE", key, SENTINEL) for key in keys))
         # The sweeper reports keys of another type.
         readable = [(bucket, each) for bucket, each in enumerate(scores) if not isinstance(each, Exception)]
         incomplete = [bucket for bucket, score in readable if score is None or float(score) != float(COMPLETE)]
         if incomplete:
             # An abandoned scan of an earlier holder has left the same score.
             self._call([packed("ZADD", keys[bucket], "NX", SCANNING, SENTINEL) for bucket in incomplete])
-            self._scan = _Scan(frozenset(incomplete), self._clock())
+            scan = KeyScan(self._pool, self._keys.sessions(), _SCAN_COUNT)
+            self._scan = _Scan(frozenset(incomplete), self._clock(), scan)
             log.info("deadlines_incomplete", buckets=incomplete)
 
     def _continue(self, scan: _Scan) -> None:
@@ -104,7 +105,7 @@ class DeadlineRebuild:
             if scan.todo:
                 batch, scan.todo = scan.todo[:_BATCH], scan.todo[_BATCH:]
                 self._schedule(scan, batch)
-            elif not scan.is_complete:
+            elif not scan.keys.is_complete:
                 scan.todo = self._next_sessions(scan)
             else:
                 self._end(scan)
@@ -114,12 +115,7 @@ class DeadlineRebuild:
 
     def _next_sessions(self, scan: _Scan) -> list[str]:
         """Return the next sessions of the scan's buckets that have no deadline, including finished sessions."""
-        ((cursor, keys),) = self._call(
-            [packed("SCAN", scan.cursor, "MATCH", self._keys.sessions(), "COUNT", _SCAN_COUNT)]
-        )
-        scan.cursor = int(cursor)
-        scan.is_complete = not scan.cursor
-        names = filter(None, map(self._keys.session_of, keys))
+        names = filter(None, map(self._keys.session_of, scan.keys.next()))
         return self._unscheduled([each for each in names if self._keys.bucket(each) in scan.buckets])
 
     def _schedule(self, scan: _Scan, session_ids: Sequence[str]) -> None:
@@ -161,7 +157,7 @@ class DeadlineRebuild:
 
     def _call(self, commands: Sequence[bytes]) -> list[Any]:
         """Send commands in one round trip, and return the replies. Raises the first error among them."""
-        replies = self._pool.call(b"".join(commands), len(commands)) if commands else []
+        replies = self._pool.call(*commands) if commands else []
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply

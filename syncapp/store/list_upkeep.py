@@ -2,12 +2,11 @@
 
 Each bucket has a list for each tenant. That of tenant `default` has the same sentinel as the bucket's deadlines
 (`deadline_rebuild`), which counts for all of them. If it is missing, because the store is of an earlier release or the
-key was deleted, the holder of the sweeper's lease scans all sessions and lists them. During a rolling deploy or a
-rollback, processes of an earlier release create sessions without listing them. So the lists are compared with the
-deadlines, which have all live sessions, every `CHECK_S`. If a process of an earlier release holds the lease, as its
-token shows, all processes of this release do this work instead. The hash of a finished session expires by itself: once
-a minute, all members of the lists are checked, and the expiry script removes those without a session. Each step takes
-about 5 ms, so that the sweep is not delayed.
+key was deleted, the sweeper that holds the first bucket's lease scans all sessions and lists them. During a rolling
+deploy or a rollback, processes of an earlier release create sessions without listing them. So the lists are compared
+with the deadlines, which have all live sessions, every `CHECK_S`. The hash of a finished session expires by itself:
+once a minute, all members of the lists are checked, and the expiry script removes those without a session. Each step
+takes about 5 ms, so that the sweep is not delayed.
 """
 
 from __future__ import annotations
@@ -25,14 +24,13 @@ from syncapp.domain.session_layout import created_ms_of
 from syncapp.store.client import call_all
 from syncapp.store.connection_pool import packed, pool_of
 from syncapp.store.deadline_rebuild import CHECK_S, SCANNING
+from syncapp.store.key_scan import KeyScan
 from syncapp.store.keys import COMPLETE, SENTINEL, Keyspace
 from syncapp.store.live_sessions import LiveSessions
 from syncapp.store.sessions import SessionStore
 
 log = structlog.get_logger(__name__)
 
-KEEPS_LISTS = "lists-"
-"""Prefix of the lease's token if the holder maintains the lists; holders of earlier releases do not."""
 CLEAN_S = 60.0
 """Time between two checks of all members."""
 CLEAN_TENANTS_S = 600.0
@@ -54,16 +52,16 @@ class ListUpkeep:
         self._clock = clock
         self._work: Iterator[None] | None = None
         self._next_check_s = self._next_clean_s = self._next_tenants_s = 0.0
-        self._held = False
 
     def step(self, *, held: bool) -> None:
         """Do one time slice of the work, if there is any; never raises.
 
-        held: whether this process has the sweeper's lease. Without it, nothing is done, unless a process of an earlier
-        release has it. If that changes, unfinished work is abandoned; the next holder starts with the sentinels.
+        held: whether this process has the lease of the first bucket. Without it, nothing is done and unfinished work is
+        abandoned: the next holder starts with the sentinels.
         """
-        if held != self._held:
-            self._held, self._work, self._next_check_s = held, None, 0.0
+        if not held:
+            self._work, self._next_check_s = None, 0.0
+            return
         try:
             if self._work is None:
                 self._work = self._due()
@@ -82,19 +80,14 @@ class ListUpkeep:
         now_s = self._clock()
         if now_s >= self._next_check_s:
             self._next_check_s = now_s + CHECK_S
-            return self._check() if self._held or self._is_neglected() else None
-        if self._held and now_s >= self._next_clean_s:
+            return self._check()
+        if now_s >= self._next_clean_s:
             self._next_clean_s = now_s + CLEAN_S
             return self._clean()
-        if self._held and now_s >= self._next_tenants_s:
+        if now_s >= self._next_tenants_s:
             self._next_tenants_s = now_s + CLEAN_TENANTS_S
             return self._clean_tenants()
         return None
-
-    def _is_neglected(self) -> bool:
-        """Return whether the lease's holder does not maintain the lists."""
-        (token,) = self._call([packed("GET", self._keys.sweeper())])
-        return token is not None and not token.startswith(KEEPS_LISTS)
 
     def _check(self) -> Iterator[None]:
         yield from self._fill()
@@ -111,16 +104,10 @@ class ListUpkeep:
         # again.
         self._call([packed("ZADD", keys[bucket], "NX", SCANNING, SENTINEL) for bucket in incomplete])
         yield
-        started_s, added, cursor = self._clock(), 0, 0
-        while True:
-            ((text, keys_found),) = self._call(
-                [packed("SCAN", cursor, "MATCH", self._keys.sessions(), "COUNT", _BATCH)]
-            )
-            cursor = int(text)
-            names = filter(None, map(self._keys.session_of, keys_found))
+        started_s, added, scan = self._clock(), 0, KeyScan(self._pool, self._keys.sessions(), _BATCH)
+        while not scan.is_complete:
+            names = filter(None, map(self._keys.session_of, scan.next()))
             added += self._add([each for each in names if self._keys.bucket(each) in incomplete])
-            if not cursor:
-                break
             yield
         marked = self._call([packed("ZADD", keys[bucket], "XX", "CH", COMPLETE, SENTINEL) for bucket in incomplete])
         seconds = round(self._clock() - started_s, 3)
@@ -142,8 +129,7 @@ class ListUpkeep:
                 pairs = zip(chain(*by_tenant.values()), chain(*self._call(reads)), strict=True)
                 added += self._add([name for name, score in pairs if score is None])
                 yield
-        if self._held:  # several processes would correct the same difference
-            self._live.correct()
+        self._live.correct()
         if added:
             log.info("listing_completed", sessions=added)
 
@@ -176,13 +162,9 @@ class ListUpkeep:
 
     def _clean_tenants(self) -> Iterator[None]:
         """Do the same for the lists of all other tenants, which a scan finds."""
-        cursor = 0
-        while True:
-            ((text, lists),) = self._call([packed("SCAN", cursor, "MATCH", self._keys.tenant_lists(), "COUNT", _BATCH)])
-            cursor = int(text)
-            yield from self._clean_lists(lists)
-            if not cursor:
-                return
+        scan = KeyScan(self._pool, self._keys.tenant_lists(), _BATCH)
+        while not scan.is_complete:
+            yield from self._clean_lists(scan.next())
             yield
 
     def _clean_lists(self, lists: Sequence[str]) -> Iterator[None]:

@@ -1,40 +1,34 @@
 """The sweeper: applies timeouts, warnings and idle ends when they are due (docs/clock.md).
 
 Commands apply what is due first, so states are correct even without a sweeper; but then clients would learn of timeouts
-and warnings only at the next command or read. Several processes may sweep at once, because the expiry script checks
-again what is due. That would be a waste, so a lease lets one process sweep at a time.
+and warnings only at the next command or read. Processes share the buckets by leases (`bucket_leases`). Several may
+sweep the same bucket at once, because the expiry script checks again what is due.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 import structlog
-from redis.exceptions import LockError, RedisError, ResponseError
-from redis.lock import Lock
+from redis.exceptions import RedisError, ResponseError
 
 from syncapp import metrics
 from syncapp.errors import StoreUnavailable
 from syncapp.loops import Loops
+from syncapp.store.bucket_leases import RENEW_S, BucketLeases
 from syncapp.store.connection_pool import packed, pool_of
 from syncapp.store.deadline_rebuild import DeadlineRebuild
 from syncapp.store.keys import Keyspace
-from syncapp.store.list_upkeep import KEEPS_LISTS, ListUpkeep
+from syncapp.store.list_upkeep import ListUpkeep
 from syncapp.store.sessions import SessionStore
 
 log = structlog.get_logger(__name__)
 
-LEASE_S = 1.0
-"""Lifetime of the lease, unless its holder renews it."""
-RENEW_S = LEASE_S / 4
-"""Time between two attempts to take or renew the lease."""
 MAX_WAIT_S = 0.02
 """Maximum wait between two passes, because a command may set an earlier deadline than the earliest known one."""
 
@@ -58,65 +52,12 @@ class Sweep:
     wait_s: float
 
 
-class Lease:
-    """The lease to sweep, which one process holds at a time.
-
-    A process that was suspended may sweep after its lease has ended, so nothing may depend on exclusive sweeping.
-    """
-
-    def __init__(self, client: redis.Redis, name: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client = client
-        self._name = name
-        self._lock = Lock(client, name, timeout=LEASE_S, thread_local=False)
-        self._clock = clock
-        self._next_attempt_s = 0.0
-        self.held = False
-
-    def hold(self) -> bool:
-        """Take or renew the lease if it is time; return whether it is held. Raises redis-py's errors."""
-        if self._clock() >= self._next_attempt_s:
-            self._set_held((self.held and self._renew()) or self._take())
-            if not self.held:
-                self._remove_stale_key()
-            self._next_attempt_s = self._clock() + RENEW_S
-        return self.held
-
-    def _remove_stale_key(self) -> None:
-        """Delete a key that will not expire in time: written by something else, or before the clock was set back."""
-        left_ms = int(self._client.pttl(self._name))
-        if left_ms == -1 or left_ms > 2 * LEASE_S * 1000:
-            log.error("sweeper_lease_removed", left_ms=left_ms)
-            self._client.delete(self._name)
-
-    def release(self) -> None:
-        """Release the lease, so that another process can take it at once. Raises redis-py's errors."""
-        if self.held:
-            self._set_held(False)
-            self._next_attempt_s = 0.0
-            with contextlib.suppress(LockError):  # another process holds it now
-                self._lock.release()
-
-    def _take(self) -> bool:
-        return bool(self._lock.acquire(blocking=False, token=f"{KEEPS_LISTS}{uuid.uuid4().hex}"))
-
-    def _renew(self) -> bool:
-        try:
-            return self._lock.reacquire()
-        except LockError:
-            self._set_held(False)
-            return False
-
-    def _set_held(self, held: bool) -> None:
-        if held != self.held:
-            self.held = held
-            metrics.SWEEPING.set(held)
-            log.info("sweeper_lease_taken" if held else "sweeper_lease_ended")
-
-
 class Sweeper:
-    """Sweeps in its own thread while it holds the lease.
+    """Sweeps its share of the buckets in its own thread.
 
     client: one that requests do not use, so that neither waits for the other; store: preferably one on that client.
+    leases: by default its own. choose: returns the buckets to sweep, before each pass, all on one server; by default
+    `leases.hold`. With it, the leases, and what else their holder does, are the business of others.
     """
 
     def __init__(
@@ -124,23 +65,29 @@ class Sweeper:
         client: redis.Redis,
         store: SessionStore,
         *,
-        buckets: int = 16,
+        buckets: int = 64,
+        leases: BucketLeases | None = None,
+        choose: Callable[[], Sequence[int]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         loops: Loops | None = None,
+        name: str = "sweeper",
     ) -> None:
         keys = Keyspace(buckets)
+        self._name = name
         self._loops = loops or Loops()
         self._pool = pool_of(client)
         self._store = store
         self._clock = clock
-        self._deadlines = [keys.deadlines(bucket) for bucket in range(buckets)]
-        self._per_bucket = max(_MIN_PER_BUCKET, -(-_BATCH // buckets))
+        self._keys = keys
+        self._buckets: Sequence[int] = range(buckets)
         self._upcoming: list[tuple[float, str]] = []
         self._offset_ms = 0.0
         self._skipped: dict[str, float] = {}
-        self._lease = Lease(client, keys.sweeper(), clock)
-        self._rebuild = DeadlineRebuild(client, store, keys, clock)
-        self._list_upkeep = ListUpkeep(client, store, keys, clock)
+        self._leases = leases or BucketLeases(client, keys, clock)
+        self._choose = choose or self._leases.hold
+        self._holds_leases = choose is None
+        upkeep = (DeadlineRebuild(client, store, keys, clock), ListUpkeep(client, store, keys, clock))
+        self._upkeep = upkeep if self._holds_leases else ()
         self._failures = 0
         self._unreadable: set[str] = set()
         self._stopping = threading.Event()
@@ -148,38 +95,47 @@ class Sweeper:
 
     @property
     def sweeping(self) -> bool:
-        """Whether this process held the lease at its last attempt."""
-        return self._lease.held
+        """Whether this process held the lease of a bucket at its last attempt."""
+        return bool(self._leases.held)
 
     def start(self) -> None:
         """Start the thread, after the fork; does nothing if it runs."""
         if self._thread is None or not self._thread.is_alive():
             self._stopping.clear()
-            self._thread = self._loops.start("sweeper", self._turn, self._stopping, at_end=self._release)
+            self._thread = self._loops.start(self._name, self._turn, self._stopping, at_end=self._release)
+
+    def ask_to_stop(self) -> None:
+        """Have the thread stop after its present turn."""
+        self._stopping.set()
 
     def stop(self) -> None:
-        """Stop the thread, so that another process can take over at once; waits at most 5 s for it."""
+        """Stop the thread, so that other processes can take over at once; waits at most 5 s for it."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(5.0)
 
     def run(self) -> None:
-        """Sweep, or wait for the lease, until stopped; survives all failures."""
+        """Sweep, or wait for leases, until stopped; survives all failures."""
         self.start()
         if self._thread is not None:
             self._thread.join()
 
     def _release(self) -> None:
         try:
-            self._lease.release()
+            if self._holds_leases:
+                self._leases.release()
         except RedisError as error:
-            log.info("sweeper_lease_left", error=str(error))  # it expires by itself
+            log.info("sweeper_leases_left", error=str(error))  # they expire by themselves
 
-    def run_once(self, now_ms: float | None = None) -> Sweep:
+    def run_once(self, now_ms: float | None = None, buckets: Sequence[int] | None = None) -> Sweep:
         """Apply what is due at `now_ms`, by default the server's time, to one or more batches of sessions.
 
-        Raises `StoreUnavailable` and redis-py's errors: what was applied by then stays, and the rest is still due.
+        buckets: the buckets to sweep, at least one; by default all. Raises `StoreUnavailable` and redis-py's errors:
+        what was applied by then stays, and the rest is still due.
         """
+        buckets = range(self._keys.buckets) if buckets is None else buckets
+        if buckets != self._buckets:
+            self._buckets, self._upcoming = buckets, []
         if upcoming := self._due(now_ms):
             # Known deadlines are not read again first, because the script checks them.
             return Sweep(len(upcoming), self._expire(upcoming)[0], 0.0)
@@ -196,14 +152,15 @@ class Sweeper:
         """Read the first entries of each bucket, in one round trip; return whether more than these are due."""
         now_s = self._clock()
         self._skipped = {session_id: until_s for session_id, until_s in self._skipped.items() if until_s > now_s}
-        limit = self._per_bucket + len(self._skipped)
-        reads = (packed("ZRANGE", key, 0, limit - 1, "WITHSCORES") for key in self._deadlines)
-        replies = self._pool.call(b"".join((packed("TIME"), *reads)), 1 + len(self._deadlines))
-        now, *entries = replies
+        limit = max(_MIN_PER_BUCKET, -(-_BATCH // len(self._buckets))) + len(self._skipped)
+        keys = [self._keys.deadlines(bucket) for bucket in self._buckets]
+        first, *others = (packed("ZRANGE", key, 0, limit - 1, "WITHSCORES") for key in keys)
+        # In a cluster, a command without a key follows the one before it to the same server.
+        entry, now, *entries = self._pool.call(first, packed("TIME"), *others)
         if isinstance(now, Exception):
             raise now
         seconds, micros = now
-        flat = self._readable(entries)
+        flat = self._readable(dict(zip(keys, [entry, *entries], strict=True)))
         # This clock is late by at most the reply's travel time, so nothing counts as due too early.
         self._offset_ms = int(seconds) * 1000 + int(micros) / 1000 - self._clock() * 1000
         now_ms = self._now_ms() if now_ms is None else now_ms
@@ -211,21 +168,22 @@ class Sweeper:
         self._upcoming = sorted((at, each) for head in heads for each, at in head if each not in self._skipped)
         return any(len(head) == limit and head[-1][1] <= now_ms for head in heads)
 
-    def _readable(self, entries: Sequence[Any]) -> list[Any]:
+    def _readable(self, entries: dict[str, Any]) -> list[Any]:
         """Return the entries of the buckets that can be read; an unreadable bucket must not delay the others.
 
-        Raises the error if no bucket can be read.
+        Raises an error that concerns more than its key if no bucket can be read.
         """
-        errors = {key: each for key, each in zip(self._deadlines, entries, strict=True) if isinstance(each, Exception)}
-        if len(errors) == len(entries):
-            raise next(iter(errors.values()))
+        errors = {key: each for key, each in entries.items() if isinstance(each, Exception)}
+        general = [each for each in errors.values() if not str(each).startswith("WRONGTYPE")]
+        if general and len(errors) == len(entries):
+            raise general[0]
         if errors.keys() != self._unreadable:
             self._unreadable = set(errors)
             for key, error in errors.items():
                 log.error("deadlines_not_read", key=key, error=str(error))
         if errors:
             metrics.LOOP_FAILURES.labels("sweeper").inc()
-        return [each for each in entries if not isinstance(each, Exception)]
+        return [each for each in entries.values() if not isinstance(each, Exception)]
 
     def _due(self, now_ms: float | None) -> list[str]:
         """Remove the due sessions from the upcoming ones, and return them."""
@@ -260,11 +218,13 @@ class Sweeper:
         log.error("session_not_expired", session_id=session_id, error=str(error), again_in_s=_SKIP_S)
 
     def _turn(self) -> float:
-        """Do one pass if this process holds the lease; return the time (s) until the next."""
+        """Do one pass if there are buckets to sweep; return the time (s) until the next."""
         try:
-            wait_s = self.run_once().wait_s if self._lease.hold() else RENEW_S
-            self._rebuild.step(held=self._lease.held)
-            self._list_upkeep.step(held=self._lease.held)
+            self._store.require_buckets()
+            buckets = self._choose()
+            wait_s = self.run_once(buckets=buckets).wait_s if buckets else RENEW_S
+            for work in self._upkeep:
+                work.step(held=0 in self._leases.held)
         except (RedisError, StoreUnavailable) as error:
             if not self._failures:
                 log.warning("sweeper_without_store", error=f"{type(error).__name__}: {error}")

@@ -114,7 +114,7 @@ def test_deleted_deadlines_come_back_as_they_were(
     assert scheduled(redis) == before
     assert lost() - count == len(before) == 102
     (entry,) = [entry for entry in logged.entries if entry["log_level"] == "warning"]
-    assert (entry["event"], entry["buckets"], entry["sessions"], entry["failed"]) == ("deadlines_rebuilt", 16, 102, 0)
+    assert (entry["event"], entry["buckets"], entry["sessions"], entry["failed"]) == ("deadlines_rebuilt", 64, 102, 0)
 
 
 def test_a_set_that_commands_have_filled_in_part_is_rebuilt_too(

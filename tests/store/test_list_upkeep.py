@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import requests
-from redis.lock import Lock
 
 from syncapp.errors import StoreUnavailable
 from syncapp.store.client import connect
@@ -17,7 +16,6 @@ from syncapp.store.list_query import SessionsQuery
 from syncapp.store.list_upkeep import CLEAN_S, ListUpkeep
 from syncapp.store.session_list import SessionList
 from syncapp.store.sessions import SessionStore
-from syncapp.store.sweeper import Lease
 from tests.support.cluster import MakeCluster
 from tests.support.listed_sessions import LISTS, create_listed, finish_upkeep, ids_in_redis, listed_ids
 from tests.support.step_clock import StepClock
@@ -118,14 +116,15 @@ def test_a_session_that_is_deleted_or_made_again_while_it_is_added_is_not_listed
     unlist(redis, [again, deleted, *rest])
     call = upkeep._pool.call
 
-    def overtaken(commands: bytes, count: int = 1) -> Any:
+    def overtaken(*sent: bytes) -> Any:
         """Let another client write between the read and the write."""
+        commands = b"".join(sent)
         if b"NX" in commands and redis.exists(KEYS.session(deleted)) and deleted.encode() in commands:
             store.delete(deleted)
         if b"NX" in commands and again.encode() in commands:
             store.delete(again)
             store.create(chess_request(session_id=again))
-        return call(commands, count)
+        return call(*sent)
 
     clock.advance_ms(1000)
     monkeypatch.setattr(upkeep._pool, "call", overtaken)
@@ -199,30 +198,24 @@ def test_what_has_expired_is_taken_off_the_list_within_a_minute(
     assert ids_in_redis(redis) == set(found[40:])
 
 
-def test_without_the_lease_nothing_is_done(
-    redis_url: str, upkeep: ListUpkeep, minutes: StepClock, redis: Redis
+def test_without_the_lease_of_the_first_bucket_nothing_is_done(
+    upkeep: ListUpkeep, minutes: StepClock, redis: Redis
 ) -> None:
     finish_upkeep(upkeep, held=False)
-    assert Lease(connect(make_settings(redis_url)), KEYS.sweeper()).hold()
     minutes.now_s += CHECK_S
     finish_upkeep(upkeep, held=False)
     assert not any(map(redis.exists, LISTS))
 
 
-def test_where_an_earlier_release_sweeps_another_process_keeps_the_lists(
-    store: SessionStore, clock: ManualClock, live: SessionList, upkeep: ListUpkeep, minutes: StepClock, redis: Redis
+def test_upkeep_that_ends_with_the_lease_begins_anew_with_it(
+    store: SessionStore, clock: ManualClock, live: SessionList, upkeep: ListUpkeep, redis: Redis
 ) -> None:
-    assert Lock(redis, KEYS.sweeper(), timeout=60, thread_local=False).acquire(blocking=False)  # as it took it
     first = create_listed(store, clock, 20)
     redis.delete(*LISTS)
-    finish_upkeep(upkeep, held=False)
+    upkeep.step(held=True)
+    upkeep.step(held=False)
+    finish_upkeep(upkeep)
     assert listed_ids(live) == first
-    assert live.page(SessionsQuery()).complete
-    later = create_listed(store, clock, 20)
-    unlist(redis, later)
-    minutes.now_s += CHECK_S
-    finish_upkeep(upkeep, held=False)
-    assert listed_ids(live) == [*later, *first]
 
 
 def test_a_store_that_is_away_does_not_end_the_upkeep(

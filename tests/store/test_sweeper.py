@@ -96,8 +96,8 @@ def test_many_due_at_once_are_swept_in_batches_without_a_wait_between(
     passes = [sweeper.run_once(due_ms)]
     while passes[-1].wait_s == 0.0:
         passes.append(sweeper.run_once(due_ms))
-    assert 3 <= len(passes) <= 10
-    assert max(swept.sessions for swept in passes) <= 128
+    assert 2 <= len(passes) <= 10
+    assert max(swept.sessions for swept in passes) <= max(128, 4 * KEYS.buckets)
     assert sum(swept.instants for swept in passes) == 300
     assert all(event_instants(redis, session) == [("participant_expired", due_ms)] for session in sessions)
 
@@ -175,7 +175,8 @@ def test_a_pass_that_changed_nothing_is_not_followed_by_another_at_once(
         session_id = str(uuid.uuid4())
         redis.zadd(KEYS.deadlines(KEYS.bucket(session_id)), {session_id: clock.now_ms})
     swept = sweeper.run_once(clock.now_ms)
-    assert (swept.sessions, swept.instants) == (128, 0)
+    assert 128 <= swept.sessions < 400
+    assert swept.instants == 0
     assert swept.wait_s > 0.0
 
 

@@ -1,15 +1,16 @@
-"""One sweeper at a time holds the lease; another takes over when the lease ends, also after outages."""
+"""Sweepers share the buckets; others take over those of one that is gone, also after outages."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_py
@@ -18,11 +19,9 @@ from structlog.testing import LogCapture
 from syncapp.dev.processes import Process
 from syncapp.dev.runner import ROOT
 from syncapp.dev.servers import Valkey
-from syncapp.store.client import connect
-from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
-from syncapp.store.sweeper import LEASE_S, RENEW_S, Lease, Sweeper
-from tests.support.store import ManualClock, chess_request, make_settings, make_store, outbox_messages
+from syncapp.store.sweeper import Sweeper
+from tests.support.store import ManualClock, chess_request, make_store, outbox_messages
 from tests.support.sweepers import (
     KEYS,
     ONE_SWEEPER,
@@ -33,6 +32,9 @@ from tests.support.sweepers import (
     start_session,
 )
 from tests.support.web_clients import wait_until
+
+BUCKETS = KEYS.buckets
+EVEN = [BUCKETS // 2] * 2
 
 # Several sweepers
 
@@ -67,68 +69,35 @@ def test_sweepers_and_commands_at_once_apply_nothing_twice(
         assert [message["version"] for message in outbox_messages(redis, session_id)] == [1, 2, 3]
 
 
-def test_a_lease_has_one_holder_who_may_renew_it_and_give_it_back(redis: redis_py.Redis) -> None:
-    now_s = [0.0]
-    first, second = (Lease(redis, KEYS.sweeper(), lambda: now_s[0]) for _ in range(2))
-    assert [first.hold(), second.hold()] == [True, False]
-    redis.pexpire(KEYS.sweeper(), 100)
-    now_s[0] += RENEW_S
-    assert [first.hold(), second.hold()] == [True, False]
-    assert int(redis.pttl(KEYS.sweeper())) > 100
-    second.release()
-    assert redis.exists(KEYS.sweeper())
-    first.release()
-    now_s[0] += RENEW_S
-    assert [second.hold(), first.hold()] == [True, False]
-
-
-def test_who_lost_the_lease_notices_and_neither_renews_nor_removes_that_of_another(redis: redis_py.Redis) -> None:
-    now_s = [0.0]
-    first, second = (Lease(redis, KEYS.sweeper(), lambda: now_s[0]) for _ in range(2))
-    assert first.hold()
-    redis.delete(KEYS.sweeper())
-    assert second.hold()
-    token = redis.get(KEYS.sweeper())
-    now_s[0] += RENEW_S
-    assert not first.hold()
-    assert redis.get(KEYS.sweeper()) == token
-    redis.set(KEYS.sweeper(), "a third")
-    second.release()
-    assert (second.held, redis.get(KEYS.sweeper())) == (False, b"a third")
-
-
-def test_a_lease_that_the_server_forgot_is_taken_again_at_the_next_look(redis: redis_py.Redis) -> None:
-    now_s = [0.0]
-    lease = Lease(redis, KEYS.sweeper(), lambda: now_s[0])
-    assert lease.hold()
-    redis.flushdb()
-    now_s[0] += RENEW_S
-    assert lease.hold()
-    assert redis.exists(KEYS.sweeper())
-
-
-def test_takeover_is_due_within_two_seconds() -> None:
-    assert LEASE_S + 2 * RENEW_S < 2.0
-
-
-def test_of_two_sweepers_one_sweeps_and_the_other_takes_over_when_it_stops(
+def test_two_sweepers_share_the_buckets_and_one_sweeps_all_when_the_other_stops(
     redis: redis_py.Redis, redis_url: str
 ) -> None:
     store = make_store(redis_url, set_clock=False)
-    first, second = (make_sweeper(redis_url, set_clock=False) for _ in range(2))
+    first, second = (make_sweeper(redis_url, set_clock=False, buckets=BUCKETS) for _ in range(2))
     with running_sweepers(first):
-        wait_until(lambda: first.sweeping)
+        wait_until(lambda: swept_buckets(redis) == [BUCKETS])
         with running_sweepers(second):
-            time.sleep(2 * RENEW_S)
-            # On a busy machine the first may have renewed its lease too late.
-            wait_until(lambda: first.sweeping != second.sweeping)
-            holder, other = (first, second) if first.sweeping else (second, first)
-            holder.stop()
-            assert not holder.sweeping
-            wait_until(lambda: other.sweeping)
-            session_id = start_session(store, chess_request(1000))
-            wait_until(lambda: event_instants(redis, session_id))
-    assert not redis.exists(KEYS.sweeper())
+            wait_until(lambda: swept_buckets(redis) == EVEN)
+            sessions = [start_session(store, chess_request(1000)) for _ in range(32)]
+            wait_until(lambda: all(event_instants(redis, session) for session in sessions))
+        assert not second.sweeping
+        wait_until(lambda: swept_buckets(redis) == [BUCKETS])
+        session_id = start_session(store, chess_request(1000))
+        wait_until(lambda: event_instants(redis, session_id))
+    assert not redis.exists(*map(KEYS.lease, range(BUCKETS)), KEYS.sweepers())
+
+
+def test_a_sweeper_sweeps_only_the_buckets_that_were_chosen(
+    clock: ManualClock, store: SessionStore, redis: redis_py.Redis, redis_url: str
+) -> None:
+    sessions = [start_session(store) for _ in range(60)]
+    clock.advance_ms(300_000)
+    sweeper = make_sweeper(redis_url, buckets=BUCKETS)
+    some = sorted({KEYS.bucket(each) for each in sessions})[:3]
+    sweeper.run_once(clock.now_ms, some[:2])
+    assert {KEYS.bucket(each) for each in sessions if event_instants(redis, each)} == set(some[:2])
+    sweeper.run_once(clock.now_ms, some[1:])  # read at once
+    assert {KEYS.bucket(each) for each in sessions if event_instants(redis, each)} == set(some)
 
 
 def test_a_sweeper_started_twice_has_one_thread_and_can_be_started_again(redis: redis_py.Redis, redis_url: str) -> None:
@@ -146,7 +115,7 @@ def test_a_sweeper_started_twice_has_one_thread_and_can_be_started_again(redis: 
 
 @pytest.fixture
 def two_processes(redis: redis_py.Redis, redis_url: str, run_directory: Path) -> Iterator[list[Process]]:
-    """Two processes that sweep; the first holds the lease."""
+    """Two processes that share the buckets."""
     found = [
         Process(
             f"sweeper {number}",
@@ -161,8 +130,7 @@ def two_processes(redis: redis_py.Redis, redis_url: str, run_directory: Path) ->
     try:
         for process in found:
             process.spawn()
-            wait_until(lambda: redis.exists(KEYS.sweeper()))
-        wait_until(lambda: lease_events(found[0]))
+        wait_until(lambda: swept_buckets(redis) == EVEN)
         yield found
     finally:
         for process in found:
@@ -170,36 +138,33 @@ def two_processes(redis: redis_py.Redis, redis_url: str, run_directory: Path) ->
             process.kill()
 
 
-def lease_events(process: Process) -> list[str]:
-    """Return the events of a process's lease, oldest first."""
-    return re.findall(r"sweeper_lease_(\w+)", process.output())
+def swept_buckets(client: redis_py.Redis) -> list[int]:
+    """Return how many leases each holder has."""
+    found: Any = client.mget(list(map(KEYS.lease, range(BUCKETS))))
+    return sorted(Counter(name for name in found if name).values())
 
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])
-def test_another_process_takes_over_when_the_holder_is_killed_or_stopped(
+def test_another_process_takes_over_when_one_is_killed_or_stopped(
     fault: str, two_processes: list[Process], redis: redis_py.Redis, redis_url: str
 ) -> None:
-    first, second = two_processes
     store = make_store(redis_url, set_clock=False)
-    session_id = start_session(store, endless_rounds(1000))
-    wait_until(lambda: event_instants(redis, session_id))
-    wait_until(
-        lambda: [lease_events(process)[-1:] for process in two_processes] in ([["taken"], []], [["taken"], ["ended"]])
-    )
-    taken = lease_events(second).count("taken")
-    before = len(event_instants(redis, session_id))
+    sessions = [start_session(store, endless_rounds(1000)) for _ in range(32)]
+    wait_until(lambda: all(event_instants(redis, session) for session in sessions))
     since = time.monotonic()
-    getattr(first, fault)()
-    wait_until(lambda: lease_events(second).count("taken") > taken)
+    getattr(two_processes[0], fault)()
+    wait_until(lambda: swept_buckets(redis) == [BUCKETS])
     print(f"{fault}: taken over after {time.monotonic() - since:.2f} s")
-    wait_until(lambda: len(event_instants(redis, session_id)) >= before + 2)
-    first.unpause()
+    before = {session: len(event_instants(redis, session)) for session in sessions}
+    wait_until(lambda: all(len(event_instants(redis, session)) >= before[session] + 2 for session in sessions))
+    two_processes[0].unpause()
     if fault == "pause":
-        wait_until(lambda: lease_events(first)[-1] == "ended" or lease_events(first).count("taken") > 1)
-    versions = [message["version"] for message in outbox_messages(redis, session_id)]
-    assert versions == list(range(1, len(versions) + 1))
-    instants = [at_ms for _, at_ms in event_instants(redis, session_id)]
-    assert instants == list(range(instants[0], instants[0] + 1000 * len(instants), 1000))
+        wait_until(lambda: swept_buckets(redis) == EVEN)
+    for session in sessions:
+        versions = [message["version"] for message in outbox_messages(redis, session)]
+        assert versions == list(range(1, len(versions) + 1))
+        instants = [at_ms for _, at_ms in event_instants(redis, session)]
+        assert instants == list(range(instants[0], instants[0] + 1000 * len(instants), 1000))
 
 
 def test_a_restart_of_redis_is_told_once_and_survived(
@@ -246,20 +211,3 @@ def test_a_sweeper_that_stops_while_redis_is_away_ends_all_the_same(
         finally:
             valkey.start()
     assert "sweeper" not in [thread.name for thread in threading.enumerate()]
-
-
-@pytest.mark.parametrize("made", ["list", "string that does not end", "string of before a clock was set back"])
-def test_a_key_that_is_no_lease_does_not_end_all_sweeping(redis: redis_py.Redis, redis_url: str, made: str) -> None:
-    key = Keyspace().sweeper()
-    match made:
-        case "list":
-            redis.lpush(key, "what")
-        case "string that does not end":
-            redis.set(key, "somebody")
-        case _:
-            redis.set(key, "somebody", px=3_600_000)
-    lease = Lease(connect(make_settings(redis_url)), key, lambda: now_s[0])
-    now_s = [0.0]
-    assert not lease.hold()
-    now_s[0] += RENEW_S
-    assert lease.hold()

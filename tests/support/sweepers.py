@@ -25,11 +25,11 @@ from syncapp.store.sweeper import Sweeper
 
 settings = Settings.from_env()
 client = connect(settings)
-Sweeper(client, SessionStore(client, settings)).run()
+Sweeper(client, SessionStore(client, settings), buckets=settings.sync_buckets).run()
 """
 
 
-def make_sweeper(redis_url: str, *, set_clock: bool = True, buckets: int = 16, **store: Any) -> Sweeper:
+def make_sweeper(redis_url: str, *, set_clock: bool = True, buckets: int = KEYS.buckets, **store: Any) -> Sweeper:
     chosen = make_settings(redis_url, sync_buckets=buckets, redis_timeout_s=1.0)
     client = connect(chosen)
     partials = PARTIALS if set_clock else None
