@@ -1,5 +1,6 @@
 -- The permissions that a commit needs (docs/keys.md). A script that is refused halfway leaves half a commit behind, so
 -- the user's permissions are checked before the first write. One check takes about a third of a microsecond.
+-- @include _fanout
 
 local function require_permission(...)
   if not redis.acl_check_cmd(...) then error({err = 'NOPERM this user may not ' .. (...)}) end
@@ -16,7 +17,7 @@ local function check_commit_permissions(keys)
   if keys.idempotency then require_permission('SET', keys.idempotency, '') end
   if keys.tenants then require_permission('ZADD', keys.tenants, '1', '') end
   if keys.creates then require_permission('SET', keys.creates, '') end
-  require_permission('PUBLISH', keys.channel, '')
+  require_permission(PUBLISH, keys.channel, '')
   require_permission('HGET', keys.session, 'f')
 end
 

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 session  2 deadlines  3 outbox  4 nudge  5 channel  6 listed
 --       7 idempotency record  8 limits of the principal  9 quotas of tenants  10 creates of the principal; each only if
---       the call has it, and then in this order
+--       the call has it, and then in this order; the last three never in a cluster, where they are in other slots
 -- ARGV  1 qualified session id  2 expected epoch or ''  3 expected version or ''
 --       4 fingerprint of the command, or '' if the call has no idempotency key
 --       5 request id  6 epoch that the caller has cached, or ''  7 block tags that the caller has cached, or ''
@@ -35,7 +35,7 @@ assert(call.session_id and call.expected_epoch and call.expected_version and cal
   and call.names and call.token_id and call.private_digests and call.private_parts and call.limits,
   'an argument is missing')
 assert((call.fingerprint ~= '') == (keys.idempotency ~= nil), 'an idempotency record needs a fingerprint')
-assert((call.limits ~= '') == (keys.limits ~= nil) and not first, 'a key is missing or not needed')
+assert(not first, 'a key is not needed')
 
 -- Limits are decided before the functions of a command are defined, which takes longer than a refusal may.
 if call.limits ~= '' then

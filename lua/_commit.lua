@@ -5,6 +5,7 @@
 -- @include _message
 -- @include _private
 -- @include _acl
+-- @include _fanout
 -- @include _idempotency
 
 local SNAPSHOT_EVERY = 100
@@ -16,10 +17,10 @@ local function update_chain(session, message)
   return session.chain
 end
 
--- Publish the messages of this call's commits. PUBLISH must come after all writes, so that no subscriber sees a commit
+-- Publish the messages of this call's commits. That must come after all writes, so that no subscriber sees a commit
 -- that is not complete.
 local function publish(keys, call)
-  for _, message in ipairs(call.messages or {}) do redis.call('PUBLISH', keys.channel, message) end
+  for _, message in ipairs(call.messages or {}) do redis.call(PUBLISH, keys.channel, message) end
   call.messages = nil
 end
 

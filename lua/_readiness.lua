@@ -7,7 +7,7 @@ local function check_read_permissions(keys)
   require_permission('GET', keys.idempotency)
   require_permission('XLEN', keys.outbox)
   require_permission('ZRANGE', keys.deadlines, '0', '1')
-  require_permission('SUBSCRIBE', keys.channel)
+  require_permission(SUBSCRIBE, keys.channel)
 end
 
 -- The commands that the worker needs but may not use; audit events wait until it may. The worker creates consumer

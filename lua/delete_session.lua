@@ -13,6 +13,7 @@ local erases = ARGV[16] == '1'
 local session, now, early_reply = begin(keys, call)
 if early_reply and early_reply[1] ~= 'not_found' then return early_reply end
 if not session then
+  check_commit_permissions(keys)  -- also fails while sessions are moved: it may be elsewhere
   if cannot_add_record(keys) then return refuse('store_full', now, nil, call) end
   if erases then erase_logged(keys, call, now) end
   return answer(nil, keys, call, now)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis
 from msgspec.structs import replace
@@ -17,37 +17,25 @@ from syncapp.domain.link_ids import link_epoch
 from syncapp.domain.results import NO_CLAIM, Claim, ExpiryResult, Result
 from syncapp.domain.session import Session
 from syncapp.domain.summary import Summary
+from syncapp.store.bucket_record import BucketGuard
 from syncapp.store.client import TRANSLATION
 from syncapp.store.command_limits import NOT_LIMITED, CommandLimits
+from syncapp.store.connection_pool import ConnectionPool
 from syncapp.store.keys import PROBE_SESSION, Keyspace
+from syncapp.store.replication import Replication
 from syncapp.store.reply_errors import refusal
 from syncapp.store.script_arguments import fingerprint_of, private_members, session_names, text_of, token_id
+from syncapp.store.script_reply import Reply
 from syncapp.store.scripts import Scripts
 from syncapp.store.session_cache import CachedSession, SessionCache
+from syncapp.store.store_probe import probe
 
 SETTLE_S = 2.0
 """How long a command keeps settling what is due, with 64 commits a call; a week of one-second cycles takes longer."""
-
-
-class Reply(NamedTuple):
-    """A script's reply, in the layout of lua/_reply.lua.
-
-    state: of a session (`CachedSession.from_reply`); from expire_session, the instants of its commits; from
-    summarize_session, the texts of a summary. nudge: whether to request a drain of the bucket. replayed: '', 'deleted',
-    or the epoch and version of the first result. session_us, principal_us: how long each token bucket takes until it is
-    full, if there are limits.
-    """
-
-    word: str
-    now_ms: int
-    state: Sequence[str]
-    event_json: str
-    patch_json: str
-    nudge: int
-    replayed: str
-    expired_id: str
-    session_us: int | None = None
-    principal_us: int = 0
+_UNCONFIRMED = frozenset({"get", "restore", "renew"})
+"""Commands that do not wait for replicas. A lost restore is simply repeated."""
+_TOOK_EFFECT = ("ok", "session_gone")
+"""Replies which say that the command has taken effect, now or when it was first sent."""
 
 
 class MetadataChanged(Exception):
@@ -69,13 +57,17 @@ class ScriptRunner:
         on_nudge: Callable[[int], None],
         partials: Mapping[str, str] | None,
         on_miss: Callable[[str], bool] | None = None,
+        guard: BucketGuard | None = None,
     ) -> None:
         self._settings = settings
         self._keys = Keyspace(settings.sync_buckets)
         self._scripts = Scripts(client, partials)
+        self._replication = Replication.of(client, settings)
         self._limits = CommandLimits(settings, self._keys)
         self._on_nudge = on_nudge
         self._on_miss = on_miss
+        self.require_buckets: Callable[[], None] = guard.require if guard else lambda: None
+        self._require_buckets_now = guard.require_now if guard else lambda: None
         self._cache = SessionCache()
 
     def run(
@@ -88,74 +80,55 @@ class ScriptRunner:
         *,
         reason: bytes = b"",
         is_paid: bool = False,
+        limited: tuple[str, Sequence[str]] | None = None,
     ) -> Result:
         """Run a command; raises the error that belongs to the script's reply, or `MetadataChanged`.
 
         The script is called again while it has more to settle, and once more after a lost session was restored.
         request: the content that the idempotency key's fingerprint is made from; by default `args`. reason: the
         command's reason as JSON, to be sealed as a private part. is_paid: an earlier call for the same command has
-        taken the principal's token.
+        taken the principal's token. limited: an argument `limits` and its keys, instead of what the claim's limits are.
         """
+        limits, limit_keys = limited or self._limits_of(command, claim, is_paid=is_paid)
         keys: Sequence[str] = self._keys.commit(session_id)
         fingerprint = ""
         epoch = link_epoch(claim.principal)
         if claim.idempotency_key is not None:
             keys = (*keys, self._keys.idempotency(session_id, claim.idempotency_key, claim.principal))
             fingerprint = fingerprint_of(command, claim, request if request is not None else list(map(text_of, args)))
-        limits, limit_keys = NOT_LIMITED if command == "get" else self._limits.of(claim, is_paid=is_paid)
         if epoch is not None:
             claim = _in_epoch(claim, epoch, command)
+        replication = None if command in _UNCONFIRMED else self._replication
+        mark = self._keys.confirmed(self._keys.bucket(session_id))
         until_s, may_restore = time.monotonic() + SETTLE_S, self._on_miss is not None
         private = private_members(claim, reason)
         while True:
             cached = self._cache.get(session_id)
             shared_args = self._shared_args(session_id, claim, fingerprint, cached, private, limits)
+            self.require_buckets()
             with TRANSLATION:
-                found = self._scripts.call(f"{command}_session", [*keys, *limit_keys], [*shared_args, *args])
+                found, replicas = self._scripts.commit(
+                    f"{command}_session", [*keys, *limit_keys], [*shared_args, *args], replication, mark
+                )
             if found[0] == "rate_limited":
                 raise self._limits.refusal(*found[2:])
             reply = Reply(*found)
-            if limits:  # what the script is called for again is paid
+            if limit_keys:  # what the script is called for again is paid
                 limits, limit_keys = self._limits.of(claim, is_paid=True)
             self._request_drain(reply, session_id)
             if reply.word == "busy" and time.monotonic() <= until_s:
                 continue
-            if may_restore and _is_miss(command, reply) and self._on_miss and self._on_miss(session_id):
+            if may_restore and reply.is_miss(command) and self._on_miss and self._on_miss(session_id):
                 until_s, may_restore = time.monotonic() + SETTLE_S, False
                 continue
             break
-        session = self._cache.read(session_id, cached, reply.state) if reply.state else None
-        if epoch is not None and session and session.epoch != epoch:
-            raise refusal("not_found", command, claim, None, int(reply.now_ms), None)
-        if reply.word != "ok":
-            raise _refusal(command, claim, reply, session)
-        return Result(
-            session=session,
-            now_ms=int(reply.now_ms),
-            event_json=reply.event_json,
-            patch_json=reply.patch_json,
-            replayed=bool(reply.replayed),
-            first=_first(reply.replayed),
-            expired_participant_id=reply.expired_id or None,
-            read_allowances=None
-            if reply.session_us is None
-            else partial(self._limits.allowances, reply.session_us, reply.principal_us),
-        )
+        return self._result(command, session_id, claim, epoch, cached, reply, replicas)
 
-    def check(self) -> list[str]:
-        """Write in each bucket what a commit may write; return the commands that are denied to the worker.
-
-        Raises `StoreUnavailable` if one of the writes is refused.
-        """
+    def check(self, node: ConnectionPool | None = None) -> list[str]:
+        """Write what a commit may write, as `store_probe` does; return the commands that are denied to the worker."""
+        self._require_buckets_now()
         head = self._shared_args(PROBE_SESSION, NO_CLAIM, "ready", None)
-        with TRANSLATION:
-            replies = self._scripts.call_all(
-                "check_store", [(self._keys.probe(bucket), head) for bucket in range(self._keys.buckets)]
-            )
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-        return sorted({command for reply in replies for command in reply[2]})
+        return probe(self._scripts, self._keys, self._replication, head, node)
 
     def cached(self, session_id: str) -> Session | None:
         """Return the last state of the session that this process has read, if it is still cached."""
@@ -206,8 +179,48 @@ class ScriptRunner:
             _raise_for_all(reply)
         return [reply if isinstance(reply, ResponseError) else None for reply in replies]
 
+    def _limits_of(self, command: str, claim: Claim, *, is_paid: bool) -> tuple[str, Sequence[str]]:
+        return NOT_LIMITED if command == "get" else self._limits.of(claim, is_paid=is_paid)
+
+    def _result(
+        self,
+        command: str,
+        session_id: str,
+        claim: Claim,
+        epoch: int | None,
+        cached: CachedSession | None,
+        reply: Reply,
+        replicas: int | None,
+    ) -> Result:
+        """Return the result that belongs to a reply, or raise its error; epoch: the one that a link is for."""
+        session = self._cache.read(session_id, cached, reply.state) if reply.state else None
+        if epoch is not None and session and session.epoch != epoch:
+            raise refusal("not_found", command, claim, None, int(reply.now_ms), None)
+        self._acknowledge(reply, replicas)
+        if reply.word != "ok":
+            raise _refusal(command, claim, reply, session)
+        return Result(
+            session=session,
+            now_ms=int(reply.now_ms),
+            event_json=reply.event_json,
+            patch_json=reply.patch_json,
+            replayed=bool(reply.replayed),
+            first=reply.first(),
+            expired_participant_id=reply.expired_id or None,
+            read_allowances=None
+            if reply.session_us is None
+            else partial(self._limits.allowances, reply.session_us, reply.principal_us),
+        )
+
+    def _acknowledge(self, reply: Reply, replicas: int | None) -> None:
+        """Raise `NotReplicated` if the reply says that a command took effect, and the required replicas lack that."""
+        if replicas is not None and reply.word in _TOOK_EFFECT:
+            with TRANSLATION:
+                self._replication.check(replicas)
+
     def _call_all(self, script: str, session_ids: Sequence[str]) -> list[Reply | ResponseError]:
         """Run a script without arguments of its own on each session, in one round trip."""
+        self.require_buckets()
         calls = [(self._keys.commit(each), self._shared_args(each, NO_CLAIM, "", None)) for each in session_ids]
         with TRANSLATION:
             replies = self._scripts.call_all(script, calls)
@@ -267,18 +280,3 @@ def _raise_for_all(reply: Any) -> None:
     if isinstance(reply, ResponseError) and not str(reply).startswith("WRONGTYPE"):
         with suppress(ResponseError), TRANSLATION:
             raise reply
-
-
-def _is_miss(command: str, reply: Reply) -> bool:
-    """Return whether there was no session. Deleting a missing session succeeds, but the audit log may have it."""
-    return reply.word in ("not_found", "session_gone") or (
-        command == "delete" and reply.word == "ok" and not reply.event_json and not reply.replayed
-    )
-
-
-def _first(replayed: str) -> tuple[int, int] | None:
-    """Return the (epoch, version) of the first result of a replay; None for a delete, or without a replay."""
-    if not replayed or replayed == "deleted":
-        return None
-    epoch, version = replayed.split(" ")
-    return int(epoch), int(version)

@@ -18,10 +18,13 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from syncapp.store.connection_pool import Arguments, packed, pool_of
+from syncapp.store.connection_pool import Arguments, ConnectionPool, packed, pool_of
+from syncapp.store.replication import Replication
 
 LUA_DIR = Path(__file__).resolve().parents[2] / "lua"
 """The folder of the scripts. A process reads each of them once."""
+_OF_CLUSTER = {"_fanout": "local PUBLISH, SUBSCRIBE = 'SPUBLISH', 'SSUBSCRIBE'\n"}
+"""Partials that are others in a cluster."""
 _INCLUDE = re.compile(r"^ *-- @include (_\w+)[ \t]*$", re.MULTILINE)
 
 
@@ -67,7 +70,13 @@ class Scripts:
 
     def __init__(self, client: redis.Redis, partials: Mapping[str, str] | None = None) -> None:
         self._pool = pool_of(client)
-        self._texts, self._hashes = _texts_and_hashes(frozenset((partials or {}).items()))
+        chosen = {**(_OF_CLUSTER if self._pool.is_cluster else {}), **(partials or {})}
+        self._texts, self._hashes = _texts_and_hashes(frozenset(chosen.items()))
+
+    @property
+    def pool(self) -> ConnectionPool:
+        """The pool whose connections are used."""
+        return self._pool
 
     def call(self, name: str, keys: Sequence[str], args: Arguments) -> Any:
         """Run a script in one round trip and return its raw reply.
@@ -82,11 +91,27 @@ class Scripts:
             raise reply
         return reply
 
+    def commit(
+        self, name: str, keys: Sequence[str], args: Arguments, replication: Replication | None, mark: str
+    ) -> tuple[Any, int | None]:
+        """Run a script as `call` does; return its reply, and how many replicas have what it wrote and read.
+
+        Without replication, nothing is waited for, and the number is None.
+        """
+        if replication is None:
+            return self.call(name, keys, args), None
+        (reply,), replicas = replication.call(packed("EVALSHA", self._hashes[name], len(keys), *keys, *args), mark=mark)
+        if isinstance(reply, NoScriptError):
+            (reply,), replicas = replication.call(packed("EVAL", self._texts[name], len(keys), *keys, *args), mark=mark)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply, replicas
+
     def call_all(self, name: str, calls: Sequence[tuple[Sequence[str], Arguments]]) -> list[Any]:
         """Run a script with each of several keys and arguments, in one round trip; the results may include errors."""
         sha = self._hashes[name]
-        commands = b"".join(packed("EVALSHA", sha, len(keys), *keys, *args) for keys, args in calls)
+        commands = [packed("EVALSHA", sha, len(keys), *keys, *args) for keys, args in calls]
         return [
             self.call(name, *call) if isinstance(reply, NoScriptError) else reply
-            for call, reply in zip(calls, self._pool.call(commands, len(calls)), strict=True)
+            for call, reply in zip(calls, self._pool.call(*commands), strict=True)
         ]

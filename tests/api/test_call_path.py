@@ -36,14 +36,14 @@ def test_a_view_reaches_its_script_in_at_most_five_calls(client: FlaskClient, mo
     paths: list[list[str]] = []
     url = client.post("/v1/sessions", json=GAME).headers["Location"]
     assert client.post(f"{url}/start").status_code == 200
-    call = Scripts.call
+    call = Scripts.commit
 
     def recorded(self: Scripts, name: str, *arguments: Any) -> Any:
         if name == "switch_session":
             paths.append(frames_above(sessions.switch.__code__))
         return call(self, name, *arguments)
 
-    monkeypatch.setattr(Scripts, "call", recorded)
+    monkeypatch.setattr(Scripts, "commit", recorded)
     assert client.post(f"{url}/switch").status_code == 200
     (path,) = paths
     assert len(path) + 1 <= MAX_CALLS, path  # the last call is that of the script

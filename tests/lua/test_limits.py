@@ -17,6 +17,8 @@ from syncapp.store.keys import Keyspace
 from syncapp.store.sessions import SessionStore
 from tests.support.store import ManualClock, chess_request, dump_session, make_store
 
+pytestmark = pytest.mark.usefixtures("split_limits")
+
 ADA, BEN = Principal(sub="ada"), Principal(sub="ben")
 BY_ADA, BY_BEN = Claim(principal=ADA), Claim(principal=BEN)
 EXAMPLES = 60

@@ -9,43 +9,16 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from syncapp.access.rate_limits import RateLimits, stored_bytes
-from syncapp.domain.commands import COMMANDS
-from syncapp.domain.principal import Principal
-from syncapp.domain.results import Claim, Result
-from syncapp.domain.schemas import CreateSession
+from syncapp.access.rate_limits import stored_bytes
+from syncapp.domain.results import Claim
 from syncapp.errors import RateLimited, SessionExists
 from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
 from syncapp.store.list_upkeep import ListUpkeep
-from syncapp.store.sessions import SessionStore
-from tests.support.store import ManualClock, chess_request, make_settings, make_store
+from tests.support.limited_service import ADA, BEN, EVE, ROUNDS, Service
+from tests.support.store import ManualClock, chess_request, make_settings
 
-ADA, BEN, EVE = Principal(sub="ada"), Principal(sub="ben"), Principal(sub="ada", tenant="acme")
-ROUNDS = CreateSession.parse({"sync_mode": "per_cycle", "time_per_cycle_ms": 1000, "participants": [
-    {"participant_id": "white"}, {"participant_id": "black"},
-]})  # fmt: skip
-
-
-class Service:
-    """A store and the limits in front of it, as REST, WebSockets and batches use them; two share a server."""
-
-    def __init__(self, redis_url: str, **changes: Any) -> None:
-        self.store: SessionStore = make_store(redis_url, **changes)
-        self.limits = RateLimits(make_settings(redis_url, **changes), self.store.cached, self.store.read)
-
-    def run(
-        self, command: str, session_id: str, principal: Principal = ADA, key: str | None = None, **body: Any
-    ) -> Result:
-        known = COMMANDS[command]
-        return self.send(command, session_id, known.body.parse(body), Claim(idempotency_key=key, principal=principal))
-
-    def create(self, new: CreateSession, principal: Principal = ADA, key: str | None = None) -> str:
-        return self.send("create", "", new, Claim(idempotency_key=key, principal=principal)).found.session_id
-
-    def send(self, command: str, session_id: str, body: Any, claim: Claim) -> Result:
-        with self.limits.charge("203.0.113.7", command, session_id, body, claim) as charge:
-            return charge.settle(COMMANDS[command].run(self.store, session_id, body, charge.claim))
+pytestmark = pytest.mark.usefixtures("split_limits")
 
 
 def refused(command: Callable[[], Any]) -> dict[str, Any]:
@@ -194,19 +167,19 @@ def test_a_quota_of_0_is_none_and_an_address_counts_only_without_a_principal(
         "tenant_store_bytes_per_hour",
         "tenant_self_commits_per_hour",
     )
-    free = Service(redis_url, **dict.fromkeys(names, 0), creates_per_minute=1, address_store_bytes_per_hour=1)
+    none: dict[str, Any] = dict.fromkeys(names, 0)
+    free = Service(redis_url, **none, creates_per_minute=1, address_store_bytes_per_hour=1)
     for _ in range(3):
         free.create(chess_request(), ADA, str(uuid.uuid4()))
     free.run("start", free.create(ROUNDS))
     assert redis.exists(Keyspace().tenants(), Keyspace().creates(ADA)) == 0
 
 
-def test_only_the_holder_of_the_lease_corrects_the_number_of_live_sessions(
+def test_only_the_holder_of_the_first_lease_corrects_the_number_of_live_sessions(
     redis_url: str, redis: redis_py.Redis, clock: ManualClock
 ) -> None:
     service = Service(redis_url)
     service.run("cancel", service.create(chess_request()))
-    redis.set(Keyspace().sweeper(), "a process of an earlier release")
     upkeep = ListUpkeep(connect(make_settings(redis_url)), service.store, Keyspace())
     for _ in range(100):
         upkeep.step(held=False)

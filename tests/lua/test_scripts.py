@@ -23,6 +23,9 @@ from tests.support.store import ManualClock, chess_request, dump_session, make_s
 
 DOCS = scripts.LUA_DIR.parent / "docs"
 COMMANDS = scripts.names()
+OF_BUCKETS = [name for name in COMMANDS if name.startswith(("charge_", "refund_"))]
+"""Scripts on the keys of a principal or of all tenants, with keys and arguments of their own."""
+OF_SESSIONS = [name for name in COMMANDS if name not in OF_BUCKETS]
 PARTIALS = sorted(path.stem for path in scripts.LUA_DIR.glob("_*.lua"))
 # The globals that Redis provides, and the functions of Lua's library that scripts may use.
 KNOWN_GLOBALS = {"redis", "cjson", "KEYS", "ARGV", "string", "table", "math"} | {
@@ -135,7 +138,15 @@ def test_the_shared_keys_and_arguments_are_declared_and_each_is_named_once() -> 
     assert declared("_arguments", "ARGV") == used("_arguments", "ARGV") == list(range(1, 16))
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", OF_BUCKETS)
+def test_keys_and_arguments_of_buckets_are_declared_and_each_is_named_once(name: str) -> None:
+    assert "_arguments" not in re.findall(r"@include (_\w+)", source(name))
+    for table in ("KEYS", "ARGV"):
+        assert declared(name, table) == used(name, table) == list(range(1, 1 + len(used(name, table))))
+        assert declared(name, table)
+
+
+@pytest.mark.parametrize("name", OF_SESSIONS)
 def test_declared_arguments_are_the_used_ones_and_each_is_named_once(name: str) -> None:
     assert re.findall(r"@include (_\w+)", source(name))[0] == "_arguments"
     assert declared(name, "KEYS") == used(name, "KEYS") == []
@@ -162,8 +173,8 @@ def test_only_commit_writes_only_clock_reads_the_time_and_nothing_scans(name: st
     called = set(re.findall(r"redis\.p?call\('(\w+)'", code(source(name))))
     assert called <= READING | WRITING
     # A bucket is written before the command begins; nothing of a session depends on it.
-    assert not called & WRITING or name in ("_write", "_commit", "_limits", "_quotas")
-    assert name in ("_write", "_commit") or called & WRITING <= {"SET", "ZADD"}
+    assert not called & WRITING or name in ("_write", "_commit", "_limits", "_quotas", "_bucket")
+    assert name in ("_write", "_commit") or called & WRITING <= {"SET", "ZADD", "DEL"}
     assert "TIME" not in called or name == "_clock"
 
 
@@ -196,7 +207,21 @@ def test_an_include_is_spliced_in_once_and_a_replaced_partial_takes_its_place() 
     assert "'TIME'" not in text
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", OF_BUCKETS)
+@pytest.mark.parametrize("missing", ["no keys", "no arguments", "an argument too few"])
+def test_a_malformed_call_on_buckets_fails_and_writes_nothing(
+    name: str, missing: str, redis: redis_py.Redis, redis_url: str
+) -> None:
+    keys = [f"bucket {number}" for number in declared(name, "KEYS")]
+    arguments = ["1" for _ in declared(name, "ARGV")]
+    calls = {"no keys": ([], arguments), "no arguments": (keys, []), "an argument too few": (keys, arguments[:-1])}
+    scripts_of_store = make_store(redis_url, set_clock=False)._runner._scripts
+    with pytest.raises(redis_py.ResponseError):
+        scripts_of_store.call(name, *calls[missing])
+    assert redis.dbsize() == 0
+
+
+@pytest.mark.parametrize("name", OF_SESSIONS)
 @pytest.mark.parametrize(
     "missing", ["no keys", "no arguments", "a key too few", "an argument too few", "a key too many"]
 )
@@ -224,6 +249,23 @@ def test_a_malformed_call_fails_and_writes_nothing(
     with pytest.raises(redis_py.ResponseError):
         store._runner._scripts.call(name, keys, arguments)
     assert dump_session(redis, session_id) == before
+
+
+@pytest.mark.parametrize("limits", ["50000 2000000 50000 2000000", "50000 2000000 taken 1", "taken", "nothing"])
+def test_limits_without_a_key_fail_unless_the_principal_was_charged(
+    limits: str, redis: redis_py.Redis, redis_url: str
+) -> None:
+    ManualClock(redis)
+    store = make_store(redis_url)
+    session_id = store.create(chess_request()).found.session_id
+    keys = store._runner._keys.commit(session_id)
+    arguments: list[str | bytes | int] = [session_id, *[""] * 6, 3_600_000, 3_600_000, 1000, *[""] * 4]
+    before = dump_session(redis, session_id)
+    with pytest.raises(redis_py.ResponseError, match="a key is missing"):
+        store._runner._scripts.call("start_session", keys, [*arguments, limits, ""])
+    assert dump_session(redis, session_id) == before
+    store._runner._scripts.call("start_session", keys, [*arguments, "50000 2000000 taken 50000 0", ""])
+    assert dump_session(redis, session_id) != before
 
 
 def table(document: str, heading: str) -> set[str]:

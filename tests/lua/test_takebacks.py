@@ -127,7 +127,7 @@ def check_the_same_moves_again(
 def test_the_same_moves_after_a_takeback_lead_to_the_same_clocks(
     store: SessionStore, clock: ManualClock, redis: Redis, body: dict[str, Any], first: list[Move], again: list[Move]
 ) -> None:
-    redis.delete(*map(Keyspace().outbox, range(16)))
+    redis.delete(*map(Keyspace().outbox, range(64)))
     check_the_same_moves_again(store, clock, redis, body, first, again)
 
 

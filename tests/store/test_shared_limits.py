@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import redis as redis_py
 
 from syncapp.store.client import connect
@@ -39,6 +40,11 @@ print(len(instants), refused, instants[0], instants[-1])
 """
 
 
+@pytest.fixture(params=["one_server", "cluster"])
+def url(request: pytest.FixtureRequest, redis: redis_py.Redis, redis_url: str) -> str:
+    return str(request.getfixturevalue("valkey_cluster").url) if request.param == "cluster" else redis_url
+
+
 def assert_shared(redis_url: str, limit: str, sessions: int) -> None:
     """Let two processes send 60 commands each, as fast as they can, and compare with the server's clock."""
     settings = make_settings(redis_url)
@@ -64,11 +70,9 @@ def assert_shared(redis_url: str, limit: str, sessions: int) -> None:
     assert refused > 0
 
 
-def test_two_processes_together_get_no_more_from_a_session_than_its_rate(redis: redis_py.Redis, redis_url: str) -> None:
-    assert_shared(redis_url, "session", 1)
+def test_two_processes_together_get_no_more_from_a_session_than_its_rate(url: str) -> None:
+    assert_shared(url, "session", 1)
 
 
-def test_two_processes_together_get_no_more_for_a_principal_than_its_rate(
-    redis: redis_py.Redis, redis_url: str
-) -> None:
-    assert_shared(redis_url, "principal", 5)
+def test_two_processes_together_get_no_more_for_a_principal_than_its_rate(url: str) -> None:
+    assert_shared(url, "principal", 5)
