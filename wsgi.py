@@ -2,5 +2,6 @@
 
 from syncapp import create_app
 from syncapp.config import load
+from syncapp.store.bucket_record import following
 
-app = create_app(load())
+app = create_app(following(load()))

@@ -26,10 +26,12 @@ from syncapp.cli.counts import counted, were
 from syncapp.config import Settings
 from syncapp.domain.principal import DEFAULT_TENANT
 from syncapp.domain.session_ids import log_id, qualified
-from syncapp.errors import one_line
+from syncapp.errors import StoreUnavailable, one_line
 from syncapp.history.consistency import Consistency
 from syncapp.postgres.database import Database
 from syncapp.postgres.schema import drop_partitions
+from syncapp.queue_server import QueueServer
+from syncapp.store.bucket_record import WrongBuckets, require_buckets
 from syncapp.store.client import connect as connect_store
 from syncapp.store.keys import Keyspace
 
@@ -58,8 +60,9 @@ def _status(settings: Settings) -> click.Command:
         click.echo(f" total  {waiting:7}  {active:6}  {oldest_ms / 1000:.1f} s")
         with _one_line_errors("the counts of the queue could not be read"):
             queue = counts.read()
+        delayed = "unknown" if queue.delayed is None else queue.delayed
         click.echo(
-            f"completed {queue.completed}, failed {queue.failed}, delayed {queue.delayed}, {queue.rate_per_s} a second"
+            f"completed {queue.completed}, failed {queue.failed}, delayed {delayed}, {queue.rate_per_s} a second"
         )
 
     return status
@@ -137,6 +140,7 @@ def _verify(settings: Settings) -> click.Command:
         A fork that dead letters explain is reported, but is not an error. The outcome of a check of the whole log is
         kept in Redis, for GET /v1/audit/verification.
         """
+        _require_buckets(settings)
         started_ms = _now_ms()
         consistency = Consistency(connect_store(settings), Keyspace(settings.sync_buckets), settings.database_url)
         result, name = VerifyResult(), qualified(tenant, str(session)) if session else None
@@ -214,11 +218,22 @@ def _log(settings: Settings) -> Iterator[tuple[Database, AuditLog]]:
         alerts.close()
 
 
+def _require_buckets(settings: Settings) -> None:
+    """Stop if the store has other buckets. If it does not answer, the command says so itself."""
+    try:
+        require_buckets(settings)
+    except WrongBuckets as error:
+        raise click.ClickException(error.message) from error
+    except StoreUnavailable:
+        pass
+
+
 def _outbox(settings: Settings) -> Outbox:
-    client = connect_store(settings, decode=False)
-    return Outbox(client, Keyspace(settings.sync_buckets), claim_idle_s=settings.audit_claim_idle_s)
+    _require_buckets(settings)
+    return Outbox.of(connect_store(settings, decode=False), settings)
 
 
 def _counts(settings: Settings) -> QueueCounts:
     client = connect_store(settings, decode=False)
-    return QueueCounts(client, Keyspace(settings.sync_buckets), task_queue.connect(settings).scheduled_count)
+    queue = QueueServer(settings, task_queue.connect(settings))
+    return QueueCounts(client, Keyspace(settings.sync_buckets), queue.scheduled_count)

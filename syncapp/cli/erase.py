@@ -20,9 +20,11 @@ from syncapp.domain.schemas import session_id
 from syncapp.domain.session_ids import qualified
 from syncapp.errors import SyncError, one_line
 from syncapp.postgres.database import Database
+from syncapp.store.bucket_record import require_buckets
 from syncapp.store.client import connect as connect_store
 from syncapp.store.keys import Keyspace
 from syncapp.store.links import LinkStore
+from syncapp.store.replication import Replication
 from syncapp.store.sessions import SessionStore
 
 _CLAIM = Claim(request_id="flask-sessions-erase")
@@ -48,6 +50,7 @@ def command(settings: Settings) -> click.Command:
         except SyncError as error:
             raise click.UsageError(error.message) from error
         try:
+            require_buckets(settings)
             with contextlib.closing(Database(settings.database_url)) as database:
                 if name:
                     SessionStore(connect_store(settings), settings).delete(name, _CLAIM, erases=True)
@@ -74,13 +77,13 @@ def _erase_principal(settings: Settings, database: Database, tenant: str, princi
 
 
 def _links(settings: Settings) -> LinkStore:
-    return LinkStore(connect_store(settings), Keyspace(settings.sync_buckets))
+    client = connect_store(settings)
+    return LinkStore(client, Keyspace(settings.sync_buckets), Replication.of(client, settings))
 
 
 def _drain(settings: Settings, database: Database) -> None:
     """Move all events into the log, so that they are erased as well."""
-    keyspace = Keyspace(settings.sync_buckets)
-    outbox = Outbox(connect_store(settings, decode=False), keyspace, claim_idle_s=settings.audit_claim_idle_s)
+    outbox = Outbox.of(connect_store(settings, decode=False), settings)
     _, failures = Drain(outbox, AuditLog(database), batch=settings.audit_batch).run_all()
     for reason, buckets in failures.items():
         names = ", ".join(map(str, buckets))

@@ -14,8 +14,10 @@ from redis.exceptions import RedisError
 from syncapp.audit.drain import Drain
 from syncapp.audit.log import AuditLog
 from syncapp.audit.outbox import Outbox
+from syncapp.cli.buckets import command as buckets_command
 from syncapp.cli.counts import counted
 from syncapp.cli.erase import command as erase_command
+from syncapp.cli.rebucket import command as rebucket_command
 from syncapp.config import Settings
 from syncapp.domain.principal import DEFAULT_TENANT
 from syncapp.domain.results import Claim
@@ -27,6 +29,7 @@ from syncapp.history.read_pool import ReadPool
 from syncapp.history.recovery import Outcome, Recovery
 from syncapp.history.sql import TIMEOUTS_BETWEEN
 from syncapp.postgres.database import Database
+from syncapp.store.bucket_record import require_buckets
 from syncapp.store.client import connect as connect_store
 from syncapp.store.clock_steps import agreed_steps, recorded_steps
 from syncapp.store.keys import Keyspace
@@ -39,10 +42,12 @@ _CLAIM = Claim(request_id="flask-sessions-recover")
 
 def commands(settings: Settings) -> click.Group:
     """Return the group of commands."""
-    group = click.Group("sessions", help="List, recover and erase sessions.")
+    group = click.Group("sessions", help="List, recover, erase and move sessions.")
     group.add_command(_list(settings))
     group.add_command(_recover(settings))
     group.add_command(erase_command(settings))
+    group.add_command(rebucket_command(settings))
+    group.add_command(buckets_command(settings))
     return group
 
 
@@ -63,6 +68,7 @@ def _list(settings: Settings) -> click.Command:
         if (from_at is None) != (to_at is None) or (from_at and not expired_by_step):
             raise click.UsageError("--from and --to must be given together, and with --expired-by-step")
         try:
+            require_buckets(settings)
             if not expired_by_step:
                 for each in SessionStore(connect_store(settings), settings).scheduled():
                     click.echo(each)
@@ -142,8 +148,9 @@ def _recover(settings: Settings) -> click.Command:
 
 def _recover_sessions(settings: Settings, named: Iterable[str] | None, clock: str | None) -> Counter[str]:
     """Drain, recover the named sessions or all, print each one that differed, and return the counts of outcomes."""
-    keyspace, counts = Keyspace(settings.sync_buckets), Counter[str]()
-    outbox = Outbox(connect_store(settings, decode=False), keyspace, claim_idle_s=settings.audit_claim_idle_s)
+    require_buckets(settings)
+    counts = Counter[str]()
+    outbox = Outbox.of(connect_store(settings, decode=False), settings)
     store = SessionStore(connect_store(settings), settings)
     with (
         contextlib.closing(ReadPool(settings.database_url, timeout_s=60)) as pool,

@@ -33,7 +33,7 @@ def test_events_can_be_counted_and_drained_without_a_worker(
     run: Callable[..., tuple[int, str]], db: Db, redis: redis_py.Redis, redis_url: str
 ) -> None:
     commits = commit_events(redis_url, 1, 10)
-    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    bucket = next(bucket for bucket in range(KEYS.buckets) if redis.xlen(KEYS.outbox(bucket)))
     code, printed = run("audit", "status")
     assert code == 0
     assert [line.split()[:3] for line in printed.splitlines()] == [
@@ -71,7 +71,7 @@ def test_dead_letters_are_driven_again_and_kept(
     no_fives: Callable[[], None],
 ) -> None:
     commits = commit_events(redis_url, 1, 10)
-    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    bucket = next(bucket for bucket in range(KEYS.buckets) if redis.xlen(KEYS.outbox(bucket)))
     redis.xadd(KEYS.outbox(bucket), {"message": "nothing of ours"})
     assert run("audit", "drain") == (0, f"Moved {commits + 1} events.\n")
     assert (count_rows(db), count_rows(db, "SELECT count(*) FROM sync_dead_letters")) == (commits - 2, 3)
@@ -90,7 +90,7 @@ def test_a_divergence_does_not_go_through_when_it_is_driven_again(
     run: Callable[..., tuple[int, str]], audit: AuditLog, redis: redis_py.Redis, redis_url: str
 ) -> None:
     commit_events(redis_url, 1, 1)
-    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    bucket = next(bucket for bucket in range(KEYS.buckets) if redis.xlen(KEYS.outbox(bucket)))
     entries: Any = redis.xrange(KEYS.outbox(bucket))
     redis.xadd(KEYS.outbox(bucket), {"message": entries[1][1][b"message"].replace(b"client", b"system")})
     assert run("audit", "drain")[0] == 0
