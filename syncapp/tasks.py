@@ -2,7 +2,7 @@
 
 A task carries only the number of a bucket, because Huey loses a task whose worker dies; events stay in their streams. A
 bucket is drained when a commit requests it, at most twice a second; again 0.5 s after a drain that moved something; and
-by a sweep of all buckets every 5 s and at the start of a worker. If Redis accepts no task, the worker drains anyway.
+by a sweep of all buckets every 5 s and at the start of a worker. If the queue takes no task, the worker drains anyway.
 """
 
 from __future__ import annotations
@@ -13,39 +13,38 @@ import threading
 import traceback
 from typing import Any
 
-import psycopg2
 import structlog
 from huey import crontab
 from huey.exceptions import CancelExecution
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from syncapp import logs, metrics, task_queue
 from syncapp.alerts import Alerts
-from syncapp.audit.dead_letters import DeadLetters
 from syncapp.audit.drain import Drain, collect_rarely
 from syncapp.audit.drain_requests import DrainRequests
-from syncapp.audit.erasures import repeat_erasures
 from syncapp.audit.last_failure import LastFailure
 from syncapp.audit.log import AuditLog
+from syncapp.audit.log_upkeep import LogUpkeep
 from syncapp.audit.outbox import Outbox
 from syncapp.audit.outbox_watch import OutboxWatch
 from syncapp.audit.queue_stats import QueueCounts
-from syncapp.audit.retry_schedule import POSTGRESQL, REDIS, RetrySchedule
+from syncapp.audit.retry_schedule import POSTGRESQL, REDIS, REPLICAS, RetrySchedule
 from syncapp.config import Settings, load
-from syncapp.connection_limits import redis_of_worker
-from syncapp.errors import one_line
+from syncapp.connection_limits import queue_of_worker, redis_of_worker
+from syncapp.errors import StoreUnavailable, one_line
 from syncapp.loops import Loops
 from syncapp.postgres.check import check
 from syncapp.postgres.database import STATEMENT_TIMEOUT_S, Database
 from syncapp.postgres.failures import failure_of
-from syncapp.postgres.schema import make_partitions
+from syncapp.queue_server import QueueServer, QueueUnavailable
+from syncapp.store.bucket_record import BucketGuard
 from syncapp.store.client import connect as connect_store
+from syncapp.store.client import has_tasks_server, server_loops, servers_of
 from syncapp.store.clock_steps import ClockStepWatch
 from syncapp.store.connection_pool import pool_of
-from syncapp.store.failover import server_at
-from syncapp.store.keys import Keyspace
 from syncapp.store.process_registry import ProcessRegistry
+from syncapp.store.replication import TooFewReplicas
 
 log = structlog.get_logger(__name__)
 
@@ -64,20 +63,22 @@ def enqueue_drain(bucket: int) -> None:
 class AuditWorker:
     """The state that the tasks of one worker process share. It does not connect before the first task.
 
-    client: does not decode replies, and has connections for all threads.
+    client: does not decode replies, and has connections for all threads. queue: of the tasks.
     """
 
-    def __init__(self, settings: Settings, client: Redis) -> None:
+    def __init__(self, settings: Settings, client: Redis, queue: QueueServer) -> None:
         self.settings = settings
         self._client = client
+        self._queue = queue
         self._loops = Loops()
         self._stopped = threading.Event()
-        self.outbox = Outbox(client, Keyspace(settings.sync_buckets), claim_idle_s=settings.audit_claim_idle_s)
+        self.outbox = Outbox.of(client, settings)
         self.database = Database(settings.database_url, max_transaction_s=_MAX_TRANSACTION_S)
         self._alert = Alerts(settings)
-        self._counts = QueueCounts(client, self.outbox.keyspace)
+        counts = QueueCounts(client, self.outbox.keyspace)
+        self._upkeep = LogUpkeep(self.database, counts, months=settings.audit_partition_months)
         self._drain = Drain(
-            self.outbox, AuditLog(self.database, self._alert), batch=settings.audit_batch, count=self._counts.add
+            self.outbox, AuditLog(self.database, self._alert), batch=settings.audit_batch, count=counts.add
         )
         self._last_failure = LastFailure(client, self.outbox.keyspace)
         self._drain_requests = DrainRequests(self._enqueue, loops=self._loops)
@@ -93,11 +94,15 @@ class AuditWorker:
             before=self._check_postgresql,
             after=lambda: self._release(REDIS),
         )
+        self._bucket_guard = guard = BucketGuard.of(client, settings, adopt=self.outbox.use_buckets)
+        registry = ProcessRegistry(
+            client, self.outbox.keyspace, kind="worker", loops=self._loops, is_away=lambda: guard.is_moving
+        )
         self._clock_watch = ClockStepWatch(
             client,
             self.outbox.keyspace,
-            ProcessRegistry(client, self.outbox.keyspace, kind="worker", loops=self._loops),
-            server=server_at(settings.redis_url),
+            registry,
+            server=servers_of(settings)[0],
             alert=self._alert,
         )
         self._started = threading.Lock()
@@ -112,10 +117,9 @@ class AuditWorker:
         # Huey logs to the root logger, only errors: it has a line for each task, and failures are logged below.
         logging.getLogger("huey").handlers.clear()
         logging.getLogger("huey").setLevel(logging.ERROR)
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(without_traceback)
         needed = redis_of_worker(self.settings)
         pool_of(self._client).grow(needed)
+        pool_of(huey.storage.conn).grow(queue_of_worker(self.settings))
         if self.settings.redis_max_connections < needed:
             log.warning(
                 "redis_max_connections_too_small",
@@ -123,6 +127,8 @@ class AuditWorker:
                 value=self.settings.redis_max_connections,
                 used=needed,
             )
+        with contextlib.suppress(RedisError, StoreUnavailable):
+            self._bucket_guard.check()
         for bucket in self.outbox.buckets:
             self._drain_requests.nudge(bucket)
         with contextlib.suppress(RedisError):  # a drain creates the missing groups
@@ -133,7 +139,11 @@ class AuditWorker:
         """Start the worker's background loops, once. They find events whose drain request was lost with its process."""
         if self._watched.acquire(blocking=False):
             self._loops.start("watch", self._watch.turn, self._stopped)
-            self._loops.start("clock_watch", self._clock_watch.turn, self._stopped)
+            self._loops.start("clock_watch", self._bucket_guard.before(self._clock_watch.turn), self._stopped)
+            if check_queue := self._queue.turn:
+                self._loops.start("queue_server", check_queue, self._stopped)
+            for name, turn in server_loops(self.settings).items():
+                self._loops.start(name, turn, self._stopped)
 
     def drain(self, bucket: int, task: Any) -> None:
         """Drain a bucket; Huey retries a failed drain, and an alert follows the last retry.
@@ -151,39 +161,26 @@ class AuditWorker:
         """Request drains of all buckets with events; alert if an event has waited for too long."""
         self._watch.sweep()
 
+    # Huey names a task after the module of its function, so a worker of another release knows these by this module.
+
     def count_dead_letters(self) -> None:
-        """Correct the count of dead letters, which operators redrive or delete."""
-        try:
-            self._counts.set_failed(DeadLetters(self.database).count())
-        except (psycopg2.Error, RedisError) as error:
-            log.warning("count_letters_failed", error=one_line(error))
+        """Correct the count of dead letters."""
+        self._upkeep.count_dead_letters()
 
     def repeat_erasures(self) -> None:
-        """Repeat recent erasures, for events that another drain stored after them."""
-        try:
-            if changed := repeat_erasures(self.database):
-                log.info("erasures_repeated", rows=changed)
-        except psycopg2.Error as error:
-            log.warning("repeat_erasures_failed", error=one_line(error))
+        """Repeat recent erasures."""
+        self._upkeep.repeat_erasures()
 
     def make_partitions(self) -> None:
         """Make the partitions of the coming months."""
-        try:
-            with self.database.transaction() as cursor:
-                made = make_partitions(cursor, self.settings.audit_partition_months)
-        except psycopg2.Error as error:
-            # Not urgent: partitions are made months ahead, and other rows go to the default partition.
-            log.warning("make_partitions_failed", error=one_line(error))
-        else:
-            if made:
-                log.info("partitions_made", names=made)
+        self._upkeep.make_partitions()
 
     def _enqueue(self, bucket: int) -> None:
-        """Enqueue a drain; if Redis refuses the task, drain in this process. Raises what redis raises if it is down."""
+        """Enqueue a drain; if the queue accepts none, drain in this process. Raises what redis raises if it is down."""
         try:
-            enqueue_drain(bucket)
-        except ResponseError as error:
-            # A drain still works then, because a full Redis refuses none of its writes.
+            self._queue.enqueue(lambda: enqueue_drain(bucket))
+        except QueueUnavailable as error:
+            # A drain works without the queue's own server; and a full store refuses none of its writes.
             log.debug("drain_not_queued", bucket=bucket, error=one_line(error))
             self._local_drains.nudge(bucket)
 
@@ -218,13 +215,12 @@ class AuditWorker:
             self._last_failure.succeeded()
             self._retries.forget(bucket)
             self._drain_requests.nudge(bucket, 0 if drained.more else _NEXT_DRAIN_S)
-            self._release(POSTGRESQL)
-            self._release(REDIS)
+            self._release(POSTGRESQL, REDIS, REPLICAS)
         return True
 
-    def _release(self, server: str) -> None:
-        """Request drains of all buckets that were held because this server failed, now that it works again."""
-        for bucket in self._retries.release(server):
+    def _release(self, *servers: str) -> None:
+        """Request drains of all buckets that were held because these servers failed, now that they work again."""
+        for bucket in {each for server in servers for each in self._retries.release(server)}:
             self._drain_requests.nudge(bucket)
 
     def _check_postgresql(self) -> None:
@@ -262,18 +258,22 @@ def _clear_frames(error: BaseException | None) -> None:
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
-    """Shorten Huey's log records about errors of Redis to one line, because Huey recovers by itself."""
+    """Shorten Huey's log records about errors of Redis to one line, because Huey recovers by itself.
+
+    There are none of the queue's own server: `task_queue_unfit` tells it once.
+    """
     error = record.exc_info[1] if record.exc_info else None
     if record.name.startswith("huey") and isinstance(error, RedisError):
         record.msg, record.args = f"{record.getMessage()}: {one_line(error)}", ()
         record.exc_info = record.exc_text = None
+        return not has_tasks_server(_settings)
     return True
 
 
 def _failed_server(error: Exception) -> str | None:
     """Return the server that a drain failed on: it is down or accepts no writes. None for any other cause."""
     if isinstance(error, RedisError):
-        return REDIS
+        return REPLICAS if isinstance(error, TooFewReplicas) else REDIS
     return POSTGRESQL if failure_of(error) else None
 
 
@@ -281,8 +281,8 @@ def _failed_server(error: Exception) -> str | None:
 _settings = load()
 # A web process only requests drains, so one connection is enough; a worker raises the limit when it starts.
 _client = connect_store(_settings, decode=False, max_connections=1)
-huey = task_queue.connect(_settings, _client)
-worker = AuditWorker(_settings, _client)
+huey = task_queue.connect(_settings, _client, max_connections=1)
+worker = AuditWorker(_settings, _client, QueueServer(_settings, huey))
 drain_bucket: Any = huey.task(
     name="drain_bucket",
     retries=_settings.audit_retries,
@@ -296,3 +296,5 @@ huey.periodic_task(crontab(minute="*/5"), name="repeat_erasures")(worker.repeat_
 huey.periodic_task(crontab(hour="3", minute="17"), name="make_partitions")(worker.make_partitions)
 huey.on_startup(name="start")(worker.start)
 huey.on_startup(name="watch")(worker.watch)
+for _name in ("huey", "huey.consumer.Worker", "huey.consumer.Scheduler"):  # they log before the worker starts
+    logging.getLogger(_name).addFilter(without_traceback)

@@ -41,7 +41,7 @@ def test_a_drain_task_moves_its_bucket_and_asks_for_one_more_shortly_after(
     tasks: ModuleType, db: Db, redis: redis_py.Redis, redis_url: str
 ) -> None:
     commits = commit_events(redis_url, 1, 10)
-    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    bucket = next(bucket for bucket in range(KEYS.buckets) if redis.xlen(KEYS.outbox(bucket)))
     tasks.worker.sweep()
     assert tasks.huey.pending_count() == 1
     began = time.monotonic()
@@ -59,7 +59,7 @@ def test_while_a_retry_waits_nudges_leave_its_bucket_alone(
     tasks: ModuleType, db: Db, redis: redis_py.Redis, redis_url: str
 ) -> None:
     commits = commit_events(redis_url, 1, 10)
-    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    bucket = next(bucket for bucket in range(KEYS.buckets) if redis.xlen(KEYS.outbox(bucket)))
     good, tasks.worker.database._url = tasks.worker.database._url, f"postgresql://127.0.0.1:{free_port()}/none"
     with capture_own_logs() as logs:
         tasks.enqueue_drain(bucket)
@@ -97,7 +97,7 @@ def test_a_drain_that_failed_keeps_nothing_of_its_batch(
     tasks: ModuleType, redis: redis_py.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit_events(redis_url, 1, 3)
-    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    bucket = next(bucket for bucket in range(KEYS.buckets) if redis.xlen(KEYS.outbox(bucket)))
     watched: list[weakref.ref[Batch]] = []
 
     def store(entries: list[OutboxEntry]) -> Stored:
@@ -120,7 +120,7 @@ def test_the_last_retry_is_told_at_critical_and_the_sweep_begins_anew(
     tasks: ModuleType, redis: redis_py.Redis, redis_url: str
 ) -> None:
     commit_events(redis_url, 1, 3)
-    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    bucket = next(bucket for bucket in range(KEYS.buckets) if redis.xlen(KEYS.outbox(bucket)))
     tasks.worker.database._url = f"postgresql://127.0.0.1:{free_port()}/none"
     delays = []
     with capture_own_logs() as logs:
@@ -184,7 +184,7 @@ def test_a_worker_starts_once_with_every_bucket_and_the_months_to_come(
         cursor.execute(f"DROP TABLE {names[0]}")
     for _ in range(4):
         tasks.worker.start()
-    wait_until(lambda: tasks.huey.pending_count() == 16)
+    wait_until(lambda: tasks.huey.pending_count() == 64)
     assert last in event_partitions(db)
     tasks.worker.database._url = f"postgresql://127.0.0.1:{free_port()}/none"
     tasks.worker.database.close()

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import redis
 import structlog
@@ -30,24 +29,24 @@ class QueueStats:
     """The audit queue at an instant.
 
     waiting: events not read yet. active: events read and not acknowledged. completed: events stored since the store
-    was last empty. failed: dead letters that were not redriven. delayed: scheduled retries of drains. oldest_age_ms:
-    the age of the oldest event that is waiting or active; None if there is none. rate_per_s: events stored per second
-    over the last minute.
+    was last empty. failed: dead letters that were not redriven. delayed: scheduled retries of drains; None if the
+    queue's own server does not tell. oldest_age_ms: the age of the oldest event that is waiting or active; None if
+    there is none. rate_per_s: events stored per second over the last minute.
     """
 
     waiting: int
     active: int
     completed: int
     failed: int
-    delayed: int
+    delayed: int | None
     oldest_age_ms: int | None
     rate_per_s: float
 
 
 class QueueCounts:
-    """Writes and reads the counts. delayed() returns how many retries are scheduled."""
+    """Writes and reads the counts. delayed() returns how many retries are scheduled, or None if that is unknown."""
 
-    def __init__(self, client: redis.Redis, keyspace: Keyspace, delayed: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, client: redis.Redis, keyspace: Keyspace, delayed: Callable[[], int | None] = lambda: 0) -> None:
         self._client = client
         self._keys = keyspace
         self._outbox = Outbox(client, keyspace)
@@ -100,8 +99,11 @@ class QueueCounts:
         """Return the current statistics. Raises what redis raises."""
         backlogs = self._outbox.backlogs().values()
         slot = self._now_slot()
-        completed, failed = self._client.hmget(self._keys.audit_counts(), ["completed", "failed"])
-        recent: Any = self._client.mget([self._keys.stored_count(slot - back) for back in range(1, _SLOTS + 1)])
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hmget(self._keys.audit_counts(), ["completed", "failed"])
+            for back in range(1, _SLOTS + 1):  # not by MGET: in a cluster they are in different slots
+                pipe.get(self._keys.stored_count(slot - back))
+            (completed, failed), *recent = pipe.execute()
         return QueueStats(
             waiting=sum(backlog.waiting for backlog in backlogs),
             active=sum(backlog.active for backlog in backlogs),

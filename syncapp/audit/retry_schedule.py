@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-POSTGRESQL, REDIS = "postgresql", "redis"
-"""The servers that a drain needs."""
+POSTGRESQL, REDIS, REPLICAS = "postgresql", "redis", "replicas"
+"""The servers that a drain needs; replicas only with `REDIS_MIN_REPLICAS`."""
 
 _SLACK_S = 5.0  # so that Huey's retry, which waits for the scheduler and a free thread, comes first
 _FORGET_S = 60.0  # a failure this long after the end of the hold starts a new count
