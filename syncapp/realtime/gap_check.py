@@ -11,6 +11,7 @@ import redis
 from syncapp.domain.session_layout import order_of
 from syncapp.domain.version_order import Order
 from syncapp.realtime.topic import Topic
+from syncapp.store.connection_pool import packed, pool_of
 from syncapp.store.keys import Keyspace
 
 ROUND_S = 2.0
@@ -30,7 +31,7 @@ class GapCheck:
     """
 
     def __init__(self, client: redis.Redis, keys: Keyspace, *, step_s: float) -> None:
-        self._client = client
+        self._pool = pool_of(client)
         self._keys = keys
         self._steps = math.ceil(ROUND_S / step_s)
         self._step = 0
@@ -48,16 +49,15 @@ class GapCheck:
         return [(topic, topic.order) for topic in chosen if topic.current]
 
     def compare(self, chosen: list[tuple[Topic, Order]]) -> list[_Comparison]:
-        """Read the order of each session from the store; raises `RedisError`."""
+        """Read the order of each session from the store; leave out those that cannot be read."""
         if not chosen:
             return []
-        with self._client.pipeline(transaction=False) as pipe:
-            for topic, _ in chosen:
-                pipe.hget(self._keys.session(topic.session_id), "scalars")
-            replies: list[Any] = pipe.execute()
+        reads = (packed("HGET", self._keys.session(topic.session_id), "scalars") for topic, _ in chosen)
+        replies: list[Any] = self._pool.call_each(*reads)
         return [
             _Comparison(topic, before, order_of(scalars) if scalars else None)
             for (topic, before), scalars in zip(chosen, replies, strict=True)
+            if not isinstance(scalars, Exception)
         ]
 
     def missed(self, compared: list[_Comparison]) -> list[Topic]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import orjson
 import redis
@@ -27,8 +27,10 @@ from syncapp.realtime.outage_notices import OutageNotices, unavailable
 from syncapp.realtime.pubsub import PubSub
 from syncapp.realtime.server_clock import ServerClock
 from syncapp.realtime.session_reader import READERS, SessionReader
+from syncapp.realtime.sharded_pubsub import ShardedPubSub
 from syncapp.realtime.topic import Topic, Watcher
 from syncapp.store.client import connect
+from syncapp.store.connection_pool import pool_of
 from syncapp.store.keys import Keyspace
 
 log = structlog.get_logger(__name__)
@@ -74,7 +76,7 @@ class Hub:
         self._client = client or connect(settings, max_connections=1)
         self._clock_due_s = 0.0
         self._gap_check = GapCheck(self._client, self._keys, step_s=_MAINTAIN_S)
-        self._pubsub = PubSub(
+        self._pubsub = (ShardedPubSub if pool_of(self._client).is_cluster else PubSub)(
             settings,
             self._loops,
             on_subscribed=self._on_subscribed,
@@ -156,7 +158,7 @@ class Hub:
         topic.waiting[watcher] = known
         if topic.subscribed:
             self._reader.request(topic, reason)
-        elif self._pubsub.is_down:
+        elif self._pubsub.is_lost(topic.channel):
             topic.offer([watcher], topic.error_update(now_ms, unavailable()))
 
     # On the thread that reads the pub/sub connection.
@@ -184,20 +186,20 @@ class Hub:
             elif topic.subscribed and not topic.current:
                 self._reader.request(topic, "gap")
 
-    def _on_lost(self) -> None:
+    def _on_lost(self, channels: Iterable[str] | None = None) -> None:
+        """Note that subscriptions were lost: those of some channels, or all."""
         with self._lock:
-            self._outages.begin(self._topics.values())
+            topics = self._topics.values() if channels is None else map(self._by_channel.get, channels)
+            self._outages.begin(topic for topic in topics if topic)
 
     # On the hub's own thread.
 
     def _maintain(self) -> float:
         """Do the work that no message triggers; return how long to wait (s) before the next time."""
         self._reader.retry_due()
-        if self._pubsub.is_down:
-            with self._lock:
-                if self._pubsub.is_down:
-                    self._outages.report(self._topics.values())
-        else:
+        with self._lock:
+            self._outages.report(self._is_lost)
+        if not self._pubsub.is_down:
             if time.monotonic() >= self._clock_due_s:
                 self._clock_due_s = time.monotonic() + (CLOCK_S if self.clock.is_settled else _MAINTAIN_S)
                 self._sample_clock()
@@ -205,6 +207,9 @@ class Hub:
             if self._attendance:
                 self._attendance.run_once()
         return _MAINTAIN_S
+
+    def _is_lost(self, topic: Topic) -> bool:
+        return topic.session_id in self._topics and self._pubsub.is_lost(topic.channel)
 
     def _session_of(self, session_id: str) -> Session | None:
         """Return the cached state of a watched session; raises `KeyError` if it is not watched."""

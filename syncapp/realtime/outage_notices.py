@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 
 from syncapp.domain.version_order import NEVER
 from syncapp.errors import StoreUnavailable
@@ -19,26 +20,29 @@ class OutageNotices:
 
     def __init__(self, clock: ServerClock) -> None:
         self._clock = clock
-        self._due_s = float("inf")
+        self._due: deque[tuple[float, list[Topic]]] = deque()
 
     def begin(self, topics: Iterable[Topic]) -> None:
-        """Mark all sessions as possibly outdated; report at once to watchers that wait for a state."""
-        self._due_s = time.monotonic() + OUTAGE_S
+        """Mark sessions as possibly outdated; report at once to watchers that wait for a state."""
+        lost = list(topics)
+        self._due.append((time.monotonic() + OUTAGE_S, lost))
         now_ms = self._clock.now_ms()
-        for topic in topics:
+        for topic in lost:
             topic.mark_lost()
             if topic.waiting:
                 topic.offer(list(topic.waiting), topic.error_update(now_ms, unavailable()))
 
-    def report(self, topics: Iterable[Topic]) -> None:
-        """Report an outage of more than `OUTAGE_S` to all watchers, and let them wait for the state."""
-        if time.monotonic() < self._due_s:
-            return
-        self._due_s = float("inf")
-        now_ms = self._clock.now_ms()
-        for topic in topics:
-            topic.waiting = dict.fromkeys(topic.watchers, NEVER) | topic.waiting
-            topic.offer(list(topic.watchers), topic.error_update(now_ms, unavailable()))
+    def report(self, is_lost: Callable[[Topic], bool]) -> None:
+        """Report an outage of more than `OUTAGE_S` to all its watchers, and let them wait for the state.
+
+        is_lost: whether the outage of a session lasts.
+        """
+        while self._due and self._due[0][0] <= time.monotonic():
+            _, topics = self._due.popleft()
+            now_ms = self._clock.now_ms()
+            for topic in filter(is_lost, topics):
+                topic.waiting = dict.fromkeys(topic.watchers, NEVER) | topic.waiting
+                topic.offer(list(topic.watchers), topic.error_update(now_ms, unavailable()))
 
 
 def unavailable() -> StoreUnavailable:

@@ -1,4 +1,4 @@
-"""The one pub/sub connection of a process, which subscribes to all its channels again after every loss.
+"""A pub/sub connection of a process, which subscribes to all its channels again after every loss.
 
 One thread reads and another sends, so that two threads never wait on the same side of the socket. redis-py's own
 `PubSub` is not used: it reconnects by itself and hides that messages were lost.
@@ -16,13 +16,15 @@ from typing import Any
 
 import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import MovedError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from syncapp.config import Settings
 from syncapp.loops import Loops
-from syncapp.store.client import connect_pubsub
-from syncapp.store.failover import says_wrong_server, server_at
+from syncapp.store.client import pubsub_connection, server_of
+from syncapp.store.failover import Server, says_wrong_server
+from syncapp.store.keys import slot_tag
+from syncapp.store.topology import Address
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +41,9 @@ class PubSub:
 
     on_subscribed(channel): the server has confirmed the subscription; messages arrive from now on.
     on_message(channel, text): a message. on_lost(): all subscriptions are lost, and messages may have been missed.
+
+    node: in a cluster, the address of the node whose channels these are. on_moved(slot, channel): another node has this
+    slot now, with all its channels, or at least this channel's; one of the two is None.
     """
 
     def __init__(
@@ -49,9 +54,16 @@ class PubSub:
         on_subscribed: Callable[[str], None],
         on_message: Callable[[str, str], None],
         on_lost: Callable[[], None],
+        node: Address | None = None,
+        on_moved: Callable[[MovedError | None, str | None], None] = lambda error, channel: None,
     ) -> None:
         self._settings = settings
-        self._server = server_at(settings.redis_url)
+        self._node = node
+        self._name = f"pubsub_{node[0]}:{node[1]}" if node else "pubsub"
+        self._place = {"node": f"{node[0]}:{node[1]}"} if node else {}
+        self._words = ("SSUBSCRIBE", "SUNSUBSCRIBE") if node else ("SUBSCRIBE", "UNSUBSCRIBE")
+        self._on_moved = on_moved
+        self._server = Server() if node else server_of(settings)
         self._loops = loops or Loops()
         self._on_subscribed = on_subscribed
         self._on_message = on_message
@@ -70,18 +82,18 @@ class PubSub:
 
     def start(self) -> None:
         """Start the threads, which connect until `stop()`; call it only after a fork."""
-        for name, turn in (("pubsub_read", self._read), ("pubsub_send", self._send)):
+        for name, turn in ((f"{self._name}_read", self._read), (f"{self._name}_send", self._send)):
             self._threads.append(self._loops.start(name, turn, self._stopped))
 
-    def stop(self) -> None:
-        """Close the connection and end the threads."""
+    def stop(self, *, wait: bool = True) -> None:
+        """Close the connection and end the threads; wait until they have ended."""
         self._stopped.set()
         with self._changed:
             self._changed.notify_all()
             connection = self._connection
         if connection:
             connection.disconnect()
-        for thread in self._threads:
+        for thread in self._threads if wait else ():
             thread.join(self._settings.redis_timeout_s + 1)
 
     def add(self, channel: str) -> None:
@@ -89,15 +101,19 @@ class PubSub:
         with self._changed:
             self._channels[channel] = None
             self._unconfirmed[channel] += 1
-            self._changes.append(("SUBSCRIBE", channel))
+            self._changes.append((self._words[0], channel))
             self._changed.notify_all()
 
     def remove(self, channel: str) -> None:
         """Unsubscribe from a channel."""
         with self._changed:
             self._channels.pop(channel, None)
-            self._changes.append(("UNSUBSCRIBE", channel))
+            self._changes.append((self._words[1], channel))
             self._changed.notify_all()
+
+    def is_lost(self, channel: str) -> bool:
+        """Tell whether messages of the channel are missed now, because there is no connection."""
+        return self.is_down
 
     def is_subscribed(self, channel: str) -> bool:
         """Tell whether the latest SUBSCRIBE of the channel is confirmed."""
@@ -118,15 +134,16 @@ class PubSub:
         return float(pause_s * random.uniform(0.5, 1))
 
     def _record_loss(self, error: Exception) -> None:
+        self._server.suspect()
         if not self.is_down and not self._stopped.is_set():
             self.is_down = True
-            log.warning("pub/sub connection lost", error=f"{type(error).__name__}: {error}")
+            log.warning("pub/sub connection lost", error=f"{type(error).__name__}: {error}", **self._place)
             self._on_lost()
 
     def _connect_and_read(self) -> None:
         """Connect, subscribe to all channels, and read until the connection is lost."""
         generation = self._server.generation
-        connection: Any = connect_pubsub(self._settings).connection_pool.make_connection()
+        connection = pubsub_connection(self._settings, self._node)
         try:
             connection.connect()
             # A server that is loading its data accepts connections, but refuses commands.
@@ -134,11 +151,11 @@ class PubSub:
             connection.read_response(timeout=MAX_SILENCE_S)
             with self._changed:
                 self._unconfirmed = Counter(dict.fromkeys(self._channels, 1))
-                self._changes = [("SUBSCRIBE", channel) for channel in self._channels]
+                self._changes = [(self._words[0], channel) for channel in self._channels]
                 self._connection = connection
                 self.is_down = False
                 self._changed.notify_all()
-            log.info("pub/sub connected", channels=len(self._channels))
+            log.info("pub/sub connected", channels=len(self._channels), **self._place)
             for reply in self._replies(connection, generation):
                 self._handle(reply)
         except RedisError as error:
@@ -153,7 +170,7 @@ class PubSub:
     def _replies(self, connection: Any, generation: int) -> Iterator[Any]:
         heard_s = time.monotonic()
         while not self._stopped.is_set():
-            self._loops.heartbeat("pubsub_read")
+            self._loops.heartbeat(f"{self._name}_read")
             if generation != self._server.generation:
                 raise RedisConnectionError("the server was found to be the wrong one")
             try:
@@ -162,6 +179,11 @@ class PubSub:
                 if time.monotonic() - heard_s > MAX_SILENCE_S:
                     raise RedisConnectionError("the server has not answered two pings") from None
                 continue
+            except MovedError as error:
+                if not self._node:
+                    raise
+                self._on_moved(error, None)
+                continue
             heard_s = time.monotonic()
             yield reply
 
@@ -169,9 +191,12 @@ class PubSub:
         if not isinstance(reply, list) or len(reply) < 3:
             return  # the reply to a ping
         kind, channel, payload = reply
-        if kind == "message":
+        if kind in ("message", "smessage"):
             self._on_message(channel, payload)
-        elif kind == "subscribe":
+        elif kind == "sunsubscribe":
+            if self.is_subscribed(channel):  # the node says so, because the slot has moved
+                self._on_moved(None, channel)
+        elif kind in ("subscribe", "ssubscribe"):
             with self._changed:
                 self._unconfirmed[channel] -= 1
                 confirmed = not self._unconfirmed[channel]
@@ -192,7 +217,7 @@ class PubSub:
             self._pinged_s = time.monotonic()
             changes.append(("PING", "alive"))
         try:
-            for command, arguments in _batches(changes):
+            for command, arguments in _batches(changes, by_slot=self._node is not None):
                 if connection.is_connected:  # otherwise redis-py would connect by itself
                     connection.send_command(command, *arguments, check_health=False)
         except Exception as error:
@@ -203,9 +228,13 @@ class PubSub:
             connection.disconnect()
 
 
-def _batches(changes: list[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
-    """Yield runs of the same command, each with a bounded number of channels."""
-    for command, run in groupby(changes, key=lambda change: change[0]):
+def _batches(changes: list[tuple[str, str]], *, by_slot: bool) -> Iterator[tuple[str, list[str]]]:
+    """Yield runs of the same command, each with a bounded number of channels; by_slot: all of one hash slot."""
+
+    def kind(change: tuple[str, str]) -> tuple[str, str]:
+        return change[0], slot_tag(change[1]) if by_slot else ""
+
+    for (command, _), run in groupby(changes, key=kind):
         channels = [channel for _, channel in run]
         for first in range(0, len(channels), _MAX_CHANNELS_PER_COMMAND):
             yield command, channels[first : first + _MAX_CHANNELS_PER_COMMAND]
