@@ -56,6 +56,32 @@ TARGETS = (
         1.5,
         "`switch` at 1,000 participants ≤ 1.5 × that at 2",
     ),
+    Target("cluster", "switch, three masters", "µs", "ratio", 1.1, "`switch` over a cluster ≤ 1.1 × over one server"),
+    Target(
+        "cluster",
+        "server time of a switch, three masters",
+        "µs",
+        "ratio",
+        1.1,
+        "server time of a `switch` in a cluster ≤ 1.1 × on one server",
+    ),
+    Target(
+        "cluster",
+        "switches per server CPU second, three masters",
+        "1/s",
+        "ratio",
+        0.95,
+        "switches per CPU second of the servers: three masters ≥ 95 % of one server",
+        least=True,
+    ),
+    Target(
+        "cluster",
+        "sessions on the master furthest from a third",
+        "%",
+        "median",
+        15,
+        "sessions on each master within 15 % of a third",
+    ),
     Target("limits", "switch, limited", "µs", "ratio", 1.03, "limits take ≤ 3 % of a `switch`'s server time"),
     *(
         Target(
