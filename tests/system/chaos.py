@@ -21,25 +21,27 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg2
-import redis as redis_py
 import requests
 
 from syncapp.audit.findings import AuditFault, Fork
 from syncapp.audit.verify import VerifyResult, verify
+from syncapp.config import Settings
 from syncapp.dev.ports import free_port
 from syncapp.dev.processes import Process
 from syncapp.dev.runner import NO_LIMITS, App, Web, app_env
 from syncapp.dev.servers import Servers
 from syncapp.history.consistency import Consistency
 from syncapp.postgres.schema import upgrade
+from syncapp.store.client import connect
 from syncapp.store.keys import Keyspace
+from syncapp.store.sessions import SessionStore
 from tests.support.tcp_proxy import TcpProxy
 
 BODIES: list[dict[str, Any]] = [
@@ -94,6 +96,8 @@ class Rig:
             AUDIT_CLAIM_IDLE_S="3",
             **NO_LIMITS,
         )
+        direct = {"REDIS_URL": self.servers.redis_url, "DATABASE_URL": self.servers.database_url}
+        self.settings = Settings.from_env(env | direct)
         self.webs = [
             Web(env | {"PORT": str(free_port())}, directory=directory, output=directory / f"web-{number}.log")
             for number in range(2)
@@ -114,35 +118,85 @@ class Rig:
             process.unpause()
         self._stack.close()
 
+    def caller(self, seed: str) -> Caller:
+        """Return a caller of both web processes."""
+        return Caller([web.url for web in self.webs], random.Random(seed))
 
-class Client(threading.Thread):
-    """A client that sends commands to its own sessions, and repeats each until it is acknowledged."""
 
-    def __init__(self, number: int, seed: int, rig: Rig, enough: Callable[[], bool]) -> None:
-        super().__init__(name=f"client-{number}", daemon=True)
-        self._rng = random.Random(f"{seed}-{number}")
-        self._rig = rig
-        self._enough = enough
+class Caller:
+    """Sends commands with idempotency keys, each again and again until it is acknowledged.
+
+    urls: base URLs of web processes, one of which is chosen at random. timeout_s: to connect, and to get an answer.
+    acknowledged: session, epoch, version and event of each command. refused: answers that a repetition does not change.
+    odd: lost answers, and other failures than a 503 with `Retry-After`.
+    """
+
+    def __init__(self, urls: Sequence[str], rng: random.Random, timeout_s: tuple[float, float] = (1, 3)) -> None:
+        self._urls = urls
+        self._rng = rng
+        self._timeout_s = timeout_s
         self._http = requests.Session()
-        self._number = number
         self.acknowledged: list[tuple[str, int, int, str]] = []
         self.tries = 0
         self.replays = 0
         self.refused: list[str] = []
+        self.odd: list[str] = []
+
+    def do(self, method: str, path: str, body: Any = None) -> None:
+        """Send a command to `/v1/sessions` and what follows that, until it is acknowledged or refused."""
+        headers = {"Idempotency-Key": f"{self._rng.getrandbits(64):x}", "Prefer": "return=minimal"}
+        while True:
+            self.tries += 1
+            url = f"{self._rng.choice(self._urls)}/v1/sessions{path}"
+            try:
+                answer = self._http.request(method, url, json=body, headers=headers, timeout=self._timeout_s)
+                if answer.status_code < 300:
+                    self.replays += "Idempotency-Replayed" in answer.headers
+                    data = answer.json()["data"]
+                    self.acknowledged.append(
+                        (data["session_id"], data["epoch"], data["version"], data["event"]["type"])
+                    )
+                    return
+                told = f"{method} {path}: {answer.status_code} {answer.text[:300]}"
+                if answer.status_code < 500:
+                    self.refused.append(told)
+                    return
+                if answer.status_code != 503 or "Retry-After" not in answer.headers:
+                    self.odd.append(told)
+                self.heard(answer)
+            except (requests.RequestException, ValueError, KeyError) as error:
+                self.odd.append(f"{method} {path}: {error!r}"[:300])  # no answer, or an incomplete one
+            time.sleep(self._rng.uniform(0.02, 0.2))
+
+    def heard(self, answer: requests.Response) -> None:
+        """Note the answer to an attempt that failed."""
+
+
+class Client(threading.Thread):
+    """A client that plays its own sessions until `enough`, and then completes them."""
+
+    def __init__(self, number: int, seed: int, caller: Caller, enough: Callable[[], bool]) -> None:
+        super().__init__(name=f"client-{number}", daemon=True)
+        self._rng = random.Random(f"{seed}-{number}")
+        self._enough = enough
+        self._number = number
+        self.caller = caller
+        self.sessions: list[str] = []
 
     def run(self) -> None:
-        sessions = [self._made(BODIES[(self._number + place) % len(BODIES)]) for place in range(3)]
+        for place in range(3):
+            self.sessions.append(self._made(BODIES[(self._number + place) % len(BODIES)]))
         while not self._enough():
-            session_id = self._rng.choice(sessions)
+            session_id = self._rng.choice(self.sessions)
             for command, body in self._draw_commands():
-                self._do("POST" if command else "PATCH", f"/{session_id}/{command}".rstrip("/"), body)
-        for session_id in sessions:
-            self._do("POST", f"/{session_id}/complete", None)
+                self.caller.do("POST" if command else "PATCH", f"/{session_id}/{command}".rstrip("/"), body)
+        for session_id in self.sessions:
+            self.caller.do("POST", f"/{session_id}/complete")
 
     def _made(self, body: dict[str, Any]) -> str:
         session_id = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
-        self._do("POST", "", body | {"session_id": session_id, "idle_timeout_s": 86_400})
-        self._do("POST", f"/{session_id}/start", None)
+        self.caller.do("POST", "", body | {"session_id": session_id, "idle_timeout_s": 86_400})
+        self.caller.do("POST", f"/{session_id}/start")
         return session_id
 
     def _draw_commands(self) -> list[tuple[str, Any]]:
@@ -153,27 +207,6 @@ class Client(threading.Thread):
         if choice < 0.2:
             return [("", {"metadata": {"round": self._rng.randrange(1000), "odd": "é\\\n\t"}})]
         return [("switch", None)] * self._rng.randrange(1, 5)
-
-    def _do(self, method: str, path: str, body: Any) -> None:
-        headers = {"Idempotency-Key": f"{self._rng.getrandbits(64):x}", "Prefer": "return=minimal"}
-        while True:
-            self.tries += 1
-            url = f"{self._rng.choice(self._rig.webs).url}/v1/sessions{path}"
-            try:
-                answer = self._http.request(method, url, json=body, headers=headers, timeout=(1, 3))
-                if answer.status_code < 300:
-                    self.replays += "Idempotency-Replayed" in answer.headers
-                    data = answer.json()["data"]
-                    self.acknowledged.append(
-                        (data["session_id"], data["epoch"], data["version"], data["event"]["type"])
-                    )
-                    return
-                if answer.status_code < 500:
-                    self.refused.append(f"{method} {path}: {answer.status_code} {answer.text[:200]}")
-                    return
-            except (requests.RequestException, ValueError, KeyError):
-                pass  # no answer, or an incomplete one
-            time.sleep(self._rng.uniform(0.02, 0.2))
 
 
 @dataclass(frozen=True)
@@ -260,24 +293,31 @@ class Monkey:
 
 
 class Outcome:
-    """The log compared with the acknowledged commands."""
+    """The log compared with the acknowledged commands, and with the store.
 
-    def __init__(self, rig: Rig, clients: list[Client], monkey: Monkey) -> None:
-        self.acknowledged = [each for client in clients for each in client.acknowledged]
-        self.refused = [each for client in clients for each in client.refused]
-        self.tries = sum(client.tries for client in clients)
-        self.replays = sum(client.replays for client in clients)
-        self.harms = monkey.done
-        self.dropped = rig.to_valkey.dropped + rig.to_postgres.dropped
-        with closing(psycopg2.connect(rig.servers.database_url)) as connection, connection.cursor() as cursor:
+    harms: how many faults of each kind there were. dropped: replies that a proxy dropped.
+    """
+
+    def __init__(self, settings: Settings, callers: Sequence[Caller], harms: Counter[str], dropped: int = 0) -> None:
+        self.acknowledged = [each for caller in callers for each in caller.acknowledged]
+        self.refused = [each for caller in callers for each in caller.refused]
+        self.odd = [each for caller in callers for each in caller.odd]
+        self.tries = sum(caller.tries for caller in callers)
+        self.replays = sum(caller.replays for caller in callers)
+        self.harms = harms
+        self.dropped = dropped
+        with closing(psycopg2.connect(settings.database_url)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT session_id::text, epoch, version, event_type, actor FROM sync_events")
             self.logged = cursor.fetchall()
             cursor.execute("SELECT kind, error FROM sync_dead_letters")
             self.letters = cursor.fetchall()
         self.checked = VerifyResult()
-        self.faults: list[AuditFault | Fork] = list(verify(rig.servers.database_url, self.checked))
-        with redis_py.Redis.from_url(rig.servers.redis_url) as client:
-            self.faults += Consistency(client, Keyspace(16), rig.servers.database_url).compare()
+        self.faults: list[AuditFault | Fork] = list(verify(settings.database_url, self.checked))
+        with connect(settings) as client:
+            self.faults += Consistency(client, Keyspace(settings.sync_buckets), settings.database_url).compare()
+            names = sorted({each[0] for each in self.acknowledged})
+            found, _ = SessionStore(client, settings).summaries(names)
+        self.stored = {name: each.version if each else 0 for name, each in zip(names, found, strict=True)}
 
     def check(self) -> None:
         """Raise `AssertionError` unless the log has each acknowledged command once, and nothing else."""
@@ -288,6 +328,7 @@ class Outcome:
         assert not by_clients - told, f"not acknowledged: {list((by_clients - told).items())[:5]}"
         assert max(told.values()) == 1, "one commit was acknowledged to two commands"
         assert max(Counter(row[:3] for row in self.logged).values()) == 1
+        assert self.stored == Counter(row[0] for row in self.logged)
         assert not self.letters, self.letters[:5]
         assert not self.faults, [str(fault) for fault in self.faults[:5]]
         assert self.checked.events == len(self.logged)
@@ -304,7 +345,8 @@ class Outcome:
 
 
 @contextmanager
-def _joined(clients: list[Client]) -> Iterator[None]:
+def joined(clients: list[Client]) -> Iterator[None]:
+    """Start the clients, and wait until they have ended."""
     for client in clients:
         client.start()
     yield
@@ -322,27 +364,31 @@ def run(directory: Path, *, seed: int, commits: int, clients: int = 8, kill_valk
         may_end = threading.Event()
 
         def enough() -> bool:
-            return sum(len(client.acknowledged) for client in group) >= commits
+            return sum(len(client.caller.acknowledged) for client in group) >= commits
 
-        group += [Client(number, seed, rig, lambda: enough() and may_end.is_set()) for number in range(clients)]
+        group += [
+            Client(number, seed, rig.caller(f"{seed}-{number}-calls"), lambda: enough() and may_end.is_set())
+            for number in range(clients)
+        ]
         try:
-            with _joined(group):
+            with joined(group):
                 monkey.run(enough)
                 may_end.set()
-            _drained(rig)
+            wait_drained(rig.settings)
         except BaseException:
             for process in rig.processes:
                 print(f"--- {process.name}\n{process.output()[-3000:]}", file=sys.stderr)
             raise
-        return Outcome(rig, group, monkey)
+        dropped = rig.to_valkey.dropped + rig.to_postgres.dropped
+        return Outcome(rig.settings, [client.caller for client in group], monkey.done, dropped)
 
 
-def _drained(rig: Rig) -> None:
+def wait_drained(settings: Settings) -> None:
     """Wait until the outboxes are empty; all sessions are over."""
-    keys = Keyspace(16)
-    with redis_py.Redis.from_url(rig.servers.redis_url) as client:
+    keys = Keyspace(settings.sync_buckets)
+    with connect(settings) as client:
         end_s = time.monotonic() + 120
-        while sum(client.xlen(keys.outbox(bucket)) for bucket in range(16)):
+        while sum(client.xlen(keys.outbox(bucket)) for bucket in range(keys.buckets)):
             assert time.monotonic() < end_s, "the outboxes did not empty"
             time.sleep(0.1)
 
