@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from syncapp.realtime.hub import Hub
     from syncapp.server.admission import Guards
     from syncapp.server.authentication import Gate
+    from syncapp.store.bucket_record import BucketGuard
     from syncapp.store.clock_steps import ClockStepWatch
     from syncapp.store.health import StoreHealth
     from syncapp.store.links import LinkStore
+    from syncapp.store.node_sweepers import NodeSweepers
     from syncapp.store.session_list import SessionList
     from syncapp.store.sessions import SessionStore
     from syncapp.store.sweeper import Sweeper
@@ -38,16 +40,17 @@ class Services:
 
     queue: reads the counts of the audit queue from the store. verification: reads from it the outcome of the last
     `flask audit verify`. store_health, audit_fault: check the store and PostgreSQL for `/ready`. worries: further
-    problems that `/ready` reports. loops: the background loops of this process. links: the links of sessions.
-    revocations: the revoked tokens. gate: admits WebSockets, streams and long polls. authenticator: verifies the tokens
-    of callers, and makes those of links.
+    problems that `/ready` reports. bucket_guard: refuses the use of sessions while the store has another number of
+    buckets. server_loops, check_queue: turns of loops that watch servers. loops: the background loops of this process.
+    links: the links of sessions. revocations: the revoked tokens. gate: admits WebSockets, streams and long polls.
+    authenticator: verifies the tokens of callers, and makes those of links.
     """
 
     settings: Settings
     store: SessionStore
     session_list: SessionList
     hub: Hub
-    sweeper: Sweeper
+    sweeper: Sweeper | NodeSweepers
     guards: Guards
     limits: RateLimits
     queue: Callable[[], QueueStats]
@@ -56,7 +59,10 @@ class Services:
     store_health: Callable[[], StoreHealth]
     audit_fault: Callable[..., str | None]
     worries: Callable[[], list[str]]
+    bucket_guard: BucketGuard
     clock_watch: ClockStepWatch
+    server_loops: Mapping[str, Callable[[], float]]
+    check_queue: Callable[[], float] | None
     loops: Loops
     authenticator: Authenticator
     links: LinkStore
@@ -69,7 +75,11 @@ class Services:
         self.sweeper.start()
         # The check logs at the start what /ready would report.
         threading.Thread(target=self.store_health, name="store_health", daemon=True).start()
-        self.loops.start("clock_watch", self.clock_watch.turn, self.stopped)
+        self.loops.start("clock_watch", self.bucket_guard.before(self.clock_watch.turn), self.stopped)
+        for name, turn in self.server_loops.items():
+            self.loops.start(name, turn, self.stopped)
+        if self.check_queue:
+            self.loops.start("queue_server", self.check_queue, self.stopped)
         self.authenticator.start()
         if self.authenticator.required:
             self.loops.start("revocations", self.revocations.turn, self.stopped)
@@ -81,8 +91,9 @@ class Services:
 
 
 def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] | None = None) -> Flask:
-    """Return the application; nothing connects or starts before the first request.
+    """Return the application; nothing starts before the first request.
 
+    settings: by default those of the environment, with the store's number of buckets if `SYNC_BUCKETS` is not set.
     partials: Lua partials that replace files, for tests that set the clock. Raises `SettingsError` if the environment
     is invalid.
     """
@@ -124,57 +135,60 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.history.recovery import Recovery
     from syncapp.loops import Loops
     from syncapp.postgres.check import check
+    from syncapp.queue_server import QueueServer
     from syncapp.realtime.hub import Hub
     from syncapp.server import websocket
     from syncapp.server.admission import Guards
     from syncapp.server.authentication import Gate
     from syncapp.server.command_queue import CommandPool
     from syncapp.server.command_runner import Backend
+    from syncapp.store.bucket_record import BucketGuard, following
     from syncapp.store.client import connect as connect_store
+    from syncapp.store.client import server_loops, servers_of
     from syncapp.store.clock_steps import ClockStepWatch
-    from syncapp.store.failover import server_at
     from syncapp.store.health import StoreCheck
     from syncapp.store.keys import Keyspace
     from syncapp.store.links import LinkStore
+    from syncapp.store.node_metrics import NodeMetrics
+    from syncapp.store.node_sweepers import make_sweeper
     from syncapp.store.process_registry import ProcessRegistry
+    from syncapp.store.replication import Replication
     from syncapp.store.session_list import SessionList
     from syncapp.store.sessions import SessionStore
-    from syncapp.store.sweeper import Sweeper
     from syncapp.tasks import enqueue_drain
 
-    settings = settings or Settings.from_env()
+    settings = settings or following(Settings.from_env())
     logs.configure(settings)
     for name in config.renamed():
         structlog.get_logger(__name__).warning("setting renamed", given=name, use=config.RENAMED[name])
     loops = Loops()
     client, keys = connect_store(settings), Keyspace(settings.sync_buckets)
+    bucket_guard = BucketGuard.of(client, settings)
     on_nudge = DrainRequests(enqueue_drain, loops=loops).nudge
     read_pool = ReadPool(
         settings.database_url, connections=settings.history_connections, timeout_s=settings.history_timeout_s
     )
-    plain_store = SessionStore(client, settings, on_nudge=on_nudge, partials=partials)
+    plain_store = SessionStore(client, settings, on_nudge=on_nudge, partials=partials, guard=bucket_guard)
     outbox = Outbox(client, keys)
     history = HistoryQueries(read_pool, plain_store.time_ms, outbox.has_undrained)
     recovery = Recovery(plain_store, history, outbox, settings)
     on_miss = recovery.on_miss if settings.recover_on_miss else None
-    store = SessionStore(client, settings, on_nudge=on_nudge, on_miss=on_miss, partials=partials)
+    store = SessionStore(client, settings, on_nudge=on_nudge, on_miss=on_miss, partials=partials, guard=bucket_guard)
     # The sweeper has its own connection, so that expiries and requests never wait for each other.
     sweeper_client = connect_store(settings, max_connections=1)
-    sweeper = Sweeper(
-        sweeper_client,
-        SessionStore(sweeper_client, settings, on_nudge=on_nudge, partials=partials),
-        buckets=settings.sync_buckets,
-        loops=loops,
-    )
+    sweeper_store = SessionStore(sweeper_client, settings, on_nudge=on_nudge, partials=partials, guard=bucket_guard)
+    sweeper = make_sweeper(sweeper_client, sweeper_store, settings, loops)
     hub = Hub(settings, read=store.read, attend=plain_store.attend, cached=store.cached, client=client, loops=loops)
     guards, limits = Guards(settings, loops), RateLimits(settings, store.cached, store.read)
-    links = LinkStore(client, keys)
+    links = LinkStore(client, keys, Replication.of(client, settings), bucket_guard)
     revocations = Revocations(links)
     authenticator = Authenticator(settings, revocations.is_revoked)
     gate = Gate(authenticator, revocations, settings.auth_leeway_s)
-    processes = ProcessRegistry(client, keys, kind="web", loops=loops)
-    clock_watch = ClockStepWatch(client, keys, processes, server=server_at(settings.redis_url), alert=Alerts(settings))
+    processes = ProcessRegistry(client, keys, kind="web", loops=loops, is_away=lambda: bucket_guard.is_moving)
+    servers = servers_of(settings)
+    clock_watch = ClockStepWatch(client, keys, processes, server=servers[0], alert=Alerts(settings))
 
+    queue_server = QueueServer(settings, task_queue.connect(settings, client, max_connections=1))
     last_failure = LastFailure(client, keys)
 
     def audit_fault(*, ask_store: bool) -> str | None:
@@ -200,13 +214,22 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         sweeper,
         guards,
         limits,
-        queue=QueueCounts(client, keys, task_queue.connect(settings, client).scheduled_count).read,
+        queue=QueueCounts(client, keys, queue_server.scheduled_count).read,
         verification=LastVerification(client, keys).read,
         history=history,
         store_health=StoreCheck(client, plain_store.check).health,
         audit_fault=audit_fault,
-        worries=lambda: [*clock_watch.worries(), *processes.update_metric(), *authenticator.worries()],
+        worries=lambda: [
+            *(worry for server in servers for worry in server.worries()),
+            *queue_server.worries(),
+            *clock_watch.worries(),
+            *processes.update_metric(),
+            *authenticator.worries(),
+        ],
+        bucket_guard=bucket_guard,
         clock_watch=clock_watch,
+        server_loops={**server_loops(settings), "node_metrics": NodeMetrics(client, keys).turn},
+        check_queue=queue_server.turn,
         loops=loops,
         authenticator=authenticator,
         links=links,

@@ -241,6 +241,12 @@ class StoreFull(StoreUnavailable):
     code = "STORE_FULL"
 
 
+class NotReplicated(StoreUnavailable):
+    """A change was made, but too few replicas have it; details: replicas, required_replicas, retry_after_s."""
+
+    code = "NOT_REPLICATED"
+
+
 class ServerStopping(SyncError):
     """This process is shutting down and accepts nothing new; details: retry_after_s."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -74,7 +75,8 @@ EXPIRY_FAILURES = Counter(
 DEADLINES_REBUILT = Counter(
     "syncapp_deadlines_rebuilt_total", "Sessions rescheduled after the deadlines of their bucket were deleted."
 )
-SWEEPING = Gauge("syncapp_sweepers", "Web processes that hold the sweeper lease.", multiprocess_mode="livesum")
+SWEEPING = Gauge("syncapp_sweepers", "Web processes that sweep at least one bucket.", multiprocess_mode="livesum")
+SWEPT_BUCKETS = Gauge("syncapp_swept_buckets", "Buckets whose sweeper leases are held.", multiprocess_mode="livesum")
 CLOCK_STEPS = Counter(
     "syncapp_clock_steps_total",
     "Clock steps that a process saw: `store` if most processes saw the same step, otherwise `own`.",
@@ -86,6 +88,28 @@ PROCESSES = Gauge(
     ("kind",),
     multiprocess_mode="mostrecent",
 )
+NODE_UP = Gauge(
+    "syncapp_redis_up", "1 if a server of the store answers, otherwise 0.", ("node",), multiprocess_mode="mostrecent"
+)
+NODE_BUCKETS = Gauge(
+    "syncapp_redis_buckets", "Buckets on a server of the store.", ("node",), multiprocess_mode="mostrecent"
+)
+NODE_MEMORY = Gauge(
+    "syncapp_redis_memory_bytes", "Memory that a server uses.", ("node",), multiprocess_mode="mostrecent"
+)
+NODE_CLIENTS = Gauge(
+    "syncapp_redis_clients", "Connections to a server, of all clients.", ("node",), multiprocess_mode="mostrecent"
+)
+NODE_COMMANDS = Gauge(
+    "syncapp_redis_commands_per_second",
+    "Commands that a server runs, of all clients; a script counts once.",
+    ("node",),
+    multiprocess_mode="mostrecent",
+)
+NODE_REPLICAS = Gauge(
+    "syncapp_redis_replicas", "Replicas that are connected to a server.", ("node",), multiprocess_mode="mostrecent"
+)
+PROMOTIONS = Counter("syncapp_redis_promotions_total", "Primaries of which the Sentinels named a successor.")
 LOOP_FAILURES = Counter("syncapp_loop_failures_total", "Failed turns of background loops.", ("loop",))
 LOOP_TURNED = Gauge(
     "syncapp_loop_turned_timestamp_seconds",
@@ -126,10 +150,10 @@ ALERTS = Counter(
 )
 
 
-def show_queue(*, oldest_age_ms: int | None, rate_per_s: float, **by_state: int) -> None:
-    """Set the gauges of the audit queue."""
+def show_queue(*, oldest_age_ms: int | None, rate_per_s: float, **by_state: int | None) -> None:
+    """Set the gauges of the audit queue; a count that is unknown becomes NaN."""
     for state, count in by_state.items():
-        AUDIT_QUEUE.labels(state).set(count)
+        AUDIT_QUEUE.labels(state).set(float("nan") if count is None else count)
     AUDIT_OLDEST.set((oldest_age_ms or 0) / 1000)
     AUDIT_RATE.set(rate_per_s)
 
@@ -139,6 +163,19 @@ def show_processes(names: Iterable[str]) -> None:
     counts = collections.Counter(name.split(":", 1)[0] for name in names)
     for kind in ("web", "worker"):
         PROCESSES.labels(kind).set(counts[kind])
+
+
+def show_node(name: str, *, is_up: bool, buckets: int, info: Mapping[str, Any]) -> None:
+    """Set the gauges of a server of the store; info: its INFO, perhaps empty."""
+    NODE_UP.labels(name).set(is_up)
+    NODE_BUCKETS.labels(name).set(buckets)
+    for gauge, field in (
+        (NODE_MEMORY, "used_memory"),
+        (NODE_CLIENTS, "connected_clients"),
+        (NODE_COMMANDS, "instantaneous_ops_per_sec"),
+        (NODE_REPLICAS, "connected_slaves"),
+    ):
+        gauge.labels(name).set(info.get(field, 0 if not is_up else float("nan")))
 
 
 class BatchedCounter:

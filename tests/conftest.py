@@ -28,9 +28,11 @@ from syncapp import create_app
 from syncapp.audit.log import AuditLog
 from syncapp.dev.processes import end_leftovers
 from syncapp.dev.servers import Postgres, Servers, Valkey
+from syncapp.dev.valkey_cluster import ValkeyCluster
 from syncapp.postgres.database import Database
 from syncapp.postgres.schema import upgrade
 from syncapp.realtime.hub import Hub
+from syncapp.store.connection_pool import ConnectionPool
 from syncapp.store.sessions import SessionStore
 from tests.support.audit_log import AuditServices
 from tests.support.captured_logs import kept_log_handlers
@@ -41,18 +43,27 @@ from tests.support.types import Db, Redis
 from tests.support.web_clients import OpenWebSocket, RestClient, WebSocketClient, logged_errors
 
 LONGEST = {
+    "cli/test_rebucket",
     "deploy/test_backup",
     "deploy/test_production",
     "deploy/test_rights",
+    "dev/test_cluster_runner",
     "dev/test_make_run",
+    "dev/test_valkey_cluster",
     "history/test_read_pool",
     "postgres/test_database",
     "postgres/test_fitness_check",
     "realtime/test_hub_outages",
+    "realtime/test_sharded_pubsub",
     "server/test_http_timeouts",
     "server/test_listen_address",
+    "store/test_cluster_pool",
     "store/test_full_store_drains",
+    "store/test_sentinels",
+    "store/test_replication",
     "system/test_chaos",
+    "system/test_cluster",
+    "system/test_cluster_chaos",
     "test_connection_limits",
 }
 
@@ -161,6 +172,29 @@ def postgres(servers: Servers) -> Iterator[Postgres]:
     server.unpause()
     if not server.alive:
         server.start()
+
+
+@pytest.fixture(scope="module")
+def _valkey_cluster(run_directory: Path) -> Iterator[ValkeyCluster]:
+    data = Path(tempfile.mkdtemp(prefix="valkey-cluster-", dir=run_directory))
+    with ValkeyCluster(run_directory, data, options=("--enable-debug-command", "local")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def valkey_cluster(_valkey_cluster: ValkeyCluster) -> Iterator[ValkeyCluster]:
+    """An empty Valkey Cluster of three masters and three replicas; the module's, which takes 2 s to start.
+
+    Tests may stop, kill and pause its nodes, and move slots; all nodes run again afterwards. After a kill, the replica
+    takes over within about 7 s.
+    """
+    _valkey_cluster.flush()
+    yield _valkey_cluster
+    for node in _valkey_cluster.nodes:
+        node.unpause()
+        if not node.alive:
+            node.start()
+    _valkey_cluster.wait_ok()
 
 
 @pytest.fixture(scope="session")
@@ -355,6 +389,18 @@ def clock(redis: Redis) -> ManualClock:
 def store(redis_url: str, clock: ManualClock) -> SessionStore:
     """A store whose clock the test sets; see `clock`."""
     return make_store(redis_url)
+
+
+@pytest.fixture(params=["one_script", "split"])
+def split_limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Run a test twice, the second time with the limits of a cluster; return whether they are.
+
+    For that, stores take the run's server for a cluster.
+    """
+    is_split = bool(request.param == "split")
+    if is_split:
+        monkeypatch.setattr(ConnectionPool, "is_cluster", True)
+    return is_split
 
 
 @pytest.fixture

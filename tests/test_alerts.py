@@ -154,7 +154,7 @@ def test_the_queue_tells_what_waits_what_was_stored_and_what_could_not_be(
         "rate_per_s": 0,
     }
     commits = commit_events(redis_url, 1, 10)
-    bucket = next(bucket for bucket in range(16) if redis.xlen(KEYS.outbox(bucket)))
+    bucket = next(bucket for bucket in range(KEYS.buckets) if redis.xlen(KEYS.outbox(bucket)))
     redis.xadd(KEYS.outbox(bucket), {"message": "nothing of ours"})
     found = queue()
     assert (found["waiting"], found["active"]) == (commits + 1, 0)

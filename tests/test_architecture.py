@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "syncapp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-BASE = {"config", "errors", "logs", "loops", "metrics", "token_bucket"}
+BASE = {"config", "errors", "logs", "loops", "metrics", "redis_url", "token_bucket"}
 """Top modules that every package but `domain` may import."""
 MAY_IMPORT = {
     "domain": {"errors"},
@@ -37,16 +37,19 @@ MAY_IMPORT = {
     "errors": set(),
     "loops": {"errors", "metrics"},
     "metrics": set(),
+    "redis_url": set(),
     "token_bucket": set(),
     "config": {"environment", "domain.limits"},
     "environment": {"setting_checks"},
-    "setting_checks": {"access.origins", "access.token_keys"},
+    "setting_checks": {"access.origins", "access.token_keys", "redis_url"},
     "logs": {"config"},
     "alerts": {"config", "metrics"},
-    "connection_limits": {"config"},
-    "task_queue": {"config", "store"},
-    "tasks": BASE | {"alerts", "audit", "connection_limits", "postgres", "store", "task_queue"},
-    "cli": BASE | {"access", "alerts", "audit", "dev", "domain", "history", "postgres", "store", "task_queue"},
+    "connection_limits": {"config", "store"},
+    "task_queue": {"config", "errors", "store"},
+    "queue_server": {"config", "errors", "store"},
+    "tasks": BASE | {"alerts", "audit", "connection_limits", "postgres", "queue_server", "store", "task_queue"},
+    "cli": BASE
+    | {"access", "alerts", "audit", "dev", "domain", "history", "postgres", "queue_server", "store", "task_queue"},
     "dev": {"access", "config", "errors", "server"},
     "__main__": {"config"},
     "__init__": {"*"},
@@ -59,7 +62,7 @@ FRAMEWORKS = {
     "simple_websocket": {"server"},
     "wsproto": {"server"},
     "gunicorn": {"server"},
-    "huey": {"task_queue", "tasks"},
+    "huey": {"queue_server", "task_queue", "tasks"},
     "jwt": {"access"},
     "cryptography": {"access"},
     "psycopg2": {"postgres", "audit", "history", "cli", "dev", "setting_checks", "tasks"},

@@ -105,7 +105,7 @@ def test_a_server_that_is_busy_for_seconds_ends_no_loop_of_web_or_worker(
     wait_until(lambda: requests.get(f"{url}/ready", timeout=30).status_code == 200, within_s=60)
     api.command(session_id, "switch")
     # No drain request comes for this one; only the worker's own look finds it.
-    redis.delete(*[f"sync:{{b{bucket:02d}}}:nudge" for bucket in range(16)])
+    redis.delete(*[f"sync:{{b{bucket:02d}}}:nudge" for bucket in range(64)])
     wait_until(lambda: metric_value(url, 'syncapp_audit_queue{state="waiting"}') == 0, within_s=60)
     wait_until(lambda: _seconds_since(url, "sweeper") < 30, within_s=60)
 

@@ -16,7 +16,7 @@ from syncapp.domain.commands import COMMANDS
 from syncapp.domain.field_types import SessionId
 from syncapp.domain.results import Result
 from syncapp.domain.validation import Request
-from syncapp.errors import InternalError, StoreUnavailable, SyncError, ValidationFailed
+from syncapp.errors import InternalError, NotReplicated, StoreUnavailable, SyncError, ValidationFailed
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +81,8 @@ class Batch(Request):
 def run_each(session_ids: Sequence[str], run: Callable[[str], Result]) -> list[Result | SyncError]:
     """Run a command on each session, up to 8 at a time; return each outcome, in the order of the ids. Never raises.
 
-    If the store did not answer one of them for 1 s, the commands that have not begun are not sent.
+    If the store did not answer one of them for 1 s, or its replicas did not, the commands that have not begun are not
+    sent.
     """
     found: list[Result | SyncError] = [InternalError("the command was not started")] * len(session_ids)
     todo = iter(range(len(session_ids)))
@@ -100,7 +101,9 @@ def run_each(session_ids: Sequence[str], run: Callable[[str], Result]) -> list[R
             began_s = time.monotonic()
             found[index] = fault = _outcome(session_ids[index], run)
             late = time.monotonic() - began_s >= _PATIENCE_S
-            if late and isinstance(fault, StoreUnavailable) and "reason" in (fault.details or {}):
+            if isinstance(fault, NotReplicated) or (
+                late and isinstance(fault, StoreUnavailable) and "reason" in (fault.details or {})
+            ):
                 store_is_down.set()
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(_MAX_CONCURRENT, len(session_ids)) - 1)]

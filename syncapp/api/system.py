@@ -68,6 +68,8 @@ def ready() -> Response:
     parts: dict[str, Any] = {"redis": health.reason or "ok", "postgresql": audit_fault or "ok"}
     worries = [*([f"postgresql {audit_fault}; audit events wait"] if audit_fault else []), *health.worries]
     worries += services.worries() if health.reason is None else []
+    if health.nodes:
+        parts["redis_nodes"] = dict(health.nodes)
     if worries:
         parts["worries"] = worries
     return _unready(bad, parts) if bad else responses.bare({"status": "ready"} | (parts if _shows_details() else {}))

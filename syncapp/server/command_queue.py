@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from syncapp.domain.principal import ANYONE, Principal
-from syncapp.errors import StoreUnavailable, SyncError
+from syncapp.errors import NotReplicated, StoreUnavailable, SyncError
 from syncapp.loops import Loops
 from syncapp.realtime.protocol import Command
 
@@ -21,6 +21,7 @@ MAX_IN_FLIGHT = 32
 """Maximum commands of one connection that wait or run; further messages are not read."""
 _QUEUE_WAIT_S = 5.0
 _NOT_SENT = "the store does not answer; the command was not sent to it"
+_SLOW = (StoreUnavailable.code, NotReplicated.code)
 
 
 class _Waiting(NamedTuple):
@@ -118,13 +119,13 @@ class CommandQueue:
     def run_next(self) -> None:
         """Run the command that has waited longest; the pool calls this.
 
-        If the store does not answer, all commands that were sent after it and wait are refused too: they must not take
-        effect before it, and each would wait as long.
+        If the store or its replicas do not answer, all commands that were sent after it and wait are refused too: they
+        must not take effect before it, and each would wait as long.
         """
         command, principal, arrived_s = self._waiting.popleft()
         if time.monotonic() - arrived_s > self._patience_s:
             self._owner.refuse(command, StoreUnavailable(_NOT_SENT, {"retry_after_s": 1}))
-        elif (fault := self._owner.run(command, principal)) and fault.code == StoreUnavailable.code:
+        elif (fault := self._owner.run(command, principal)) and fault.code in _SLOW:
             for _ in range(len(self._waiting)):
                 self._owner.refuse(self._waiting.popleft().command, StoreUnavailable(_NOT_SENT, {"retry_after_s": 1}))
         with self._lock:

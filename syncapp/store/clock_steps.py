@@ -1,4 +1,4 @@
-"""Detects steps of the store's clock, on which all sessions depend.
+"""Detects steps of the store's clock, on which all sessions depend. In a cluster, each master has its own clock.
 
 Once a second, each process compares the store's clock with its own monotonic clock. If they diverge, the process cannot
 tell which of them jumped. It records the step, and 4 s later counts the processes that recorded the same one. If more
@@ -9,17 +9,18 @@ in doubt. Slewing by a time daemon is too slow to be detected, and is harmless.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
 import redis
 import structlog
+from redis import exceptions
 
 from syncapp import metrics
 from syncapp.domain.instants import iso
-from syncapp.store.connection_pool import even_if_full, packed, pool_of
+from syncapp.store.connection_pool import ConnectionPool, even_if_full, packed, pool_of
 from syncapp.store.failover import Server
 from syncapp.store.keys import Keyspace
 from syncapp.store.process_registry import ProcessRegistry
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 TURN_S = 1.0
 MIN_STEP_MS = 200.0
 """A smaller difference between two comparisons is slewing, drift or a slow network."""
+MAX_APART_MS = 50.0
+"""The clocks of a cluster's masters may be this far apart without a warning."""
 VOTE_S = 4.0
 """Time from a step to the vote on it; by then, all processes have compared clocks."""
 _MAX_RECORDED = 1_000
@@ -44,11 +47,15 @@ def boot_clock_s() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step that one process saw: the store's clock showed after_ms instead of the expected before_ms."""
+    """A step that one process saw: the store's clock showed after_ms instead of the expected before_ms.
+
+    node: which master's clock it is, in a cluster.
+    """
 
     process: str
     before_ms: int
     after_ms: int
+    node: str = ""
 
     @property
     def amount_ms(self) -> int:
@@ -58,13 +65,24 @@ class Step:
     def is_same(self, other: Step) -> bool:
         """Return whether two processes saw the same step."""
         near = abs(self.after_ms - other.after_ms) <= _SAME_STEP_MS
-        return near and abs(self.amount_ms - other.amount_ms) <= max(1_000, abs(self.amount_ms) // 10)
+        return (
+            self.node == other.node
+            and near
+            and abs(self.amount_ms - other.amount_ms) <= max(1_000, abs(self.amount_ms) // 10)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _ClockSample:
-    offset_ms: float
+    """A server's clock: what it showed when this process's own clock showed middle_ms, give or take error_ms."""
+
+    now_ms: float
+    middle_ms: float
     error_ms: float
+
+    @property
+    def offset_ms(self) -> float:
+        return self.now_ms - self.middle_ms
 
 
 class ClockStepWatch:
@@ -91,59 +109,82 @@ class ClockStepWatch:
         self._alert = alert
         self._clock = clock
         self._turns = 0
-        self._last: _ClockSample | None = None
-        self._pending: tuple[float, Step] | None = None
+        self._last: dict[str, _ClockSample] = {}
+        self._pending: dict[str, tuple[float, Step]] = {}
+        self._apart_ms = 0.0
         self._warning: tuple[float, str] = (float("-inf"), "")
 
     def turn(self) -> float:
         """Compare the clocks once; return the time (s) until the next comparison. Raises redis-py's errors."""
+        samples: dict[str, _ClockSample] = {}
+        failure: Exception | None = None
+        for pool in self._pool.nodes():
+            try:
+                if sample := self._sample(pool):
+                    samples[pool.name] = sample
+            except exceptions.RedisError as error:
+                failure = error
+        self._apart_ms = _apart_ms(samples)
+        if not samples:
+            if failure:
+                raise failure
+            return TURN_S
+        for node, sample in samples.items():
+            self._compare(node, sample)
+        now_ms = next(iter(samples.values())).now_ms
+        self._registry.report(now_ms)
+        self._turns += 1
+        if self._turns % _METRIC_TURNS == 0:
+            self._registry.update_metric()  # sets the metric, for deployments that do not query /ready
+        for node, (due_s, step) in list(self._pending.items()):
+            if self._clock() >= due_s:
+                del self._pending[node]
+                self._vote(step, now_ms)
+        return TURN_S
+
+    def worries(self) -> list[str]:
+        """Return the warnings for `/ready`: of a step in the last hour, and of masters whose clocks differ."""
+        until_s, text = self._warning
+        stepped = [text] if self._clock() < until_s else []
+        return stepped + ([f"the masters' clocks are {self._apart_ms:.0f} ms apart"] if self._apart_ms else [])
+
+    def _sample(self, pool: ConnectionPool) -> _ClockSample | None:
+        """Read a server's clock; None if the server is a replica, which is then left. Raises redis-py's errors."""
         sent_s = self._clock()
-        now, role = self._pool.call(packed("TIME") + packed("ROLE"), 2)
+        now, role = pool.call(packed("TIME"), packed("ROLE"))
         received_s = self._clock()
         if isinstance(now, Exception):
             raise now
         if isinstance(role, list) and role[0] in ("slave", "replica"):
             self._server.leave(self._server.generation)
-            return TURN_S
+            return None
         now_ms = int(now[0]) * 1000 + int(now[1]) / 1000
-        self._compare(sent_s, received_s, now_ms)
-        self._registry.report(now_ms)
-        self._turns += 1
-        if self._turns % _METRIC_TURNS == 0:
-            self._registry.update_metric()  # sets the metric, for deployments that do not query /ready
-        if self._pending and self._clock() >= self._pending[0]:
-            self._vote(self._pending[1], now_ms)
-        return TURN_S
-
-    def worries(self) -> list[str]:
-        """Return the warning of a step in the last hour, for `/ready`; empty if there was none."""
-        until_s, text = self._warning
-        return [text] if self._clock() < until_s else []
-
-    def _compare(self, sent_s: float, received_s: float, now_ms: float) -> None:
         middle_ms = (sent_s + received_s) * 500
-        sample = _ClockSample(now_ms - middle_ms, (received_s - sent_s) * 500 + 1)
-        last, self._last = self._last, sample
+        return _ClockSample(now_ms, middle_ms, (received_s - sent_s) * 500 + 1)
+
+    def _compare(self, node: str, sample: _ClockSample) -> None:
+        last, self._last[node] = self._last.get(node), sample
         if last is None:
             return
         change_ms = sample.offset_ms - last.offset_ms
         if abs(change_ms) < MIN_STEP_MS + sample.error_ms + last.error_ms:
             return
-        step = Step(self._registry.name, round(last.offset_ms + middle_ms), round(now_ms))
-        self._pending = (self._clock() + VOTE_S, step)
+        before_ms = round(last.offset_ms + sample.middle_ms)
+        step = Step(self._registry.name, before_ms, round(sample.now_ms), node if self._pool.is_cluster else "")
+        self._pending[node] = (self._clock() + VOTE_S, step)
         log.warning("clocks_parted", by_ms=step.amount_ms, store_said=iso(step.after_ms))
-        self._write("ZADD", self._keys.clock_steps(), step.after_ms, orjson.dumps(asdict(step)))
+        record = {name: value for name, value in asdict(step).items() if value != ""}
+        self._write("ZADD", self._keys.clock_steps(), step.after_ms, orjson.dumps(record))
         self._write("ZREMRANGEBYRANK", self._keys.clock_steps(), 0, -_MAX_RECORDED - 1)
 
     def _write(self, command: str, key: str, *args: str | bytes | int) -> None:
         """Write an optional record; an error is only logged."""
-        (reply,) = self._pool.call(even_if_full(command, key, *args), 1)
+        (reply,) = self._pool.call(even_if_full(command, key, *args))
         if isinstance(reply, Exception):
             log.debug("clock_watch_not_written", error=str(reply))
 
     def _vote(self, step: Step, now_ms: float) -> None:
         """Decide, `VOTE_S` after a step, whether the store's clock was set."""
-        self._pending = None
         same = [each for each in recorded_steps(self._client, self._keys) if each.is_same(step)]
         agreeing = {each.process for each in same} | {self._registry.name}
         alive = len(self._registry.live_processes(now_ms)) or 1
@@ -169,6 +210,16 @@ class ClockStepWatch:
 
     def _warn(self, text: str) -> None:
         self._warning = (self._clock() + _WARNING_S, text)
+
+
+def _apart_ms(samples: Mapping[str, _ClockSample]) -> float:
+    """Return how far the masters' clocks are apart, 0 if that is within `MAX_APART_MS` and what was measured."""
+    ordered = sorted(samples.values(), key=lambda sample: sample.offset_ms)
+    if len(ordered) < 2:
+        return 0.0
+    first, last = ordered[0], ordered[-1]
+    apart_ms = last.offset_ms - first.offset_ms - first.error_ms - last.error_ms
+    return apart_ms if apart_ms > MAX_APART_MS else 0.0
 
 
 def recorded_steps(client: redis.Redis, keys: Keyspace) -> list[Step]:

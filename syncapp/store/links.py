@@ -6,7 +6,7 @@ The store has what a list of links shows, but not their tokens.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -17,9 +17,12 @@ from msgspec.structs import asdict, replace
 from syncapp.domain.link_ids import MAX_LIFETIME_S, epoch_of
 from syncapp.domain.session_ids import tenant_of
 from syncapp.errors import TooManyLinks
-from syncapp.store.client import call_all
+from syncapp.store.bucket_record import BucketGuard
+from syncapp.store.client import TRANSLATION, call_all
 from syncapp.store.connection_pool import even_if_full, packed, pool_of
+from syncapp.store.key_scan import KeyScan
 from syncapp.store.keys import Keyspace
+from syncapp.store.replication import Replication
 
 MAX_LINKS = 1000
 """Maximum unexpired links of one session, revoked ones included: that bounds what processes keep of revoked ones."""
@@ -52,11 +55,23 @@ class Revocation(Struct, frozen=True):
 
 
 class LinkStore:
-    """Lists and revokes links. All methods raise `StoreUnavailable`."""
+    """Lists and revokes links. All methods raise `StoreUnavailable`.
 
-    def __init__(self, client: redis.Redis, keys: Keyspace) -> None:
+    replication: what new and revoked links wait for; by default nothing. guard: refuses what concerns one session while
+    the store has other buckets.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keyspace,
+        replication: Replication | None = None,
+        guard: BucketGuard | None = None,
+    ) -> None:
         self._pool = pool_of(client)
         self._keys = keys
+        self._replication = replication or Replication(client)
+        self._require_buckets: Callable[[], None] = guard.require if guard else lambda: None
 
     def add(self, session_id: str, link: Link) -> None:
         """Record a new link. Raises `TooManyLinks`."""
@@ -65,7 +80,7 @@ class LinkStore:
             message = f"this session has {MAX_LINKS} links that have not expired, the maximum; revoked ones count"
             raise TooManyLinks(message, {"limit": MAX_LINKS})
         key, until_s = self._keys.links(session_id), max(each.expires_s for each in [*known, link])
-        self._call(packed("HSET", key, link.jti, _text(link)), packed("PEXPIREAT", key, until_s * 1000))
+        self._commit(packed("HSET", key, link.jti, _text(link)), packed("PEXPIREAT", key, until_s * 1000))
 
     def links_of(self, session_id: str, epoch: int) -> list[Link]:
         """Return the links of a session in this epoch that neither expired nor were revoked, oldest first."""
@@ -75,6 +90,7 @@ class LinkStore:
         """Revoke links of a session; a full store accepts it, too."""
         if not links:
             return
+        self._require_buckets()
         self.add_revoked((each.jti, each.expires_s) for each in links)
         # This only changes the list. If it fails, the list shows links that do not work any more.
         texts = [part for each in links for part in (each.jti, _text(replace(each, revoked=True)))]
@@ -86,7 +102,7 @@ class LinkStore:
         head = (self._keys.revoked(), "MINID", "~", oldest_ms, "*")
         commands = [even_if_full("XADD", *head, "jti", jti, "exp", round(expires_s)) for jti, expires_s in ids]
         for first in range(0, len(commands), PAGE):
-            self._call(*commands[first : first + PAGE])
+            self._commit(*commands[first : first + PAGE])
 
     def revoked_from(self, position: str) -> list[Revocation]:
         """Return revocations from a position on, this one included; '' for the first one. At most `PAGE`."""
@@ -97,17 +113,18 @@ class LinkStore:
 
     def forget(self, session_id: str) -> None:
         """Forget the links of an erased session. They end with it: a link belongs to one life of a session."""
-        self._call(packed("DEL", self._keys.links(session_id)))
+        self._require_buckets()
+        mark = self._keys.confirmed(self._keys.bucket(session_id))
+        self._commit(packed("DEL", self._keys.links(session_id)), mark=mark)
 
     def forget_creator(self, tenant: str, sub: str) -> int:
         """Remove a principal, and the labels that it gave, from a tenant's links; return how many links had it.
 
         Scans all keys.
         """
-        count, cursor = 0, "0"
-        while True:
-            ((cursor, keys),) = self._call(packed("SCAN", cursor, "MATCH", self._keys.all_links(), "COUNT", PAGE))
-            for session_id in filter(None, map(self._keys.links_session_of, keys)):
+        count, scan = 0, KeyScan(self._pool, self._keys.all_links(), PAGE)
+        while not scan.is_complete:
+            for session_id in filter(None, map(self._keys.links_session_of, scan.next())):
                 if tenant_of(session_id) != tenant:
                     continue
                 named = [each for each in self._read(session_id) if each.created_by == sub]
@@ -115,17 +132,26 @@ class LinkStore:
                 if texts:
                     self._call(packed("HSET", self._keys.links(session_id), *texts))
                 count += len(named)
-            if cursor == "0":
-                return count
+        return count
 
     def _read(self, session_id: str) -> list[Link]:
         """Return all links that have not expired, oldest first; remove the others."""
+        self._require_buckets()
         key, now_s = self._keys.links(session_id), time.time()
         (fields,) = self._call(packed("HGETALL", key))
         links = [Link(jti=jti, **orjson.loads(text)) for jti, text in zip(fields[::2], fields[1::2], strict=True)]
         if expired := [each.jti for each in links if each.expires_s <= now_s]:
             self._call(packed("HDEL", key, *expired))
         return sorted((each for each in links if each.expires_s > now_s), key=lambda each: (each.created_s, each.jti))
+
+    def _commit(self, *commands: bytes, mark: str = "") -> None:
+        """Send changes; mark: a key to write to, if they perhaps write nothing. Raises `NotReplicated`."""
+        with TRANSLATION:
+            replies, replicas = self._replication.call(*commands, mark=mark)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            self._replication.check(replicas)
 
     def _call(self, *commands: bytes) -> list[Any]:
         return call_all(self._pool, commands)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -23,15 +24,29 @@ _START_S = 15.0
 
 
 class ProcessRegistry:
-    """Reports that this process is alive, and reads which processes are; kind: `web` or `worker`."""
+    """Reports that this process is alive, and reads which processes are; kind: `web` or `worker`.
 
-    def __init__(self, client: redis.Redis, keys: Keyspace, *, kind: str, loops: Loops, name: str = "") -> None:
+    is_away: returns whether the process leaves the sessions alone for now, because they are being moved.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keyspace,
+        *,
+        kind: str,
+        loops: Loops,
+        name: str = "",
+        is_away: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._client = client
         self._pool = pool_of(client)
         self._key = keys.processes()
+        self._away_key = keys.processes_away()
         self._kind = kind
         self._loops = loops
         self._name = name
+        self._is_away = is_away
         self._reported_s: float | None = None
         self._started_s: float | None = None
 
@@ -47,15 +62,22 @@ class ProcessRegistry:
         if self._loops.unwell():
             return
         oldest_ms = round(now_ms) - _KEPT_MS
-        commands = packed("ZREMRANGEBYSCORE", self._key, "-inf", oldest_ms) + packed(
-            "ZADD", self._key, round(now_ms), self.name
-        )
-        _, reply = self._pool.call(commands, 2)
+        forget = packed("ZREMRANGEBYSCORE", self._key, "-inf", oldest_ms)
+        away = [packed("ZADD", self._away_key, round(now_ms), self.name)] if self._is_away() else []
+        _, reply, *_ = self._pool.call(forget, packed("ZADD", self._key, round(now_ms), self.name), *away)
         self._reported_s = None if isinstance(reply, Exception) else time.monotonic()
 
     def live_processes(self, now_ms: float) -> list[str]:
         """Return the names of the live processes, including this one. Raises redis-py's errors."""
-        names: Any = self._client.zrangebyscore(self._key, now_ms - PRESENT_MS, now_ms + PRESENT_MS)
+        return self._reported(self._key, now_ms)
+
+    def serving_processes(self, now_ms: float) -> list[str]:
+        """Return the names of the live processes that may use the sessions. Raises redis-py's errors."""
+        away = self._reported(self._away_key, now_ms)
+        return [name for name in self.live_processes(now_ms) if name not in away]
+
+    def _reported(self, key: str, now_ms: float) -> list[str]:
+        names: Any = self._client.zrangebyscore(key, now_ms - PRESENT_MS, now_ms + PRESENT_MS)
         return [each.decode() if isinstance(each, bytes) else each for each in names]
 
     def update_metric(self) -> list[str]:

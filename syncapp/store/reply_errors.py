@@ -14,6 +14,7 @@ from syncapp.errors import (
     Conflict,
     InvalidTransition,
     NotActiveParticipant,
+    NotReplicated,
     SessionExists,
     StoreUnavailable,
     SyncError,
@@ -71,6 +72,10 @@ _DETAILS: dict[str, dict[str, Any]] = {
 }
 
 
+class NoReply(StoreUnavailable):
+    """The store did not reply, so it is unknown whether a command took effect."""
+
+
 def not_accepting(error: BaseException) -> StoreUnavailable:
     """Return the error for a server that refuses commands, for example because it is full, loading or a replica."""
     reason = type(error).__name__ if type(error).__name__ != "ResponseError" else str(error).split(" ", 1)[0]
@@ -79,12 +84,21 @@ def not_accepting(error: BaseException) -> StoreUnavailable:
     )
 
 
-def no_reply(error: BaseException) -> StoreUnavailable:
+def no_reply(error: BaseException) -> NoReply:
     """Return the error for a server that did not reply."""
-    return StoreUnavailable(
+    return NoReply(
         "the store does not answer; whether a command took effect is unknown: "
         "send it again with the same idempotency key",
         {"retry_after_s": 1, "reason": type(error).__name__},
+    )
+
+
+def not_replicated(replicas: int, required: int) -> NotReplicated:
+    """Return the error for a change that too few replicas have."""
+    return NotReplicated(
+        f"the change is on {replicas} of {required} required replicas, so a failover may lose it: "
+        "send the command again with the same idempotency key",
+        {"retry_after_s": 1, "replicas": replicas, "required_replicas": required},
     )
 
 

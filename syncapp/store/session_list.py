@@ -123,6 +123,7 @@ class SessionList:
 
     def _readers(self, tenant: str, before: Position | None, count: int) -> list[_BucketReader]:
         """Return a reader for each bucket's set; count: about how many positions will be needed."""
+        self._store.require_buckets()
         batch = max(_MIN_PER_BUCKET, 2 * count // self._keys.buckets)
         return [
             _BucketReader(self._keys.listed(bucket, tenant), self._keys.listed(bucket), before, batch)

@@ -33,12 +33,15 @@ from syncapp.domain.session_ids import qualified
 from syncapp.domain.session_layout import order_of
 from syncapp.domain.summary import Summary
 from syncapp.errors import Conflict, ValidationFailed
+from syncapp.store.bucket_record import BucketGuard
 from syncapp.store.client import TRANSLATION
+from syncapp.store.connection_pool import ConnectionPool
 from syncapp.store.create_arguments import create_arguments, create_request, new_id
 from syncapp.store.keys import SENTINEL, Keyspace
 from syncapp.store.reply_errors import naming_fields
 from syncapp.store.restore import RestorePoint
-from syncapp.store.script_runner import MetadataChanged, ScriptRunner
+from syncapp.store.script_runner import MetadataChanged
+from syncapp.store.split_runner import runner_for
 
 _UPDATE_ATTEMPTS = 64
 
@@ -47,8 +50,8 @@ class SessionStore:
     """Creates, reads and changes sessions.
 
     on_nudge(bucket) is called to request a drain of a bucket's outbox, at most about twice a second for each bucket; it
-    must not block. on_miss(session_id) is called when a read or a command finds no session. If it returns True, the
-    session exists now, and the command is run once more.
+    must not block. on_miss(session_id) is called when a read or a command finds no session; it returns whether the
+    session exists now, and the command is run once more. guard: refuses all calls while the store has other buckets.
     """
 
     def __init__(
@@ -59,24 +62,23 @@ class SessionStore:
         on_nudge: Callable[[int], None] = lambda bucket: None,
         on_miss: Callable[[str], bool] | None = None,
         partials: Mapping[str, str] | None = None,
+        guard: BucketGuard | None = None,
     ) -> None:
-        self._client = client
-        self._settings = settings
+        self._client, self._settings = client, settings
         self._keys = Keyspace(settings.sync_buckets)
-        self._runner = ScriptRunner(client, settings, on_nudge, partials, on_miss)
+        self._runner = runner_for(client, settings, on_nudge, partials, on_miss, guard)
+        self.require_buckets = self._runner.require_buckets
 
     def create(self, new: CreateSession, claim: Claim = NO_CLAIM) -> Result:
         """Create a `pending` session. Raises `SessionExists`, `IdempotencyMismatch`, `AuditBacklog`, `StoreFull`.
 
-        It belongs to the tenant of the claim's principal. If the request has no id, the id is derived from the
-        idempotency key and the principal, or random if there is no key. Raises
-        `ValidationFailed` if that key is not a random UUID, because other clients might use it, and share the session.
+        It belongs to the tenant of the claim's principal. Without an id in the request, it is derived from key and
+        principal, or random without a key; `ValidationFailed` if the key is no random UUID, which others might use too.
         """
         session_id = qualified(claim.principal.tenant, new.session_id or new_id(claim))
-        traits = MODES[new.sync_mode]
-        action = new.action_on_timeout.model_dump() if new.action_on_timeout else {"type": traits.on_timeout}
-        definition = define(new, action)
-        args = create_arguments(new, definition, self._settings)
+        default = {"type": MODES[new.sync_mode].on_timeout}
+        action = new.action_on_timeout.model_dump() if new.action_on_timeout else default
+        args = create_arguments(new, define(new, action), self._settings)
         return self._runner.run("create", session_id, claim, args, create_request(new))
 
     def get(self, session_id: str, principal: Principal = ANYONE) -> Result:
@@ -113,16 +115,14 @@ class SessionStore:
         """End the active participant's cycle; the turn goes to `next_participant_id`, by default the next in rotation.
 
         spent_ms, acted_at_ms: what lag compensation goes by (docs/time-controls.md). is_free: with a time control, the
-        move is neither charged nor rewarded, as one of an opening book.
-        Raises `InvalidTransition` unless it is running, `NotActiveParticipant` if `participant_id` is not active,
-        `ValidationFailed` for an unknown participant, `Conflict`.
+        move is neither charged nor rewarded, as one of an opening book. Raises `InvalidTransition` unless it runs,
+        `NotActiveParticipant` if `participant_id` is not active, `ValidationFailed` for an unknown one, `Conflict`.
         """
         ids = [next_participant_id or "", participant_id or ""]
         if (acted_at_ms, spent_ms, is_free) == (None, None, False):
             return self._runner.run("switch", session_id, claim, ids)
         lag_args = ("" if each is None else each for each in (acted_at_ms, spent_ms, claim.lag_limit_ms))
-        # Without the limit, which a repeated command may have measured anew.
-        request = [*ids, spent_ms, acted_at_ms]
+        request = [*ids, spent_ms, acted_at_ms]  # without the limit, which a repeated command may have measured anew
         return self._runner.run("switch", session_id, claim, [*ids, "1" if is_free else "", *lag_args], request)
 
     def pause(self, session_id: str, claim: Claim = NO_CLAIM) -> Result:
@@ -172,8 +172,8 @@ class SessionStore:
         """Change budgets by `op` (`add`, `set`, `at_least`) and `ms` (docs/clock.md), in one commit.
 
         They are those of `participant_id`, `group_id` or several owners, `targets` (`all` for everybody); by default
-        the one that runs or would run. clock_changes: further fields of `Adjust`, with a time control.
-        Raises `InvalidTransition` if it is finished, `ValidationFailed` for what its budget or stage lacks, `Conflict`.
+        the one that runs or would run. clock_changes: further fields of `Adjust`, with a time control. Raises
+        `InvalidTransition` if it is finished, `ValidationFailed` for what its budget or stage lacks, `Conflict`.
         """
         text = orjson.dumps(reason) if reason else b""
         if targets is not None:
@@ -289,9 +289,9 @@ class SessionStore:
                 names = {each for each, _ in self._client.zscan_iter(self._keys.deadlines(bucket))}
             yield from sorted(names - {SENTINEL})
 
-    def check(self) -> list[str]:
-        """Raise `StoreUnavailable` if a write of a commit is refused; return the commands denied to the worker."""
-        return self._runner.check()
+    def check(self, node: ConnectionPool | None = None) -> list[str]:
+        """Raise `StoreUnavailable` if a commit's write is refused; return the commands denied to the worker."""
+        return self._runner.check(node)
 
     def time_ms(self) -> int:
         """Return the server's time in ms, which is the time of all sessions."""

@@ -147,6 +147,16 @@ def test_a_response_that_is_not_the_services_is_taken_for_a_lost_one() -> None:
     assert (ours.code, ours.outcome_unknown, ours.retry_after_s) == ("STORE_FULL", False, 5)
 
 
+def test_a_change_that_replicas_lack_is_sent_again_and_may_have_taken_effect() -> None:
+    document = b'{"error": {"code": "NOT_REPLICATED", "message": "0 of 1", "details": {"retry_after_s": 1}}}'
+    paused = Paused()
+    assert paused.run(iter([refusal(503, {}, document), "done"])) == "done"
+    assert paused.pauses == [1]
+    with pytest.raises(SyncAppError) as raised:
+        Paused().run(iter([refusal(503, {}, document)]), repeatable=False)
+    assert raised.value.outcome_unknown
+
+
 def test_a_command_has_one_key_and_its_preconditions_beside_its_arguments() -> None:
     command = Command("switch", {"participant_id": "white", "expected_version": 3, "spent_ms": None})
     message, request = command.message("c1"), command.request("id")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import ipaddress
 import json
 import os
 import re
@@ -28,14 +29,18 @@ from syncapp.dev.ports import free_port
 from syncapp.dev.processes import Process
 from syncapp.dev.runner import Web, app_env, procfile
 from syncapp.dev.servers import Servers
+from syncapp.dev.valkey_node import ValkeyNode
+from syncapp.redis_url import parse
 from tests.support.web_clients import RestClient, metric_value, wait_until
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {each.name.upper() for each in fields(Settings)}
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = {"web": "web", "worker": "worker", "migrate": "release"}
+OURS = {"web": "web", "worker": "worker", "migrate": "release", "cluster-web": "web", "cluster-worker": "worker"}
 """Services that run our image, and their lines of the Procfile."""
+CLUSTERED = [name for name, each in SERVICES.items() if each.get("profiles") == ["cluster"]]
+NODES = [f"cluster-{number}" for number in range(1, 7)]
 GRACEFUL_TIMEOUT_S = 15  # of gunicorn.conf.py
 KNOWN = {"FROM", "LABEL", "ENV", "RUN", "COPY", "WORKDIR", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "CMD"}
 
@@ -185,15 +190,15 @@ def test_services_are_given_settings_that_exist() -> None:
     assert own.isdisjoint(SETTINGS)
 
 
-def environment_of_web(**dotenv: str) -> dict[str, str]:
-    """Return the environment of the web process with these lines in `.env`."""
+def environment_of_web(service: str = "web", **dotenv: str) -> dict[str, str]:
+    """Return the environment of a web process with these lines in `.env`."""
 
     def value(match: re.Match[str]) -> str:
         assert ":?" not in match[0] or match[1] in dotenv, match[0]
         return dotenv.get(match[1], match[2])
 
     form = re.compile(r"\$\{(\w+)(?::[?-]([^}]*))?\}")
-    return dotenv | {name: form.sub(value, str(text)) for name, text in SERVICES["web"]["environment"].items()}
+    return dotenv | {name: form.sub(value, str(text)) for name, text in SERVICES[service]["environment"].items()}
 
 
 def test_settings_of_the_services_are_valid() -> None:
@@ -214,9 +219,9 @@ def test_only_access_by_secrets_needs_a_secret() -> None:
 
 
 def test_images_of_servers_are_pinned_to_a_major_version() -> None:
-    images = {name: each["image"] for name, each in SERVICES.items() if name not in OURS}
-    assert sorted(images) == ["postgres", "valkey"]
-    assert all(re.search(r":\d+$", image) for image in images.values())
+    images = {each["image"] for name, each in SERVICES.items() if name not in OURS}
+    assert sorted(re.sub(r":\d+$", "", image) for image in images) == ["postgres", "valkey/valkey"]
+    assert all(re.search(r":\d+$", image) for image in images)
     assert {SERVICES[name]["image"] for name in OURS} == {"syncapp"}
 
 
@@ -249,13 +254,88 @@ def test_the_store_keeps_its_data_and_evicts_nothing() -> None:
     assert "--appendonly yes" in command
     assert SERVICES["valkey"]["volumes"] == ["valkey:/data"]
     assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]  # not …/data, from version 18 on
-    assert set(COMPOSE["volumes"]) == {"valkey", "postgres"}
+    assert set(COMPOSE["volumes"]) == {"valkey", "postgres", *NODES}
+
+
+def test_without_the_profile_there_is_no_cluster() -> None:
+    assert [name for name in SERVICES if name not in CLUSTERED] == ["web", "worker", "migrate", "valkey", "postgres"]
+    assert set(NODES) | {"cluster-web", "cluster-worker", "cluster-tasks", "cluster-form"} == set(CLUSTERED)
+    assert all(set(SERVICES[name].get("depends_on", ())).isdisjoint(CLUSTERED) for name in ("web", "worker", "migrate"))
+
+
+def test_processes_of_the_cluster_know_all_nodes_and_have_a_server_for_tasks() -> None:
+    env = environment_of_web("cluster-web", POSTGRES_PASSWORD=secrets.token_hex(), AUTH_SECRETS=secrets.token_hex())
+    settings = Settings.from_env(env)
+    assert [host for host, _ in parse(settings.redis_url).nodes] == NODES
+    assert parse(settings.tasks_redis_url).options["host"] == "cluster-tasks"
+    stores = {"REDIS_URL", "TASKS_REDIS_URL"}
+    for name in ("web", "worker"):
+        one, many = SERVICES[name], SERVICES[f"cluster-{name}"]
+        assert {key: many["environment"][key] for key in many["environment"].keys() - stores} == {
+            key: one["environment"][key] for key in one["environment"].keys() - stores
+        }
+        differing = {"profiles", "environment", "depends_on", "networks"}
+        assert {key: many[key] for key in many.keys() - differing} == {key: one[key] for key in one.keys() - differing}
+        assert many["depends_on"] == {
+            "migrate": {"condition": "service_completed_successfully"},
+            "cluster-form": {"condition": "service_completed_successfully"},
+            "cluster-tasks": {"condition": "service_healthy"},
+        }
+        assert many["networks"] == ["default", "cluster"]  # PostgreSQL is in the first
+
+
+def test_nodes_keep_their_data_and_addresses() -> None:
+    commands = {SERVICES[name]["command"] for name in NODES}
+    (command,) = commands
+    assert command.startswith(SERVICES["valkey"]["command"])
+    assert words(command)[-6:] == [
+        *("--cluster-enabled", "yes", "--cluster-node-timeout", "5000"),
+        *("--cluster-require-full-coverage", "no"),
+    ]
+    (network,) = (ipaddress.ip_network(each["subnet"]) for each in COMPOSE["networks"]["cluster"]["ipam"]["config"])
+    addresses = {ipaddress.ip_address(SERVICES[name]["networks"]["cluster"]["ipv4_address"]) for name in NODES}
+    assert len(addresses) == len(NODES)
+    assert all(address in network for address in addresses)
+    for name in NODES:
+        assert SERVICES[name]["volumes"] == [f"{name}:/data"]
+        assert SERVICES[name]["restart"] == "unless-stopped"
+        assert SERVICES[name]["healthcheck"] == SERVICES["valkey"]["healthcheck"]
+
+
+def test_a_cluster_is_formed_of_all_nodes_once() -> None:
+    form = SERVICES["cluster-form"]
+    assert form["depends_on"] == {name: {"condition": "service_healthy"} for name in NODES}
+    assert form["restart"] == "no"
+    shell, flags, script = form["command"]
+    assert [shell, flags] == ["sh", "-ec"]
+    assert re.findall(r"(\S+):6379", script) == NODES
+    assert "--cluster-replicas 1 --cluster-yes" in script
+    assert "$" not in script  # compose would replace it
+
+
+@pytest.mark.skipif(not shutil.which("valkey-cli"), reason="there is no valkey-cli here")
+def test_the_script_forms_a_cluster_at_the_first_start_only(tmp_path: Path) -> None:
+    nodes = [ValkeyNode(tmp_path, tmp_path / name, options=[]) for name in NODES]
+    script = SERVICES["cluster-form"]["command"][-1]
+    for name, node in zip(NODES, nodes, strict=True):
+        script = script.replace(f"{name}:6379", f"127.0.0.1:{node.port}")
+        script = script.replace(f"-h {name} ", f"-h 127.0.0.1 -p {node.port} ")
+    try:
+        for node in nodes:
+            node.start()
+        for _ in range(2):
+            subprocess.run(["sh", "-ec", script], check=True, timeout=120)
+            assert "cluster_slots_assigned:16384" in nodes[0].ask("CLUSTER", "INFO")
+        assert sum("master" in each.flags for each in nodes[0].view()) == 3
+    finally:
+        for node in nodes:
+            node.stop()
 
 
 def test_nothing_but_the_api_is_published_and_only_to_this_machine() -> None:
     published = {name: each["ports"] for name, each in SERVICES.items() if "ports" in each}
-    assert list(published) == ["web"]
-    assert all(port.startswith("127.0.0.1:") for port in published["web"])
+    assert list(published) == ["web", "cluster-web"]
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
 ENGINES = [name for name in ("docker", "podman") if shutil.which(name)]

@@ -28,6 +28,9 @@ OTHERS = {
     "VALKEY_APPENDFSYNC",
     # words of SQL, ACLs and error replies, and what a reader fills in
     "OWNER_PASSWORD",
+    # error codes
+    "NOT_REPLICATED",
+    "STORE_UNAVAILABLE",
 }
 
 

@@ -39,7 +39,7 @@ def logged(redis: redis_py.Redis, database_url: str, db: Db) -> Iterator[Callabl
 
     def log() -> int:
         new = AuditLog(database).store(outbox_entries(redis)).new
-        redis.delete(*map(Keyspace().outbox, range(16)))
+        redis.delete(*map(Keyspace().outbox, range(64)))
         return new
 
     yield log

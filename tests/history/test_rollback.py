@@ -133,7 +133,7 @@ def test_a_store_put_back_from_an_old_copy_of_its_files_is_put_right_by_the_comm
         return found
 
     def drained() -> bool:
-        return not any(redis.xlen(KEYS.outbox(bucket)) for bucket in range(16))
+        return not any(redis.xlen(KEYS.outbox(bucket)) for bucket in range(KEYS.buckets))
 
     names = [requests.post(base, json=body, timeout=60).json()["data"]["session_id"] for _ in range(6)]
     for each in names:

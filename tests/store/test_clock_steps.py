@@ -67,12 +67,12 @@ class Process:
         )
 
 
-def _set_time(pool: ConnectionPool, world: World) -> Callable[[bytes, int], list[Any]]:
+def _set_time(pool: ConnectionPool, world: World) -> Callable[..., list[Any]]:
     real = pool.call
 
-    def call(commands: bytes, count: int = 1) -> list[Any]:
-        replies = real(commands, count)
-        if b"TIME" in commands:
+    def call(*commands: bytes) -> list[Any]:
+        replies = real(*commands)
+        if b"TIME" in commands[0]:
             seconds, ms = divmod(world.store_ms(), 1000)
             replies[0] = [str(int(seconds)), str(int(ms * 1000))]
         return replies

@@ -68,7 +68,7 @@ def test_a_full_store_empties_by_itself_when_postgresql_is_back(full: FullStore)
 def test_a_worker_that_starts_while_the_store_is_full_and_has_no_groups_empties_it(full: FullStore) -> None:
     full.fill()
     with suppress(redis_py.ResponseError):
-        for bucket in range(16):
+        for bucket in range(KEYS.buckets):
             full.redis.xgroup_destroy(KEYS.outbox(bucket), "audit")
     with pytest.raises(redis_py.exceptions.OutOfMemoryError):
         full.redis.xgroup_create(KEYS.outbox(0), "audit", "0", mkstream=True)
@@ -79,7 +79,7 @@ def test_a_worker_that_starts_while_the_store_is_full_and_has_no_groups_empties_
 
 def test_a_worker_whose_queue_takes_nothing_drains_all_the_same(full: FullStore) -> None:
     with running_worker(full) as process:
-        wait_until(lambda: full.redis.exists(KEYS.outbox(15)))  # its groups exist
+        wait_until(lambda: full.redis.exists(KEYS.outbox(KEYS.buckets - 1)))  # its groups exist
         full.redis.flushall()
         full.redis.set("huey.redis.syncapp", "no list")
         session = full.store.create(chess_request(3_600_000)).found.session_id
@@ -140,7 +140,7 @@ def test_buckets_that_wait_for_postgresql_are_drained_when_it_is_back_and_not_wh
 
 def test_the_watch_of_a_worker_survives_a_store_that_is_busy(full: FullStore) -> None:
     with running_worker(full) as process:
-        wait_until(lambda: full.redis.exists(KEYS.outbox(15)))
+        wait_until(lambda: full.redis.exists(KEYS.outbox(KEYS.buckets - 1)))
         with ExitStack() as stack, suppress(redis_py.RedisError):
             patient = stack.enter_context(redis_py.Redis.from_url(full.servers.redis_url, socket_timeout=60))
             blocked = threading.Thread(target=lambda: _run_for_ever(patient))
@@ -204,7 +204,7 @@ def test_what_cannot_be_counted_fails_no_drain_and_repeats_no_batch_and_is_count
 
 def test_commands_of_operators_drain_a_full_store_and_go_on_after_a_bucket_that_fails(full: FullStore) -> None:
     sessions = full.fill()
-    broken = next(bucket for bucket in range(16) if not full.redis.xlen(KEYS.outbox(bucket)))
+    broken = next(bucket for bucket in range(KEYS.buckets) if not full.redis.xlen(KEYS.outbox(bucket)))
     client = redis_py.Redis.from_url(full.servers.redis_url)
     client.eval("#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], 'no stream')", 1, KEYS.outbox(broken))
     waiting = _left_but(full, broken)
@@ -222,7 +222,7 @@ def test_commands_of_operators_drain_a_full_store_and_go_on_after_a_bucket_that_
 
 
 def _left_but(full: FullStore, broken: int) -> int:
-    return sum(full.redis.xlen(KEYS.outbox(bucket)) for bucket in range(16) if bucket != broken)
+    return sum(full.redis.xlen(KEYS.outbox(bucket)) for bucket in range(KEYS.buckets) if bucket != broken)
 
 
 def test_dead_letters_are_driven_and_sessions_recovered_though_the_store_is_full(full: FullStore) -> None:

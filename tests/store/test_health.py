@@ -95,7 +95,7 @@ def test_a_node_of_a_cluster_and_a_sentinel_are_named(valkey_with: Any, tmp_path
     # By default the nodes' own port is 10,000 above the clients', where outgoing connections may have it.
     with valkey_with("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
         server.wait_ready()
-        assert health(server.url).reason == "is a node of a cluster, which needs another kind of URL"
+        assert health(server.url).reason == "is a node of a cluster, which needs another kind of URL: redis+cluster://"
     with valkey_with() as server:
         server.wait_ready()
         config, port = tmp_path / "sentinel.conf", free_port()

@@ -24,11 +24,12 @@ def test_scripts_that_the_server_forgot_are_sent_again(store: SessionStore, redi
 def test_a_server_may_be_reached_by_a_socket(redis: Redis, tmp_path: Path) -> None:
     from redis.exceptions import ConnectionError as RedisConnectionError
 
-    from syncapp.store.client import connect, connect_pubsub
+    from syncapp.store.client import connect, pubsub_connection
 
-    for make in (connect, connect_pubsub):
+    chosen = Settings(redis_url=f"unix://{tmp_path}/none")
+    for connect_now in (connect(chosen).ping, pubsub_connection(chosen).connect):
         with pytest.raises(RedisConnectionError):  # there is no server; the argument is accepted
-            make(Settings(redis_url=f"unix://{tmp_path}/none")).ping()
+            connect_now()
 
 
 def test_a_server_that_is_away_is_an_error_with_a_reason(redis_url: str) -> None:

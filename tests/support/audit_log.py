@@ -35,7 +35,7 @@ class AuditServices:
 
     def store(self) -> None:
         """Move all entries of the outboxes into the log."""
-        for bucket in range(16):
+        for bucket in range(KEYS.buckets):
             entries: Any = self.client.xrange(KEYS.outbox(bucket))
             if entries:
                 self.audit.store([OutboxEntry(bucket, at.decode(), fields[b"message"]) for at, fields in entries])
@@ -50,7 +50,7 @@ def query_rows(db: Db, query: str, *arguments: Any) -> list[Any]:
 
 def outbox_entries(client: redis_py.Redis) -> list[OutboxEntry]:
     """Every entry of every outbox, in the order of its stream."""
-    found: list[tuple[int, Any]] = [(bucket, client.xrange(KEYS.outbox(bucket))) for bucket in range(16)]
+    found: list[tuple[int, Any]] = [(bucket, client.xrange(KEYS.outbox(bucket))) for bucket in range(KEYS.buckets)]
     return [
         OutboxEntry(bucket, stream_id.decode(), fields[b"message"])
         for bucket, entries in found

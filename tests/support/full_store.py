@@ -54,7 +54,7 @@ class FullStore:
 
     @property
     def left(self) -> int:
-        return sum(self.redis.xlen(KEYS.outbox(bucket)) for bucket in range(16))
+        return sum(self.redis.xlen(KEYS.outbox(bucket)) for bucket in range(KEYS.buckets))
 
     def fill(self, *, mib: int = 8) -> list[str]:
         """Create and change sessions until the memory is full; return their ids."""

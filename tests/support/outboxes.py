@@ -8,7 +8,7 @@ from syncapp.store.keys import Keyspace
 from tests.support.store import chess_request, make_store
 from tests.support.types import Db
 
-KEYS = Keyspace(16)
+KEYS = Keyspace()
 
 
 def count_rows(db: Db, query: str = "SELECT count(*) FROM sync_events") -> int:
@@ -30,4 +30,4 @@ def commit_events(redis_url: str, sessions: int, switches: int) -> int:
 
 
 def entries_left(client: redis_py.Redis) -> int:
-    return sum(client.xlen(KEYS.outbox(bucket)) for bucket in range(16))
+    return sum(client.xlen(KEYS.outbox(bucket)) for bucket in range(KEYS.buckets))

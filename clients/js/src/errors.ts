@@ -31,12 +31,12 @@ export class SyncAppError extends Error {
 
   /** Whether the request that got this may have taken effect. */
   get isUnclear(): boolean {
-    return /^(OFFLINE|BAD_GATEWAY|STORE_UNAVAILABLE|INTERNAL_ERROR)$/.test(this.code)
+    return /^(OFFLINE|BAD_GATEWAY|STORE_U|NOT_REP|INTERNAL_)/.test(this.code)
   }
 
   /** This error, after an earlier try that may have taken effect. Some answers to the same key say that it has not. */
   afterUnknown(code = this.code): SyncAppError {
-    return /CONFLICT|STATE_|NOT_|EXISTS/.test(code) ? this : Object.assign(this, { code, outcomeUnknown: true })
+    return /CONFLICT|STATE_|NOT_[^R]|EXISTS/.test(code) ? this : Object.assign(this, { code, outcomeUnknown: true })
   }
 
   /** Whether the same request may succeed later. */
@@ -45,7 +45,8 @@ export class SyncAppError extends Error {
   }
 }
 
-const TEMPORARY = /^(OFFLINE|RATE_LIMITED|STORE_.*|AUDIT_.*|SERVER_STOPPING|TOO_MANY_CONNECTIONS|REQUEST_TIMEOUT|BAD_GATEWAY)$/
+/** How codes begin, because each byte counts. */
+const TEMPORARY = /^(OFFLINE|RATE_|STORE_|NOT_REP|AUDIT_|SERVER_|TOO_MANY_C|REQUEST_T|BAD_GATEWAY)/
 
 /** Makes an error of the `error` member of an answer, or of an ERROR message. */
 export function errorFrom(

@@ -15,6 +15,7 @@ from syncapp.errors import (
     Forbidden,
     InternalError,
     InvalidJson,
+    NotReplicated,
     RateLimited,
     SessionNotFound,
     StoreUnavailable,
@@ -40,7 +41,7 @@ from syncapp.realtime.protocol import (
 _ERRORS: list[type[SyncError]] = [
     *BY_WORD.values(),
     *(InternalError, InvalidJson, RateLimited, SessionNotFound, StoreUnavailable, ValidationFailed),
-    *(Forbidden, TooManyConnections, TooManySubscriptions, Unauthorized),
+    *(Forbidden, NotReplicated, TooManyConnections, TooManySubscriptions, Unauthorized),
 ]
 ERROR_CODES = sorted({error.code for error in _ERRORS})
 """The codes that an `ERROR` may have."""

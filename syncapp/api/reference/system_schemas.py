@@ -32,7 +32,9 @@ class AuditQueue(Answer):
     active: int = Field(ge=0, description="Events that a worker is storing.")
     completed: int = Field(ge=0, description="Events that are stored.")
     failed: int = Field(ge=0, description="Dead letters: events that could not be stored.")
-    delayed: int = Field(ge=0, description="Scheduled retries.")
+    delayed: int | None = Field(
+        ge=0, description="Scheduled retries; null if the server of the task queue (`TASKS_REDIS_URL`) does not answer."
+    )
     oldest_age_ms: int | None = Field(
         description="Age of the oldest event that is not stored, in ms; null if there is none."
     )
@@ -72,6 +74,7 @@ class Readiness(Answer):
     postgresql: str | None = absent(
         "The audit log. While it is not `ok`, audit events wait in the store, and commands go on."
     )
+    redis_nodes: dict[str, str] | None = absent("Of a cluster: each master by its address, `ok` or the problem.")
     worries: list[str] | None = absent("Problems that do not stop commands; absent if there are none.")
 
 
@@ -82,6 +85,7 @@ class Unreadiness(Answer):
     problems: list[str] | None = absent("What is wrong, in English.")
     redis: str | None = absent("The store: `ok`, or the problem; absent while the process is shutting down.")
     postgresql: str | None = absent("The audit log: `ok`, or the problem; absent while the process is shutting down.")
+    redis_nodes: dict[str, str] | None = absent("Of a cluster: each master by its address, `ok` or the problem.")
     worries: list[str] | None = absent("Problems that do not stop commands; absent if there are none.")
 
 

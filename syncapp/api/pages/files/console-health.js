@@ -95,7 +95,7 @@ function showQueue(card, queue) {
   card.pairs([
     [names.waiting, COUNT.format(waiting)], [names.active, COUNT.format(active)],
     [names.oldest, oldest === null ? texts.noneOldest : ageText(oldest)], [names.failed, COUNT.format(failed)],
-    [names.delayed, COUNT.format(delayed)], [names.completed, COUNT.format(completed)],
+    [names.delayed, delayed === null ? texts.unknownCount : COUNT.format(delayed)], [names.completed, COUNT.format(completed)],
     [names.rate, COUNT.format(rate)],
   ])
 }

@@ -749,6 +749,7 @@ export const consoleTexts = {
   queueBehind: (age) => `The audit log is ${age} behind.`,
   deadLetters: (count) => `${count} events could not be stored: see dead letters in docs/troubleshooting.md.`,
   noneOldest: 'none',
+  unknownCount: 'unknown',
   verification: 'Last check of the whole log',
   neverVerified: 'flask audit verify has not left a result in this store yet.',
   verified: {as_committed: 'Everything was as committed.', faults: 'Some sessions were not as committed.',
