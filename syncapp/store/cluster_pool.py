@@ -29,7 +29,9 @@ _BY_COUNT = frozenset({b"EVAL", b"EVALSHA"})
 _DID_NOT_RUN = ("MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN ")
 _MAX_MOVES = 5
 _PAUSE_S = 0.02
-_SILENT_S = 1.0
+_REFUSED_S = 1.0
+_SILENT_S = 5.0
+"""How long background work leaves a node alone that could not be reached, or did not reply in time."""
 _ASKING = packed("ASKING")
 
 
@@ -104,8 +106,11 @@ class ClusterPool(redis.ConnectionPool):
         return replies
 
     def call_each(self, *commands: bytes) -> list[Any]:
-        """Do the same, but let the error of a node that fails stand in place of its replies."""
-        return self._call(commands, raw=False)[0]
+        """Do the same, but let the error of a node that fails stand in place of its replies.
+
+        It is for background work: a node that has just failed is not asked again, so that it does not delay the others.
+        """
+        return self._call(commands, raw=False, skips_silent=True)[0]
 
     def call_raw(self, *commands: bytes) -> list[Any]:
         """Do the same as `call` for redis-py; the replies are bytes unless the pool decodes them."""
@@ -130,14 +135,22 @@ class ClusterPool(redis.ConnectionPool):
         return [(self._pool(address), found) for address, found in positions.items()]
 
     def awake(self, keys: Sequence[str]) -> Sequence[str]:
-        """Return the keys on masters that have not failed to reply within the last second; all if there are none."""
-        owners = {key: self.topology.known_owner(self.topology.slot_of(key.encode())) for key in keys}
+        """Return the keys on masters that have not just failed to reply; all if there are none."""
+        owners = {key: self.home(key) for key in keys}
         return [key for key, owner in owners.items() if owner and not self._is_silent(owner)] or keys
 
+    def is_silent(self, node: ConnectionPool) -> bool:
+        """Return whether a node has just failed to reply."""
+        return any(pool is node and self._is_silent(address) for address, pool in self._pools.items())
+
     def is_away(self, key: str) -> bool:
-        """Return whether the master that has a key has failed to reply within the last second."""
-        owner = self.topology.known_owner(self.topology.slot_of(key.encode()))
+        """Return whether the master that has a key has just failed to reply."""
+        owner = self.home(key)
         return owner is not None and self._is_silent(owner)
+
+    def home(self, key: str) -> Address | None:
+        """Return the address of the master that has a key, as far as it is known."""
+        return self.topology.known_owner(self.topology.slot_of(key.encode()))
 
     def grow(self, max_connections: int) -> None:
         """Raise the maximum number of connections to each node."""
@@ -163,7 +176,9 @@ class ClusterPool(redis.ConnectionPool):
         for pool in list(self._pools.values()):
             pool.disconnect(inuse_connections)
 
-    def _call(self, commands: Sequence[bytes], *, raw: bool) -> tuple[list[Any], Exception | None]:
+    def _call(
+        self, commands: Sequence[bytes], *, raw: bool, skips_silent: bool = False
+    ) -> tuple[list[Any], Exception | None]:
         """Return the replies, an error in place of each that is missing, and the first error of a node."""
         replies: list[Any] = [None] * len(commands)
         failure: Exception | None = None
@@ -180,6 +195,8 @@ class ClusterPool(redis.ConnectionPool):
             for address, units in by_owner.items():
                 sent = [command for unit in units for command in unit.words()]
                 try:
+                    if skips_silent and self._is_silent(address):
+                        raise exceptions.ConnectionError("the node has just failed to reply")  # noqa: TRY301 caught below, as if it had been asked
                     found = self._call_node(address, sent, raw=raw)
                 except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
                     failure = failure or error
@@ -197,11 +214,17 @@ class ClusterPool(redis.ConnectionPool):
     def _call_node(self, address: Address, commands: Sequence[bytes], *, raw: bool = False) -> list[Any]:
         """Send commands to a node; note it if the node does not reply. Raises redis-py's errors."""
         try:
-            return self._pool(address).call(*commands, raw=raw)
-        except (exceptions.ConnectionError, exceptions.TimeoutError):
-            self._silent_until_s[address] = time.monotonic() + _SILENT_S
+            replies = self._pool(address).call(*commands, raw=raw)
+        except exceptions.MaxConnectionsError:  # that is this process's own affair
+            raise
+        except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+            pause_s = _SILENT_S if isinstance(error, exceptions.TimeoutError) else _REFUSED_S
+            self._silent_until_s[address] = time.monotonic() + pause_s
             self.topology.suspect()
             raise
+        if self._silent_until_s:
+            self._silent_until_s.pop(address, None)
+        return replies
 
     def _units(self, commands: Sequence[bytes]) -> list[_Unit]:
         units: list[_Unit] = []
@@ -234,7 +257,7 @@ class ClusterPool(redis.ConnectionPool):
         return self._any_master() if unit.slot is None else self.topology.owner(unit.slot)
 
     def _any_master(self) -> Address:
-        """Return the first master, if possible one that has not failed to reply within the last second."""
+        """Return the first master, if possible one that has not just failed to reply."""
         masters = self.topology.masters()
         return next((each for each in masters if not self._is_silent(each)), masters[0])
 

@@ -66,8 +66,9 @@ class ConnectionPool(redis.ConnectionPool):
 
     @property
     def name(self) -> str:
-        """The address of the server, as far as the URL gives one."""
-        return f"{self.connection_kwargs.get('host')}:{self.connection_kwargs.get('port')}"
+        """The address of the server, as far as it is known."""
+        place = {**self.connection_kwargs, **self._server.known()}
+        return str(place.get("path") or f"{place.get('host', 'localhost')}:{place.get('port', 6379)}")
 
     def reset(self) -> None:
         """Forget all connections; redis-py calls this in `__init__` and after a fork."""
@@ -127,6 +128,14 @@ class ConnectionPool(redis.ConnectionPool):
     def awake(self, keys: Sequence[str]) -> Sequence[str]:
         """Return the keys on servers that may answer: all, because there is only one server."""
         return keys
+
+    def is_silent(self, node: ConnectionPool) -> bool:
+        """Return False: the only server is always asked."""
+        return False
+
+    def home(self, key: str) -> tuple[str, int] | None:
+        """Return None: there is only one server."""
+        return None
 
     def is_away(self, key: str) -> bool:
         """Return False: with only one server, every command needs it."""

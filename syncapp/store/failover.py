@@ -61,6 +61,10 @@ class Server:
         """Have the Sentinels asked again before the next connection, because one could not be opened or has failed."""
         self._is_suspect = True
 
+    def known(self) -> Mapping[str, Any]:
+        """Return host and port that the Sentinels named last, without asking them; nothing for a fixed address."""
+        return {"host": self._address[0], "port": self._address[1]} if self._address else {}
+
     def endpoint(self) -> Mapping[str, Any]:
         """Return host and port for a new connection, as its arguments; nothing for a fixed address.
 

@@ -1,4 +1,7 @@
-"""The topology of a cluster: which node has which hash slot. redis-py's `RedisCluster` reads and keeps it."""
+"""The topology of a cluster: which node has which hash slot.
+
+redis-py reads and keeps it: `NodesManager`, the part of its `RedisCluster` that does this.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,8 @@ from typing import Any
 
 import structlog
 from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode, NodesManager, RedisCluster
+from redis.cluster import ClusterNode, NodesManager
 from redis.crc import key_slot
-from redis.retry import Retry
 
 from syncapp.errors import one_line
 
@@ -24,6 +25,7 @@ TURN_S = 1.0
 """Time between two checks whether the topology has changed."""
 MAX_WAIT_S = 1.0
 """Maximum time to connect to a node for the topology, and to wait for its reply."""
+_MAX_TAGS = 10_000
 _MIN_PAUSE_S = 0.25  # between two readings of the whole topology
 
 Address = tuple[str, int]
@@ -41,7 +43,7 @@ class Topology:
         waits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), MAX_WAIT_S)
         self._seeds = list(seeds)
         self._options = {**options, **waits}
-        self._options.pop("retry", None)  # `RedisCluster` takes it as its own argument
+        self._options.pop("retry", None)  # each node gets one that does not retry
         self._lock = threading.Lock()
         self._manager: NodesManager | None = None
         self._epoch = ""
@@ -63,6 +65,8 @@ class Topology:
         if slot is None:
             slot = key_slot(tag)
             if tag is not key:
+                if len(self._slots) >= _MAX_TAGS:  # each principal has a tag, too
+                    self._slots.clear()
                 self._slots[tag] = slot
         return slot
 
@@ -107,11 +111,14 @@ class Topology:
             with contextlib.suppress(exceptions.RedisError):
                 self.refresh()
 
-    def refresh(self) -> None:
-        """Read the topology, unless it was just read. Raises redis-py's `ConnectionError` if it has never been read."""
+    def refresh(self) -> bool:
+        """Read the topology, unless it was just read; return whether it was read now.
+
+        Raises redis-py's `ConnectionError` if it has never been read.
+        """
         with self._lock:
             if time.monotonic() - self._read_s < _MIN_PAUSE_S:
-                return
+                return False
             try:
                 self._read()
             except (exceptions.RedisClusterException, exceptions.RedisError, OSError) as error:
@@ -121,9 +128,10 @@ class Topology:
                 self._is_failing = True
                 if self._manager is None:
                     raise exceptions.ConnectionError(f"the topology of the cluster cannot be read: {error}") from error
-            else:
-                self._read_s = time.monotonic()
-                self._is_failing = False
+                return False
+            self._read_s = time.monotonic()
+            self._is_failing = False
+            return True
 
     def turn(self) -> float:
         """Read the topology when it is suspect or has changed, for a loop; waits for at most `TURN_S`."""
@@ -132,8 +140,10 @@ class Topology:
         self._hurry.clear()
         epoch = self._current_epoch()
         if is_suspect or epoch != self._epoch:
-            self.refresh()
-            self._epoch = epoch
+            if self.refresh():
+                self._epoch = epoch
+            else:
+                self._hurry.set()  # the reading that came before may have missed the change
         return _MIN_PAUSE_S
 
     def _nodes(self) -> NodesManager:
@@ -147,9 +157,9 @@ class Topology:
         if self._manager is None:
             node: Any = ClusterNode  # untyped in redis-py
             nodes = [node(host, port) for host, port in self._seeds]
-            retry = Retry(NoBackoff(), 0)
-            cluster = RedisCluster(startup_nodes=nodes, require_full_coverage=False, retry=retry, **self._options)
-            self._manager = cluster.nodes_manager
+            # Not `RedisCluster` itself: it asks one more node for its commands, at random, and fails with that.
+            make: Any = NodesManager  # untyped in redis-py
+            self._manager = make(startup_nodes=nodes, require_full_coverage=False, **self._options)
         else:
             self._manager.initialize(additional_startup_nodes_info=self._seeds)
 

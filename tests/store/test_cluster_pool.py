@@ -287,3 +287,25 @@ def test_a_command_whose_reply_is_lost_is_not_sent_again(
         assert before in (3, 4)
         for _ in range(20):
             assert store.get(name).found.version == before
+
+
+def test_background_work_does_not_wait_for_a_node_that_has_just_failed_and_commands_do(
+    client: redis_py.Redis, valkey_cluster: ValkeyCluster
+) -> None:
+    """A hanging node costs the first caller the timeout; until then it is left alone, unless a command needs it."""
+    pool = pool_of(client)
+    keys = [KEYS.outbox(bucket) for bucket in range(64)]
+    client.set(keys[0], "1")
+    home = next(node for node in pool.nodes() if node.call(packed("EXISTS", keys[0])) == [1])
+    address = pool.home(keys[0])
+    assert address is not None
+    pool._silent_until_s[address] = float("inf")
+    assert pool.is_silent(home)
+    assert pool.is_away(keys[0])
+    assert keys[0] not in pool.awake(keys)
+    replies = pool.call_each(*(packed("EXISTS", key) for key in keys))
+    assert isinstance(replies[0], exceptions.ConnectionError)
+    assert sum(not isinstance(each, Exception) for each in replies) == len(pool.awake(keys))
+    assert pool.call(packed("EXISTS", keys[0])) == [1]  # it answers again
+    assert not pool.is_away(keys[0])
+    assert not any(isinstance(each, Exception) for each in pool.call_each(*(packed("EXISTS", key) for key in keys)))
