@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from syncapp.domain.version_order import NEVER
@@ -20,14 +19,14 @@ class OutageNotices:
 
     def __init__(self, clock: ServerClock) -> None:
         self._clock = clock
-        self._due: deque[tuple[float, list[Topic]]] = deque()
+        self._due_s: dict[Topic, float] = {}
 
     def begin(self, topics: Iterable[Topic]) -> None:
         """Mark sessions as possibly outdated; report at once to watchers that wait for a state."""
-        lost = list(topics)
-        self._due.append((time.monotonic() + OUTAGE_S, lost))
+        due_s = time.monotonic() + OUTAGE_S
         now_ms = self._clock.now_ms()
-        for topic in lost:
+        for topic in topics:
+            self._due_s[topic] = due_s
             topic.mark_lost()
             if topic.waiting:
                 topic.offer(list(topic.waiting), topic.error_update(now_ms, unavailable()))
@@ -37,10 +36,12 @@ class OutageNotices:
 
         is_lost: whether the outage of a session lasts.
         """
-        while self._due and self._due[0][0] <= time.monotonic():
-            _, topics = self._due.popleft()
-            now_ms = self._clock.now_ms()
-            for topic in filter(is_lost, topics):
+        if not self._due_s:
+            return
+        now_s, now_ms = time.monotonic(), self._clock.now_ms()
+        for topic in [topic for topic, due_s in self._due_s.items() if due_s <= now_s]:
+            del self._due_s[topic]
+            if is_lost(topic):
                 topic.waiting = dict.fromkeys(topic.watchers, NEVER) | topic.waiting
                 topic.offer(list(topic.watchers), topic.error_update(now_ms, unavailable()))
 

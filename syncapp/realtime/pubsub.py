@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Any
 
 import structlog
+from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -59,7 +60,7 @@ class PubSub:
     ) -> None:
         self._settings = settings
         self._node = node
-        self._name = f"pubsub_{node[0]}:{node[1]}" if node else "pubsub"
+        self._loop_names = [f"pubsub_{each}{f'@{node[0]}:{node[1]}' if node else ''}" for each in ("read", "send")]
         self._place = {"node": f"{node[0]}:{node[1]}"} if node else {}
         self._words = ("SSUBSCRIBE", "SUNSUBSCRIBE") if node else ("SUBSCRIBE", "UNSUBSCRIBE")
         self._on_moved = on_moved
@@ -82,7 +83,7 @@ class PubSub:
 
     def start(self) -> None:
         """Start the threads, which connect until `stop()`; call it only after a fork."""
-        for name, turn in ((f"{self._name}_read", self._read), (f"{self._name}_send", self._send)):
+        for name, turn in zip(self._loop_names, (self._read, self._send), strict=True):
             self._threads.append(self._loops.start(name, turn, self._stopped))
 
     def stop(self, *, wait: bool = True) -> None:
@@ -170,7 +171,7 @@ class PubSub:
     def _replies(self, connection: Any, generation: int) -> Iterator[Any]:
         heard_s = time.monotonic()
         while not self._stopped.is_set():
-            self._loops.heartbeat(f"{self._name}_read")
+            self._loops.heartbeat(self._loop_names[0])
             if generation != self._server.generation:
                 raise RedisConnectionError("the server was found to be the wrong one")
             try:
@@ -182,6 +183,9 @@ class PubSub:
             except MovedError as error:
                 if not self._node:
                     raise
+                with self._changed:  # no confirmation follows
+                    for channel in [each for each in self._unconfirmed if key_slot(each.encode()) == error.slot_id]:
+                        del self._unconfirmed[channel]
                 self._on_moved(error, None)
                 continue
             heard_s = time.monotonic()
@@ -198,7 +202,7 @@ class PubSub:
                 self._on_moved(None, channel)
         elif kind in ("subscribe", "ssubscribe"):
             with self._changed:
-                self._unconfirmed[channel] -= 1
+                self._unconfirmed[channel] = max(0, self._unconfirmed[channel] - 1)
                 confirmed = not self._unconfirmed[channel]
                 if confirmed:
                     del self._unconfirmed[channel]

@@ -7,6 +7,7 @@ at the new node, which is reported like a subscription after a loss.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -18,6 +19,7 @@ from syncapp.realtime.pubsub import PubSub
 from syncapp.store.client import topology_of
 from syncapp.store.topology import Address
 
+_CONFIRM_S = 1.0  # a subscription that is not confirmed for this long counts as lost
 _ROUTE_S = 0.25
 """Maximum time until a channel follows the topology."""
 
@@ -45,6 +47,7 @@ class ShardedPubSub:
         self._on_lost = on_lost
         self._lock = threading.RLock()
         self._places: dict[str, Address | None] = {}
+        self._placed_s: dict[str, float] = {}
         self._nodes: dict[Address, PubSub] = {}
         self._is_lost = False  # whether the topology has never been read
         self._hurry = threading.Event()
@@ -78,6 +81,7 @@ class ShardedPubSub:
         """Unsubscribe from a channel."""
         with self._lock:
             place = self._places.pop(channel, None)
+            self._placed_s.pop(channel, None)
             if place in self._nodes:
                 self._nodes[place].remove(channel)
 
@@ -89,7 +93,10 @@ class ShardedPubSub:
     def is_lost(self, channel: str) -> bool:
         """Tell whether messages of the channel are missed now, because there is no connection to its node."""
         node = self._node_of(channel)
-        return node.is_down if node else self._is_lost
+        if node is None or node.is_down:
+            return node is not None or self._is_lost
+        placed_s = self._placed_s.get(channel, float("inf"))
+        return not node.is_subscribed(channel) and time.monotonic() > placed_s + _CONFIRM_S
 
     @property
     def is_down(self) -> bool:
@@ -114,22 +121,25 @@ class ShardedPubSub:
             else:
                 self._is_lost = False
         with self._lock:
-            for channel in list(self._places):
-                self._place(channel)
+            moved = [channel for channel in list(self._places) if self._place(channel)]
+            lost = [channel for channel in moved if (node := self._node_of(channel)) and node.is_down]
             used = set(self._places.values())
             unused = [self._nodes.pop(address) for address in list(self._nodes) if address not in used]
         for node in unused:
             node.stop(wait=False)
+        if lost:  # a connection that is down already reports nothing
+            self._on_lost(lost)
 
-    def _place(self, channel: str) -> None:
-        """Subscribe to a channel at the node that has its slot now, unless it is there. The lock is held."""
+    def _place(self, channel: str) -> bool:
+        """Subscribe to a channel at the node that has its slot now; return False if it is there. The lock is held."""
         owner = self._topology.known_owner(self._topology.slot_of(channel.encode()))
         before = self._places[channel]
         if owner is None or owner == before or self._stopped.is_set():
-            return
+            return False
         if before in self._nodes:
             self._nodes[before].remove(channel)
         self._places[channel] = owner
+        self._placed_s[channel] = time.monotonic()
         node = self._nodes.get(owner)
         if node is None:
             node = self._nodes[owner] = PubSub(
@@ -143,6 +153,7 @@ class ShardedPubSub:
             )
             node.start()
         node.add(channel)
+        return True
 
     def _lose(self, address: Address) -> None:
         """Report the channels of a node whose connection is lost."""
