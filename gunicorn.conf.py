@@ -6,6 +6,7 @@ import gc
 import os
 import resource
 import shutil
+import signal
 import tempfile
 from typing import Any
 
@@ -56,7 +57,10 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 def post_worker_init(worker: GunicornWorker) -> None:
     """Start the background loops of a web process; here, because threads do not survive a fork."""
-    worker.wsgi.extensions["syncapp"].start()
+    services = worker.wsgi.extensions["syncapp"]
+    # The store did not answer when this process took the default number of buckets: a new process asks again.
+    services.bucket_guard.on_other = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    services.start()
     # All objects that exist by now stay: a garbage collection that visited them would pause the whole process.
     gc.collect()
     gc.freeze()

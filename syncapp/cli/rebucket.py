@@ -83,14 +83,15 @@ class Rebucket:
         *,
         say: Callable[[str], None],
         step: Callable[[], None] = lambda: None,
-        pause_s: float = PAUSE_S,
+        pause_s: float | None = None,
         patience_s: float = _PATIENCE_S,
     ) -> None:
         self._settings = settings
         self._target = target
         self._say = say
         self._after_renewal = step
-        self._pause_s = pause_s
+        # A command may wait for a connection, for its opening, for its reply and for another node before it is sent.
+        self._pause_s = PAUSE_S + 4 * settings.redis_timeout_s if pause_s is None else pause_s
         self._patience_s = patience_s
         self._client = connect_store(settings, decode=False)
         self._record = BucketRecord(self._client)

@@ -166,6 +166,7 @@ class BucketMove:
             if text is not None:
                 until = ("ABSTTL",) if until_ms > 0 else ()
                 commands.append(even_if_full("RESTORE", new, max(0, until_ms), text, "REPLACE", *until))
+        self._step()  # another run may have taken over while this one stood still
         self._call(commands)
         self._step()
         self._confirm()

@@ -167,8 +167,11 @@ class BucketGuard:
     """Refuses the use of sessions while the record differs from this process's number of buckets.
 
     follows: this process took its number from the record, because `SYNC_BUCKETS` is not set. adopt(number): has a
-    process that follows use another number at once, as a worker can.
+    process that follows use another number at once, as a worker can. on_other: is called once when a process that
+    follows finds another number, and cannot.
     """
+
+    on_other: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,
@@ -243,6 +246,7 @@ class BucketGuard:
             return None
         what = f"keeps its sessions in {count.buckets} buckets, but "
         if self._follows:
+            self.on_other()
             return f"{what}this process started with {self._buckets}: restart it", "OTHER_BUCKETS"
         advice = f"set SYNC_BUCKETS={count.buckets}, or run flask sessions rebucket"
         return f"{what}SYNC_BUCKETS is {self._buckets}: {advice}", "OTHER_BUCKETS"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -14,7 +16,7 @@ from flask.testing import FlaskClient
 from structlog.testing import LogCapture
 
 from syncapp import create_app
-from syncapp.dev.servers import Servers
+from syncapp.dev.servers import Servers, Valkey
 from syncapp.postgres.schema import upgrade
 from syncapp.store import sweeper as sweeper_module
 from syncapp.store.client import connect
@@ -31,6 +33,23 @@ from tests.support.sweepers import make_sweeper
 from tests.support.types import Redis
 
 KEYS = Keyspace()
+
+
+@pytest.fixture
+def valkey_with(run_directory: Path, tmp_path: Path) -> Any:
+    """Starts further servers: `with valkey_with(*options) as server`."""
+    numbers = itertools.count()
+
+    @contextmanager
+    def start(*options: str) -> Iterator[Valkey]:
+        server = Valkey(run_directory, tmp_path / f"valkey-{next(numbers)}", options=options)
+        server.spawn()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+    return start
 
 
 @pytest.fixture

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from redis import exceptions
 from websockets.sync.client import connect as connect_socket
 
 from syncapp.dev.ports import free_port
-from syncapp.dev.servers import Valkey
 from syncapp.domain.results import Claim, Result
 from syncapp.errors import StoreUnavailable
 from syncapp.store.client import connect
@@ -29,22 +27,6 @@ from tests.support.paths import ROOT
 from tests.support.store import chess_request, dump_session, make_settings
 from tests.support.types import Redis
 from tests.support.web_clients import RestClient, metric_value, wait_until
-
-
-@pytest.fixture
-def valkey_with(run_directory: Path, tmp_path: Path) -> Any:
-    numbers = itertools.count()
-
-    @contextmanager
-    def start(*options: str) -> Iterator[Valkey]:
-        server = Valkey(run_directory, tmp_path / f"valkey-{next(numbers)}", options=options)
-        server.spawn()
-        try:
-            yield server
-        finally:
-            server.stop()
-
-    return start
 
 
 def health(url: str) -> StoreHealth:
