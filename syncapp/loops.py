@@ -32,6 +32,8 @@ class Loop:
 
     def __init__(self, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = name
+        self.label = name.partition("@")[0]
+        """The label of its metrics: its name without the server that it is for, because servers come and go."""
         self.failures = 0
         """How many consecutive turns have failed."""
         self._clock = clock
@@ -53,7 +55,7 @@ class Loop:
         now_s = self._turned_s = self._clock()
         if now_s - self._shown_s >= _SHOWN_EVERY_S:  # the sweeper has 1,000 turns a second
             self._shown_s = now_s
-            LOOP_TURNED.labels(self.name).set(time.time())
+            LOOP_TURNED.labels(self.label).set(time.time())
 
     def is_well(self, now_s: float) -> bool:
         """Return whether the loop runs and is not stuck."""
@@ -64,7 +66,7 @@ class Loop:
             wait_s = turn()
         except Exception as error:
             self.failures += 1
-            LOOP_FAILURES.labels(self.name).inc()
+            LOOP_FAILURES.labels(self.label).inc()
             if self.failures == 1:
                 text = f"{type(error).__name__}: {error}"
                 # Without a traceback if the store cannot be reached.
@@ -98,6 +100,8 @@ class Loops:
             loop.run(turn, stopped)
             if self._running.get(name) is loop:
                 del self._running[name]
+            if not any(each.label == loop.label for each in list(self._running.values())):
+                LOOP_TURNED.labels(loop.label).set(float("inf"))  # it cannot be removed, and must not look stuck
             at_end()
 
         thread = loop._thread = threading.Thread(target=run, name=name, daemon=True)

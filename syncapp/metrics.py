@@ -178,6 +178,12 @@ def show_node(name: str, *, is_up: bool, buckets: int, info: Mapping[str, Any]) 
         gauge.labels(name).set(info.get(field, 0 if not is_up else float("nan")))
 
 
+def forget_node(name: str) -> None:
+    """Set the gauges of a server that is not a master any more to NaN: they cannot be removed."""
+    for gauge in (NODE_UP, NODE_BUCKETS, NODE_MEMORY, NODE_CLIENTS, NODE_COMMANDS, NODE_REPLICAS):
+        gauge.labels(name).set(float("nan"))
+
+
 class BatchedCounter:
     """Counts by label in memory, and adds to a counter when flushed: an `inc` costs as much as writing a message."""
 

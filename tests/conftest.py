@@ -76,6 +76,8 @@ UNTRACED = (
     "api/test_tenants",
     "clients/",
     "deploy/",
+    "dev/test_cluster_runner",
+    "dev/test_valkey_cluster",
     "docs/",
     "domain/notation/test_round_trips",
     "history/test_replay",

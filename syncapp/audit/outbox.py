@@ -99,6 +99,11 @@ class Outbox:
         """Every bucket."""
         return range(self._keys.buckets)
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether the streams are on several servers, of which one may fail alone."""
+        return bool(getattr(self._client.connection_pool, "is_cluster", False))
+
     def read_pending(self, bucket: int, count: int) -> list[OutboxEntry]:
         """Return entries that were read and not acknowledged, by this reader or by one whose entries it takes over.
 
@@ -141,13 +146,13 @@ class Outbox:
     def backlogs(self) -> dict[int, OutboxBacklog]:
         """Return the backlog of each bucket. Raises what redis raises."""
         with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
             for bucket in self.buckets:
                 key = self._keys.outbox(bucket)
                 pipe.xlen(key)
                 pipe.xpending(key, AUDIT_GROUP)
                 pipe.xrange(key, count=1)
-            pipe.time()
-            *answers, now = pipe.execute(raise_on_error=False)
+            now, *answers = pipe.execute(raise_on_error=False)
         if isinstance(now, Exception):
             raise now
         now_ms = now[0] * 1000 + now[1] // 1000

@@ -69,7 +69,7 @@ class OutboxWatch:
         except Exception as error:  # noqa: BLE001 whatever Redis replies, an alert follows if it lasts
             self._alert_unreadable(error)
             self._log_failure(error)
-            if not isinstance(error, RedisConnectionError | RedisTimeoutError):
+            if self._outbox.is_spread or not isinstance(error, RedisConnectionError | RedisTimeoutError):
                 for bucket in self._outbox.buckets:  # perhaps only one cannot be read, and the others can be drained
                     self._ask(bucket)
             return

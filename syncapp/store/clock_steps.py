@@ -116,21 +116,13 @@ class ClockStepWatch:
 
     def turn(self) -> float:
         """Compare the clocks once; return the time (s) until the next comparison. Raises redis-py's errors."""
-        samples: dict[str, _ClockSample] = {}
-        failure: Exception | None = None
-        for pool in self._pool.nodes():
-            try:
-                if sample := self._sample(pool):
-                    samples[pool.name] = sample
-            except exceptions.RedisError as error:
-                failure = error
+        samples = self._samples()
         self._apart_ms = _apart_ms(samples)
         if not samples:
-            if failure:
-                raise failure
             return TURN_S
         for node, sample in samples.items():
             self._compare(node, sample)
+        self._last = {node: self._last[node] for node in samples}
         now_ms = next(iter(samples.values())).now_ms
         self._registry.report(now_ms)
         self._turns += 1
@@ -147,6 +139,20 @@ class ClockStepWatch:
         until_s, text = self._warning
         stepped = [text] if self._clock() < until_s else []
         return stepped + ([f"the masters' clocks are {self._apart_ms:.0f} ms apart"] if self._apart_ms else [])
+
+    def _samples(self) -> dict[str, _ClockSample]:
+        """Read the clock of each server that answers and is no replica. Raises an error if none answers."""
+        samples: dict[str, _ClockSample] = {}
+        failure: Exception | None = None
+        for pool in self._pool.nodes():
+            try:
+                if not self._pool.is_silent(pool) and (sample := self._sample(pool)):
+                    samples[pool.name] = sample
+            except exceptions.RedisError as error:
+                failure = error
+        if failure and not samples:
+            raise failure
+        return samples
 
     def _sample(self, pool: ConnectionPool) -> _ClockSample | None:
         """Read a server's clock; None if the server is a replica, which is then left. Raises redis-py's errors."""

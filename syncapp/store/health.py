@@ -113,6 +113,8 @@ class StoreCheck:
     def _health_of(self, node: ConnectionPool) -> tuple[StoreHealth, Exception | None]:
         """Return the health of one server, and the error that it is about, if there was one."""
         try:
+            if pool_of(self._client).is_silent(node):
+                return StoreHealth("does not answer"), None
             client = redis.Redis(connection_pool=node)  # `from_pool` would close the pool with the client
             info = _info(client)
             reason = _problem(info, is_cluster=pool_of(self._client).is_cluster)

@@ -16,7 +16,7 @@ TURN_S = 5.0
 
 
 class NodeMetrics:
-    """Sets the gauges of each server; those of a server that is not a master any more become 0."""
+    """Sets the gauges of each server; those of a server that is not a master any more become NaN."""
 
     def __init__(self, client: redis.Redis, keys: Keyspace) -> None:
         self._pool = pool_of(client)
@@ -28,7 +28,7 @@ class NodeMetrics:
         buckets = {pool.name: len(found) for pool, found in self._pool.by_node(self._deadlines)}
         found = {pool.name: self._figures(pool) for pool in self._pool.nodes()}
         for name in self._known - found.keys():
-            metrics.show_node(name, is_up=False, buckets=0, info={})
+            metrics.forget_node(name)
         for name, info in found.items():
             metrics.show_node(name, is_up=info is not None, buckets=buckets.get(name, 0), info=info or {})
         self._known = set(found)

@@ -86,7 +86,7 @@ class NodeSweepers:
                 buckets=self._keys.buckets,
                 choose=partial(self.buckets_on, address),
                 loops=self._loops,
-                name=f"sweeper_{address[0]}:{address[1]}",
+                name=f"sweeper@{address[0]}:{address[1]}",
             )
             sweeper.start()
         for address in self._sweepers.keys() - masters:

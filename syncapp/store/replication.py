@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -43,7 +44,7 @@ class _Places:
         self.freed = threading.Condition(threading.Lock())
 
 
-_places = WeakKeyDictionary[ConnectionPool, _Places]()
+_places = WeakKeyDictionary[ConnectionPool, dict[Any, _Places]]()
 _places_lock = threading.Lock()
 
 
@@ -58,7 +59,7 @@ class Replication:
         self._timeout_s = timeout_s
         self._may_wait = False
         with _places_lock:
-            self._places = _places.setdefault(self._pool, _Places())
+            self._places = _places.setdefault(self._pool, {})
 
     @classmethod
     def of(cls, client: redis.Redis, settings: Settings) -> Replication:
@@ -75,7 +76,7 @@ class Replication:
         if not self.required:
             return (self._pool.call(*commands) if commands else []), 0
         marks = [packed("EVAL", _MARK, 1, mark)] if mark else []
-        with self._place():
+        with self._place(mark):
             self._check_right()
             *replies, replicas = self._pool.call(*commands, *marks, self._wait)
         self._may_wait = isinstance(replicas, int)
@@ -117,11 +118,11 @@ class Replication:
                 raise reply
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Take one of the places for changes that wait. Raises `MaxConnectionsError`."""
-        places = self._places
+    def _place(self, mark: str) -> Iterator[None]:
+        """Take one of the places for changes that wait, of the server with a mark. Raises `MaxConnectionsError`."""
+        places = self._places.setdefault(self._pool.home(mark) if mark else None, _Places())
         with places.freed:
-            if not places.freed.wait_for(self._has_place, self._timeout_s):
+            if not places.freed.wait_for(partial(self._has_place, places), self._timeout_s):
                 raise MaxConnectionsError("too many changes wait for replicas")
             places.taken += 1
         try:
@@ -131,6 +132,6 @@ class Replication:
                 places.taken -= 1
                 places.freed.notify()
 
-    def _has_place(self) -> bool:
+    def _has_place(self, places: _Places) -> bool:
         # A pool may grow.
-        return self._places.taken < max(1, int(self._pool.max_connections * _SHARE))
+        return places.taken < max(1, int(self._pool.max_connections * _SHARE))

@@ -113,8 +113,8 @@ class ScriptRunner:
             if found[0] == "rate_limited":
                 raise self._limits.refusal(*found[2:])
             reply = Reply(*found)
-            if limit_keys:  # what the script is called for again is paid
-                limits, limit_keys = self._limits.of(claim, is_paid=True)
+            if limits:  # what the script is called for again is paid
+                limits, limit_keys = self._paid(claim, limits)
             self._request_drain(reply, session_id)
             if reply.word == "busy" and time.monotonic() <= until_s:
                 continue
@@ -178,6 +178,10 @@ class ScriptRunner:
         for reply in replies:
             _raise_for_all(reply)
         return [reply if isinstance(reply, ResponseError) else None for reply in replies]
+
+    def _paid(self, claim: Claim, limits: str) -> tuple[str, Sequence[str]]:
+        """Return the argument `limits` of a call that repeats a paid one, and its keys."""
+        return self._limits.of(claim, is_paid=True)
 
     def _limits_of(self, command: str, claim: Claim, *, is_paid: bool) -> tuple[str, Sequence[str]]:
         return NOT_LIMITED if command == "get" else self._limits.of(claim, is_paid=is_paid)

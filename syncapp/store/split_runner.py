@@ -49,6 +49,10 @@ class SplitRunner(ScriptRunner):
             result = super().run(command, session_id, claim, args, request, reason=reason, limited=charge.limits)
             return charge.settle(result)
 
+    def _paid(self, claim: Claim, limits: str) -> tuple[str, Sequence[str]]:
+        """Do the same: the session's bucket is not charged again."""
+        return f"0 {limits.partition(' ')[2]}", ()
+
 
 def runner_for(client: redis.Redis, *args: Any) -> ScriptRunner:
     """Return a runner for one server or for a cluster, with the arguments of `ScriptRunner`."""

@@ -262,8 +262,8 @@ def test_places_grow_with_the_pool(pair: Pair) -> None:
     client.connection_pool.grow(8)  # type: ignore[attr-defined]  # ours
     with ExitStack() as stack:
         for _ in range(6):
-            stack.enter_context(replication._place())
-        assert not replication._has_place()
+            stack.enter_context(replication._place(""))
+        assert not replication._has_place(replication._places[None])
 
 
 # Links
