@@ -30,6 +30,8 @@ class Buckets:
     def __init__(self) -> None:
         self.reply: dict[int, OutboxBacklog] | Exception = dict.fromkeys(range(3), OutboxBacklog(0, 0, None))
 
+    is_spread = False
+
     def backlogs(self) -> dict[int, OutboxBacklog]:
         if isinstance(self.reply, Exception):
             raise self.reply
