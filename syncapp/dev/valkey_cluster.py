@@ -152,7 +152,9 @@ class ValkeyCluster:
             node.id = node.ask("CLUSTER", "MYID")
         if is_new:
             for epoch, node in enumerate(self.nodes, 1):
-                node.ask("CLUSTER", "SET-CONFIG-EPOCH", epoch)  # otherwise they would have to settle who has which
+                node.ask(
+                    "CLUSTER", "SET-CONFIG-EPOCH", epoch
+                )  # two nodes with one epoch would first have to agree on new ones
         for node, other in itertools.combinations(self.nodes, 2):
             node.ask("CLUSTER", "MEET", "127.0.0.1", other.port, other.bus_port)
         _wait(self._strangers, within_s=120)

@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 import structlog
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from syncapp.domain.session import LIVE, Session
 from syncapp.errors import StoreUnavailable
@@ -41,7 +41,7 @@ class Attendance:
 
     def __init__(
         self,
-        attend: Callable[[Sequence[str]], Sequence[ResponseError | None]],
+        attend: Callable[[Sequence[str]], Sequence[Exception | None]],
         find: Callable[[str], Session | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -115,10 +115,16 @@ class Attendance:
         return 0
 
     def _record_reports(
-        self, due: Sequence[tuple[str, float]], errors: Sequence[ResponseError | None], now_s: float
+        self,
+        due: Sequence[tuple[str, float]],
+        errors: Sequence[Exception | None],
+        now_s: float,
     ) -> int:
         reported = 0
-        for (session_id, _), error in zip(due, errors, strict=True):
+        for (session_id, quarter_s), error in zip(due, errors, strict=True):
+            if isinstance(error, StoreUnavailable):  # its master is lost; those of the others were reported
+                self._plan(session_id, now_s + min(quarter_s, RETRY_S))
+                continue
             if error:  # the next check tries again
                 log.error("session_not_attended", session_id=session_id, error=str(error))
                 continue

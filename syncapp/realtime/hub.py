@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import orjson
 import redis
 import structlog
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from syncapp.config import Settings
 from syncapp.domain.session import Session
@@ -55,7 +55,7 @@ class Hub:
         settings: Settings,
         read: Callable[[str], tuple[Session, int]],
         *,
-        attend: Callable[[Sequence[str]], Sequence[ResponseError | None]] | None = None,
+        attend: Callable[[Sequence[str]], Sequence[Exception | None]] | None = None,
         cached: Callable[[str], Session | None] = lambda _: None,
         client: redis.Redis | None = None,
         loops: Loops | None = None,

@@ -113,7 +113,7 @@ class BucketMove:
         return found
 
     def finish(self) -> None:
-        """Put the new sets in their places, and remove what is left of buckets that are no more."""
+        """Put the new sets in their places, and delete the remaining keys of buckets that no longer exist."""
         self.sets.put_in_place()
         gone = range(self._new.buckets, self._all.buckets)
         self._call(packed("EVAL", _DELETE_EMPTY_STREAM, 1, self._all.outbox(each)) for each in gone)

@@ -17,15 +17,12 @@ import redis
 from redis import exceptions
 
 from syncapp.store.cluster_line import ClusterLine
+from syncapp.store.command_keys import key_of, name_of
 from syncapp.store.connection_pool import ConnectionPool, packed
 from syncapp.store.failover import Server
 from syncapp.store.topology import Address, Topology
 
-_WITHOUT_KEY = frozenset(
-    {b"CLIENT", b"CONFIG", b"DBSIZE", b"FLUSHDB", b"INFO", b"PING", b"ROLE", b"SCAN", b"SCRIPT", b"TIME", b"WAIT"}
-)
 _EVERYWHERE = frozenset({b"FLUSHDB", b"SCRIPT"})
-_BY_COUNT = frozenset({b"EVAL", b"EVALSHA"})
 _DID_NOT_RUN = ("MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN ")
 _MAX_MOVES = 5
 _PAUSE_S = 0.02
@@ -58,22 +55,6 @@ class _Unit:
     def words(self) -> list[bytes]:
         """Return the commands to send."""
         return [_ASKING, *self.commands] if self.asked else self.commands
-
-
-def _name(command: bytes) -> bytes:
-    return command.split(b"\r\n", 3)[2].upper()
-
-
-def key_of(command: bytes) -> bytes | None:
-    """Return the first key of a packed command; None if it has none."""
-    words = command.split(b"\r\n", 9)
-    name = words[2].upper()
-    if name in _BY_COUNT:
-        return words[8] if words[6] != b"0" else None
-    if name == b"XREADGROUP":
-        options = command.split(b"\r\n")[10::2]  # those after group and consumer
-        return options[[each.upper() for each in options].index(b"STREAMS") + 1]
-    return None if name in _WITHOUT_KEY or len(words) < 5 else words[4]
 
 
 class ClusterPool(redis.ConnectionPool):
@@ -115,7 +96,7 @@ class ClusterPool(redis.ConnectionPool):
     def call_raw(self, *commands: bytes) -> list[Any]:
         """Do the same as `call` for redis-py; the replies are bytes unless the pool decodes them."""
         raw = not self.connection_kwargs.get("decode_responses")
-        if key_of(commands[0]) is None and _name(commands[0]) in _EVERYWHERE:
+        if key_of(commands[0]) is None and name_of(commands[0]) in _EVERYWHERE:
             everywhere = [pool.call(*commands, raw=raw) for pool in self.nodes()]
             return everywhere[0]
         replies, failure = self._call(commands, raw=raw)
@@ -195,9 +176,7 @@ class ClusterPool(redis.ConnectionPool):
             for address, units in by_owner.items():
                 sent = [command for unit in units for command in unit.words()]
                 try:
-                    if skips_silent and self._is_silent(address):
-                        raise exceptions.ConnectionError("the node has just failed to reply")  # noqa: TRY301 caught below, as if it had been asked
-                    found = self._call_node(address, sent, raw=raw)
+                    found = self._call_node(address, sent, raw=raw, skips_silent=skips_silent)
                 except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
                     failure = failure or error
                     found = [error] * len(sent)
@@ -211,8 +190,15 @@ class ClusterPool(redis.ConnectionPool):
             pending, pause_s = again, min(0.2, 2 * pause_s or _PAUSE_S)
         return replies, failure
 
-    def _call_node(self, address: Address, commands: Sequence[bytes], *, raw: bool = False) -> list[Any]:
-        """Send commands to a node; note it if the node does not reply. Raises redis-py's errors."""
+    def _call_node(
+        self, address: Address, commands: Sequence[bytes], *, raw: bool = False, skips_silent: bool = False
+    ) -> list[Any]:
+        """Send commands to a node; note it if the node does not reply. Raises redis-py's errors.
+
+        skips_silent: raise one at once if the node has just failed to reply.
+        """
+        if skips_silent and self._is_silent(address):
+            raise exceptions.ConnectionError("the node has just failed to reply")
         try:
             replies = self._pool(address).call(*commands, raw=raw)
         except exceptions.MaxConnectionsError:  # that is this process's own affair
@@ -229,7 +215,7 @@ class ClusterPool(redis.ConnectionPool):
     def _units(self, commands: Sequence[bytes]) -> list[_Unit]:
         units: list[_Unit] = []
         # What a WAIT confirms goes with it. Sent apart, the WAIT could be answered first, or by another node.
-        is_confirmed = bool(commands) and _name(commands[-1]) == b"WAIT"
+        is_confirmed = bool(commands) and name_of(commands[-1]) == b"WAIT"
         for position, command in enumerate(commands):
             key = key_of(command)
             slot = None if key is None else self.topology.slot_of(key)

@@ -172,7 +172,7 @@ class ScriptRunner:
             todo = busy
         return [summaries[each] for each in session_ids], now_ms
 
-    def attend(self, session_ids: Sequence[str]) -> list[ResponseError | None]:
+    def attend(self, session_ids: Sequence[str]) -> Sequence[Exception | None]:
         """Restart the idle time of each session, in one round trip."""
         replies = self._call_all("attend_session", session_ids)
         for reply in replies:

@@ -220,7 +220,7 @@ class SessionStore:
         """
         return self._runner.summarize(session_ids)
 
-    def attend(self, session_ids: Sequence[str]) -> list[ResponseError | None]:
+    def attend(self, session_ids: Sequence[str]) -> Sequence[Exception | None]:
         """Restart the idle time of watched sessions, in one round trip and without commits.
 
         The result of a session that fails is its error, of all others None.

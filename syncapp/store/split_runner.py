@@ -1,53 +1,54 @@
-"""Runs the scripts of sessions in a cluster, where limits and sessions are in different slots."""
+"""Runs the scripts of sessions in a cluster, where sessions and limits are on several masters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from syncapp.config import Settings
 from syncapp.domain.results import Claim, Result
-from syncapp.store.bucket_record import BucketGuard
-from syncapp.store.connection_pool import pool_of
+from syncapp.errors import StoreUnavailable
+from syncapp.store.connection_pool import ConnectionPool, pool_of
+from syncapp.store.reply_errors import no_reply
 from syncapp.store.script_runner import ScriptRunner
 from syncapp.store.split_limits import SplitLimits
 
 
 class SplitRunner(ScriptRunner):
-    """A `ScriptRunner` that charges a command before it runs."""
+    """A `ScriptRunner` that charges a command before it runs, and reports watched sessions to each master by itself."""
 
-    def __init__(
-        self,
-        client: redis.Redis,
-        settings: Settings,
-        on_nudge: Callable[[int], None],
-        partials: Mapping[str, str] | None,
-        on_miss: Callable[[str], bool] | None = None,
-        guard: BucketGuard | None = None,
-    ) -> None:
-        super().__init__(client, settings, on_nudge, partials, on_miss, guard)
+    def __init__(self, client: redis.Redis, *args: Any) -> None:
+        super().__init__(client, *args)
         self._split_limits = SplitLimits(client, self._scripts, self._limits, self._keys)
 
     def run(
-        self,
-        command: str,
-        session_id: str,
-        claim: Claim,
-        args: Sequence[str | bytes | int] = (),
-        request: Mapping[str, Any] | Sequence[Any] | None = None,
-        *,
-        reason: bytes = b"",
-        is_paid: bool = False,
-        limited: tuple[str, Sequence[str]] | None = None,
+        self, command: str, session_id: str, claim: Claim, *args: Any, is_paid: bool = False, **more: Any
     ) -> Result:
         """Do the same as `ScriptRunner.run`; a read is not charged."""
         if command == "get":
-            return super().run(command, session_id, claim, args, request, reason=reason)
+            return super().run(command, session_id, claim, *args, **more)
         with self._split_limits.charge(session_id, claim, is_paid=is_paid) as charge:
-            result = super().run(command, session_id, claim, args, request, reason=reason, limited=charge.limits)
-            return charge.settle(result)
+            return charge.settle(super().run(command, session_id, claim, *args, limited=charge.limits, **more))
+
+    def attend(self, session_ids: Sequence[str]) -> list[Exception | None]:
+        """Do the same for each master: one that does not answer must not let the watched sessions of others go idle."""
+        results: list[Exception | None] = [None] * len(session_ids)
+        for node, places in self._scripts.pool.by_node([self._keys.session(each) for each in session_ids]):
+            try:
+                found = self._attend_on(node, [session_ids[place] for place in places])
+            except StoreUnavailable as error:
+                found = [error] * len(places)
+            for place, result in zip(places, found, strict=True):
+                results[place] = result
+        return results
+
+    def _attend_on(self, node: ConnectionPool, session_ids: Sequence[str]) -> Sequence[Exception | None]:
+        """Report sessions of one master, unless it has just failed to reply. Raises `StoreUnavailable`."""
+        if self._scripts.pool.is_silent(node):
+            raise no_reply(RedisConnectionError("the node has just failed to reply"))
+        return super().attend(session_ids)
 
     def _paid(self, claim: Claim, limits: str) -> tuple[str, Sequence[str]]:
         """Do the same: the session's bucket is not charged again."""

@@ -16,12 +16,14 @@ from syncapp.dev.valkey_cluster import ValkeyCluster
 from syncapp.dev.valkey_node import ValkeyNode
 from syncapp.errors import StoreUnavailable
 from syncapp.store.client import connect
-from syncapp.store.cluster_pool import ClusterPool, key_of
+from syncapp.store.cluster_pool import ClusterPool
+from syncapp.store.command_keys import key_of
 from syncapp.store.connection_pool import ConnectionPool, packed
 from syncapp.store.connection_pool import pool_of as any_pool_of
 from syncapp.store.key_scan import KeyScan
 from syncapp.store.keys import Keyspace
 from syncapp.store.replication import Replication
+from syncapp.store.reply_errors import NoReply
 from syncapp.store.sessions import SessionStore
 from tests.support.store import chess_request, make_settings
 from tests.support.types import Redis
@@ -309,3 +311,17 @@ def test_background_work_does_not_wait_for_a_node_that_has_just_failed_and_comma
     assert pool.call(packed("EXISTS", keys[0])) == [1]  # it answers again
     assert not pool.is_away(keys[0])
     assert not any(isinstance(each, Exception) for each in pool.call_each(*(packed("EXISTS", key) for key in keys)))
+
+
+def test_watched_sessions_of_other_masters_are_reported_while_one_is_lost(
+    store: SessionStore, valkey_cluster: ValkeyCluster
+) -> None:
+    names = [store.create(chess_request()).found.session_id for _ in range(30)]
+    assert list(store.attend(names)) == [None] * 30
+    dead, _ = home_of(valkey_cluster, names[0])
+    affected = {name for name in names if home_of(valkey_cluster, name)[0] is dead}
+    dead.kill()
+    for _ in range(2):  # the second time, the master is known to be away
+        errors = dict(zip(names, store.attend(names), strict=True))
+        assert {name for name, error in errors.items() if error} == affected
+        assert {type(error) for error in errors.values() if error} == {NoReply}

@@ -29,7 +29,7 @@ from syncapp.loops import Loops
 from syncapp.store.bucket_leases import BucketLeases
 from syncapp.store.client import connect
 from syncapp.store.clock_steps import ClockStepWatch, recorded_steps
-from syncapp.store.cluster_pool import key_of
+from syncapp.store.command_keys import key_of
 from syncapp.store.connection_pool import ConnectionPool, packed, pool_of
 from syncapp.store.deadline_rebuild import DeadlineRebuild
 from syncapp.store.failover import Server
