@@ -22,7 +22,6 @@ from syncapp.store.connection_pool import ConnectionPool, packed
 from syncapp.store.failover import Server
 from syncapp.store.topology import Address, Topology
 
-_EVERYWHERE = frozenset({b"FLUSHDB", b"SCRIPT"})
 _DID_NOT_RUN = ("MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN ")
 _MAX_MOVES = 5
 _PAUSE_S = 0.02
@@ -53,8 +52,8 @@ class _Unit:
         self.moves = 0
 
     def words(self) -> list[bytes]:
-        """Return the commands to send."""
-        return [_ASKING, *self.commands] if self.asked else self.commands
+        """Return the commands to send: ASKING holds for the one command after it."""
+        return [word for command in self.commands for word in (_ASKING, command)] if self.asked else self.commands
 
 
 class ClusterPool(redis.ConnectionPool):
@@ -96,11 +95,23 @@ class ClusterPool(redis.ConnectionPool):
     def call_raw(self, *commands: bytes) -> list[Any]:
         """Do the same as `call` for redis-py; the replies are bytes unless the pool decodes them."""
         raw = not self.connection_kwargs.get("decode_responses")
-        if key_of(commands[0]) is None and name_of(commands[0]) in _EVERYWHERE:
-            everywhere = [pool.call(*commands, raw=raw) for pool in self.nodes()]
-            return everywhere[0]
+        if name_of(commands[0]) == b"SCRIPT":
+            return self._load(commands, raw=raw)
         replies, failure = self._call(commands, raw=raw)
         if failure:
+            raise failure
+        return replies
+
+    def _load(self, commands: Sequence[bytes], *, raw: bool) -> list[Any]:
+        """Load scripts into all masters that reply, and return the replies of one. Raises an error if none does."""
+        replies: list[Any] = []
+        failure: Exception | None = None
+        for address in self.topology.masters():
+            try:
+                replies = self._call_node(address, commands, raw=raw)
+            except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+                failure = error
+        if failure and not replies:
             raise failure
         return replies
 
@@ -182,7 +193,7 @@ class ClusterPool(redis.ConnectionPool):
                     found = [error] * len(sent)
                 for unit in units:
                     mine, found = found[: len(unit.words())], found[len(unit.words()) :]
-                    mine = mine[1:] if unit.asked else mine
+                    mine = mine[1::2] if unit.asked else mine
                     if self._must_repeat(unit, mine[0], time.monotonic() < until_s):
                         again.append(unit)
                     else:

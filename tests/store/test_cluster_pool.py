@@ -224,6 +224,17 @@ def test_scripts_that_a_promoted_replica_does_not_have_are_sent_again(
     assert store.switch(name).found.version == 4
 
 
+def test_scripts_are_loaded_into_the_masters_that_are_there(
+    client: redis_py.Redis, valkey_cluster: ValkeyCluster
+) -> None:
+    names = [KEYS.outbox(bucket) for bucket in range(64)]
+    dead = valkey_cluster.node_of_slot(key_slot(names[0].encode()))
+    others = [name for name in names if valkey_cluster.node_of_slot(key_slot(name.encode())) is not dead]
+    dead.kill()
+    script = client.register_script(f"return redis.call('STRLEN', KEYS[1]) -- {id(client)}")  # none of them has it yet
+    assert [script(keys=[name]) for name in others] == [0] * len(others)
+
+
 def test_a_killed_master_concerns_its_own_sessions_only_until_its_replica_takes_over(
     store: SessionStore, valkey_cluster: ValkeyCluster
 ) -> None:
