@@ -129,7 +129,7 @@ class AuditWorker:
             )
         with contextlib.suppress(RedisError, StoreUnavailable):
             self._bucket_guard.check()
-        for bucket in self.outbox.buckets:
+        for bucket in self.outbox.with_events():
             self._drain_requests.nudge(bucket)
         with contextlib.suppress(RedisError):  # a drain creates the missing groups
             self.outbox.make_groups()

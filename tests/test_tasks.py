@@ -174,9 +174,11 @@ def test_a_sweep_asks_for_the_buckets_that_hold_anything(
     assert [line["event"] for line in logs] == ["sweep_failed"]
 
 
-def test_a_worker_starts_once_with_every_bucket_and_the_months_to_come(
-    tasks: ModuleType, db: Db, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_starts_once_with_the_buckets_that_have_events_and_the_months_to_come(
+    tasks: ModuleType, db: Db, redis_url: str, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    commit_events(redis_url, 3, 3)
+    waiting = [bucket for bucket in range(KEYS.buckets) if redis.xlen(KEYS.outbox(bucket))]
     monkeypatch.setattr(tasks.logs, "configure", lambda settings: None)
     monkeypatch.setattr(tasks, "collect_rarely", lambda: None)
     (last,) = names = sorted(event_partitions(db))[-1:]
@@ -184,7 +186,8 @@ def test_a_worker_starts_once_with_every_bucket_and_the_months_to_come(
         cursor.execute(f"DROP TABLE {names[0]}")
     for _ in range(4):
         tasks.worker.start()
-    wait_until(lambda: tasks.huey.pending_count() == 64)
+    wait_until(lambda: tasks.huey.pending_count() == len(waiting))
+    assert sorted(task.args[0] for task in tasks.huey.pending()) == waiting
     assert last in event_partitions(db)
     tasks.worker.database._url = f"postgresql://127.0.0.1:{free_port()}/none"
     tasks.worker.database.close()

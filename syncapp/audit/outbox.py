@@ -158,6 +158,14 @@ class Outbox:
         now_ms = now[0] * 1000 + now[1] // 1000
         return {bucket: _backlog(now_ms, *answers[3 * bucket : 3 * bucket + 3]) for bucket in self.buckets}
 
+    def with_events(self) -> Sequence[int]:
+        """Return the buckets that have events; all if that cannot be read. Never raises."""
+        try:
+            backlogs = self.backlogs()
+        except Exception:  # noqa: BLE001 a drain of each bucket finds out, and reports it
+            return self.buckets
+        return [bucket for bucket, backlog in backlogs.items() if backlog.waiting or backlog.active]
+
     def has_undrained(self, session_id: str) -> bool:
         """Return whether a session has events that are not in the log yet; True also if its bucket has too many others.
 
@@ -204,8 +212,12 @@ class Outbox:
 
     def make_groups(self) -> None:
         """Create the missing consumer groups, at the start of their streams. Raises what redis raises."""
-        for bucket in self.buckets:
-            self._make_group(bucket)
+        with self._client.pipeline(transaction=False) as pipe:
+            for bucket in self.buckets:
+                pipe.eval(_MAKE_GROUP, 1, self._keys.outbox(bucket), AUDIT_GROUP)
+            for reply in pipe.execute(raise_on_error=False):
+                if isinstance(reply, Exception) and "BUSYGROUP" not in str(reply):  # the group exists
+                    raise reply
 
     def _make_group(self, bucket: int) -> None:
         try:

@@ -23,7 +23,7 @@ from syncapp.loops import Loops
 from syncapp.store.bucket_leases import RENEW_S, BucketLeases
 from syncapp.store.connection_pool import packed, pool_of
 from syncapp.store.deadline_rebuild import DeadlineRebuild
-from syncapp.store.keys import Keyspace
+from syncapp.store.keys import SENTINEL, Keyspace
 from syncapp.store.list_upkeep import ListUpkeep
 from syncapp.store.sessions import SessionStore
 
@@ -34,6 +34,7 @@ MAX_WAIT_S = 0.02
 
 _MIN_WAIT_S = 0.001  # one pass applies deadlines closer together than this
 _BATCH = 128  # sessions per round trip
+_IDLE = [SENTINEL, "inf"]  # the entries of a bucket without live sessions
 _MIN_PER_BUCKET = 4
 _MAX_BACKOFF_S = 0.5
 _SKIP_S = 10.0
@@ -80,6 +81,7 @@ class Sweeper:
         self._clock = clock
         self._keys = keys
         self._buckets: Sequence[int] = range(buckets)
+        self._prepared: tuple[tuple[int, ...], int, Sequence[str], Sequence[bytes]] = ((), 0, (), ())
         self._upcoming: list[tuple[float, str]] = []
         self._offset_ms = 0.0
         self._skipped: dict[str, float] = {}
@@ -153,27 +155,38 @@ class Sweeper:
         now_s = self._clock()
         self._skipped = {session_id: until_s for session_id, until_s in self._skipped.items() if until_s > now_s}
         limit = max(_MIN_PER_BUCKET, -(-_BATCH // len(self._buckets))) + len(self._skipped)
-        keys = [self._keys.deadlines(bucket) for bucket in self._buckets]
-        first, *others = (packed("ZRANGE", key, 0, limit - 1, "WITHSCORES") for key in keys)
-        # In a cluster, a command without a key follows the one before it to the same server.
-        entry, now, *entries = self._pool.call(first, packed("TIME"), *others)
+        keys, reads = self._reads(tuple(self._buckets), limit)
+        entry, now, *entries = self._pool.call(*reads)
         if isinstance(now, Exception):
             raise now
         seconds, micros = now
-        flat = self._readable(dict(zip(keys, [entry, *entries], strict=True)))
+        flat = self._readable(keys, [entry, *entries])
         # This clock is late by at most the reply's travel time, so nothing counts as due too early.
         self._offset_ms = int(seconds) * 1000 + int(micros) / 1000 - self._clock() * 1000
         now_ms = self._now_ms() if now_ms is None else now_ms
-        heads = [list(zip(each[::2], map(float, each[1::2]), strict=True)) for each in flat]
+        heads = [list(zip(each[::2], map(float, each[1::2]), strict=True)) for each in flat if each != _IDLE]
         self._upcoming = sorted((at, each) for head in heads for each, at in head if each not in self._skipped)
         return any(len(head) == limit and head[-1][1] <= now_ms for head in heads)
 
-    def _readable(self, entries: dict[str, Any]) -> list[Any]:
+    def _reads(self, buckets: tuple[int, ...], limit: int) -> tuple[Sequence[str], Sequence[bytes]]:
+        """Return the keys to read, and the commands that read them and the time; the same ones as long as they fit.
+
+        The second command reads the time: in a cluster, one without a key follows the one before it to its server.
+        """
+        if self._prepared[:2] != (buckets, limit):
+            keys = [self._keys.deadlines(bucket) for bucket in buckets]
+            first, *others = (packed("ZRANGE", key, 0, limit - 1, "WITHSCORES") for key in keys)
+            self._prepared = buckets, limit, keys, (first, packed("TIME"), *others)
+        return self._prepared[2:]
+
+    def _readable(self, keys: Sequence[str], entries: Sequence[Any]) -> Sequence[Any]:
         """Return the entries of the buckets that can be read; an unreadable bucket must not delay the others.
 
         Raises an error that concerns more than its key if no bucket can be read.
         """
-        errors = {key: each for key, each in entries.items() if isinstance(each, Exception)}
+        errors = {key: each for key, each in zip(keys, entries, strict=True) if isinstance(each, Exception)}
+        if not errors and not self._unreadable:
+            return entries
         general = [each for each in errors.values() if not str(each).startswith("WRONGTYPE")]
         if general and len(errors) == len(entries):
             raise general[0]
@@ -183,7 +196,7 @@ class Sweeper:
                 log.error("deadlines_not_read", key=key, error=str(error))
         if errors:
             metrics.LOOP_FAILURES.labels("sweeper").inc()
-        return [each for each in entries.values() if not isinstance(each, Exception)]
+        return [each for each in entries if not isinstance(each, Exception)]
 
     def _due(self, now_ms: float | None) -> list[str]:
         """Remove the due sessions from the upcoming ones, and return them."""
