@@ -2,7 +2,6 @@ from gevent import monkey
 
 monkey.patch_all()  # before all other imports: a module imported earlier would keep blocking sockets and locks
 
-import gc
 import os
 import resource
 import shutil
@@ -57,14 +56,15 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 def post_worker_init(worker: GunicornWorker) -> None:
     """Start the background loops of a web process; here, because threads do not survive a fork."""
+    # Imported only here: gunicorn's main process must not have metrics of its own.
+    from syncapp.server.garbage_collector import GarbageCollector
+
     services = worker.wsgi.extensions["syncapp"]
     if guard := getattr(services, "bucket_guard", None):  # the floor of a benchmark has none
         # The store did not answer when this process took the default number of buckets: a new process asks again.
         guard.on_other = lambda: os.kill(os.getpid(), signal.SIGTERM)
     services.start()
-    # All objects that exist by now stay: a garbage collection that visited them would pause the whole process.
-    gc.collect()
-    gc.freeze()
+    GarbageCollector().start(services.loops, services.stopped)
 
 
 def worker_exit(server: Any, worker: GunicornWorker) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from types import SimpleNamespace
 
 import redis
@@ -10,12 +11,18 @@ from flask import Flask
 
 from bench.rig import BARE
 from syncapp.config import Settings
+from syncapp.loops import Loops
 from syncapp.server.admission import Guards
 
 app = Flask(__name__, static_folder=None)
 settings = Settings.from_env()
 app.extensions["syncapp"] = SimpleNamespace(
-    settings=settings, guards=Guards(settings), start=lambda: None, stop=lambda: None
+    settings=settings,
+    guards=Guards(settings),
+    loops=Loops(),
+    stopped=threading.Event(),
+    start=lambda: None,
+    stop=lambda: None,
 )
 client = redis.Redis.from_url(os.environ["REDIS_URL"])
 sha = client.script_load(BARE)

@@ -117,6 +117,12 @@ LOOP_TURNED = Gauge(
     ("loop",),
     multiprocess_mode="livemin",
 )
+GC_PAUSES = Histogram(
+    "syncapp_gc_pause_seconds",
+    "Seconds for which a web process stood still to look for reference cycles: a step, or a visit to all objects.",
+    ("visited",),
+    buckets=_SECONDS,
+)
 DRAINED = Counter("syncapp_audit_events_stored_total", "Audit events stored in PostgreSQL.")
 DRAIN_FAILURES = Counter("syncapp_audit_drain_failures_total", "Failed drains; each is tried again.")
 DEAD_LETTERS = Counter(
