@@ -62,6 +62,7 @@ FRAMEWORKS = {
     "simple_websocket": {"server"},
     "wsproto": {"server"},
     "gunicorn": {"server"},
+    "httptools": {"server"},
     "huey": {"queue_server", "task_queue", "tasks"},
     "jwt": {"access"},
     "cryptography": {"access"},

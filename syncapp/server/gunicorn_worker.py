@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +15,7 @@ import gevent
 import orjson
 from gunicorn import util
 from gunicorn.http import errors as gunicorn_errors
+from gunicorn.http import wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
 from syncapp.errors import (
@@ -25,8 +27,10 @@ from syncapp.errors import (
     UnsupportedMediaType,
     UriTooLong,
 )
-from syncapp.server.http_parser import Parser
+from syncapp.server.http_answer import HttpAnswer
+from syncapp.server.http_parser import Head
 from syncapp.server.http_reader import HttpReader
+from syncapp.server.usual_requests import UsualRequest, UsualRequests
 
 LINGER_S = 1.0
 """How long input is discarded after an error: closing a socket with unread input could lose the answer."""
@@ -77,6 +81,7 @@ class GunicornWorker(GeventWorker):
         self.limit_s: float = settings.request_timeout_s
         self.max_body_bytes: int = settings.max_body_bytes
         self.waiting: dict[HttpReader, None] = {}
+        self._usual: dict[Any, tuple[Any, UsualRequests]] = {}
         self.connections = 0
         self.cfg.set("graceful_timeout", int(FINAL_READ_S))  # for requests that still run after the shutdown
         gevent.spawn(self._close_waiting)
@@ -91,20 +96,18 @@ class GunicornWorker(GeventWorker):
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection."""
         reader = HttpReader(client, self.limit_s)
-        parser = Parser(self.cfg, client, addr)
-        parser.unreader = reader
         self._make_room()
         self.connections += 1
         request: Any = None
         try:
-            address = listener.getsockname()
+            address, usual = self._usual_requests(listener)
             idle_s = self.limit_s  # a new connection is expected to send a request soon
             while True:
                 request = None
                 self.waiting[reader] = None
                 try:
                     reader.expect(idle_s)
-                    request = next(parser)
+                    request = reader.usual_request(usual, addr) or Head(self.cfg, reader, addr)
                     reader.read_body(request, self.max_body_bytes)
                 finally:
                     self.waiting.pop(reader, None)
@@ -122,6 +125,38 @@ class GunicornWorker(GeventWorker):
         finally:
             self.connections -= 1
             util.close(client)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        """Call the application with a request that was read, and send its answer.
+
+        Raises `StopIteration` if the connection ends with it, and `OSError`.
+        """
+        began = datetime.now(UTC)
+        if isinstance(req, UsualRequest):
+            answer, environ = HttpAnswer(req, sock, self.cfg), req.environ
+        else:
+            answer, environ = wsgi.create(req, sock, addr, listener_name, self.cfg, response_class=HttpAnswer)
+            environ["wsgi.multithread"] = True
+        self.nr += 1
+        if self.nr >= self.max_requests:
+            self.alive = False
+        if not self.alive or not self.cfg.keepalive:
+            answer.force_close()
+        try:
+            answer.send_all(self.wsgi(environ, answer.start_response))
+        except (OSError, StopIteration):
+            raise
+        except (gevent.GreenletExit, SystemExit):  # a signal's; `alive` ends the worker
+            raise StopIteration from None
+        except Exception:
+            if not answer.headers_sent:
+                raise
+            self.log.exception("Error handling a request")  # a second answer would look like part of this one
+            raise StopIteration from None
+        finally:
+            self.log.access(answer, req, environ, datetime.now(UTC) - began)
+        if answer.should_close():
+            raise StopIteration
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer an invalid request, or a failure outside of the application, in the same form as all errors."""
@@ -147,6 +182,14 @@ class GunicornWorker(GeventWorker):
             end_s = time.monotonic() + LINGER_S
             while time.monotonic() < end_s and client.recv(_DISCARD_BYTES):
                 gevent.sleep(_PAUSE_S)
+
+    def _usual_requests(self, listener: Any) -> tuple[Any, UsualRequests]:
+        """Return the address of a listening socket, and what makes its usual requests."""
+        found = self._usual.get(listener)
+        if found is None:
+            address = listener.getsockname()
+            found = self._usual[listener] = address, UsualRequests(self.cfg, address)
+        return found
 
     def _abort(self, client: Any, error: OSError) -> None:
         """Reset a connection whose client is gone or does not read, or whose answer cannot be completed."""

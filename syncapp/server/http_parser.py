@@ -1,20 +1,36 @@
-"""Rules of HTTP/1.1 (RFC 9112) that gunicorn's parser does not check: `Host`, `Connection`, versions, chunk sizes."""
+"""Rules of HTTP/1.1 (RFC 9112) that gunicorn's parser does not check: `Host`, `Connection`, versions, chunk sizes.
+
+gunicorn's parser, with these rules, decides about every request that is not usual (`usual_requests`).
+"""
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from gunicorn.http.body import Body, ChunkedReader
 from gunicorn.http.errors import InvalidChunkSize
 from gunicorn.http.message import Request
-from gunicorn.http.parser import RequestParser
 
 from syncapp.errors import BadRequest, PayloadTooLarge
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Za-z:.%_~-]+\])(?::[0-9]{0,5})?\Z")
 # The beginning of a chunk's first line, which may be incomplete: up to 16 digits, then its end or an extension.
 _SIZE = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:\r\n|\r?\Z|[ \t]*;|[ \t]+\Z))|\Z")
+
+
+@lru_cache(maxsize=256)
+def is_host(text: str) -> bool:
+    """Tell whether a text is a valid `Host`."""
+    return _HOST.match(text) is not None
+
+
+@lru_cache(maxsize=256)
+def closes(connection: str, version: tuple[int, int]) -> bool:
+    """Tell whether a request is the last one of its connection; connection: its header fields `Connection`, joined."""
+    words = {word.strip().lower() for word in connection.split(",")}
+    return "close" in words or (version < (1, 1) and "keep-alive" not in words)
 
 
 class Head(Request):
@@ -27,7 +43,7 @@ class Head(Request):
         hosts = [value for name, value in self.headers if name == "HOST"]
         if not hosts and self.version > (1, 0):
             raise BadRequest("HTTP/1.1 requires the header Host")
-        if hosts and not _HOST.match(hosts[0]):
+        if hosts and not is_host(hosts[0]):
             raise BadRequest("the header Host is not a valid host")
         self.version = min(self.version, (1, 1))  # later 1.x versions are answered as 1.1
         super().set_body_reader()
@@ -36,15 +52,7 @@ class Head(Request):
         """Tell whether this is the last request of its connection."""
         if self.must_close or self.method == "CONNECT":
             return True
-        given = ",".join(value for name, value in self.headers if name == "CONNECTION")
-        words = {word.strip().lower() for word in given.split(",")}
-        return "close" in words or (self.version < (1, 1) and "keep-alive" not in words)
-
-
-class Parser(RequestParser):
-    """Reads heads of requests from one connection."""
-
-    mesg_class = Head
+        return closes(",".join(value for name, value in self.headers if name == "CONNECTION"), self.version)
 
 
 class Chunks(ChunkedReader):

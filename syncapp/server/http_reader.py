@@ -13,16 +13,18 @@ from contextlib import suppress
 from typing import Any
 
 import gevent
-from gunicorn.http.body import ChunkedReader, LengthReader
+from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.unreader import SocketUnreader
 
 from syncapp.errors import BadRequest, HeadersTooLarge, PayloadTooLarge, RequestTimeout, SyncError
 from syncapp.server.http_parser import Chunks
+from syncapp.server.usual_requests import UsualRequest, UsualRequests
 
 MAX_HEAD_BYTES = 65_536
 SHARE_BYTES = 8192
 """What is read of one connection before others get a turn."""
+_CUT_OFF = "the body ends too early; nothing was done"
 
 
 class HttpReader(SocketUnreader):
@@ -80,34 +82,64 @@ class HttpReader(SocketUnreader):
         self._share -= len(data)
         return data
 
+    def usual_request(self, usual: UsualRequests, peer: Any) -> UsualRequest | None:
+        """Read the head of a request, if it comes at once; None if it does not, or is not usual: then nothing is read.
+
+        Raises `StopIteration` if there is no further request, and what `chunk` raises.
+        """
+        data = self.take_buffered() or self.chunk()
+        if not data:
+            raise StopIteration
+        end = data.find(b"\r\n\r\n") + 4
+        request = usual.parse(data[:end], self.sock, peer) if end > 3 else None
+        if request is None:
+            self.buf.write(data)
+        elif end < len(data):
+            self.buf.write(data[end:])
+        return request
+
     def read_body(self, request: Any, max_bytes: int) -> None:
         """Read the whole body, and put it in the place of the request's unread one.
 
         Raises `PayloadTooLarge` as early as possible, `BadRequest` if the client ends too early, `RequestTimeout`, and
         gunicorn's `ParseException` for invalid chunks.
         """
+        if isinstance(request, UsualRequest):
+            if request.length:
+                self._expect_body(request.length, max_bytes)
+                request.environ["wsgi.input"] = io.BytesIO(self._read_all(request.length))
+            return
         reader = request.body.reader
-        if isinstance(reader, ChunkedReader):
-            request.body = Chunks.of(request, self, max_bytes)
         length = reader.length if isinstance(reader, LengthReader) else None
         if length == 0:
             return
+        self._expect_body(length, max_bytes)
+        if request._expected_100_continue:
+            self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request._expected_100_continue = False  # otherwise gunicorn would send it again
+        if length is not None:
+            request.body = io.BytesIO(self._read_all(length))
+            return
+        try:
+            body = Chunks.of(request, self, max_bytes).read(max_bytes + 1)
+        except NoMoreData:
+            raise BadRequest(_CUT_OFF) from None
+        if len(body) > max_bytes:
+            raise PayloadTooLarge("the body is larger than this server accepts")
+        request.body = io.BytesIO(body)
+
+    def _expect_body(self, length: int | None, max_bytes: int) -> None:
+        """Prepare for a body; length: None for one in chunks. Raises `PayloadTooLarge`."""
         if length is not None and length > max_bytes:
             raise PayloadTooLarge("the body is larger than this server accepts")
         # Chunk sizes and extensions count too, up to twice the limit: tiny chunks cost more to read than they hold.
         self._remaining, self._too_large = (length or 2 * max_bytes) + MAX_HEAD_BYTES, PayloadTooLarge
-        if request._expected_100_continue:
-            self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request._expected_100_continue = False  # otherwise gunicorn would send it again
-        try:
-            body = request.body.read(length if length is not None else max_bytes + 1)
-        except NoMoreData:
-            body = None
-        if body is None or (length is not None and len(body) < length):
-            raise BadRequest("the body ends too early; nothing was done")
-        if len(body) > max_bytes:
-            raise PayloadTooLarge("the body is larger than this server accepts")
-        request.body = io.BytesIO(body)
+
+    def _read_all(self, length: int) -> bytes:
+        body: bytes = self.read(length, read_ahead=length)
+        if len(body) < length:
+            raise BadRequest(_CUT_OFF)
+        return body
 
     def evict(self) -> None:
         """End the wait for input, by closing the receiving side of the connection."""
