@@ -74,7 +74,7 @@ fmt: $(INSTALLED) ## Format the code, and fix what can be fixed automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## Measure everything in 8 minutes; results go to bench/results/ (ONLY="store rest" runs parts)
+bench: $(INSTALLED) ## Measure everything in 8 minutes; results go to bench/results/ (ONLY="store rest" runs parts, ONLY="evening --help" tells more)
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null \
 	|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@$(BIN)/python -m bench $(ONLY)

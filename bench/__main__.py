@@ -7,6 +7,7 @@ import importlib
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -20,6 +21,8 @@ from syncapp.dev.processes import end_leftovers
 
 PARTS = ("store", "scripts", "limits", "rest", "sockets", "fanout", "audit", "expiry", "growth", "storm")
 ONLY_IF_NAMED = ("cluster",)
+ALONE = ("evening", "against")
+"""Parts with options of their own, which run without the others."""
 
 
 def run(names: list[str]) -> dict[str, Part]:
@@ -42,19 +45,24 @@ def run(names: list[str]) -> dict[str, Part]:
 
 def main() -> int:
     """Run the requested parts; return the exit code: 0 even if a target is missed."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that all servers are stopped
+    if sys.argv[1:2] and sys.argv[1] in ALONE:
+        code: int = importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
+        return code
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
         "names",
         nargs="*",
         metavar="part",
-        help=f"one of {', '.join(PARTS)}, which all run by default; or {', '.join(ONLY_IF_NAMED)}",
+        help=f"one of {', '.join(PARTS)}, which all run by default; or {', '.join(ONLY_IF_NAMED)}; "
+        f"or first {' or '.join(ALONE)}, with options of its own (--help)",
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where results go")
     asked = parser.parse_args()
     if unknown := set(asked.names) - {*PARTS, *ONLY_IF_NAMED}:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     began_s = time.monotonic()
     before = os.getloadavg()
     found = run(asked.names or list(PARTS))

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from bench import evidence, publish, report
-from bench.__main__ import ONLY_IF_NAMED, PARTS
+from bench.__main__ import ALONE, ONLY_IF_NAMED, PARTS
 from bench.acceptance import ROWS
 from bench.crowd import Client, masked
 from bench.figures import Part, figure, interleave, quantile, value
@@ -65,6 +65,13 @@ def test_every_target_is_of_a_part_that_there_is_and_a_part_without_its_figure_i
 @pytest.mark.parametrize("name", PARTS)
 def test_every_part_can_be_run_by_its_name(name: str) -> None:
     assert callable(importlib.import_module(f"bench.{name}").run)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_every_part_with_options_of_its_own_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(f"bench.{name}").main(["--help"])
+    assert f"python -m bench {name}" in capsys.readouterr().out
 
 
 def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
