@@ -31,7 +31,7 @@ worker_class = GunicornWorker
 worker_connections = settings.worker_connections or settings.ws_max_connections + 1000
 # Each connection needs a file descriptor, and the usual limit of 1,024 is too low for a server.
 files, max_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-wanted_files = worker_connections + 1000
+wanted_files = worker_connections + settings.ws_max_connections + 1000
 if max_files != resource.RLIM_INFINITY:
     wanted_files = min(wanted_files, max_files)
 if files < wanted_files:

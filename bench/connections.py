@@ -1,8 +1,8 @@
 """What WebSockets cost: time to the first and the last client, memory of idle ones, commands compared with REST.
 
     python -m bench.connections fanout --clients 1000       from a switch to each client, beside a bare loop
-    python -m bench.connections idle --clients 5000         memory for each connection
-    python -m bench.connections commands                    commands a second and their latency, over sockets and REST
+    python -m bench.connections idle --clients 5000         memory for each connection; --per-session 2: two a session
+    python -m bench.connections commands --connections 64   commands a second and their latency, over sockets and REST
 
 Starts one web process and a private Valkey on this machine; clients share its cores. It connects to nothing else.
 """
@@ -209,16 +209,18 @@ def fanout(clients: int, repeats: int) -> None:
 # Idle connections.
 
 
-def idle(clients: int) -> None:
-    """Measure the memory of idle connections."""
+def idle(clients: int, per_session: int) -> None:
+    """Measure the memory of idle connections, of all to one session or of some to each; its sessions come on top."""
     with server() as found:
         session_id = found.running()
+        sessions = [found.running() for _ in range(clients // per_session)] if per_session else []
+        watched = [each for each in sessions for _ in range(per_session)] or [session_id] * clients
         opened(found.address, session_id)
         worker = found.worker()
         time.sleep(1)
         before = worker.memory_info().rss
         began_s = time.monotonic()
-        sockets = [opened(found.address, session_id) for _ in range(clients)]
+        sockets = [opened(found.address, each) for each in watched]
         took_s = time.monotonic() - began_s
         time.sleep(2)
         after = worker.memory_info().rss
@@ -302,6 +304,7 @@ def main() -> None:
     parser.add_argument("what", choices=("fanout", "idle", "commands"))
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--per-session", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=5)
     asked = parser.parse_args()
@@ -309,7 +312,7 @@ def main() -> None:
         if asked.what == "fanout":
             fanout(asked.clients, asked.repeats)
         elif asked.what == "idle":
-            idle(asked.clients)
+            idle(asked.clients, asked.per_session)
         else:
             commands(asked.connections, asked.seconds)
 

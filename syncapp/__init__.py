@@ -142,6 +142,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.server.authentication import Gate
     from syncapp.server.command_queue import CommandPool
     from syncapp.server.command_runner import Backend
+    from syncapp.server.connection_loop import ConnectionLoop
     from syncapp.store.bucket_record import BucketGuard, following
     from syncapp.store.client import connect as connect_store
     from syncapp.store.client import server_loops, servers_of
@@ -248,18 +249,9 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     app.register_blueprint(history_api.blueprint)
     app.register_blueprint(system.blueprint)
     pages.register(app)
-    websocket.register(
-        app,
-        Backend(
-            settings,
-            store,
-            hub,
-            CommandPool(settings.redis_max_connections // 2 or 1, loops),
-            limits,
-            guards.quotas,
-            gate,
-        ),
-        guards,
-    )
+    loop = ConnectionLoop()
+    pool = CommandPool(settings.redis_max_connections // 2 or 1, loop.run)
+    backend = Backend(settings, store, hub, pool, limits, guards.quotas, gate, guards.shutdown, loop)
+    websocket.register(app, backend, guards)
     cli.register(app, settings)
     return app

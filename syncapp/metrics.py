@@ -27,7 +27,7 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 REQUESTS = Counter("syncapp_http_requests_total", "HTTP requests that were answered.", ("route", "method", "status"))
 LATENCY = Histogram(
     "syncapp_http_request_seconds",
-    "Seconds to answer a request. Includes the wait of a long poll and, for /ws, the lifetime of the WebSocket.",
+    "Seconds to answer a request. Includes the wait of a long poll; for /ws, it is the handshake.",
     ("route", "method"),
     buckets=_SECONDS,
 )

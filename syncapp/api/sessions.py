@@ -134,7 +134,7 @@ def wait(session: str, known: Order, wait_ms: int) -> Response:
     guards, poll = services.guards, LongPoll(known, services.gate.granted(requests.principal()))
     guards.shutdown.check()
     disconnect = guards.watchdog.notify_disconnect(request.environ.get("gunicorn.socket"), poll.stop)
-    with guards.quotas.hold(session, request.remote_addr or ""), guards.shutdown.notify(poll.stop), disconnect:
+    with guards.quotas.hold(session, request.remote_addr or ""), guards.shutdown.notify(poll), disconnect:
         found = poll.wait(services.hub, session, wait_ms / 1000)
     if found is None:
         return responses.empty({"ETag": f'"{known[0]}-{known[1]}"'}, 304)

@@ -45,7 +45,7 @@ def stream(session: str) -> Response:
         access = services.gate.granted(requests.principal())
         socket = raw if request.method == "GET" else None
         events = EventStream(services.hub, services.settings, guards.watchdog, access, asked, socket)
-        stack.enter_context(guards.shutdown.notify(events.stop))
+        stack.enter_context(guards.shutdown.notify(events))
         headers = {"X-Accel-Buffering": "no"}
         answer = Response(events.chunks(), content_type="text/event-stream", headers=headers)
         answer.call_on_close(stack.pop_all().close)

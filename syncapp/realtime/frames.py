@@ -18,7 +18,17 @@ def ping_frame(payload: bytes) -> bytes:
     return bytes((0x89, len(payload))) + payload
 
 
+def pong_frame(payload: bytes) -> bytes:
+    """Return the answer to a ping."""
+    return bytes((0x8A, len(payload))) + payload
+
+
 def close_frame(code: int, reason: str) -> bytes:
     """Return a close frame; the reason is cut to the 123 bytes that a close frame can hold."""
     payload = code.to_bytes(2) + reason.encode()[:123].decode(errors="ignore").encode()
+    return bytes((0x88, len(payload))) + payload
+
+
+def close_reply(payload: bytes) -> bytes:
+    """Return the answer to a close frame, which repeats its payload."""
     return bytes((0x88, len(payload))) + payload

@@ -59,22 +59,28 @@ class ConnectionQuotas:
         with self._lock:
             self._release([("session", session)])
 
-    @contextmanager
-    def hold(self, session: str, address: str) -> Iterator[None]:
-        """Count a connection while it lasts; session: '' for none. Raises `TooManyConnections` and `RateLimited`."""
-        keys = [("process", ""), ("address", group_of(address))]
-        if session:
-            keys.insert(1, ("session", session))
+    def take(self, session: str, address: str) -> None:
+        """Count a connection until `give_back`; session: '' for none. Raises `TooManyConnections` and `RateLimited`."""
+        keys = _keys(session, address)
         with self._lock:
             self._check(keys)
             self._open.update(keys)
         SOCKETS.inc()
+
+    def give_back(self, session: str, address: str) -> None:
+        """Count a connection no longer."""
+        SOCKETS.dec()
+        with self._lock:
+            self._release(_keys(session, address))
+
+    @contextmanager
+    def hold(self, session: str, address: str) -> Iterator[None]:
+        """Count a connection while the context lasts; raises as `take`."""
+        self.take(session, address)
         try:
             yield
         finally:
-            SOCKETS.dec()
-            with self._lock:
-                self._release(keys)
+            self.give_back(session, address)
 
     def _release(self, keys: list[tuple[str, str]]) -> None:
         for key in keys:
@@ -97,6 +103,11 @@ class ConnectionQuotas:
             if scope == "address":
                 fault = refused("ws_max_connections_per_address", limit, RETRY_AFTER_S, message)
             raise counted(f"{scope}_quota", fault)
+
+
+def _keys(session: str, address: str) -> list[tuple[str, str]]:
+    own = [("session", session)] if session else []
+    return [("process", ""), *own, ("address", group_of(address))]
 
 
 class Guards:

@@ -143,8 +143,8 @@ class TokenAccess(Access):
 
     def end(self) -> None:
         """End `begin`."""
-        if self.principal:
-            self._gate.revocations.unlisten(self.principal.jti, self._revoke)
+        self._unlisten()
+        self._on_end = None  # it refers to the connection, which refers to this
 
     def end_reason(self) -> str | None:
         """Return why the access has ended, None if it has not: no token in time, expired or revoked."""
@@ -183,7 +183,7 @@ class TokenAccess(Access):
 
     def accept(self, principal: Principal) -> None:
         """Take the principal of a token that was verified."""
-        self.end()
+        self._unlisten()
         self.principal, self.epoch = principal, link_epoch(principal)
         self._bad_tokens = 0
         self.due_s = time.monotonic() + min(self._gate.remaining_s(principal), RECHECK_S)
@@ -219,6 +219,10 @@ class TokenAccess(Access):
         if epoch > self.epoch:
             self._end_early(LINK_IS_OLD)
         return False
+
+    def _unlisten(self) -> None:
+        if self.principal:
+            self._gate.revocations.unlisten(self.principal.jti, self._revoke)
 
     def _revoke(self) -> None:
         self._end_early("the link was revoked")

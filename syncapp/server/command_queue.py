@@ -1,25 +1,21 @@
 """The command queue of a connection: its commands run one at a time, in the order in which they arrived.
 
-They run on the threads of a pool, so that a slow store delays no other messages.
+They run outside of the connection's step, so that a slow store delays no other messages.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from syncapp.domain.principal import ANYONE, Principal
 from syncapp.errors import NotReplicated, StoreUnavailable, SyncError
-from syncapp.loops import Loops
 from syncapp.realtime.protocol import Command
 
 MAX_IN_FLIGHT = 32
 """Maximum commands of one connection that wait or run; further messages are not read."""
-_QUEUE_WAIT_S = 5.0
 _NOT_SENT = "the store does not answer; the command was not sent to it"
 _SLOW = (StoreUnavailable.code, NotReplicated.code)
 
@@ -31,40 +27,31 @@ class _Waiting(NamedTuple):
 
 
 class CommandPool:
-    """The threads of a process that run commands; they start with the first command."""
+    """Limits how many commands of a process run at once: each of them uses a connection to the store.
 
-    def __init__(self, size: int, loops: Loops | None = None) -> None:
+    size: how many. start: has the turn of a queue run soon, on a greenlet.
+    """
+
+    def __init__(self, size: int, start: Callable[[CommandQueue], None]) -> None:
         self._size = size
-        self._loops = loops or Loops()
-        self._stopped = threading.Event()
-        self._ready: queue.SimpleQueue[CommandQueue | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
+        self._start = start
+        self._running = 0
+        self._ready: deque[CommandQueue] = deque()
 
     def submit(self, commands: CommandQueue) -> None:
-        """Have a thread run the next command of a queue."""
-        if not self._threads:
-            self._start()
-        self._ready.put(commands)
+        """Have the next command of a queue run, after those that were submitted before."""
+        if self._running < self._size:
+            self._running += 1
+            self._start(commands)
+        else:
+            self._ready.append(commands)
 
-    def stop(self) -> None:
-        """Run the commands that wait, and end the threads."""
-        for _ in self._threads:
-            self._ready.put(None)
-        for thread in self._threads:
-            thread.join()
-
-    def _start(self) -> None:
-        self._threads = [
-            self._loops.start(f"commands_{number}", self._work, self._stopped) for number in range(self._size)
-        ]
-
-    def _work(self) -> None:
-        """Run commands in the order of `submit`; return when there is none for 5 s."""
-        with suppress(queue.Empty):
-            while (commands := self._ready.get(timeout=_QUEUE_WAIT_S)) is not None:
-                commands.run_next()
-                self._loops.heartbeat(threading.current_thread().name)
-            self._stopped.set()  # everything submitted before the end has been taken
+    def finished(self) -> None:
+        """Note that a command has ended."""
+        if self._ready:
+            self._start(self._ready.popleft())
+        else:
+            self._running -= 1
 
 
 class QueueOwner(Protocol):
@@ -90,14 +77,13 @@ class CommandQueue:
     patience_s: how long a command may wait. One that has waited longer is refused.
     """
 
-    __slots__ = ("_lock", "_owner", "_patience_s", "_pool", "_running", "_waiting")
+    __slots__ = ("_owner", "_patience_s", "_pool", "_running", "_waiting")
 
     def __init__(self, pool: CommandPool, patience_s: float, owner: QueueOwner) -> None:
         self._pool = pool
         self._patience_s = patience_s
         self._owner = owner
-        self._lock = threading.Lock()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: list[_Waiting] = []  # an empty deque takes 0.7 kB
         self._running = False
 
     def __len__(self) -> int:
@@ -110,25 +96,27 @@ class CommandQueue:
 
     def proceed(self) -> None:
         """Have the next command run, unless there is none, one is running, or the client does not read its answers."""
-        with self._lock:
-            if self._running or not self._waiting or not self._owner.accepts_answers:
-                return
+        if not self._running and self._waiting and self._owner.accepts_answers:
             self._running = True
-        self._pool.submit(self)
+            self._pool.submit(self)
 
-    def run_next(self) -> None:
-        """Run the command that has waited longest; the pool calls this.
+    def turn(self) -> bool:
+        """Run the command that has waited longest.
 
         If the store or its replicas do not answer, all commands that were sent after it and wait are refused too: they
         must not take effect before it, and each would wait as long.
         """
-        command, principal, arrived_s = self._waiting.popleft()
-        if time.monotonic() - arrived_s > self._patience_s:
-            self._owner.refuse(command, StoreUnavailable(_NOT_SENT, {"retry_after_s": 1}))
-        elif (fault := self._owner.run(command, principal)) and fault.code in _SLOW:
-            for _ in range(len(self._waiting)):
-                self._owner.refuse(self._waiting.popleft().command, StoreUnavailable(_NOT_SENT, {"retry_after_s": 1}))
-        with self._lock:
+        command, principal, arrived_s = self._waiting.pop(0)
+        try:
+            if time.monotonic() - arrived_s > self._patience_s:
+                self._owner.refuse(command, StoreUnavailable(_NOT_SENT, {"retry_after_s": 1}))
+            elif (fault := self._owner.run(command, principal)) and fault.code in _SLOW:
+                while self._waiting:
+                    refused = self._waiting.pop(0).command
+                    self._owner.refuse(refused, StoreUnavailable(_NOT_SENT, {"retry_after_s": 1}))
+        finally:
             self._running = False
+            self._pool.finished()
         self._owner.command_finished()
         self.proceed()
+        return False

@@ -1,10 +1,10 @@
-"""Runs the commands of one connection and answers them, on the threads of the command pool."""
+"""Runs the commands of one connection and answers them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -26,7 +26,9 @@ from syncapp.realtime.send_queue import AFTER_DELETE, MAX_HOLD_S, QueuedAnswer
 from syncapp.server.admission import ConnectionQuotas
 from syncapp.server.authentication import Access, Gate
 from syncapp.server.command_queue import CommandPool
+from syncapp.server.connection_loop import ConnectionLoop
 from syncapp.server.round_trips import RoundTrips
+from syncapp.server.shutdown import Shutdown
 from syncapp.server.writer import Writer
 from syncapp.store.sessions import SessionStore
 
@@ -44,14 +46,25 @@ class Backend:
     limits: RateLimits
     quotas: ConnectionQuotas
     gate: Gate
+    shutdown: Shutdown
+    loop: ConnectionLoop
+
+
+class CommandClient(Protocol):
+    """The connection whose commands run."""
+
+    def command_finished(self) -> None:
+        """Take another command, or end."""
 
 
 class CommandRunner:
     """The owner of a command queue (`syncapp.server.command_queue`); created with a connection's first command.
 
     access: what the client may do when a command runs. round_trips: limit the compensation for lag. own: the session of
-    commands that name none. wake: wakes the handler, so that it reads another command or ends.
+    commands that name none. client: is told when a command has finished.
     """
+
+    __slots__ = ("_access", "_address", "_backend", "_client", "_count", "_id", "_own", "_round_trips", "_writer")
 
     def __init__(
         self,
@@ -62,7 +75,7 @@ class CommandRunner:
         own: str,
         address: str,
         connection_id: str,
-        wake: Callable[[], None],
+        client: CommandClient,
     ) -> None:
         self._backend = backend
         self._writer = writer
@@ -71,7 +84,7 @@ class CommandRunner:
         self._own = own
         self._address = address
         self._id = connection_id
-        self._wake = wake
+        self._client = client
         self._count = 0
 
     @property
@@ -113,8 +126,8 @@ class CommandRunner:
         self._answer(session_id, Outgoing.ERROR, protocol.error(session_id, self._now_ms(), fault, command.id), order)
 
     def command_finished(self) -> None:
-        """Let the handler take another command, or end."""
-        self._wake()
+        """Let the connection take another command, or end."""
+        self._client.command_finished()
 
     def _session_of(self, command: Command) -> str:
         principal = self._access.principal

@@ -1,153 +1,152 @@
 """One WebSocket: reads the client's messages, and sends it answers and updates, in order and bounded in size.
 
-The handler's own thread reads messages, and writes what has to wait for the socket. Commands run on the command pool.
+The loop runs `step` when there is something to do; between two steps, a connection is nothing but these objects.
+Commands run outside of the steps, and updates are written by whoever has them.
 """
 
 from __future__ import annotations
 
-import contextlib
+import math
 import random
 import time
-import uuid
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
-from syncapp.domain.version_order import NEVER, Order
-from syncapp.metrics import WS_CLOSED, WS_SKIPPED
 from syncapp.realtime import frames
 from syncapp.realtime.protocol import Close, Outgoing
+from syncapp.server.admission import WatchRequest
 from syncapp.server.authentication import Access
 from syncapp.server.command_queue import MAX_IN_FLIGHT
 from syncapp.server.command_runner import Backend
-from syncapp.server.message_handler import MessageHandler
-from syncapp.server.reader import CheckedConnection
-from syncapp.server.round_trips import RoundTrips
-from syncapp.server.transport import Transport
+from syncapp.server.connection_end import ConnectionEnd
+from syncapp.server.connection_loop import BROKEN, ENDED, READABLE
+from syncapp.server.frame_reader import CLOSE, NO_CODE, PING, PONG, TEXT, BrokenFrame, FrameReader
+from syncapp.server.frame_socket import SHARE_BYTES, FrameSocket
 from syncapp.server.writer import Writer
 from syncapp.token_bucket import TokenBucket
 
 log = structlog.get_logger(__name__)
 
-_ABNORMAL = 1006
 _SHUTDOWN_WRITE_S = 2.0
 """How long one write may take once this process shuts down."""
 _REVOKED_WRITE_S = 0.5
 """How long one write may take once the client's token was revoked."""
+_MAX_ANSWER_WAIT_S = 5.0
+"""How long a close frame waits for the answers to earlier messages."""
 
 
-class Connection(MessageHandler):
+class Connection(ConnectionEnd):
     """Serves a client until either side closes. A watcher of the hub.
 
-    access: who uses it. session_id: the session that it was opened for, '' for none, or if a token has to come first.
-    known: the order that the client says it has. patches: the client gets patches instead of states.
+    access: who uses it. asked: the session that it was opened for, '' for none or if a token has to come first.
+    raw: its socket, after the handshake. on_over: called at the very end.
     """
 
-    __slots__ = ("_checked", "_close", "_ping_s", "_stopping", "_transport")
+    __slots__ = ("_bucket", "_messages", "_ping_s", "_reader", "_reply", "_stopping")
 
     def __init__(
         self,
-        ws: Any,
-        transport: Transport,
         backend: Backend,
         access: Access,
-        session_id: str,
-        known: Order = NEVER,
-        *,
-        patches: bool = False,
+        asked: WatchRequest,
+        address: str,
+        raw: Any,
+        on_over: Callable[[], None],
     ) -> None:
         settings = backend.settings
-        writer = Writer(transport, session_id, known, patches=patches)
-        round_trips = RoundTrips(transport.received_s)
-        super().__init__(ws, backend, access, session_id, writer, round_trips, uuid.uuid4().hex[:12])
-        self._transport = transport
-        self._close: tuple[Close, str] | None = None
+        socket = FrameSocket(raw, settings.ws_slow_close_s)
+        super().__init__(backend, access, asked.session_id, address, socket, on_over)
+        self._writer = Writer(socket, self, asked.session_id, asked.known, patches=asked.patches)
+        self._reader = FrameReader(settings.ws_max_message_bytes)
+        self._bucket: TokenBucket | None = None
+        self._messages: list[str] | None = None
         self._stopping = False
+        # The close frame to send when earlier messages are answered, its code, and whether it is ours.
+        self._reply: tuple[bytes, int, bool] | None = None
         # Connections that were opened at the same time are pinged at different times.
-        self._ping_s = transport.received_s + settings.ws_ping_interval_s * random.uniform(0.5, 1)
-        bucket = TokenBucket(settings.ws_messages_per_s, settings.ws_messages_burst, time.monotonic())
-        waiting_bytes = 4 * settings.ws_max_message_bytes
-        self._checked = ws.ws = CheckedConnection(ws, transport, bucket, waiting_bytes, self, self._round_trips)
-        transport.wake = ws.event.set
-        ws.thread.ready.set()
+        self._ping_s = socket.received_s + settings.ws_ping_interval_s * random.uniform(0.5, 1)
 
-    def run(self, address: str, known: Order = NEVER) -> None:
-        """Serve until the end; raises nothing."""
-        began_s = time.monotonic()
-        self._address = address
-        if self._access.principal:
-            self._log_opened()
-        self._access.begin(self._end_access)
+    def begin(self, asked: WatchRequest, received: bytes) -> None:
+        """Begin to serve; received: what the client has sent after its handshake. Raises nothing."""
+        backend = self._backend
         try:
+            if self._access.principal:
+                self._log_opened()
+            self._access.begin(self._end_access)
             if self._session_id:
-                self._backend.hub.watch(self._session_id, self, known)
+                backend.hub.watch(self._session_id, self, asked.known)
             else:
                 self._send(Outgoing.CONNECTED, "", {"epoch": None, "version": None})
-            while not (self._transport.ended or self._close):
-                self._step()
-        except OSError:
-            pass  # the client has disconnected
+            if received:
+                self._take(received)
         except Exception:
             log.exception("a WebSocket failed", session_id=self._session_id)
-            self._end(Close.FAULT, "something went wrong on our side")
-        finally:
-            self._access.end()
-            self._get_subscriptions().end()
-            code, by = self._finish()
-            # One that never had a token leaves no lines: anybody could fill the log with them.
-            write = log.info if self._access.principal else log.debug
-            write(
-                "websocket closed",
-                session_id=self._session_id,
-                connection=self._id,
-                code=code,
-                by=by,
-                duration_s=round(time.monotonic() - began_s, 1),
-                received=self._received,
-                sent=self._writer.sent,
-                skipped=self._writer.skipped,
-            )
+            self._close(Close.FAULT, "something went wrong on our side")
+        backend.loop.add(self, self._socket.fileno())
+        backend.shutdown.add(self)
 
-    # On any thread.
+    # On any greenlet.
+
+    def wake(self) -> None:
+        """Have `step` run."""
+        self._backend.loop.wake(self)
+
+    def command_finished(self) -> None:
+        """Take another command, or end; write its answer, unless that waits for an update."""
+        self.wake()
 
     def stop(self) -> None:
         """Close because this process shuts down; requests that were read are still answered if the client is fast."""
         self._stopping = True
-        self._transport.shorten_limit(_SHUTDOWN_WRITE_S)
-        self._ws.event.set()
+        self._socket.shorten_limit(_SHUTDOWN_WRITE_S)
+        self.wake()
 
     def _end_access(self) -> None:
-        """Have the handler notice that the access has ended; a client that does not read must not delay that."""
-        self._transport.shorten_limit(_REVOKED_WRITE_S)
-        self._ws.event.set()
+        """Notice that the access has ended; a client that does not read must not delay that."""
+        self._socket.shorten_limit(_REVOKED_WRITE_S)
+        self.wake()
 
-    @property
-    def has_unanswered(self) -> bool:
-        """Whether a message that was received is not answered yet."""
-        unread = self._ws.input_buffer and not self._fault
-        return bool(unread or self._commands or self._writer.has_answers)
+    # In a step.
 
-    # On the handler's thread.
+    def step(self) -> bool:
+        """Do what there is to do; return whether there is more to read. Raises nothing."""
+        now_s = time.monotonic()
+        try:
+            if self._is_open:
+                self._serve(now_s)
+        except Exception:
+            log.exception("a WebSocket failed", session_id=self._session_id)
+            self._close(Close.FAULT, "something went wrong on our side")
+        if self._is_open:
+            return bool(self.events & READABLE) and self._may_receive
+        self._go_on_closing(now_s)
+        return False
 
-    def _step(self) -> None:
-        """Read one message, or write one; wait when there is neither."""
-        if reason := self._access.end_reason():
-            self._end(Close.UNAUTHORIZED, reason)
+    def _serve(self, now_s: float) -> None:
+        writer = self._writer
+        if self._socket.is_late(now_s):
+            self._abort()
             return
-        self._do_pending()
-        if self._ws.input_buffer and self._may_read:
-            self._handle(self._ws.receive(timeout=0))
-        elif self._writer.write_next():
-            if self._commands:
-                self._commands.proceed()  # it may have waited until this was written
-        elif (self._fault or self._stopping or self._writer.is_done) and not (
-            self._commands or self._writer.has_answers
-        ):
-            restart = (Close.RESTART, "the server restarts; reconnect after a random delay")
-            done = restart if self._stopping else (Close.DONE, "the session was deleted")
-            self._end(*(self._fault or done))
-        else:
-            self._wait()
+        if self.events & READABLE:
+            self._receive(now_s)
+        while self._is_open:
+            if reason := self._access.end_reason():
+                self._close(Close.UNAUTHORIZED, reason)
+                return
+            self._do_pending(now_s)
+            writer.flush()
+            if not (self._messages and self._may_read):
+                break
+            self._handle(self._messages.pop(0))
+            self._messages = self._messages or None
+        if self._commands:
+            self._commands.proceed()  # it may have waited until answers were written
+        self._close_if_done(now_s)
+        if self._is_open:
+            self._ping_if_due(now_s)
+            self._plan()
 
     @property
     def _may_read(self) -> bool:
@@ -156,7 +155,64 @@ class Connection(MessageHandler):
             return False
         return self._commands is None or len(self._commands) < MAX_IN_FLIGHT
 
-    def _do_pending(self) -> None:
+    @property
+    def _may_receive(self) -> bool:
+        """Whether more may be read: not after a close, and not while too much of what has come waits to be handled."""
+        if self._reply:
+            return False
+        return not self._messages or sum(map(len, self._messages)) <= 4 * self._backend.settings.ws_max_message_bytes
+
+    def _receive(self, now_s: float) -> None:
+        """Read a share of what has arrived."""
+        if not self._may_receive:
+            if self.events & BROKEN:
+                self._end()
+            return
+        try:
+            data = self._socket.read()
+        except BlockingIOError:
+            self.events &= ~READABLE
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._end()
+            return
+        if len(data) < SHARE_BYTES and not self.events & ENDED:
+            self.events &= ~READABLE  # epoll reports whatever comes after this
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Take input: keep messages, answer pings, and note what closes the connection."""
+        settings, now_s = self._backend.settings, self._socket.received_s
+        bucket = self._bucket
+        if bucket is None:
+            bucket = self._bucket = TokenBucket(settings.ws_messages_per_s, settings.ws_messages_burst, now_s)
+        try:
+            for event in self._reader.read(data):
+                kind = event.kind
+                if kind == CLOSE:
+                    payload = b"" if event.code == NO_CODE else event.code.to_bytes(2) + event.text.encode()
+                    self._reply_soon(frames.close_reply(payload), event.code, is_ours=False)
+                    return
+                if kind == PONG:
+                    self._round_trips.take_pong(event.payload, now_s)
+                if bucket.take(now_s):
+                    self._close(Close.ABUSE, "too many messages")
+                    return
+                if kind == TEXT:
+                    if self._messages is None:
+                        self._messages = []
+                    self._messages.append(event.text)
+                elif kind == PING:
+                    self._socket.send_control(frames.pong_frame(event.payload))
+        except BrokenFrame as broken:
+            self._reply_soon(frames.close_frame(broken.code, broken.reason), broken.code, is_ours=True)
+
+    def _reply_soon(self, frame: bytes, code: int, *, is_ours: bool) -> None:
+        self._reply, self._until_s = (frame, code, is_ours), self._socket.received_s + _MAX_ANSWER_WAIT_S
+
+    def _do_pending(self, now_s: float) -> None:
         """Do what the writer cannot do by itself: ask the hub, and release answers that have waited long enough."""
         writer = self._writer
         if writer.needs_resync:
@@ -165,52 +221,40 @@ class Connection(MessageHandler):
         for session_id in writer.finished():
             self._get_subscriptions().remove(session_id)
         due_s = writer.due_s
-        if due_s is not None and (self._stopping or due_s <= time.monotonic()):
-            self._writer.release_due(due_s)
+        if due_s is not None and (self._stopping or due_s <= now_s):
+            writer.release_due(due_s)
 
-    def _wait(self) -> None:
-        """Wait for something to do; ping the client when that is due, and close if it stays silent."""
-        event, interval_s = self._ws.event, self._backend.settings.ws_ping_interval_s
-        now_s = time.monotonic()
+    def _close_if_done(self, now_s: float) -> None:
+        """Close if that is due, and everything that comes before it is done."""
+        is_answering = bool(self._commands or self._writer.has_answers)
+        if self._reply:
+            unread = self._messages and not self._fault
+            if not (unread or is_answering) or now_s >= self._until_s:
+                frame, code, is_ours = self._reply
+                self._close_with(frame, code, is_ours=is_ours)
+                return
+        if (self._fault or self._stopping or self._writer.is_done) and not is_answering:
+            restart = (Close.RESTART, "the server restarts; reconnect after a random delay")
+            done = restart if self._stopping else (Close.DONE, "the session was deleted")
+            self._close(*(self._fault or done))
+
+    def _ping_if_due(self, now_s: float) -> None:
+        """Ping the client when that is due, and close if it stays silent. One that does not read is given its time."""
+        if self._socket.blocked_until_s is not None:
+            return
+        interval_s = self._backend.settings.ws_ping_interval_s
         if now_s >= self._ping_s:
-            if self._transport.received_s < self._ping_s - interval_s:  # nothing since the last ping
-                self._end(Close.SILENT, "no answer to pings")
+            if self._socket.received_s < self._ping_s - interval_s:  # nothing since the last ping
+                self._close(Close.SILENT, "no answer to pings")
                 return
             self._ping_s = now_s + interval_s
-            self._transport.write(self._round_trips.ping(now_s))
+            self._socket.send_control(self._round_trips.ping(now_s))
         elif now_s >= self._round_trips.due_s:
-            self._transport.write(self._round_trips.ping(now_s))
-        if self._commands:
-            self._commands.proceed()  # other threads may have written answers since
-        due_s, until_s = self._writer.due_s, min(self._ping_s, self._round_trips.due_s, self._access.due_s)
-        event.wait((until_s if due_s is None else min(until_s, due_s)) - now_s)
-        event.clear()
+            self._socket.send_control(self._round_trips.ping(now_s))
 
-    # The end.
-
-    def _end(self, code: Close, reason: str) -> None:
-        """Close, without sending what is still queued."""
-        self._close = (code, reason)
-
-    def _finish(self) -> tuple[int, str]:
-        """Send the close frame if one is due, and end the stream; return the close code, and which side closed."""
-        if self._checked.flooded:
-            self._end(Close.ABUSE, "too many messages")
-        code, by = self._ws.close_reason, "client"
-        if self._transport.aborted:
-            code, by = Close.TOO_SLOW, "server"
-        elif self._checked.refused:
-            code, by = self._checked.refused, "server"
-        elif self._ws.incoming_message_len > self._backend.settings.ws_max_message_bytes:
-            code, by = Close.TOO_BIG, "server"  # simple_websocket has sent the close frame
-        elif self._close and not self._checked.closed:
-            code, by = self._close[0], "server"
-            with contextlib.suppress(OSError):
-                self._transport.write(frames.close_frame(*self._close))
-        elif not self._checked.closed:
-            code = _ABNORMAL
-        if by == "server":
-            WS_CLOSED.labels(int(code)).inc()
-        WS_SKIPPED.inc(self._writer.skipped)
-        self._transport.finish(self._ws.thread)
-        return int(code), by
+    def _plan(self) -> None:
+        """Have the next step run when there will be something to do."""
+        blocked_s, held_s = self._socket.blocked_until_s, self._writer.due_s
+        due_s = min(self._ping_s, self._round_trips.due_s) if blocked_s is None else blocked_s
+        due_s = min(due_s, self._access.due_s, self._until_s, math.inf if held_s is None else held_s)
+        self._backend.loop.plan(self, due_s)

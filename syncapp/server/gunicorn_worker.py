@@ -27,6 +27,7 @@ from syncapp.errors import (
     UnsupportedMediaType,
     UriTooLong,
 )
+from syncapp.server.hand_over import HandOvers
 from syncapp.server.http_answer import HttpAnswer
 from syncapp.server.http_parser import Head
 from syncapp.server.http_reader import HttpReader
@@ -71,6 +72,7 @@ class GunicornWorker(GeventWorker):
     It shuts down in order: `/ready` reports it, the WebSockets are closed one by one, and running requests are
     answered. Gunicorn's own worker would wait `graceful_timeout` for every client that keeps a connection open.
     waiting: the connections that wait for a request, or for the rest of one; the longest wait comes first.
+    handed_over: sockets of requests that have become WebSockets; they count as connections until these end.
     """
 
     shutting_down = False
@@ -83,6 +85,8 @@ class GunicornWorker(GeventWorker):
         self.waiting: dict[HttpReader, None] = {}
         self._usual: dict[Any, tuple[Any, UsualRequests]] = {}
         self.connections = 0
+        self.handed_over = HandOvers()
+        self.wsgi.wsgi_app = self.handed_over.offered_to(self.wsgi.wsgi_app)
         self.cfg.set("graceful_timeout", int(FINAL_READ_S))  # for requests that still run after the shutdown
         gevent.spawn(self._close_waiting)
         super().run()
@@ -113,6 +117,8 @@ class GunicornWorker(GeventWorker):
                     self.waiting.pop(reader, None)
                 client.settimeout(self.limit_s)  # for each write; `syncapp.server.transport` has limits of its own
                 self.handle_request(address, request, client, addr)
+                if client in self.handed_over:
+                    break
                 idle_s = self.cfg.keepalive
         except (StopIteration, gunicorn_errors.NoMoreData):
             pass  # the client has ended its side
@@ -123,8 +129,11 @@ class GunicornWorker(GeventWorker):
             if not reader.evicted:
                 self.handle_error(request, client, addr, error)
         finally:
-            self.connections -= 1
-            util.close(client)
+            if begin := self.handed_over.take(client):
+                begin(client, reader.take_buffered(), self._over)
+            else:
+                self._over()
+                util.close(client)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Call the application with a request that was read, and send its answer.
@@ -190,6 +199,10 @@ class GunicornWorker(GeventWorker):
             address = listener.getsockname()
             found = self._usual[listener] = address, UsualRequests(self.cfg, address)
         return found
+
+    def _over(self) -> None:
+        """Count a connection no longer."""
+        self.connections -= 1
 
     def _abort(self, client: Any, error: OSError) -> None:
         """Reset a connection whose client is gone or does not read, or whose answer cannot be completed."""

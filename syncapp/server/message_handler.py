@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from syncapp.realtime.topic import SessionUpdate
 from syncapp.server.authentication import Access
 from syncapp.server.command_queue import CommandQueue
 from syncapp.server.command_runner import Backend, CommandRunner
+from syncapp.server.connection_loop import Stepped
 from syncapp.server.round_trips import RoundTrips
 from syncapp.server.subscriptions import Subscriptions
 from syncapp.server.writer import Writer
@@ -35,55 +37,44 @@ from syncapp.server.writer import Writer
 log = structlog.get_logger(__name__)
 
 
-class MessageHandler:
-    """Handles the messages of one client, on the handler's thread.
+class MessageHandler(Stepped):
+    """Handles the messages of one client, in the steps of its connection.
 
     Clients name sessions by public ids. From here on, ids are qualified with the tenant of the client's token.
     """
 
     __slots__ = (
         "_access", "_address", "_backend", "_commands", "_fault", "_id", "_received", "_round_trips", "_session_id",
-        "_subscriptions", "_writer", "_ws",
+        "_subscriptions", "_writer",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        ws: Any,
-        backend: Backend,
-        access: Access,
-        session_id: str,
-        writer: Writer,
-        round_trips: RoundTrips,
-        own_id: str,
-    ) -> None:
-        self._ws = ws
+    _writer: Writer
+
+    def __init__(self, backend: Backend, access: Access, session_id: str, address: str, opened_s: float) -> None:
+        super().__init__()
         self._backend = backend
         self._access = access
         self._session_id = session_id
-        self._id = own_id
-        self._writer = writer
-        self._round_trips = round_trips
+        self._address = address
+        self._id = uuid.uuid4().hex[:12]
+        self._round_trips = RoundTrips(opened_s)
         self._subscriptions: Subscriptions | None = None
         self._commands: CommandQueue | None = None
-        self._address = ""
         self._fault: tuple[Close, str] | None = None
         self._received = 0
 
+    def command_finished(self) -> None:
+        """Take another command, or end."""
+        raise NotImplementedError
+
     def offer(self, update: SessionUpdate) -> None:
-        """Send the client an update, on any thread."""
+        """Send the client an update, on any greenlet."""
         if self._access.epoch is None or self._access.admits(update.order):
             self._writer.offer(update)
 
-    def _handle(self, message: str | bytes) -> None:
+    def _handle(self, message: str) -> None:
         """Handle one message of the client."""
         self._received += 1
-        if isinstance(message, bytes):
-            self._fault = (Close.NOT_TEXT, "send text frames")
-            return
-        # simple_websocket counts characters, not bytes.
-        if not message.isascii() and len(message.encode()) > self._backend.settings.ws_max_message_bytes:
-            self._fault = (Close.TOO_BIG, "the message is too big")
-            return
         session_id = self._session_id
         try:
             asked = protocol.parse(message)
@@ -184,7 +175,7 @@ class MessageHandler:
                 self._session_id,
                 self._address,
                 self._id,
-                self._ws.event.set,
+                self,
             )
             self._commands = CommandQueue(backend.command_pool, backend.settings.redis_timeout_s, runner)
         return self._commands

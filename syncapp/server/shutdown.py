@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from syncapp.errors import ServerStopping
 
 PAUSE_S = 0.02
 """Between two connections, or less if they are too many for the time that there is."""
+
+
+class Stoppable(Protocol):
+    """A connection, stream or long poll that is open."""
+
+    def stop(self) -> None:
+        """Close, because this process shuts down; must not wait."""
 
 
 class Shutdown:
@@ -22,27 +29,32 @@ class Shutdown:
 
     def __init__(self, spread_s: float) -> None:
         self._spread_s = spread_s
-        self._lock = threading.Lock()
-        self._callbacks: dict[Callable[[], None], None] = {}
+        self._open: dict[Stoppable, None] = {}
         self.is_on = False
 
     @property
     def open_connections(self) -> int:
         """Number of connections that are still open."""
-        return len(self._callbacks)
+        return len(self._open)
+
+    def add(self, connection: Stoppable) -> None:
+        """Have a connection stopped when this process shuts down, until `remove`."""
+        self._open[connection] = None
+        if self.is_on:
+            connection.stop()
+
+    def remove(self, connection: Stoppable) -> None:
+        """Note that a connection has ended."""
+        self._open.pop(connection, None)
 
     @contextmanager
-    def notify(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Have `stop` called when this process shuts down, while the context lasts; it must not wait."""
-        with self._lock:
-            self._callbacks[stop] = None
-        if self.is_on:
-            stop()
+    def notify(self, connection: Stoppable) -> Iterator[None]:
+        """Have a connection stopped when this process shuts down, while the context lasts."""
+        self.add(connection)
         try:
             yield
         finally:
-            with self._lock:
-                self._callbacks.pop(stop, None)
+            self.remove(connection)
 
     def check(self) -> None:
         """Raise `ServerStopping` if this process accepts no new connections."""
@@ -52,10 +64,10 @@ class Shutdown:
     def run(self) -> None:
         """Call `stop` of all connections, in random order and spread over `spread_s`; return after the last one."""
         self.is_on = True
-        with self._lock:
-            callbacks = list(self._callbacks)
-        random.shuffle(callbacks)
-        pause_s = min(PAUSE_S, self._spread_s / (len(callbacks) or 1))
-        for stop in callbacks:
-            stop()
+        connections = list(self._open)
+        random.shuffle(connections)
+        pause_s = min(PAUSE_S, self._spread_s / (len(connections) or 1))
+        for connection in connections:
+            if connection in self._open:
+                connection.stop()
             time.sleep(pause_s)

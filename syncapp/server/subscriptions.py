@@ -22,6 +22,8 @@ class Subscriptions:
     own: the session that the connection was opened for, which is already counted with the connection; '' for none.
     """
 
+    __slots__ = ("_hub", "_id", "_limit", "_own", "_quotas", "_watcher", "_writer")
+
     def __init__(self, backend: Backend, writer: Writer, watcher: Watcher, own: str, connection_id: str) -> None:
         self._hub = backend.hub
         self._quotas = backend.quotas

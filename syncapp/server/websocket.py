@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from flask import Flask, Response, g, request
 from flask_sock import Sock
 
-from syncapp.config import Settings
 from syncapp.domain.session_ids import qualified
 from syncapp.domain.version_order import NEVER
 from syncapp.errors import Forbidden, SyncError, Unauthorized, ValidationFailed
@@ -18,11 +17,10 @@ from syncapp.server.admission import Guards, WatchRequest, counted, session_of_q
 from syncapp.server.authentication import Access
 from syncapp.server.command_runner import Backend
 from syncapp.server.connection import Connection
-from syncapp.server.reader import Reader
-from syncapp.server.transport import Transport, Watchdog
+from syncapp.server.hand_over import HAND_OVER
 
 PATH = "/ws"
-_SOCKETS = ("gunicorn.socket", "werkzeug.socket")
+_SOCKET = "gunicorn.socket"
 
 
 class UpgradeRequired(SyncError):
@@ -36,22 +34,49 @@ class UpgradeRequired(SyncError):
         return {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
 
 
+class _HandedOver(Exception):
+    """Raised in the place of a return from flask-sock's handler, after which it would close the WebSocket."""
+
+
+class _NoThread:
+    """In the place of the thread with which simple_websocket would read."""
+
+    name = ""
+
+    def __init__(self, target: object) -> None: ...
+
+    def start(self) -> None:
+        """Do nothing."""
+
+
+class _Handshake:
+    """The socket for simple_websocket's handshake: it sends whole."""
+
+    def __init__(self, raw: Any) -> None:
+        self.send = raw.sendall
+
+
+class _Upgraded(Response):
+    """The response to a handshake, for the hooks: it was sent already."""
+
+    def __call__(self, environ: Any, start_response: Any) -> NoReturn:
+        """End the request, in the way in which flask-sock ends a WebSocket of gunicorn's."""
+        raise StopIteration
+
+
 def register(app: Flask, backend: Backend, guards: Guards) -> None:
     """Add the route. flask-sock opens the WebSocket after the checks have passed."""
-    app.config["SOCK_SERVER_OPTIONS"] = {
-        "max_message_size": backend.settings.ws_max_message_bytes,
-        "thread_class": Reader,
-    }
+    app.config["SOCK_SERVER_OPTIONS"] = {"thread_class": _NoThread}
 
-    def serve(ws: Any) -> None:
-        asked, access = g.watch_request, g.access
-        connection = Connection(ws, g.transport, backend, access, asked.session_id, asked.known, patches=asked.patches)
-        address = request.remote_addr or ""
-        # Not needed any more: they would take kilobytes for as long as the connection lasts, and may hold the token.
-        request.environ.clear()
-        vars(request._get_current_object()).pop("args", None)  # type: ignore[attr-defined]  # werkzeug's proxy
-        with guards.shutdown.notify(connection.stop):
-            connection.run(address, asked.known)
+    def serve(_: object) -> NoReturn:
+        asked, access, address = g.watch_request, g.access, request.remote_addr or ""
+
+        def begin(raw: Any, received: bytes, on_over: Callable[[], None]) -> None:
+            Connection(backend, access, asked, address, raw, on_over).begin(asked, received)
+
+        guards.watchdog.start()
+        request.environ[HAND_OVER](g.socket, begin)
+        raise _HandedOver
 
     Sock(app).route(PATH, endpoint="ws")(serve)
     upgrade = app.view_functions["ws"]
@@ -61,13 +86,19 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
         guards.check_origin()
         asked = watch_request(session_of_query(), "sessionId", "token")
         g.access = _access(backend, asked)
-        g.watch_request = _qualified(asked, g.access)
+        g.watch_request = asked = _qualified(asked, g.access)
         guards.shutdown.check()
-        with guards.quotas.hold(g.watch_request.session_id, request.remote_addr or ""):
-            g.transport = _prepare(request.environ, guards.watchdog, backend.settings)
-            answer: Response = upgrade()  # type: ignore[assignment]  # flask-sock's, once the WebSocket has ended
-        answer.status_code = 101  # the client's answer, for the metrics
-        return answer
+        address = request.remote_addr or ""
+        guards.quotas.take(asked.session_id, address)
+        try:
+            g.socket = _prepare(request.environ)
+            upgrade()
+        except _HandedOver:
+            return _Upgraded(status=101)  # the client's answer, for the metrics
+        except BaseException:
+            guards.quotas.give_back(asked.session_id, address)
+            raise
+        raise AssertionError("a WebSocket was not handed over")
 
     app.view_functions["ws"] = view
     # Requests that do not ask for an upgrade do not match a WebSocket route.
@@ -104,7 +135,7 @@ def _check_upgrade() -> None:
         _refuse_plain()
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
         raise counted("version", UpgradeRequired("this server supports version 13 of the WebSocket protocol only"))
-    if not any(name in environ for name in _SOCKETS):
+    if HAND_OVER not in environ:
         raise counted("no_socket", UpgradeRequired("this web server does not support WebSockets"))
     if request.method != "GET" or environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
         raise counted("method", ValidationFailed.of("method", "must be GET, over HTTP/1.1", "method"))
@@ -119,8 +150,8 @@ def _check_upgrade() -> None:
         raise counted("key", fault)
 
 
-def _prepare(environ: dict[str, Any], watchdog: Watchdog, settings: Settings) -> Transport:
-    """Remove the headers that simple_websocket does not need, and replace the socket by a `Transport`.
+def _prepare(environ: dict[str, Any]) -> Any:
+    """Remove the headers that simple_websocket does not need, replace the socket, and return the original one.
 
     simple_websocket writes all headers into a request of its own and parses that, so a malformed header could break it.
     It also accepts every extension that is asked for; compressed frames could not be shared between clients.
@@ -129,15 +160,6 @@ def _prepare(environ: dict[str, Any], watchdog: Watchdog, settings: Settings) ->
         if name not in ("HTTP_UPGRADE", "HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_VERSION"):
             del environ[name]
     environ |= {"HTTP_HOST": "localhost", "HTTP_CONNECTION": "Upgrade"}
-    name = next(name for name in _SOCKETS if name in environ)
-    transport = Transport(environ[name], watchdog, settings.ws_slow_close_s, _buffered_input(environ))
-    environ[name] = transport
-    return transport
-
-
-def _buffered_input(environ: dict[str, Any]) -> bytes:
-    """Return input that arrived with the handshake: gunicorn has read it, so simple_websocket would miss it."""
-    reader = getattr(environ.get("wsgi.input"), "reader", None)
-    unreader = getattr(reader, "unreader", None)
-    buffered: bytes = unreader.take_buffered() if unreader else b""
-    return buffered
+    raw = environ[_SOCKET]
+    environ[_SOCKET] = _Handshake(raw)
+    return raw

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from werkzeug.serving import make_server
 
-from syncapp import create_app
-from syncapp.domain.results import Claim, Result
 from syncapp.errors import SessionNotFound
 from syncapp.realtime.protocol import Outgoing
-from syncapp.server import round_trips
 from syncapp.server.round_trips import LAG_TOLERANCE_MS, MAX_ROUND_TRIP_S, REFRESH_S, SAMPLES, RoundTrips
-from syncapp.store.sessions import SessionStore
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_websocket import PING, PONG, TEXT, RawWebSocket
-from tests.support.store import make_settings
 from tests.support.web_clients import metric_value, wait_until
 
 METRIC = "syncapp_websocket_round_trip_seconds"
@@ -29,47 +22,20 @@ PREFIX = 2
 """Bytes of a short ping frame before its payload."""
 
 
-@pytest.fixture
-def claims(monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
-    """What the commands of a test claim; none of them reaches the store."""
-    made: list[Claim] = []
-
-    def pause(_: SessionStore, session_id: str, claim: Claim) -> Result:
-        made.append(claim)
-        raise SessionNotFound(f"no {session_id} in this test")
-
-    monkeypatch.setattr(SessionStore, "pause", pause)
-    return made
-
-
-@pytest.fixture
-def url(redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """URL of a server in this process, which measures often, and sends no other pings."""
-    monkeypatch.setattr(round_trips, "REFRESH_S", 0.05)
-    app = create_app(make_settings(redis_url, database_url=database_url, ws_ping_interval_s=3600.0))
-
-    def serve(environ: Any, start_response: Any) -> Any:
-        environ["gunicorn.socket"] = environ.pop("werkzeug.socket")
-        try:
-            return app(environ, start_response)
-        except StopIteration:  # how flask-sock ends a WebSocket of gunicorn
-            raise ConnectionAbortedError from None
-
-    server = make_server("127.0.0.1", 0, serve, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+@pytest.fixture(scope="module")
+def url(make_cluster: MakeCluster) -> str:
+    """URL of a web process that measures often, and sends no other pings."""
+    (web,) = make_cluster(web=1, worker=False, WS_PING_INTERVAL_S="3600").web
+    web.argv = [each.replace("wsgi:app", "tests.support.measured_web:app") for each in web.argv]
+    web.restart()
+    return web.url
 
 
 class Player:
     """A client that answers a ping when a test wants it to."""
 
-    def __init__(self, raw: RawWebSocket, claims: list[Claim]) -> None:
+    def __init__(self, raw: RawWebSocket) -> None:
         self._raw = raw
-        self._claims = claims
         self._pings: list[bytes] = []
 
     def ping(self) -> bytes:
@@ -91,11 +57,10 @@ class Player:
     def limit(self) -> int | None:
         """Send a command; return the limit of the compensation for lag that it brings to the store."""
         self._raw.send({"type": "COMMAND", "id": 1, "command": "pause"})
-        count = len(self._claims)
         message = self.wait_for(Outgoing.ERROR)
         assert (message["id"], message["code"]) == (1, SessionNotFound.code)
-        (claim,) = self._claims[count:]
-        return claim.lag_limit_ms
+        limit: int | None = message["details"]["lag_limit_ms"]
+        return limit
 
     def measured(self) -> int:
         """Return the limit of a command of a client that has been measured."""
@@ -117,9 +82,9 @@ class Player:
 
 
 @pytest.fixture
-def player(url: str, claims: list[Claim]) -> Iterator[Player]:
+def player(url: str) -> Iterator[Player]:
     with RawWebSocket(url, str(uuid.uuid4())) as raw:
-        player = Player(raw, claims)
+        player = Player(raw)
         player.wait_for("CONNECTED")  # the first ping may come before it
         yield player
 

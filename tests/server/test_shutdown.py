@@ -195,18 +195,29 @@ def test_health_is_answered_while_sockets_fill_the_process(make_cluster: MakeClu
             assert requests.get(full.urls[0] + path, timeout=60).status_code == 200
 
 
+class Numbered:
+    """Something open that records when it is stopped."""
+
+    def __init__(self, number: int, stopped: list[int]) -> None:
+        self._number = number
+        self._stopped = stopped
+
+    def stop(self) -> None:
+        self._stopped.append(self._number)
+
+
 def test_nobody_is_forgotten_and_nothing_begins_any_more() -> None:
-    shutdown, told = Shutdown(0.2), []
+    shutdown, told = Shutdown(0.2), list[int]()
     with ExitStack() as stack:
         for i in range(50):
-            stack.enter_context(shutdown.notify(lambda i=i: told.append(i)))  # type: ignore[misc]  # a default
+            stack.enter_context(shutdown.notify(Numbered(i, told)))
         shutdown.check()
         begun_s = time.monotonic()
         shutdown.run()
         assert time.monotonic() - begun_s >= 0.2
         assert sorted(told) == list(range(50))
         assert told != list(range(50))
-        with shutdown.notify(lambda: told.append(99)):
+        with shutdown.notify(Numbered(99, told)):
             assert told[-1] == 99
         with pytest.raises(ServerStopping):
             shutdown.check()

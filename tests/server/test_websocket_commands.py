@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 import uuid
@@ -309,18 +310,30 @@ def asked(id: int) -> Command:  # noqa: A002 - the field's name
 
 
 def test_commands_of_a_connection_run_one_after_the_other_while_those_of_others_go_on() -> None:
-    crew, owners = CommandPool(4), [Recorded() for _ in range(10)]
+    started: list[CommandQueue] = []
+    crew, owners = CommandPool(4, started.append), [Recorded() for _ in range(10)]
     inboxes = [CommandQueue(crew, 5, owner) for owner in owners]
     for i in range(MAX_IN_FLIGHT):
         for inbox in inboxes:
             inbox.put(asked(i))
-    wait_until(lambda: not any(map(len, inboxes)))
-    crew.stop()
+    progress: list[list[int]] = []
+    while started:
+        assert len(started) <= 4
+        assert len(set(started)) == len(started)
+        started.pop(random.randrange(len(started))).turn()
+        progress.append([len(owner.done) for owner in owners])
     assert all(owner.done == list(range(MAX_IN_FLIGHT)) for owner in owners)
+    assert max(max(counts) - min(counts) for counts in progress) < MAX_IN_FLIGHT
+
+
+def run(started: list[CommandQueue]) -> None:
+    while started:
+        started.pop(0).turn()
 
 
 def test_what_waits_behind_a_failure_of_the_store_or_too_long_is_not_run() -> None:
-    crew, owner = CommandPool(1), Recorded(store_is_away=True)
+    started: list[CommandQueue] = []
+    crew, owner = CommandPool(1, started.append), Recorded(store_is_away=True)
     owner.accepts_answers = False
     inbox = CommandQueue(crew, 1.0, owner)
     for i in range(4):
@@ -328,15 +341,14 @@ def test_what_waits_behind_a_failure_of_the_store_or_too_long_is_not_run() -> No
     assert not owner.done
     owner.accepts_answers = True
     inbox.proceed()
-    wait_until(lambda: not len(inbox))
+    run(started)
     assert (owner.done, owner.refused) == ([0], [1, 2, 3])
     owner.store_is_away = owner.accepts_answers = False
     inbox.put(asked(5))
     time.sleep(1.2)
     owner.accepts_answers = True
     inbox.put(asked(6))
-    wait_until(lambda: not len(inbox))
-    crew.stop()
+    run(started)
     assert (owner.done, owner.refused) == ([0, 6], [1, 2, 3, 5])
 
 
