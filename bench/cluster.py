@@ -68,7 +68,7 @@ class Side:
     def server_us(self) -> tuple[int, int]:
         """Return the time (µs) that the servers have spent in scripts, and the number of their calls."""
         found = [node.call(b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n")[0] for node in self._nodes()]
-        stats = [line for text in found for line in text.splitlines() if line.startswith("cmdstat_evalsha:")]
+        stats = [line for text in found for line in text.splitlines() if line.startswith("cmdstat_fcall:")]
         parts = [dict(pair.split("=") for pair in line.partition(":")[2].split(",")) for line in stats]
         return sum(int(each["usec"]) for each in parts), sum(int(each["calls"]) for each in parts)
 

@@ -118,7 +118,7 @@ class Bench:
             self.client.config_resetstat()
             call()
             stats: Any = self.client.info("commandstats")
-            spent.append(stats["cmdstat_evalsha"]["usec"])
+            spent.append(stats["cmdstat_fcall"]["usec"])
         return spent
 
     def steps(self) -> dict[str, tuple[Callable[[], object] | None, Callable[[], object]]]:

@@ -12,7 +12,6 @@ from bench.raw import Raw, packed
 from bench.rig import BARE, Rig
 from syncapp.domain.results import Claim
 from syncapp.domain.schemas import CreateSession
-from syncapp.store import scripts
 
 SIZES = (2, 10, 100, 1000)
 ROUNDS = 24
@@ -61,7 +60,8 @@ class Calls:
         found = rig.store.get(self.session_id).found
         known = rig.store._runner._cache._sessions[self.session_id]
         self._known: tuple[int, str] = (found.epoch, known.tags)
-        self._hashes = {name: rig.redis.script_load(scripts.expand(name)) for name in scripts.names()}
+        self._scripts = rig.store._runner._scripts
+        self._scripts.functions.load(self.keys)
         self._number = 0
 
     def packed(self, name: str, *args: str, key: bool = False, limits: tuple[str, str] | None = None) -> bytes:
@@ -74,7 +74,7 @@ class Calls:
         head = [self.session_id, "", "", fingerprint, "bench", *map(str, self._known), "3600000", "3600000", "1000"]
         head += [f'"session_id":"{self.session_id}"', "", "", "", limits[0] if limits else ""]
         keys += limits[1:] if limits else ()
-        return packed("EVALSHA", self._hashes[f"{name}_session"], len(keys), *keys, *head, *args)
+        return self._scripts.packed(f"{name}_session", keys, [*head, *args])
 
     def learn(self, reply: list[Any]) -> None:
         """Remember what a reply contained and name it in later calls, as the store does."""
@@ -199,7 +199,8 @@ def server_time(
     rig.redis.config_resetstat()
     for _ in range(count):
         learn(raw.call(call()))
-    return float(rig.redis.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
+    stats: dict[str, dict[str, float]] = rig.redis.info("commandstats")
+    return float(stats.get("cmdstat_fcall", stats.get("cmdstat_evalsha", {}))["usec_per_call"])
 
 
 def _busy_s(rig: Rig) -> float:

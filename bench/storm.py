@@ -24,7 +24,7 @@ def run(rig: Rig) -> Part:
             rig.redis.config_resetstat()
             with Crowd() as crowd:
                 states.append([each / 1e6 for each in crowd.connect(web.port, [session_id] * CLIENTS)])
-            asked = rig.redis.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
+            asked = rig.redis.info("commandstats").get("cmdstat_fcall", {"calls": 0})["calls"]
             reads.append([float(asked)])
     floor = ("GET, 1,000 connections", gets)
     return Part(

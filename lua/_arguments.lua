@@ -13,7 +13,9 @@
 --       13 JSON members with the digests of private parts, or ''  14 JSON members with these parts, or ''
 --       15 limits (_limits), or '' if there are none
 -- Replies  rate_limited
--- @include _clock
+-- @include _limits
+-- @include _quotas
+-- @call
 local keys = {
   session = KEYS[1], deadlines = KEYS[2], outbox = KEYS[3], nudge = KEYS[4], channel = KEYS[5], listed = KEYS[6],
 }
@@ -37,14 +39,10 @@ assert(call.session_id and call.expected_epoch and call.expected_version and cal
 assert((call.fingerprint ~= '') == (keys.idempotency ~= nil), 'an idempotency record needs a fingerprint')
 assert(not first, 'a key is not needed')
 
--- Limits are decided before the functions of a command are defined, which takes longer than a refusal may.
+-- Limits are decided before anything else.
 if call.limits ~= '' then
-  -- @include _limits
   local refusal
-  if keys.tenants then
-    -- @include _quotas
-    refusal, call.charge_quotas = check_quotas(keys, call)
-  end
+  if keys.tenants then refusal, call.charge_quotas = check_quotas(keys, call) end
   refusal = refusal or take_tokens(keys, call)
   if refusal then return refusal end
 end

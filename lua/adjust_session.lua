@@ -10,10 +10,10 @@
 --          unknown_participant · unknown_group · unknown_target · no_participant_budget · no_group_budget · no_budget
 --          adjustment_too_large · no_time_control · no_such_stage · no_moves · no_periods · no_period · no_block
 -- Event  time_adjusted, then what is due because of it
--- @include _arguments
 -- @include _run
 -- @include _command
 -- @include _adjust
+-- @include _arguments
 
 local operation, ms, named, not_after_ms, reason = ARGV[16], tonumber(ARGV[17]), ARGV[18], tonumber(ARGV[19]), ARGV[20]
 local change = {operation = operation, ms = ms, not_after_ms = not_after_ms, clock = {

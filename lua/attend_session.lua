@@ -4,8 +4,8 @@
 --
 -- Replies  ok · not_found
 -- Event  none
--- @include _arguments
 -- @include _command
+-- @include _arguments
 
 local now = server_now_ms()
 local session = load_session(keys.session)

@@ -5,10 +5,10 @@
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · store_full
 --          invalid_transition
 -- Event  session_cancelled
--- @include _arguments
 -- @include _run
 -- @include _memory
 -- @include _command
+-- @include _arguments
 
 local reason = ARGV[16]
 

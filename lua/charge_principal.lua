@@ -9,6 +9,7 @@
 -- Replies  ok · rate_limited
 -- Event  none
 -- @include _quotas
+-- @call
 
 local limits_key, creates_key = KEYS[1], KEYS[2]
 local token_us, burst_us, create_us, creates_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

@@ -10,6 +10,7 @@
 -- Replies  ok · rate_limited
 -- Event  none
 -- @include _quotas
+-- @call
 
 local key, tenant, most = KEYS[1], ARGV[1], ARGV[2]
 local size_us, bytes_us, commit_us, commits_us, paid_until_ms = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]

@@ -4,9 +4,9 @@
 --
 -- Replies  ok
 -- Event  none
--- @include _arguments
 -- @include _command
 -- @include _readiness
+-- @include _arguments
 
 assert(keys.idempotency, 'a key is missing')
 check_all_permissions(keys)

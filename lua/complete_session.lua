@@ -6,10 +6,10 @@
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · store_full
 --          invalid_transition
 -- Event  session_completed
--- @include _arguments
 -- @include _run
 -- @include _memory
 -- @include _command
+-- @include _arguments
 
 local reason, result, proof = ARGV[16] or '', ARGV[17] or '', ARGV[18] or ''
 

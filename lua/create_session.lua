@@ -8,10 +8,10 @@
 --       31… the parts of a new session (_create)
 -- Replies  ok · session_exists · busy · idempotency_mismatch · session_gone · audit_backlog · store_full
 -- Event  session_created
--- @include _arguments
 -- @include _memory
 -- @include _command
 -- @include _create
+-- @include _arguments
 
 local mode, increment_ms, on_timeout, idle_timeout_ms = ARGV[16], tonumber(ARGV[17]), ARGV[18], tonumber(ARGV[19])
 local budget_ms, time_per_cycle_ms, max_cycles = tonumber(ARGV[20]), tonumber(ARGV[21]), tonumber(ARGV[22])

@@ -4,9 +4,9 @@
 -- ARGV  16 '1' to erase it from the audit log as well; may be left out
 -- Replies  ok · busy · version_conflict · idempotency_mismatch · session_gone · store_full
 -- Event  session_deleted
--- @include _arguments
 -- @include _memory
 -- @include _command
+-- @include _arguments
 
 local erases = ARGV[16] == '1'
 

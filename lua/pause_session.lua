@@ -2,9 +2,9 @@
 --
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 -- Event  session_paused
--- @include _arguments
 -- @include _run
 -- @include _command
+-- @include _arguments
 
 local session, now, early_reply = begin(keys, call)
 if early_reply then return early_reply end

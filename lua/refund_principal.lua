@@ -7,6 +7,7 @@
 -- Event  none
 -- @include _clock
 -- @include _bucket
+-- @call
 
 local limits_key, creates_key = KEYS[1], KEYS[2]
 local at_us, token_us, create_us = tonumber(ARGV[1]) * 1000, tonumber(ARGV[2]), tonumber(ARGV[3])

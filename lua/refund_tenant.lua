@@ -8,6 +8,7 @@
 -- Replies  ok
 -- Event  none
 -- @include _quotas
+-- @call
 
 local key, tenant, live = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local size_us, bytes_us, commit_us, commits_us = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])

@@ -4,9 +4,9 @@
 -- ARGV  16 last epoch in the log
 -- Replies  ok · not_found · version_conflict
 -- Event  session_restored, then what is due
--- @include _arguments
 -- @include _restore
 -- @include _command
+-- @include _arguments
 
 local last_epoch = tonumber(ARGV[16])
 

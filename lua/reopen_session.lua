@@ -5,9 +5,9 @@
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 --          no_cycles_left
 -- Event  session_reopened
--- @include _arguments
 -- @include _run
 -- @include _command
+-- @include _arguments
 
 local reason = ARGV[16]
 

@@ -8,10 +8,10 @@
 --       26… name and text of each scalar; the parts of a new session, without budgets (_create)
 -- Replies  ok · session_exists · version_conflict · not_found
 -- Event  session_restored, then what is due
--- @include _arguments
 -- @include _restore
 -- @include _command
 -- @include _create
+-- @include _arguments
 
 local last_epoch, chain, rule, metadata, action_on_timeout = tonumber(ARGV[16]), ARGV[17], ARGV[18], ARGV[19], ARGV[20]
 local definition, warn_at, records = ARGV[21], ARGV[22], ARGV[23]

@@ -4,9 +4,9 @@
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 --          unknown_participant
 -- Event  session_started, then what is due because of it
--- @include _arguments
 -- @include _cycles
 -- @include _command
+-- @include _arguments
 
 local participant_arg = ARGV[16]
 

@@ -7,9 +7,9 @@
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 --          unknown_participant · not_active_participant · unknown_next_participant · expired_next_participant
 -- Event  cycle_switched; with a time control also stage_entered or block_started; then what is due because of it
--- @include _arguments
 -- @include _cycles
 -- @include _command
+-- @include _arguments
 
 local next_participant_arg, participant_arg, is_free = ARGV[16], ARGV[17], ARGV[18] == '1'
 local acted_ms, spent_ms, limit_ms = tonumber(ARGV[19]), tonumber(ARGV[20]), tonumber(ARGV[21])

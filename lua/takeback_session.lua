@@ -5,10 +5,10 @@
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · invalid_transition
 --          no_takebacks · too_few_turns
 -- Event  cycles_taken_back, then what is due because of it
--- @include _arguments
 -- @include _takebacks
 -- @include _cycles
 -- @include _command
+-- @include _arguments
 
 local cycles, reason = tonumber(ARGV[16]), ARGV[17]
 

@@ -4,8 +4,8 @@
 --       17 metadata as JSON text  18 salt and digest of the metadata, or ''
 -- Replies  ok · not_found · busy · version_conflict · idempotency_mismatch · session_gone · metadata_changed
 -- Event  metadata_updated
--- @include _arguments
 -- @include _command
+-- @include _arguments
 
 local base_version, metadata, metadata_proof_arg = ARGV[16], ARGV[17], ARGV[18]
 

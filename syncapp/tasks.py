@@ -45,6 +45,7 @@ from syncapp.store.clock_steps import ClockStepWatch
 from syncapp.store.connection_pool import pool_of
 from syncapp.store.process_registry import ProcessRegistry
 from syncapp.store.replication import TooFewReplicas
+from syncapp.store.scripts import remove_other_releases
 
 log = structlog.get_logger(__name__)
 
@@ -120,15 +121,11 @@ class AuditWorker:
         needed = redis_of_worker(self.settings)
         pool_of(self._client).grow(needed)
         pool_of(huey.storage.conn).grow(queue_of_worker(self.settings))
-        if self.settings.redis_max_connections < needed:
-            log.warning(
-                "redis_max_connections_too_small",
-                setting="REDIS_MAX_CONNECTIONS",
-                value=self.settings.redis_max_connections,
-                used=needed,
-            )
+        if (value := self.settings.redis_max_connections) < needed:
+            log.warning("redis_max_connections_too_small", setting="REDIS_MAX_CONNECTIONS", value=value, used=needed)
         with contextlib.suppress(RedisError, StoreUnavailable):
             self._bucket_guard.check()
+            remove_other_releases(self._client)
         for bucket in self.outbox.with_events():
             self._drain_requests.nudge(bucket)
         with contextlib.suppress(RedisError):  # a drain creates the missing groups

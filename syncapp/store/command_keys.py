@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 _WITHOUT_KEY = frozenset(
-    {b"CLIENT", b"CONFIG", b"DBSIZE", b"FLUSHDB", b"INFO", b"PING", b"ROLE", b"SCAN", b"SCRIPT", b"TIME", b"WAIT"}
+    {
+        b"CLIENT",
+        b"CONFIG",
+        b"DBSIZE",
+        b"FLUSHDB",
+        b"FUNCTION",
+        b"INFO",
+        b"PING",
+        b"ROLE",
+        b"SCAN",
+        b"SCRIPT",
+        b"TIME",
+        b"WAIT",
+    }
 )
-_BY_COUNT = frozenset({b"EVAL", b"EVALSHA"})
+_BY_COUNT = frozenset({b"EVAL", b"EVALSHA", b"FCALL"})
 
 
 def name_of(command: bytes) -> bytes:

@@ -1,14 +1,17 @@
-"""The Lua scripts: read from lua/, with includes expanded, and called by hash.
+"""The Lua scripts: read from lua/, with includes expanded, and called as functions or by hash.
 
 A line `-- @include _name` is replaced by lua/_name.lua. Each partial is included only once per script, so that every
 partial can include those that it needs. If the line is inside a function, the partial's definitions are created only
 when the function reaches it, because creating them is a large part of the cost of a short script.
+
+The line `-- @call` ends the definitions of a script: what follows runs at each call. What precedes it must not depend
+on a call, because a function (syncapp/store/functions.py) keeps it from one call to the next.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import sha1
 from pathlib import Path
@@ -16,15 +19,20 @@ from types import MappingProxyType
 from typing import Any
 
 import redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from syncapp.store.connection_pool import Arguments, ConnectionPool, packed, pool_of
+from syncapp.store.functions import Functions, library_of
 from syncapp.store.replication import Replication
 
 LUA_DIR = Path(__file__).resolve().parents[2] / "lua"
 """The folder of the scripts. A process reads each of them once."""
 _OF_CLUSTER = {"_fanout": "local PUBLISH, SUBSCRIBE = 'SPUBLISH', 'SSUBSCRIBE'\n"}
 """Partials that are others in a cluster."""
+_DEFINITIONS = "_all"
+"""The partial that includes all others."""
+Call = tuple[Sequence[str], Arguments]
+"""The keys and the arguments of a call."""
 _INCLUDE = re.compile(r"^ *-- @include (_\w+)[ \t]*$", re.MULTILINE)
 
 
@@ -65,13 +73,25 @@ def _texts_and_hashes(partials: frozenset[tuple[str, str]]) -> tuple[Mapping[str
     return MappingProxyType(texts), MappingProxyType(hashes)
 
 
+@cache
+def library(partials: frozenset[tuple[str, str]] = frozenset()) -> tuple[str, str]:
+    """Return the name and the text of the library of all scripts as functions."""
+    return library_of(expand(_DEFINITIONS, dict(partials)), _texts_and_hashes(partials)[0])
+
+
+def remove_other_releases(client: redis.Redis) -> None:
+    """Remove the functions of other releases from the server. A process that still uses one loads it again."""
+    Scripts(client).functions.remove_others()
+
+
 class Scripts:
-    """All scripts; each is loaded into the server when the server does not have it."""
+    """All scripts, called as functions where the server lets it; each is loaded when the server does not have it."""
 
     def __init__(self, client: redis.Redis, partials: Mapping[str, str] | None = None) -> None:
         self._pool = pool_of(client)
         chosen = {**(_OF_CLUSTER if self._pool.is_cluster else {}), **(partials or {})}
         self._texts, self._hashes = _texts_and_hashes(frozenset(chosen.items()))
+        self.functions = Functions(self._pool, library(frozenset(chosen.items())))
 
     @property
     def pool(self) -> ConnectionPool:
@@ -79,14 +99,8 @@ class Scripts:
         return self._pool
 
     def call(self, name: str, keys: Sequence[str], args: Arguments) -> Any:
-        """Run a script in one round trip and return its raw reply.
-
-        A server that has restarted no longer has the scripts. Then the text is sent, which also runs it. This is safe,
-        because the first attempt did not run.
-        """
-        (reply,) = self._pool.call(packed("EVALSHA", self._hashes[name], len(keys), *keys, *args))
-        if isinstance(reply, NoScriptError):
-            (reply,) = self._pool.call(packed("EVAL", self._texts[name], len(keys), *keys, *args))
+        """Run a script, usually in one round trip, and return its raw reply."""
+        (reply,) = self._run(name, [(keys, args)], self._pool.call)
         if isinstance(reply, Exception):
             raise reply
         return reply
@@ -100,18 +114,48 @@ class Scripts:
         """
         if replication is None:
             return self.call(name, keys, args), None
-        (reply,), replicas = replication.call(packed("EVALSHA", self._hashes[name], len(keys), *keys, *args), mark=mark)
-        if isinstance(reply, NoScriptError):
-            (reply,), replicas = replication.call(packed("EVAL", self._texts[name], len(keys), *keys, *args), mark=mark)
+        replicas = 0
+
+        def send(*commands: bytes) -> list[Any]:
+            nonlocal replicas
+            replies, replicas = replication.call(*commands, mark=mark)
+            return replies
+
+        (reply,) = self._run(name, [(keys, args)], send)
         if isinstance(reply, Exception):
             raise reply
         return reply, replicas
 
-    def call_all(self, name: str, calls: Sequence[tuple[Sequence[str], Arguments]]) -> list[Any]:
+    def call_all(self, name: str, calls: Sequence[Call]) -> list[Any]:
         """Run a script with each of several keys and arguments, in one round trip; the results may include errors."""
-        sha = self._hashes[name]
-        commands = [packed("EVALSHA", sha, len(keys), *keys, *args) for keys, args in calls]
-        return [
-            self.call(name, *call) if isinstance(reply, NoScriptError) else reply
-            for call, reply in zip(calls, self._pool.call(*commands), strict=True)
-        ]
+        return self._run(name, calls, self._pool.call)
+
+    def packed(self, name: str, keys: Sequence[str], args: Arguments) -> bytes:
+        """Return the command that runs a script on a server that has it."""
+        arguments = (len(keys), *keys, *args)
+        return self.functions.packed(name, arguments) or packed("EVALSHA", self._hashes[name], *arguments)
+
+    def _run(self, name: str, calls: Sequence[Call], send: Callable[..., list[Any]]) -> list[Any]:
+        """Return the replies; where the server has not run the script, run it in the next way that it accepts.
+
+        A server that has restarted has neither functions nor scripts. To send a call again is safe, because no attempt
+        before has run anything.
+        """
+        replies = send(*(self.packed(name, keys, args) for keys, args in calls))
+        self.functions.load_missing([keys for keys, _ in calls], replies)
+        for place, reply in enumerate(replies):
+            if isinstance(reply, ResponseError):
+                replies[place] = self._again(name, *calls[place], reply, send)
+        return replies
+
+    def _again(
+        self, name: str, keys: Sequence[str], args: Arguments, reply: Any, send: Callable[..., list[Any]]
+    ) -> Any:
+        arguments = (len(keys), *keys, *args)
+        if self.functions.is_missing(reply):
+            (reply,) = send(self.packed(name, keys, args))
+        if self.functions.was_refused(reply):
+            (reply,) = send(packed("EVALSHA", self._hashes[name], *arguments))
+        if isinstance(reply, NoScriptError):
+            (reply,) = send(packed("EVAL", self._texts[name], *arguments))
+        return reply

@@ -16,7 +16,7 @@ from syncapp.domain import control_clock, control_text, session_layout
 from syncapp.domain.principal import Principal
 from syncapp.domain.results import Claim, Costs
 from syncapp.domain.schemas import CreateSession
-from syncapp.store import scripts
+from syncapp.store import functions, scripts
 from syncapp.store.keys import Keyspace
 from tests.lua import mutants
 from tests.support.store import ManualClock, chess_request, dump_session, make_store
@@ -114,6 +114,43 @@ def test_the_server_takes_every_script(name: str, redis: redis_py.Redis) -> None
     redis.script_load(scripts.expand(name))
 
 
+def test_the_server_takes_the_library_of_functions_and_it_uses_no_accidental_global(redis: redis_py.Redis) -> None:
+    name, library = scripts.library()
+    used = set(bytecode_globals(compiled(library)))
+    assert {name for kind, name in used if kind == "set"} == set()
+    assert {name for kind, name in used if kind == "get"} <= KNOWN_GLOBALS - {"KEYS", "ARGV"}
+    redis.function_flush("SYNC")
+    redis.function_load(library)
+    ((_, found, *_),) = redis.function_list()
+    assert found == name.encode()
+    assert all(f"'{name}_{script}'" in library for script in COMMANDS)
+
+
+def test_the_library_defines_what_the_scripts_define() -> None:
+    def defined(name: str) -> set[str]:
+        definitions = scripts.expand(name).split(functions.CALL_MARK)[0]
+        return set(re.findall(r"^local function (\w+)", definitions, re.MULTILINE))
+
+    assert set().union(*map(defined, COMMANDS)) == defined("_all")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_precedes_the_calls_depends_on_none_and_a_function_may_keep_it(name: str) -> None:
+    definitions, each_call = scripts.expand(name).split(functions.CALL_MARK)
+    assert not re.search(r"\b(KEYS|ARGV)\b", code(definitions))
+    assert re.search(r"\bKEYS\b", code(each_call))
+    outer = [line for line in code(definitions).splitlines() if line and not line.startswith(("#!", "  ", "}", "end"))]
+    assert [line for line in outer if not re.match(r"local (function \w+\(|[A-Z_, ]+ = )", line)] == []
+    assert not re.search(r"\b[A-Z][A-Z_]+(\.\w+|\[[^]]+\]) = ", code(definitions + each_call))  # constants stay so
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_definition_hides_another_one(name: str) -> None:
+    definitions = scripts.expand(name).split(functions.CALL_MARK)[0]
+    defined = re.findall(r"^local function (\w+)", definitions, re.MULTILINE)
+    assert len(defined) == len(set(defined))
+
+
 @pytest.mark.parametrize("name", [name for name in PARTIALS if name != "_arguments"])
 def test_partials_read_neither_keys_nor_arguments(name: str) -> None:
     assert not re.search(r"\b(KEYS|ARGV)\b", code(source(name)))
@@ -148,7 +185,8 @@ def test_keys_and_arguments_of_buckets_are_declared_and_each_is_named_once(name:
 
 @pytest.mark.parametrize("name", OF_SESSIONS)
 def test_declared_arguments_are_the_used_ones_and_each_is_named_once(name: str) -> None:
-    assert re.findall(r"@include (_\w+)", source(name))[0] == "_arguments"
+    top = re.findall(r"^-- @include (_\w+)", source(name), re.MULTILINE)
+    assert top[-1] == "_arguments"
     assert declared(name, "KEYS") == used(name, "KEYS") == []
     assert declared(name, "ARGV") == used(name, "ARGV") == list(range(16, 16 + len(used(name, "ARGV"))))
 
@@ -195,7 +233,7 @@ def test_lua_and_python_agree_on_a_reply() -> None:
 
 
 def test_the_limits_read_what_loads_a_session_and_one_field_more() -> None:
-    (loaded,) = re.findall(r"'HMGET', key, ('scalars'.*?)\)", source("_session"), re.DOTALL)
+    (loaded,) = re.findall(r"'HMGET', key,\s+('scalars'.*?)\)", source("_session"), re.DOTALL)
     (read,) = re.findall(r"'HMGET', keys.session,\s+('scalars'.*?)\)", source("_limits"), re.DOTALL)
     assert read == f"{loaded}, 'limit_us'"
 

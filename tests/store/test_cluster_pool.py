@@ -63,6 +63,7 @@ def home_of(cluster: ValkeyCluster, session_id: str) -> tuple[ValkeyNode, Valkey
         (("GET", "a"), b"a"),
         (("get", "a"), b"a"),
         (("EVALSHA", "f" * 40, 2, "one", "two", "an argument"), b"one"),
+        (("FCALL", "f", 2, "one", "two", "an argument"), b"one"),
         (("EVAL", "return 1", 0, "an argument"), None),
         (("EVAL", "return {\n'GET', KEYS[1]}", 1, "k"), b"k"),
         (("XREADGROUP", "GROUP", "audit", "streams", "COUNT", 5, "STREAMS", "the key", ">"), b"the key"),

@@ -80,6 +80,7 @@ def test_after_a_failover_the_first_refused_command_is_the_only_one(make_pair: C
     session_id = store.create(chess_request()).found.session_id
     store.start(session_id)
     client.ping()  # a connection that redis-py has used, too
+    store._runner._scripts.functions._pause("a test")
     pair.fail_over()
     with pytest.raises(StoreUnavailable) as refused:
         store.switch(session_id)
@@ -88,6 +89,19 @@ def test_after_a_failover_the_first_refused_command_is_the_only_one(make_pair: C
     with Redis.from_url(pair.primary.url) as new:
         assert int(new.info("clients")["connected_clients"]) > 1
         assert client.info("replication")["role"] == "master"
+
+
+def test_a_function_that_the_wrong_server_refuses_runs_as_a_script_on_the_right_one(
+    make_pair: Callable[[], Pair],
+) -> None:
+    pair = make_pair()
+    chosen = make_settings(pair.url)
+    store = SessionStore(connect(chosen), chosen)
+    session_id = store.create(chess_request()).found.session_id
+    pair.fail_over()
+    assert store.start(session_id).found.version == 2
+    with Redis.from_url(pair.primary.url) as new:
+        assert new.hget(Keyspace().session(session_id), "scalars").split()[1] == b"2"
 
 
 @pytest.mark.parametrize("command", ["set", "pipeline", "transaction", "script", "enqueue", "lease"])
@@ -101,6 +115,7 @@ def test_whoever_notices_the_wrong_server_all_pools_of_the_process_leave_it(
     session_id = store.create(chess_request()).found.session_id
     leases = BucketLeases(one, Keyspace(), itertools.count().__next__)
     leases.hold()
+    store._runner._scripts.functions._pause("a test")
     one.ping(), other.ping(), queue.pending_count()
     pair.fail_over()
 
@@ -137,6 +152,7 @@ def test_a_read_that_finds_a_replica_without_its_primary_leaves_it(make_pair: Ca
     chosen = make_settings(pair.url)
     store = SessionStore(connect(chosen), chosen)
     session_id = store.create(chess_request()).found.session_id
+    store._runner._scripts.functions._pause("a test")
     pair.fail_over()
     with Redis.from_url(pair.replica.url) as demoted:
         demoted.config_set("replica-serve-stale-data", "no")

@@ -1,0 +1,12 @@
+-- All definitions of the scripts, for the library of functions (syncapp/store/functions.py). A partial that others define
+-- only within a function comes before them.
+-- @include _takebacks
+-- @include _cycles
+-- @include _command
+-- @include _memory
+-- @include _create
+-- @include _restore
+-- @include _adjust
+-- @include _readiness
+-- @include _limits
+-- @include _quotas
