@@ -21,7 +21,7 @@ from syncapp.dev.processes import end_leftovers
 
 PARTS = ("store", "scripts", "limits", "rest", "sockets", "fanout", "audit", "expiry", "growth", "storm")
 ONLY_IF_NAMED = ("cluster",)
-ALONE = ("evening", "against")
+ALONE = ("evening", "against", "peers")
 """Parts with options of their own, which run without the others."""
 
 

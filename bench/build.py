@@ -175,9 +175,9 @@ class Build:
             self._agent.communicate()
 
 
-def memory(web: Web) -> int:
-    """Return the resident memory of the processes that serve requests, in bytes."""
-    return sum(each.memory_info().rss for each in workers(web))
+def resident(processes: Iterable[psutil.Process]) -> int:
+    """Return the resident memory of processes, in bytes."""
+    return sum(each.memory_info().rss for each in processes)
 
 
 def workers(web: Web) -> list[psutil.Process]:

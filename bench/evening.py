@@ -13,16 +13,17 @@ import argparse
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from bench import evening_plot, report
-from bench.build import Build, memory, workers
+from bench.build import Build, resident, workers
 from bench.figures import Figure, Part, figure, quantile, value
+from bench.hall import LATE_NS, Played
 from bench.load import Generator, request
-from bench.players import LATE_NS, Played, Players
+from bench.players import Players
 from bench.rig import cpu_s
 from bench.wire import Wire
 
@@ -87,34 +88,51 @@ class Evening:
         return sorted(took / 1e6 for _, took, tainted in self.played.deliveries if tainted)
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that runs: its protocol, its ports, the ids of its sessions, and its processes by what they do.
+
+    The processes of `web` hold the sockets.
+    """
+
+    wire: Wire
+    ports: Sequence[int]
+    sessions: Sequence[str]
+    processes: dict[str, list[psutil.Process]]
+
+
 def play(build: Build, shape: Shape) -> Evening:
     """Let an evening take place on a build: its web processes and a worker."""
     build.flush()
     sessions = build.sessions(shape.sockets // shape.per_session)
-    pauses = build.directory / f"pauses-{time.monotonic_ns()}"
-    pauses.mkdir()
-    with ExitStack() as stack:
-        worker = stack.enter_context(build.worker())
-        web = stack.enter_context(build.web(shape.processes, PYTHONPATH=str(_PROBE), BENCH_PAUSES=str(pauses)))
+    folder = build.directory / f"pauses-{time.monotonic_ns()}"
+    folder.mkdir()
+    with build.worker() as worker, build.web(shape.processes, PYTHONPATH=str(_PROBE), BENCH_PAUSES=str(folder)) as web:
         with Generator() as generator:
-            generator.load(
-                web.port, [request("GET", f"/v1/sessions/{each}") for each in sessions[:64]], 16, shape.settle_s
-            )
-        before = memory(web)
-        players = [stack.enter_context(Players(Wire())) for _ in range(CLIENTS)]
-        connect_s = connect(players, [web.port], sessions, shape.per_session)
-        time.sleep(shape.settle_s)
-        kb = (memory(web) - before) / shape.sockets / 1000
-        together(players, shape.rate, shape.settle_s)
-        trees = {"web": workers(web), "store": [build.valkey], "worker": worker.tree()}
-        began_ns, spent = time.monotonic_ns(), {name: cpu_s(tree) for name, tree in trees.items()}
-        played = together(players, shape.rate, shape.seconds)
-        cpu_us = {
-            name: (cpu_s(tree) - spent[name]) / max(1, len(played.deliveries)) * 1e6 for name, tree in trees.items()
-        }
-    found = [each for each in _pauses(pauses) if each.began_ns >= began_ns]
+            reads = [request("GET", f"/v1/sessions/{each}") for each in sessions[:64]]
+            generator.load(web.port, reads, 16, shape.settle_s)
+        processes = {"web": workers(web), "store": [build.valkey], "worker": worker.tree()}
+        evening = attend(Service(Wire(), [web.port], sessions, processes), shape)
     build.forget_outbox()
-    return Evening(shape, connect_s, kb, cpu_us, played, found)
+    began_ns = min(sent_ns for sent_ns, _, _ in evening.played.deliveries)
+    return replace(evening, pauses=[each for each in _pauses(folder) if each.began_ns >= began_ns])
+
+
+def attend(service: Service, shape: Shape) -> Evening:
+    """Open the sockets of a service, and play."""
+    web = service.processes["web"]
+    before = resident(web)
+    with ExitStack() as stack:
+        players = [stack.enter_context(Players(service.wire)) for _ in range(CLIENTS)]
+        connect_s = connect(players, service.ports, service.sessions, shape.per_session)
+        time.sleep(shape.settle_s)
+        kb = (resident(web) - before) / shape.sockets / 1000
+        together(players, shape.rate, shape.settle_s)
+        spent = {name: cpu_s(tree) for name, tree in service.processes.items()}
+        played = together(players, shape.rate, shape.seconds)
+        count = len(played.deliveries)
+        cpu_us = {name: (cpu_s(tree) - spent[name]) / count * 1e6 for name, tree in service.processes.items()}
+    return Evening(shape, connect_s, kb, cpu_us, played, [])
 
 
 def connect(players: Sequence[Players], ports: Sequence[int], sessions: Sequence[str], per_session: int) -> float:

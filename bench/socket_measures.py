@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import orjson
 
 from bench import evening
-from bench.build import Build, memory, workers
+from bench.build import Build, resident, workers
 from bench.crowd import UPDATE, Crowd, masked
 from bench.figures import quantile
 from bench.load import Generator, request
@@ -57,7 +57,7 @@ def connect(build: Build, scale: Scale) -> Iterator[Turn]:
         with ExitStack() as stack:
             web = stack.enter_context(build.web(shape.processes))
             _warm(web, one, scale)
-            before, spent = memory(web), cpu_s(workers(web))
+            before, spent = resident(workers(web)), cpu_s(workers(web))
             players = [stack.enter_context(Players(Wire())) for _ in range(evening.CLIENTS)]
             took_s = begin(players, web)
             spent = cpu_s(workers(web)) - spent
@@ -65,7 +65,7 @@ def connect(build: Build, scale: Scale) -> Iterator[Turn]:
             return {
                 (f"connect, {label}", "s"): took_s,
                 (f"connect, {label}", "CPU µs"): spent / shape.sockets * 1e6,
-                (f"idle connection, {label}", "kB"): (memory(web) - before) / shape.sockets / 1000,
+                (f"idle connection, {label}", "kB"): (resident(workers(web)) - before) / shape.sockets / 1000,
             }
 
     def turn() -> Found:

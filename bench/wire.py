@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 from bench.crowd import masked
 
@@ -10,7 +11,8 @@ from bench.crowd import masked
 class Wire:
     """SyncApp's protocol. Subclasses have that of another service.
 
-    opened: in the first message after which a client knows the state. moved: in the message about a switch.
+    opened: in the first message after which a client knows the state; empty if there is none.
+    moved: in the message about a switch.
     """
 
     opened = b'"type":"STATE_SYNC"'
@@ -24,6 +26,10 @@ class Wire:
         """Return the frame with which a player ends the turn."""
         command = {"type": "COMMAND", "id": "1", "command": "switch", "args": {"participant_id": f"p{place}"}}
         return masked(json.dumps(command, separators=(",", ":")).encode())
+
+    def switch(self, player: socket.socket, command: bytes, port: int, version: int) -> None:
+        """Send a player's command; port, version: for a service that takes none over its sockets."""
+        player.send(command)
 
     def greeting(self, text: bytes) -> bytes:
         """Return what a client sends after a message that comes before `opened`; empty for nothing."""
