@@ -123,6 +123,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.api import (
         links as links_api,
     )
+    from syncapp.api.front import Front
     from syncapp.api.reference import asyncapi
     from syncapp.audit.drain_requests import DrainRequests
     from syncapp.audit.last_failure import LastFailure
@@ -202,11 +203,6 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     # No route is a coroutine, so Flask need not check each call.
     app.ensure_sync = lambda func: func  # type: ignore[method-assign]  # Flask's own hook
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    if settings.proxy_hops:
-        forwarded = ForwardedFor(app.wsgi_app, settings.proxy_hops)
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # the documented way to add middleware
-            forwarded, x_for=0, x_proto=settings.proxy_hops, x_host=0
-        )
     app.extensions["syncapp"] = Services(
         settings,
         store,
@@ -253,5 +249,11 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     pool = CommandPool(settings.redis_max_connections // 2 or 1, loop.run)
     backend = Backend(settings, store, hub, pool, limits, guards.quotas, gate, guards.shutdown, loop)
     websocket.register(app, backend, guards)
+    app.wsgi_app = Front(app)  # type: ignore[method-assign]  # the documented way to add middleware
+    if settings.proxy_hops:
+        forwarded = ForwardedFor(app.wsgi_app, settings.proxy_hops)
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # as above
+            forwarded, x_for=0, x_proto=settings.proxy_hops, x_host=0
+        )
     cli.register(app, settings)
     return app

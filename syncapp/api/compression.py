@@ -22,7 +22,7 @@ def compress(request: Request, response: Response) -> None:
     parts = response.response
     if isinstance(parts, list) and sum(map(len, parts)) < MIN_BYTES:
         return
-    if response.direct_passthrough or response.mimetype not in _TYPES or "Content-Encoding" in response.headers:
+    if response.direct_passthrough or response.mimetype not in _TYPES or response.headers.getlist("Content-Encoding"):
         return
     response.headers["Vary"] = "Accept-Encoding"
     if not takes_gzip(request.environ.get("HTTP_ACCEPT_ENCODING", "")):

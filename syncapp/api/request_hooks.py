@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response, current_app, g, request
 
@@ -63,22 +63,24 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
     @app.before_request
     def begin() -> Response | None:
         g.began_s = time.perf_counter()
-        if "HTTP_ORIGIN" in request.environ and _is_preflight(origins):
+        this = requests.this_request()
+        environ = this.environ
+        if "HTTP_ORIGIN" in environ and _is_preflight(environ, origins):
             return responses.empty(PREFLIGHT)
-        if limit and request.path.rstrip("/") not in _UNLIMITED:
+        if limit and this.path.rstrip("/") not in _UNLIMITED:
             take(1)
-        if request.environ["REQUEST_METHOD"] not in _SAFE and not origins.admits(request.environ):
+        if environ["REQUEST_METHOD"] not in _SAFE and not origins.admits(environ):
             message = "pages of this origin may not send commands; ALLOWED_ORIGINS lists the allowed origins"
             raise OriginRefused(message)
         if needs_tokens:
-            _authenticate(this_request(), services, reads)
+            _authenticate(this, services, reads)
         return None
 
     lines = RequestLog()
 
     @app.after_request
     def end(response: Response) -> Response:
-        this = this_request()
+        this = requests.this_request()
         compress(this, response)
         now_s = time.perf_counter()
         took_s = now_s - g.get("began_s", now_s)
@@ -95,17 +97,11 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
         return response
 
 
-def this_request() -> Request:
-    """Return the request itself: each access through the proxy costs time."""
-    found: Request = request._get_current_object()  # type: ignore[attr-defined]  # werkzeug's proxy
-    return found
-
-
 def _add_headers(response: Response, of_origins: Mapping[str, str]) -> None:
     headers = response.headers
     headers.add("X-Request-Id", requests.request_id())
     headers.add("X-Content-Type-Options", "nosniff")
-    if "Cache-Control" not in headers:
+    if not headers.getlist("Cache-Control"):  # `in` would raise an exception and catch it
         headers.add("Cache-Control", "no-store")  # the clock moves; routes with cacheable answers set their own
     for name, value in of_origins.items():
         headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
@@ -131,8 +127,7 @@ def _charge_failure(reads: ReadLimits, limit: TokenBuckets | None, route: str, s
         limit.add(group_of(address), time.monotonic(), -1)
 
 
-def _is_preflight(origins: Origins) -> bool:
-    """Tell whether the request is a CORS preflight of an allowed origin."""
-    environ = request.environ
+def _is_preflight(environ: Mapping[str, Any], origins: Origins) -> bool:
+    """Tell whether a request is a CORS preflight of an allowed origin."""
     asks = environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
     return asks and origins.lists(environ["HTTP_ORIGIN"])

@@ -6,6 +6,7 @@ import random
 import re
 from typing import TYPE_CHECKING, Any
 
+import flask
 from flask import g, request
 
 from syncapp.access.permissions import check
@@ -28,10 +29,20 @@ if TYPE_CHECKING:
 MAX_WAIT_MS = 25_000
 """Routers of platforms give up on an answer after 30 s."""
 _JSON_TYPES = frozenset({"application/json", "application/merge-patch+json"})
+_ENCODINGS = (
+    ("Content-Encoding", "HTTP_CONTENT_ENCODING", "identity"),
+    ("Transfer-Encoding", "HTTP_TRANSFER_ENCODING", "chunked"),
+)
 _TAG_HINT = 'must be an entity tag, such as "<epoch>-<version>"'
 _FOREIGN = (0, 0)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _KEY = re.compile(IDEMPOTENCY_KEY_PATTERN.removesuffix("$") + r"\Z")
+
+
+def this_request() -> flask.Request:
+    """Return the request itself: each access through the proxy costs time."""
+    found: flask.Request = request._get_current_object()  # type: ignore[attr-defined]  # werkzeug's proxy
+    return found
 
 
 def principal() -> Principal:
@@ -58,7 +69,7 @@ def request_id() -> str:
     this = g._get_current_object()  # each access through the proxy would search for the context
     found: str | None = this.get("request_id")
     if found is None:
-        given = request.environ.get("HTTP_X_REQUEST_ID", "")
+        given = this_request().environ.get("HTTP_X_REQUEST_ID", "")
         # An id must be unique, but not secret: the system's random numbers would cost a system call each.
         found = this.request_id = given if _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
     return found
@@ -70,17 +81,18 @@ def body() -> Any:
     Raises `UnsupportedMediaType`, also for an encoded body, what `decode` raises, and werkzeug's 413 if the body is
     larger than the limit.
     """
-    environ = request.environ
+    this = this_request()
+    environ = this.environ
     if "HTTP_TRANSFER_ENCODING" not in environ and environ.get("CONTENT_LENGTH") in (None, "", "0"):
         return {}
-    raw = request.get_data(cache=False)
+    raw = this.get_data(cache=False)
     if not raw:
         return {}
-    if request.mimetype not in _JSON_TYPES:
-        raise UnsupportedMediaType(f"send application/json, not {request.mimetype or 'a body without a type'}")
-    for name, only in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
-        if request.headers.get(name, only).strip().lower() != only:
-            raise UnsupportedMediaType(f"send the body without {name}: {request.headers[name]}")
+    if environ.get("CONTENT_TYPE") != "application/json" and this.mimetype not in _JSON_TYPES:
+        raise UnsupportedMediaType(f"send application/json, not {this.mimetype or 'a body without a type'}")
+    for name, key, only in _ENCODINGS:
+        if (given := environ.get(key, only)).strip().lower() != only:
+            raise UnsupportedMediaType(f"send the body without {name}: {given}")
     return decode(raw, "the body")
 
 
@@ -90,7 +102,7 @@ def claim(asked: Request) -> Claim:
     Raises `ValidationFailed`, which names the invalid header.
     """
     version = epoch = by_tag = None
-    environ = request.environ
+    environ = this_request().environ
     if isinstance(asked, CommandBody):
         version, epoch, by_tag = asked.expected_version, asked.expected_epoch, _expected_by_tag(environ)
     if by_tag:
@@ -102,13 +114,13 @@ def claim(asked: Request) -> Claim:
 
 def claims_by_header() -> bool:
     """Tell whether the expected version came in `If-Match`: then a conflict is answered with 412 instead of 409."""
-    given: str = request.environ.get("HTTP_IF_MATCH", "*")
+    given: str = this_request().environ.get("HTTP_IF_MATCH", "*")
     return given.strip() != "*"
 
 
 def wants_minimal() -> bool:
     """Tell whether the caller prefers `return=minimal` (RFC 7240)."""
-    preferences = request.environ.get("HTTP_PREFER", "").lower()
+    preferences = this_request().environ.get("HTTP_PREFER", "").lower()
     return bool(preferences) and any(
         part.split(";")[0].replace(" ", "") == "return=minimal" for part in preferences.split(",")
     )
@@ -128,7 +140,8 @@ def erases() -> bool:
 
 def wait_ms() -> int | None:
     """Return how long a read waits for another version (ms), None if it is not given. Raises `ValidationFailed`."""
-    text = request.args.get("wait_ms")
+    args = this_request().args
+    text = args.get("wait_ms") if args else None
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text) <= MAX_WAIT_MS):

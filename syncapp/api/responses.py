@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import structlog
 from flask import Flask, Response, g, request
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 
 from syncapp.api import rate_limit_headers, requests
@@ -133,4 +134,8 @@ def _unexpected(fault: Exception) -> Response:
 
 
 def _json(document: Any, status: int, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(document), status, headers, content_type="application/json")
+    listed = Headers()
+    for name, value in (headers or {}).items():
+        listed.add(name, value)
+    listed.add("Content-Type", "application/json")
+    return Response([orjson.dumps(document)], status, listed)

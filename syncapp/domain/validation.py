@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Any, ClassVar, Self
 
@@ -61,9 +62,10 @@ class Request(BaseModel):
     def parse(cls, raw: Any) -> Self:
         """Validate decoded JSON. Raises `ValidationFailed` with all errors, at most 50."""
         try:
-            return cls.model_validate(raw, context=_FaultCount())
+            found: Self = _without_fields(cls) if raw == {} else cls.model_validate(raw, context=_FaultCount())
         except ValidationError as error:
             raise _from_pydantic(error) from None
+        return found
 
     @model_validator(mode="wrap")
     @classmethod
@@ -102,6 +104,12 @@ class Request(BaseModel):
     def faults_between(cls, raw: dict[str, Any]) -> Iterator[InitErrorDetails]:
         """Yield the errors that concern more than one field; the fields themselves may be invalid."""
         yield from ()
+
+
+@lru_cache
+def _without_fields(kind: type[Request]) -> Any:
+    """Return the model of a body without fields, which most commands have; models cannot be changed."""
+    return kind.model_validate({}, context=_FaultCount())
 
 
 def _from_pydantic(error: ValidationError) -> ValidationFailed:

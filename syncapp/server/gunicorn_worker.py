@@ -140,7 +140,7 @@ class GunicornWorker(GeventWorker):
 
         Raises `StopIteration` if the connection ends with it, and `OSError`.
         """
-        began = datetime.now(UTC)
+        began = datetime.now(UTC) if self.log.access_log_enabled else None
         if isinstance(req, UsualRequest):
             answer, environ = HttpAnswer(req, sock, self.cfg), req.environ
         else:
@@ -163,7 +163,8 @@ class GunicornWorker(GeventWorker):
             self.log.exception("Error handling a request")  # a second answer would look like part of this one
             raise StopIteration from None
         finally:
-            self.log.access(answer, req, environ, datetime.now(UTC) - began)
+            if began:
+                self.log.access(answer, req, environ, datetime.now(UTC) - began)
         if answer.should_close():
             raise StopIteration
 

@@ -9,6 +9,8 @@ from flask.testing import FlaskClient
 from tests.support.rest import expect_error, expect_faults
 from tests.support.store import NOON_MS, dump_session
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 def test_an_expected_version_is_compared_in_the_body_and_in_if_match(client: FlaskClient, url: str) -> None:
     conflict = expect_error(client.post(f"{url}/switch", json={"expected_version": 1}), 409, "CONFLICT")

@@ -13,6 +13,8 @@ from syncapp.api.reference.schemas import StateAnswer
 from tests.support.rest import CHESS, UNKNOWN, expect_error, expect_faults
 from tests.support.store import NOON_MS, ManualClock
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 def test_a_retry_with_its_key_is_a_replay_and_another_command_a_mismatch(
     client: FlaskClient, clock: ManualClock, url: str

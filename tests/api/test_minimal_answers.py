@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from flask.testing import FlaskClient
 
 from syncapp.api.reference.schemas import CommandAnswer, StateAnswer
 from tests.support.store import ManualClock
+
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 def test_who_prefers_it_gets_the_event_and_the_patch_only(client: FlaskClient, clock: ManualClock, url: str) -> None:

@@ -13,6 +13,8 @@ from syncapp.api.reference.system_schemas import TimeAnswer
 from tests.support.rest import CHESS, MODES, expect_error, expect_faults
 from tests.support.store import NOON_MS, ManualClock
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 def test_a_created_session_is_at_its_location(client: FlaskClient) -> None:
     made = client.post("/v1/sessions", json=CHESS)
