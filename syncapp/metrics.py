@@ -191,28 +191,37 @@ def forget_node(name: str) -> None:
 
 
 class BatchedCounter:
-    """Counts by label in memory, and adds to a counter when flushed: an `inc` costs as much as writing a message."""
+    """Counts by labels in memory, and adds to a counter when flushed: an `inc` costs as much as writing a message."""
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
-        self._counts: dict[str, int] = {}
+        self._counts: dict[tuple[str, ...], int] = {}
 
-    def add(self, label: str) -> None:
+    def add(self, *labels: str) -> None:
         """Count one."""
-        self._counts[label] = self._counts.get(label, 0) + 1
+        self._counts[labels] = self._counts.get(labels, 0) + 1
 
     def flush(self) -> None:
         """Add what was counted."""
         counts, self._counts = self._counts, {}
-        for label, count in counts.items():
-            self._counter.labels(label).inc(count)
+        for labels, count in counts.items():
+            self._counter.labels(*labels).inc(count)
 
 
 SENT = BatchedCounter(WS_SENT)
+RECEIVED = BatchedCounter(WS_RECEIVED)
+COMMANDS_ANSWERED = BatchedCounter(WS_COMMANDS)
+
+
+def flush_counters() -> None:
+    """Add what is counted in memory to the metrics, a few times a second."""
+    for each in (SENT, RECEIVED, COMMANDS_ANSWERED):
+        each.flush()
 
 
 def render() -> tuple[bytes, str]:
     """Return all metrics as Prometheus text, and its content type."""
+    flush_counters()
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
     registry = CollectorRegistry()

@@ -34,7 +34,7 @@ LIVE = frozenset({"pending", "running", "paused"})
 TERMINAL = frozenset({"completed", "expired", "cancelled"})
 
 
-class Session(Struct, frozen=True):
+class Session(Struct, frozen=True, gc=False):
     """A session at one (epoch, version).
 
     clocks: with time controls, the clock of each participant, in `per_group` of each group; otherwise empty.

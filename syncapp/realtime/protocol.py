@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -202,6 +203,8 @@ class Command(Request):
 
     def body(self, session_id: str) -> Request:
         """Return the command's body as its own model; session_id: qualified. Raises `ValidationFailed` as REST does."""
+        if not self.args and self.command != "create":
+            return _body_without_args(self.command)
         if misplaced := self.args.keys() & CommandBody.model_fields.keys():
             raise ValidationFailed.of(f"args.{min(misplaced)}", "belongs next to args, not in it", "misplaced")
         if self.command == "create":
@@ -221,6 +224,13 @@ class Command(Request):
         """
         epoch, version, key = self.expected_epoch, self.expected_version, self.idempotency_key
         return Claim(epoch, version, key, request_id, principal, lag_limit_ms=lag_limit_ms)
+
+
+@cache
+def _body_without_args(command: str) -> Request:
+    """Return the body of most commands, which is read once. Raises `ValidationFailed` if the command needs more."""
+    body: Request = COMMANDS[command].body.parse({})
+    return body
 
 
 Message = Ping | Reconnect | Command | Subscribe | Unsubscribe | Auth

@@ -82,7 +82,7 @@ class SendQueue:
     def __init__(self, known: Order = NEVER, *, patches: bool = False, session_id: str = "") -> None:
         self.session_id = session_id
         self.max_bytes = MAX_BYTES
-        self._items: list[QueuedItem] = []  # an empty deque takes 0.7 kB for each connection
+        self._items: Sequence[QueuedItem] = ()  # most connections wait for nothing
         self._held: Sequence[tuple[Outgoing, QueuedAnswer]] = ()
         self._known: Order | None = known  # None once the position was sent
         self._last = self._acked = self._floor = NEVER
@@ -129,7 +129,7 @@ class SendQueue:
         if update.error:
             self._put_error(update)
         elif update.session is None:
-            self._items.append(QueuedItem(Outgoing.SESSION_DELETED, update))
+            self._add(QueuedItem(Outgoing.SESSION_DELETED, update))
             self.is_ended = True
         elif self._known is not None:
             # A client that knows or was sent a later version than this process has waits until the store was asked.
@@ -209,7 +209,13 @@ class SendQueue:
 
     def take(self) -> QueuedItem | None:
         """Remove and return the next message; None if nothing is queued."""
-        return self._items.pop(0) if self._items else None
+        if not self._items:
+            return None
+        item, self._items = self._items[0], self._items[1:] or ()
+        return item
+
+    def _add(self, item: QueuedItem) -> None:
+        self._items = [*self._items, item]
 
     def _release(self) -> None:
         while self._held and (self._held[0][1].order <= self._last or self.is_ended):
@@ -217,7 +223,7 @@ class SendQueue:
 
     def _put_first_answer(self) -> None:
         (kind, answer), *self._held = self._held
-        self._items.append(QueuedItem(kind, answer))
+        self._add(QueuedItem(kind, answer))
         if kind is Outgoing.ACK and answer.order != AFTER_DELETE and answer.result:
             # A replay reports an earlier outcome; anything else reports the newest known one.
             self._acked = max(self._acked, answer.order) if answer.result.replayed else answer.order
@@ -229,13 +235,13 @@ class SendQueue:
     def _put_error(self, update: SessionUpdate) -> None:
         error = update.error
         if isinstance(error, SessionNotFound) and self._known is not None:
-            self._items.append(QueuedItem(Outgoing.CONNECTED, update))  # without epoch and version
+            self._add(QueuedItem(Outgoing.CONNECTED, update))  # without epoch and version
             self._last = self._acked = self._floor = NEVER
             self._known, self._last_error = None, error.code
             return
         if error and error.code != self._last_error:  # once for each outage
             self._last_error = error.code
-            self._items.append(QueuedItem(Outgoing.ERROR, update))
+            self._add(QueuedItem(Outgoing.ERROR, update))
         if isinstance(error, StoreUnavailable) and self._known is None:
             self._known = self._last  # the position is sent when the outage is over
 
@@ -257,7 +263,7 @@ class SendQueue:
                 kind = Outgoing.STATE_PATCH if self.patches and update.patch else Outgoing.STATE_UPDATE
             elif update.order[1] == 1:
                 kind = Outgoing.STATE_UPDATE  # an epoch's first version has no predecessor to patch
-        self._items.append(QueuedItem(kind, update))
+        self._add(QueuedItem(kind, update))
         self._last, self._last_error = update.order, ""
         if len(self._items) > 1 and self._is_full():
             self.skipped += self._replace_states([QueuedItem(Outgoing.STATE_SYNC, update)]) - 1
@@ -272,7 +278,7 @@ class SendQueue:
         """
         first = next((i for i, item in enumerate(self._items) if item.kind in _STATES), len(self._items))
         dropped, answers = 0, []
-        kept = self._items[:first]
+        kept = list(self._items[:first])
         for item in self._items[first:]:
             if item.kind in _STATES:
                 dropped += 1

@@ -5,8 +5,7 @@ Nothing in this module waits, reads a clock or takes a lock; the hub does. An or
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -154,7 +153,7 @@ class Topic:
         self.generation = self.failures = 0
         self._session: Session | None = None
         self._shared: SessionUpdate | None = None
-        self._early_messages: deque[Mapping[str, Any]] = deque(maxlen=_MAX_EARLY_MESSAGES)
+        self._early_messages: Sequence[Mapping[str, Any]] = ()
 
     @property
     def session(self) -> Session | None:
@@ -239,7 +238,7 @@ class Topic:
                 self._replace(session, order)
                 return SessionUpdate(self.session_id, now_ms, session=session, event=event, patch=patch)
             self.current = False
-        self._early_messages.append(message)
+        self._early_messages = [*self._early_messages, message][-_MAX_EARLY_MESSAGES:]
         return None
 
     def apply_read(self, session: Session | None, before: Order, now_ms: int) -> SessionUpdate | None:
@@ -262,7 +261,7 @@ class Topic:
 
     def apply_early(self, now_ms: int) -> list[SessionUpdate]:
         """Apply the messages that arrived while the topic was not current."""
-        early, self._early_messages = self._early_messages, deque(maxlen=_MAX_EARLY_MESSAGES)
+        early, self._early_messages = self._early_messages, ()
         return [update for message in early if (update := self.apply(message, now_ms))]
 
     def _replace(self, session: Session | None, order: Order) -> None:

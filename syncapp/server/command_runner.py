@@ -17,7 +17,7 @@ from syncapp.domain.results import Result
 from syncapp.domain.session_ids import public_id, qualified
 from syncapp.domain.version_order import NEVER, Order
 from syncapp.errors import InternalError, SyncError
-from syncapp.metrics import WS_COMMANDS
+from syncapp.metrics import COMMANDS_ANSWERED
 from syncapp.realtime import protocol
 from syncapp.realtime.frames import text_frame
 from syncapp.realtime.hub import Hub
@@ -112,14 +112,14 @@ class CommandRunner:
             log.exception("a command failed", request_id=request_id, command=command.command)
             self.refuse(command, InternalError("something went wrong on our side", {"request_id": request_id}))
         else:
-            WS_COMMANDS.labels(command.command, Outgoing.ACK).inc()
+            COMMANDS_ANSWERED.add(command.command, Outgoing.ACK)
             ack = protocol.ack(session_id, self._now_ms(), command.id, result)
             self._answer(session_id, Outgoing.ACK, ack, _order_of(result), result)
         return None
 
     def refuse(self, command: Command, fault: SyncError) -> None:
         """Answer a command that was refused, or whose outcome is unknown."""
-        WS_COMMANDS.labels(command.command, fault.code).inc()
+        COMMANDS_ANSWERED.add(command.command, fault.code)
         current = fault.details.get("current") if isinstance(fault.details, dict) else None
         order = (current["epoch"], current["version"]) if current else NEVER
         session_id = self._session_of(command)

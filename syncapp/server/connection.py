@@ -94,8 +94,12 @@ class Connection(ConnectionEnd):
         self._backend.loop.wake(self)
 
     def command_finished(self) -> None:
-        """Take another command, or end; write its answer, unless that waits for an update."""
-        self.wake()
+        """Take another command, or end; or plan only the time at which the answer is sent without its update."""
+        is_calm = not (self._messages or self._reply or self._fault or self._stopping)
+        if is_calm and self._is_open and not self._writer.has_unsent:
+            self._plan()
+        else:
+            self.wake()
 
     def stop(self) -> None:
         """Close because this process shuts down; requests that were read are still answered if the client is fast."""

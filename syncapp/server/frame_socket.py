@@ -26,10 +26,10 @@ class FrameSocket:
     __slots__ = ("_pong", "_raw", "_unsent", "blocked_until_s", "is_closing", "limit_s", "received_s")
 
     def __init__(self, raw: Any, limit_s: float) -> None:
-        set_options(raw, limit_s)
         family, kind, protocol = raw.family, raw.type, raw.proto
         self._raw = _socket.socket(family, kind, protocol, raw.detach())
         self._raw.settimeout(0)
+        set_options(self._raw, limit_s)
         self._unsent = b""
         self._pong = b""
         self.limit_s = limit_s

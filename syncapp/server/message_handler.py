@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from syncapp.domain.principal import ANYONE
 from syncapp.domain.session_ids import public_id, qualified
 from syncapp.domain.version_order import NEVER
 from syncapp.errors import Forbidden, SyncError, TooManyConnections, Unauthorized, ValidationFailed
-from syncapp.metrics import WS_RECEIVED
+from syncapp.metrics import RECEIVED
 from syncapp.realtime import frames, protocol
 from syncapp.realtime.protocol import (
     Auth,
@@ -56,7 +56,7 @@ class MessageHandler(Stepped):
         self._access = access
         self._session_id = session_id
         self._address = address
-        self._id = uuid.uuid4().hex[:12]
+        self._id = os.urandom(6).hex()
         self._round_trips = RoundTrips(opened_s)
         self._subscriptions: Subscriptions | None = None
         self._commands: CommandQueue | None = None
@@ -81,7 +81,7 @@ class MessageHandler(Stepped):
             session_id = self._session_of(asked)
             self._dispatch(asked, session_id)
         except SyncError as fault:
-            WS_RECEIVED.labels("refused").inc()
+            RECEIVED.add("refused")
             self._writer.send_now(Outgoing.ERROR, self._error(fault, protocol.echo_of(message), session_id))
 
     def _session_of(self, asked: Message) -> str:
@@ -93,7 +93,7 @@ class MessageHandler(Stepped):
         return qualified(principal.tenant, named) if principal else named
 
     def _dispatch(self, asked: Message, session_id: str) -> None:
-        WS_RECEIVED.labels(asked.type).inc()
+        RECEIVED.add(asked.type)
         if isinstance(asked, Ping):
             given = {"t0": asked.t0, "client_timestamp": asked.timestamp}
             self._send(Outgoing.PONG, self._session_id, given, first=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from syncapp.loops import Loops
-from syncapp.metrics import SENT
+from syncapp.metrics import flush_counters
 from syncapp.server.disconnects import DisconnectWatch
 
 SEND_BUFFER_BYTES = 131_072
@@ -25,9 +25,8 @@ states."""
 _WATCH_S = 0.25
 
 
-def set_options(raw: socket.socket, limit_s: float) -> None:
+def set_options(raw: _socket.socket, limit_s: float) -> None:
     """Set the options of a client's socket; limit_s: how long a message may take to be sent."""
-    raw.settimeout(None)  # the web server's timeout is meant for a request
     with contextlib.suppress(OSError):  # a Unix socket has no such options
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
@@ -44,7 +43,7 @@ def reset_on_close(raw: _socket.socket) -> None:
 class Watchdog:
     """Aborts streams that take too long to write one message. One thread does it for all of them.
 
-    The same thread notices clients that have disconnected, and adds the count of sent messages to the metric.
+    The same thread notices clients that have disconnected, and adds what is counted in memory to the metrics.
     """
 
     def __init__(self, loops: Loops | None = None) -> None:
@@ -86,7 +85,7 @@ class Watchdog:
     def _turn(self) -> float:
         self.run_once(time.monotonic())
         self._disconnects.run_once()
-        SENT.flush()
+        flush_counters()
         return _WATCH_S
 
 
@@ -104,6 +103,7 @@ class Transport:
         watchdog.start()
         self.limit_s = limit_s
         self.aborted = False
+        raw.settimeout(None)  # the web server's timeout is meant for a request
         set_options(raw, limit_s)
 
     def shorten_limit(self, limit_s: float) -> None:

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, request
 from flask_sock import Sock
 
 from syncapp.domain.session_ids import qualified
@@ -34,7 +34,7 @@ class UpgradeRequired(SyncError):
         return {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
 
 
-class _HandedOver(Exception):
+class _Opened(Exception):
     """Raised in the place of a return from flask-sock's handler, after which it would close the WebSocket."""
 
 
@@ -69,36 +69,43 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
     app.config["SOCK_SERVER_OPTIONS"] = {"thread_class": _NoThread}
 
     def serve(_: object) -> NoReturn:
-        asked, access, address = g.watch_request, g.access, request.remote_addr or ""
-
-        def begin(raw: Any, received: bytes, on_over: Callable[[], None]) -> None:
-            Connection(backend, access, asked, address, raw, on_over).begin(asked, received)
-
-        guards.watchdog.start()
-        request.environ[HAND_OVER](g.socket, begin)
-        raise _HandedOver
+        raise _Opened
 
     Sock(app).route(PATH, endpoint="ws")(serve)
     upgrade = app.view_functions["ws"]
 
     def view() -> Response:
-        _check_upgrade()
+        this: Request = request._get_current_object()  # type: ignore[attr-defined]  # werkzeug's proxy
+        environ = this.environ
+        _check_upgrade(environ)
         guards.check_origin()
         asked = watch_request(session_of_query(), "sessionId", "token")
-        g.access = _access(backend, asked)
-        g.watch_request = asked = _qualified(asked, g.access)
+        access = _access(backend, asked)
+        asked = _qualified(asked, access)
         guards.shutdown.check()
-        address = request.remote_addr or ""
+        address, raw = this.remote_addr or "", environ[_SOCKET]
         guards.quotas.take(asked.session_id, address)
         try:
-            g.socket = _prepare(request.environ)
+            _prepare(environ)
             upgrade()
-        except _HandedOver:
-            return _Upgraded(status=101)  # the client's answer, for the metrics
+        except _Opened:
+            pass
         except BaseException:
             guards.quotas.give_back(asked.session_id, address)
             raise
-        raise AssertionError("a WebSocket was not handed over")
+
+        def begin(raw: Any, received: bytes, on_over: Callable[[], None]) -> None:
+            try:
+                connection = Connection(backend, access, asked, address, raw, on_over)
+            except OSError:  # the client has disconnected
+                guards.quotas.give_back(asked.session_id, address)
+                on_over()
+            else:
+                connection.begin(asked, received)
+
+        guards.watchdog.start()
+        environ[HAND_OVER](raw, begin)
+        return _Upgraded(status=101)  # the client's answer, for the metrics
 
     app.view_functions["ws"] = view
     # Requests that do not ask for an upgrade do not match a WebSocket route.
@@ -127,9 +134,8 @@ def _refuse_plain() -> NoReturn:
     raise counted("no_upgrade", UpgradeRequired("this is a WebSocket endpoint; request an upgrade"))
 
 
-def _check_upgrade() -> None:
+def _check_upgrade(environ: Mapping[str, Any]) -> None:
     """Refuse a request that is not a complete opening handshake (RFC 6455, section 4.2.1)."""
-    environ = request.environ
     wanted = {part.strip().lower() for part in environ.get("HTTP_CONNECTION", "").split(",")}
     if environ.get("HTTP_UPGRADE", "").lower() != "websocket" or "upgrade" not in wanted:
         _refuse_plain()
@@ -137,7 +143,7 @@ def _check_upgrade() -> None:
         raise counted("version", UpgradeRequired("this server supports version 13 of the WebSocket protocol only"))
     if HAND_OVER not in environ:
         raise counted("no_socket", UpgradeRequired("this web server does not support WebSockets"))
-    if request.method != "GET" or environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+    if environ["REQUEST_METHOD"] != "GET" or environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
         raise counted("method", ValidationFailed.of("method", "must be GET, over HTTP/1.1", "method"))
     if environ.get("CONTENT_LENGTH", "") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ:
         raise counted("body", ValidationFailed.of("body", "must be absent", "unexpected"))
@@ -150,8 +156,8 @@ def _check_upgrade() -> None:
         raise counted("key", fault)
 
 
-def _prepare(environ: dict[str, Any]) -> Any:
-    """Remove the headers that simple_websocket does not need, replace the socket, and return the original one.
+def _prepare(environ: dict[str, Any]) -> None:
+    """Remove the headers that simple_websocket does not need, and have its handshake sent whole.
 
     simple_websocket writes all headers into a request of its own and parses that, so a malformed header could break it.
     It also accepts every extension that is asked for; compressed frames could not be shared between clients.
@@ -160,6 +166,4 @@ def _prepare(environ: dict[str, Any]) -> Any:
         if name not in ("HTTP_UPGRADE", "HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_VERSION"):
             del environ[name]
     environ |= {"HTTP_HOST": "localhost", "HTTP_CONNECTION": "Upgrade"}
-    raw = environ[_SOCKET]
-    environ[_SOCKET] = _Handshake(raw)
-    return raw
+    environ[_SOCKET] = _Handshake(environ[_SOCKET])

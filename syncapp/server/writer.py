@@ -72,6 +72,11 @@ class Writer:
         return bool(self._urgent or self._queue.has_answers)
 
     @property
+    def has_unsent(self) -> bool:
+        """Whether something is queued that waits for no update."""
+        return bool(self._urgent or self._queue.first or self._queue.has_ended or self._socket.has_unsent)
+
+    @property
     def is_done(self) -> bool:
         """Whether the session was deleted, and everything is written."""
         return self._queue.is_ended and not (self._urgent or len(self._queue) or self._socket.has_unsent)

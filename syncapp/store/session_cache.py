@@ -41,7 +41,7 @@ class SessionCache:
         return new.session
 
 
-class CachedSession(Struct, frozen=True):
+class CachedSession(Struct, frozen=True, gc=False):
     """The cached parts of a session. They complete replies, and are never returned without one.
 
     The definition does not change within an epoch; a block of participants does not change while its tag is the same. A
