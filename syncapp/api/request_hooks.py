@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_NOT_STORED = ("Cache-Control", "no-store")
 _RATE = "syncapp_rate"
 _UNLIMITED = frozenset({"/health", "/ready", "/metrics"})
 
@@ -99,10 +100,9 @@ def register(app: Flask, settings: Settings, origins: Origins) -> None:
 
 def _add_headers(response: Response, of_origins: Mapping[str, str]) -> None:
     headers = response.headers
-    headers.add("X-Request-Id", requests.request_id())
-    headers.add("X-Content-Type-Options", "nosniff")
+    responses.put(headers, ("X-Request-Id", requests.request_id()), ("X-Content-Type-Options", "nosniff"))
     if not headers.getlist("Cache-Control"):  # `in` would raise an exception and catch it
-        headers.add("Cache-Control", "no-store")  # the clock moves; routes with cacheable answers set their own
+        responses.put(headers, _NOT_STORED)  # the clock moves; routes with cacheable answers set their own
     for name, value in of_origins.items():
         headers[name] = f"{headers[name]}, {value}" if name == "Vary" and name in headers else value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import flask
@@ -33,6 +34,7 @@ _ENCODINGS = (
     ("Content-Encoding", "HTTP_CONTENT_ENCODING", "identity"),
     ("Transfer-Encoding", "HTTP_TRANSFER_ENCODING", "chunked"),
 )
+_SMALL_BYTES = 1024  # no more than the least MAX_BODY_BYTES
 _TAG_HINT = 'must be an entity tag, such as "<epoch>-<version>"'
 _FOREIGN = (0, 0)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -85,7 +87,7 @@ def body() -> Any:
     environ = this.environ
     if "HTTP_TRANSFER_ENCODING" not in environ and environ.get("CONTENT_LENGTH") in (None, "", "0"):
         return {}
-    raw = this.get_data(cache=False)
+    raw = _raw_body(this)
     if not raw:
         return {}
     if environ.get("CONTENT_TYPE") != "application/json" and this.mimetype not in _JSON_TYPES:
@@ -94,6 +96,14 @@ def body() -> Any:
         if (given := environ.get(key, only)).strip().lower() != only:
             raise UnsupportedMediaType(f"send the body without {name}: {given}")
     return decode(raw, "the body")
+
+
+def _raw_body(this: flask.Request) -> bytes:
+    """Return the body; a small one is in memory already, and werkzeug would wrap it in several streams."""
+    stream, length = this.environ["wsgi.input"], this.environ.get("CONTENT_LENGTH", "")
+    if isinstance(stream, BytesIO) and length.isdecimal() and int(length) <= _SMALL_BYTES:
+        return stream.read(int(length))
+    return this.get_data(cache=False)
 
 
 def claim(asked: Request) -> Claim:

@@ -139,7 +139,8 @@ def session_of_query() -> str:
 
 def only_parameters(*known: str) -> None:
     """Refuse a query with any other parameter. Raises `ValidationFailed`, which names each of them."""
-    unknown = [each for each in request.args if each not in known]
+    args = request.args
+    unknown = [each for each in args if each not in known] if args else ()
     if unknown:
         message = f"is not a known parameter; known: {', '.join(known)}"
         raise refused_query([{"field": each, "message": message, "code": "extra_forbidden"} for each in unknown])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from gunicorn import util
 from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName
 from gunicorn.http.message import TOKEN_RE
-from gunicorn.http.wsgi import HEADER_VALUE_RE, FileWrapper, Response
+from gunicorn.http.wsgi import HEADER_VALUE_RE, STATUS_RE, FileWrapper, Response
 
 _PLAIN, _LENGTH, _CONNECTION, _UPGRADE, _DROPPED = range(5)
 
@@ -21,8 +21,11 @@ class HttpAnswer(Response):
     headers_sent: the head was sent, or is to be sent with the first part of the body.
     """
 
-    upgrade: bool
+    status: str | None
+    headers: list[tuple[str, str]]
     headers_sent: bool
+    response_length: int | None
+    upgrade: bool
 
     def __init__(self, req: Any, sock: Any, cfg: Any) -> None:
         super().__init__(req, sock, cfg)
@@ -41,6 +44,20 @@ class HttpAnswer(Response):
             if close := getattr(pieces, "close", None):
                 close()
 
+    def start_response(self, status: str, headers: Sequence[tuple[str, str]], exc_info: Any = None) -> Any:
+        """Take status and headers, as PEP 3333 says. Raises what gunicorn's `Response` raises."""
+        if exc_info or self.status is not None:
+            return super().start_response(status, headers, exc_info)
+        self.status_code = _status_code(status)
+        self.status = status
+        self.process_headers(headers)
+        self._omits_body = self._response_omits_body(self.req.method, self.status_code)
+        if self._omits_body and self._response_forbids_content_length(self.status_code):
+            self.headers = [each for each in self.headers if _kind(each[0]) != _LENGTH]
+            self.response_length = None
+        self.chunked = self.response_length is None and self.req.version > (1, 0) and not self._omits_body
+        return self.write
+
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         """Take the headers, without those of the connection. Raises what gunicorn's `Response` raises."""
         kept = self.headers
@@ -50,17 +67,20 @@ class HttpAnswer(Response):
                 raise TypeError(f"{value!r} is not a string")
             if not HEADER_VALUE_RE.fullmatch(value):
                 raise InvalidResponseHeader(repr(name))  # the value may be secret
-            if kind == _DROPPED:
-                continue
-            text = value.strip(" \t")
-            if kind == _CONNECTION:
-                self.upgrade = self.upgrade or text.lower() == "upgrade"
-                continue
-            if kind == _UPGRADE and text.lower() != "websocket":
-                continue
-            if kind == _LENGTH:
-                self.response_length = int(text)
-            kept.append((name, text))
+            if kind == _PLAIN:
+                kept.append((name, value.strip(" \t")))
+            elif kind != _DROPPED:
+                self._take(kind, name, value.strip(" \t"))
+
+    def _take(self, kind: int, name: str, value: str) -> None:
+        if kind == _CONNECTION:
+            self.upgrade = self.upgrade or value.lower() == "upgrade"
+            return
+        if kind == _UPGRADE and value.lower() != "websocket":
+            return
+        if kind == _LENGTH:
+            self.response_length = int(value)
+        self.headers.append((name, value))
 
     def send_headers(self) -> None:
         """Make the head; it is sent by whatever follows."""
@@ -122,6 +142,16 @@ def _kind(name: str) -> int:
     if not util.is_hoppish(name):
         return _PLAIN
     return {"connection": _CONNECTION, "upgrade": _UPGRADE}.get(lower, _DROPPED)
+
+
+@lru_cache(maxsize=256)
+def _status_code(status: str) -> int:
+    """Return the code of a status line's end. Raises `TypeError` and `ValueError`."""
+    if not isinstance(status, str):
+        raise TypeError(f"{status!r} is not a string")
+    if not STATUS_RE.fullmatch(status):
+        raise ValueError(f"Invalid status {status!r}")
+    return int(status[:3])
 
 
 @lru_cache(maxsize=2)

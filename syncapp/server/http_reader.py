@@ -70,8 +70,10 @@ class HttpReader(SocketUnreader):
         wait_s = self._deadline_s - time.monotonic()
         if wait_s > 0:  # otherwise a client that always has data there would have no limit
             self.sock.settimeout(wait_s)
-            with suppress(TimeoutError):
+            try:
                 data = super().chunk(size_hint)
+            except TimeoutError:
+                data = None
         if data is None:
             if self.is_idle:
                 return b""
