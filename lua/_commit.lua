@@ -20,7 +20,8 @@ end
 -- Publish the messages of this call's commits. That must come after all writes, so that no subscriber sees a commit
 -- that is not complete.
 local function publish(keys, call)
-  for _, message in ipairs(call.messages or {}) do redis.call(PUBLISH, keys.channel, message) end
+  if not call.messages then return end
+  for _, message in ipairs(call.messages) do redis.call(PUBLISH, keys.channel, message) end
   call.messages = nil
 end
 

@@ -32,8 +32,8 @@ local function take_tokens(keys, call)
   end
   -- A session is read only once, because reading it is a large part of a refusal's time.
   local fields = redis.call('HMGET', keys.session,
-    'scalars', 'warn_at', 'block_tags', 'metadata', 'chain', 'p:0', 'g:0', 'c:0', 'rules', 'limit_us')
-  local session_us = (fields[10] or 0) - now_us
+    'scalars', 'warn_at', 'block_tags', 'metadata', 'chain', 'p:0', 'g:0', 'c:0', 'rules', 'id:0', 'id:1', 'limit_us')
+  local session_us = (fields[12] or 0) - now_us
   if session_us < 0 or session_us - session_burst_us > 0 then session_us = 0 end
   session_us = session_us + session_token_us
   if session_us - session_burst_us > 0 then return {'rate_limited', now_ms, session_us, -1} end

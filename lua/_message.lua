@@ -15,18 +15,17 @@ local PARTICIPANT = '"%s":{"time_used_ms":%d,"time_remaining_ms":%s,"cycle_count
 local GROUP = '"%s":{"time_used_ms":%d,"time_remaining_ms":%d,"has_expired":%s%s}'
 
 local function participants_patch(session)
-  local indexes, parts = {}, {}
-  for index in pairs(session.touched.p) do indexes[#indexes + 1] = index end
-  local ids, clocks = participant_ids(session, indexes), session.touched.c or {}
+  local touched, parts = session.touched, {}
+  local ids, clocks = ids_with(session, touched.p), touched.c
   local have_budgets = MODES[session.sync_mode].budget == 'p'
-  for _, index in ipairs(indexes) do
+  for index in pairs(touched.p) do
     local record = record_of(session, 'p', index)
     local remaining = have_budgets and record.time_remaining_ms or nil
     parts[#parts + 1] = string.format(PARTICIPANT, ids[index], record.time_used_ms,
       int_or_null(remaining), record.count, tostring(active(session) == index), tostring(record.has_expired),
-      have_budgets and clocks[index] and session.rules.clock_members(session, 'p', index) or '')
+      have_budgets and clocks and clocks[index] and session.rules.clock_members(session, 'p', index) or '')
   end
-  return table.concat(parts, ',')
+  return '"participants":{' .. table.concat(parts, ',') .. '}'
 end
 
 local function groups_patch(session)
@@ -36,25 +35,26 @@ local function groups_patch(session)
     parts[#parts + 1] = string.format(GROUP, group_id(session, index), record.time_used_ms, record.time_remaining_ms,
       tostring(record.has_expired), clocks[index] and session.rules.clock_members(session, 'g', index) or '')
   end
-  return table.concat(parts, ',')
+  return '"groups":{' .. table.concat(parts, ',') .. '}'
 end
 
 -- The fields of the state that this commit changes, by their names in the state.
 --   hides_metadata  whether to leave the metadata out
 local function patch_of(session, hides_metadata)
-  local changed, parts = session.changed, {}
-  local function member(name, text) parts[#parts + 1] = '"' .. name .. '":' .. text end
-  member('version', int(session.version))
-  member('updated_ms', int(session.updated_ms))
+  local changed, parts = session.changed, {
+    '"version":' .. int(session.version), '"updated_ms":' .. int(session.updated_ms),
+  }
   for i = 1, #CHANGES do
     local name = CHANGES[i]
-    if changed[name] then member(name, int_or_null(session[name])) end
+    if changed[name] then parts[#parts + 1] = '"' .. name .. '":' .. int_or_null(session[name]) end
   end
-  if changed.status then member('status', quote(session.status)) end
-  if changed.status or changed.turn then member('active_participant_id', quote_or_null(active_id(session))) end
-  if changed.metadata and not hides_metadata then member('metadata', session.metadata) end
-  if next(session.touched.p) then member('participants', '{' .. participants_patch(session) .. '}') end
-  if next(session.touched.g) then member('groups', '{' .. groups_patch(session) .. '}') end
+  if changed.status then parts[#parts + 1] = '"status":' .. quote(session.status) end
+  if changed.status or changed.turn then
+    parts[#parts + 1] = '"active_participant_id":' .. quote_or_null(active_id(session))
+  end
+  if changed.metadata and not hides_metadata then parts[#parts + 1] = '"metadata":' .. session.metadata end
+  if next(session.touched.p) then parts[#parts + 1] = participants_patch(session) end
+  if next(session.touched.g) then parts[#parts + 1] = groups_patch(session) end
   return '{' .. table.concat(parts, ',') .. '}'
 end
 

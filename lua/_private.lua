@@ -19,6 +19,8 @@ end
 local function private_parts(session, call, actor, has_metadata, completion)
   local digests, parts = '', ''
   if actor == 'client' then digests, parts = call.private_digests, call.private_parts end
+  if session.metadata == '{}' then has_metadata = false end
+  if digests == '' and not has_metadata and not completion then return nil end
   local private = {reason = string.find(digests, '"reason":', 1, true)}
   local function add(name, value, proof)
     local salt, digest = string.match(proof or '', '^(%x+) (%x+)$')
@@ -28,7 +30,7 @@ local function private_parts(session, call, actor, has_metadata, completion)
     parts = parts .. comma .. quote(name) .. ':[' .. quote(salt) .. ',' .. value .. ']'
     private[name] = true
   end
-  if has_metadata and session.metadata ~= '{}' then add('metadata', session.metadata, metadata_proof(session)) end
+  if has_metadata then add('metadata', session.metadata, metadata_proof(session)) end
   if completion then add('completion', completion, redis.call('HGET', session.key, 'completion_proof') or nil) end
   private.digests, private.parts = digests, parts
   return digests ~= '' and private or nil

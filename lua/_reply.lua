@@ -25,9 +25,9 @@ local function state_of(session, known_epoch, known_tags)
   local state = {session.scalars, session.metadata, definition, ''}
   local tags = session.block_tags
   state[TAGS] = (tags and table.concat(tags, ' ') or '') .. completion_word(session)
-  local cached = tags and known and split(known_tags) or {}
+  local cached = tags and known and split(known_tags)
   for number, name in ipairs(block_names(session)) do
-    local is_cached = tags and tags[number] == cached[number]
+    local is_cached = cached and tags[number] == cached[number]
     state[TAGS + number] = is_cached and '' or session.blocks[name] or redis.call('HGET', session.key, name)
   end
   return state

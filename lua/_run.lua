@@ -13,6 +13,11 @@ local function stop_clock(session, status)
   set(session, 'cycle_started_ms', nil)
 end
 
+local function add_time_used(session, kind, index, elapsed)
+  local record = touch(session, kind, index)
+  record.time_used_ms = record.time_used_ms + elapsed
+end
+
 -- Charge the time elapsed up to `at`. Returns the elapsed ms, or nil if the clock does not run.
 local function charge(session, at)
   if session.status ~= 'running' then return nil end
@@ -23,10 +28,8 @@ local function charge(session, at)
   end
   if MODES[session.sync_mode].budget == 's' then set(session, 'time_used_ms', session.time_used_ms + elapsed) end
   local group = group_of(session, session.turn)
-  for charged_kind, charged_index in pairs({p = session.turn, g = group}) do
-    local record = touch(session, charged_kind, charged_index)
-    record.time_used_ms = record.time_used_ms + elapsed
-  end
+  if session.turn then add_time_used(session, 'p', session.turn, elapsed) end
+  if group then add_time_used(session, 'g', group, elapsed) end
   return elapsed
 end
 

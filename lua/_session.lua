@@ -15,10 +15,18 @@ local SCALARS = {
   'on_timeout', 'idle_ms', 'look_ms', 'time_per_cycle_ms', 'max_cycles', 'warned', 'crossed',
   'idling', 'unattended',
 }
--- Three of these patterns match all scalars. One literal for nine of them is much faster than string.rep.
-local NINE_WORDS = '(%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) '
--- One space for each scalar: an earlier release may have written fewer of them.
-local PADDING = '                           '
+-- Functions of the server are loaded without Lua's library, so this is no string.rep.
+local NINE_WORDS = '(%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*) (%S*)'
+local ALL_WORDS = NINE_WORDS .. ' ' .. NINE_WORDS .. ' ' .. NINE_WORDS
+
+-- The place of each scalar by its name.
+local function places_of(names)
+  local places = {}
+  for place = 1, #names do places[names[place]] = place end
+  return places
+end
+
+local PLACES = places_of(SCALARS)
 local LIVE = {pending = true, running = true, paused = true}
 
 -- The list of words in a text; nil without a text.
@@ -36,20 +44,33 @@ local function read_rules(session, rules)
   session.control = control ~= '' and control or nil
 end
 
+-- The texts of all scalars. An earlier release may have written fewer of them.
+local function texts_of(scalars)
+  local texts = {string.match(scalars, ALL_WORDS)}
+  if not texts[1] then texts = {string.match(scalars .. string.rep(' ', #SCALARS), ALL_WORDS)} end
+  return texts
+end
+
 -- Load what most commands need, in one read; nil if there is no session. A session with more than one block has
 -- block_tags: for each block the commit that wrote it last, as version.instant. A block is not sent to a caller that
--- has it cached under the same tag.
+-- has it cached under the same tag. The ids are those of the first two participants: most sessions have no others.
 --   fields  what this read has returned, if the limits were checked with it
 local function read_session(key, fields)
-  local scalars, warn_at, tags, metadata, chain, participants, groups, clocks, rules = unpack(fields
-    or redis.call('HMGET', key, 'scalars', 'warn_at', 'block_tags', 'metadata', 'chain', 'p:0', 'g:0', 'c:0', 'rules'))
+  local scalars, warn_at, tags, metadata, chain, participants, groups, clocks, rules, first, second = unpack(fields
+    or redis.call('HMGET', key,
+      'scalars', 'warn_at', 'block_tags', 'metadata', 'chain', 'p:0', 'g:0', 'c:0', 'rules', 'id:0', 'id:1'))
   if not scalars then return nil end
   local session = {
     key = key, scalars = scalars, metadata = metadata, chain = chain, warn_at = split(warn_at),
-    block_tags = split(tags), changed = {},
+    block_tags = split(tags), changed = {version = nil, updated_ms = nil, look_ms = nil, turn = nil, warned = nil},
     blocks = {['p:0'] = participants or nil, ['g:0'] = groups or nil, ['c:0'] = clocks or nil},
-    touched = {p = {}, g = {}}, records = {p = {}, g = {}}, ids = {}, membership = {},
-    texts = {string.match(scalars .. PADDING, NINE_WORDS .. NINE_WORDS .. NINE_WORDS)},
+    touched = {p = {}, g = {}}, records = {p = {}, g = {}}, membership = {},
+    ids = {[0] = first or nil, [1] = second or nil},
+    texts = texts_of(scalars),
+    -- A table grows in steps. This makes room for all scalars at once, as above for what a switch changes.
+    epoch = nil, version = nil, status = nil, sync_mode = nil, participant_count = nil, group_count = nil, turn = nil,
+    cycle_count = nil, increment_ms = nil, created_ms = nil, updated_ms = nil, metadata_version = nil, idle_ms = nil,
+    cycle_started_ms = nil, session_started_ms = nil, look_ms = nil, idle_timeout_ms = nil, on_timeout = nil,
   }
   local texts = session.texts
   for i = 1, #SCALARS do  -- ipairs() takes a third longer
@@ -73,10 +94,10 @@ end
 
 -- Write the changed values into `scalars`.
 local function update_scalars(session)
-  local texts, changed = session.texts, session.changed
-  for i = 1, #SCALARS do
-    local name = SCALARS[i]
-    if changed[name] then texts[i] = text_of(session[name]) end
+  local texts = session.texts
+  for name in pairs(session.changed) do
+    local place = PLACES[name]
+    if place then texts[place] = text_of(session[name]) end
   end
   session.scalars = table.concat(texts, ' ')
 end
@@ -94,13 +115,16 @@ local function fields_of(session, prefix, indexes)
   return redis.call('HMGET', session.key, unpack(names))
 end
 
--- The ids of participants, of which those not known yet are read at once.
-local function participant_ids(session, indexes)
-  local known, missing = session.ids, {}
-  for _, index in ipairs(indexes) do
-    if not known[index] then missing[#missing + 1] = index end
+-- The ids by index, with those of all participants in a set of indexes: what is not known yet is read at once.
+local function ids_with(session, indexes)
+  local known, missing = session.ids, nil
+  for index in pairs(indexes) do
+    if not known[index] then
+      missing = missing or {}
+      missing[#missing + 1] = index
+    end
   end
-  if missing[1] then
+  if missing then
     for i, id in ipairs(fields_of(session, 'id:', missing)) do known[missing[i]] = id end
   end
   return known

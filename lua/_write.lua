@@ -4,7 +4,32 @@
 
 local MAX_HSET_ARGUMENTS = 1000  -- unpack() is limited by Lua's stack
 
--- Write several changed records of a kind into their blocks, and note the names of these.
+-- Write one changed record into its block, and note the block's name.
+local function update_record(session, kind, index, text_of_record, updated)
+  local name, at = record_position(kind, index)
+  local block = session.blocks[name]
+  session.blocks[name] = string.sub(block, 1, at) .. text_of_record(session.records[kind][index])
+    .. string.sub(block, at + WIDTH[kind] + 1)
+  updated[name] = true
+end
+
+-- The same for two records, as of the participants in a switch: one copy if they are in one block.
+local function update_two_records(session, kind, index, later, text_of_record, updated)
+  if later < index then index, later = later, index end
+  local name, at = record_position(kind, index)
+  local later_name, later_at = record_position(kind, later)
+  if later_name ~= name then
+    update_record(session, kind, index, text_of_record, updated)
+    return update_record(session, kind, later, text_of_record, updated)
+  end
+  local block, records, width = session.blocks[name], session.records[kind], WIDTH[kind]
+  session.blocks[name] = string.sub(block, 1, at) .. text_of_record(records[index])
+    .. string.sub(block, at + width + 1, later_at) .. text_of_record(records[later])
+    .. string.sub(block, later_at + width + 1)
+  updated[name] = true
+end
+
+-- The same for any number of records.
 local function update_records(session, kind, touched, text_of_record, updated)
   local indexes, parts_of = {}, {}
   for index in pairs(touched) do indexes[#indexes + 1] = index end
@@ -29,15 +54,10 @@ local function update_blocks(session)
   for kind, touched in pairs(session.touched) do
     local text_of_record = kind == 'c' and session.rules.clock_text or record_text
     local first = next(touched)
-    if first and next(touched, first) then
-      update_records(session, kind, touched, text_of_record, updated)
-    elseif first then  -- one record, as of clocks in a switch
-      local name, at = record_position(kind, first)
-      local block = session.blocks[name]
-      session.blocks[name] = string.sub(block, 1, at) .. text_of_record(session.records[kind][first])
-        .. string.sub(block, at + WIDTH[kind] + 1)
-      updated[name] = true
-    end
+    local second = first and next(touched, first)
+    if second and next(touched, second) then update_records(session, kind, touched, text_of_record, updated)
+    elseif second then update_two_records(session, kind, first, second, text_of_record, updated)
+    elseif first then update_record(session, kind, first, text_of_record, updated) end
   end
   return updated
 end

@@ -21,4 +21,4 @@ end
 set_next_due(session, now)  -- an earlier release may have used another rule
 if session.look_ms then write_deadline(session, keys, call, now) else remove_deadline(keys, call) end
 
-return reply('ok', now, call.instants, call)
+return reply('ok', now, call.instants or {}, call)

@@ -25,7 +25,7 @@ if session.rules then
   if not is_expected(session, call) then return refuse('version_conflict', now, session, call) end
 end
 if session.status ~= 'running' then return refuse('invalid_transition', now, session, call) end
-local details = with_active_ids(session, {})
+local details = with_active_ids(session, {type = nil, at_ms = nil, remaining_ms = nil, next_participant_id = nil})
 if participant_arg ~= '' and quote(participant_arg) ~= details.participant_id then
   local word = participant_index(session, participant_arg) and 'not_active_participant' or 'unknown_participant'
   return refuse(word, now, session, call)
