@@ -58,6 +58,11 @@ class ConnectionEnd(MessageHandler):
         raise NotImplementedError
 
     @property
+    def is_blocked(self) -> bool:
+        """Whether something waits for room to be sent."""
+        return self._socket.blocked_until_s is not None
+
+    @property
     def _is_open(self) -> bool:
         return self._phase == _OPEN
 

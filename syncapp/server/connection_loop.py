@@ -14,18 +14,18 @@ from typing import Any, Protocol
 
 import structlog
 
+from syncapp.server.readiness import ERR, HUP, IN, RDHUP, Readiness, readiness
+
 log = structlog.get_logger(__name__)
 
 TICK_S = 0.02
 """How late a planned step may be."""
 _MAX_IDLE_GREENLETS = 16
-# Of epoll; the module `select` lacks them after gevent's patch.
-_IN, _OUT, _ERR, _HUP, _RDHUP, _EDGE = 0x1, 0x4, 0x8, 0x10, 0x2000, 1 << 31
-BROKEN = _HUP | _ERR
+BROKEN = HUP | ERR
 """Bits of `Stepped.events`: nothing can be sent any more."""
-ENDED = BROKEN | _RDHUP
+ENDED = BROKEN | RDHUP
 """The client has ended its side, perhaps with something left to read."""
-READABLE = ENDED | _IN
+READABLE = ENDED | IN
 _IDLE, _READY, _RUNNING, _RUNNING_AGAIN, _OUTSIDE = range(5)
 
 
@@ -39,7 +39,8 @@ class Turn(Protocol):
 class Stepped:
     """A connection that the loop serves; one greenlet at a time runs its `step`.
 
-    events: what epoll has reported of its socket. It reports each change once: a step clears what it has dealt with.
+    events: what is new of its socket, as bits of epoll. Each change is reported once: a step clears what it has dealt
+    with.
     """
 
     __slots__ = ("_state", "_tick", "events", "fd")
@@ -49,6 +50,11 @@ class Stepped:
         self.events = 0
         self._state = _OUTSIDE
         self._tick = 0  # the tick of the next planned step; 0 for none
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether something waits for room to be sent."""
+        raise NotImplementedError
 
     def step(self) -> bool:
         """Do what there is to do, but read a share of the input only; return whether there is more of it."""
@@ -80,19 +86,9 @@ class ConnectionLoop:
         self._last_tick = 0
         self._idle: list[Any] = []
         self._is_dispatch_due = False
-        self._epoll: Any = None
+        self._readiness: Readiness
         self._hub: Any = None
-        self._watchers: tuple[Any, ...] = ()
-
-    @staticmethod
-    def is_supported() -> bool:
-        """Tell whether this system has epoll."""
-        from gevent.monkey import get_original  # gevent has no types; it hides epoll
-
-        try:
-            return bool(get_original("select", "epoll"))
-        except AttributeError:
-            return False
+        self._timer: Any = None
 
     def add(self, stepped: Stepped, fd: int) -> None:
         """Serve a connection; its first step follows."""
@@ -100,13 +96,13 @@ class ConnectionLoop:
             self._begin()
         stepped.fd, stepped._state = fd, _IDLE
         self._stepped[fd] = stepped
-        # Each change is reported once, so it never has to be registered otherwise, whatever the connection waits for.
-        self._epoll.register(fd, _IN | _OUT | _RDHUP | _EDGE)
+        self._readiness.add(fd)
         self.wake(stepped)
 
     def remove(self, stepped: Stepped) -> None:
-        """Serve a connection no longer. The caller closes its socket, which ends its registration."""
-        self._stepped.pop(stepped.fd, None)
+        """Serve a connection no longer. The caller closes its socket next."""
+        if self._stepped.pop(stepped.fd, None):
+            self._readiness.remove(stepped.fd)
         stepped._state = _OUTSIDE
 
     def wake(self, stepped: Stepped) -> None:
@@ -130,21 +126,18 @@ class ConnectionLoop:
             self._ticks.setdefault(tick, []).append(stepped.fd)
 
     def _begin(self) -> None:
-        from gevent import get_hub
-        from gevent.monkey import get_original
+        from gevent import get_hub  # gevent has no types
 
-        self._hub, self._epoll = get_hub(), get_original("select", "epoll")()
+        self._hub = get_hub()
+        self._readiness = readiness(self._hub, self._on_events)
         self._last_tick = int(time.monotonic() / TICK_S)
-        timer = self._hub.loop.timer(TICK_S, TICK_S)
-        watcher = self._hub.loop.io(self._epoll.fileno(), 1)
-        self._watchers = (timer, watcher)
-        timer.start(self._on_tick)
-        watcher.start(self._on_events)
+        self._timer = self._hub.loop.timer(TICK_S, TICK_S)
+        self._timer.start(self._on_tick)
 
     # In gevent's own greenlet, where nothing may wait.
 
-    def _on_events(self) -> None:
-        for fd, events in self._epoll.poll(0):
+    def _on_events(self, found: list[tuple[int, int]]) -> None:
+        for fd, events in found:
             stepped = self._stepped.get(fd)
             if stepped is None:
                 continue
@@ -203,6 +196,8 @@ class ConnectionLoop:
                     if turn.turn():
                         self._later.append(turn)
                         self._request_dispatch()
+                    elif isinstance(turn, Stepped):
+                        self._readiness.is_dealt_with(turn.fd, turn.events, turn.is_blocked)
                 except Exception:
                     log.exception("a turn of a connection failed")
             turn = None  # it is not kept while this waits

@@ -11,8 +11,6 @@ from typing import Any
 
 import gevent.socket
 
-from syncapp.server.connection_loop import ConnectionLoop
-
 HAND_OVER = "syncapp.hand_over"
 Begin = Callable[[Any, bytes, Callable[[], None]], None]
 """Begins to serve a socket, after input that has arrived with the request; the last argument is called at the end."""
@@ -25,11 +23,11 @@ class HandOvers:
         self._begins: dict[Any, Begin] = {}
 
     def offered_to(self, application: Any) -> Any:
-        """Return a WSGI application that offers the hand-over to another one, where it is possible."""
-        is_supported, hand_over = ConnectionLoop.is_supported(), self._begins.__setitem__
+        """Return a WSGI application that offers the hand-over to another one, except with TLS."""
+        hand_over = self._begins.__setitem__
 
         def offering(environ: dict[str, Any], start_response: Any) -> Any:
-            if is_supported and type(environ.get("gunicorn.socket")) is gevent.socket.socket:  # not with TLS
+            if type(environ.get("gunicorn.socket")) is gevent.socket.socket:
                 environ[HAND_OVER] = hand_over
             return application(environ, start_response)
 
