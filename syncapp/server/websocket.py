@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from flask import Flask, Request, Response, request
 from flask_sock import Sock
+from websockets.utils import accept_key
 
 from syncapp.domain.session_ids import qualified
 from syncapp.domain.version_order import NEVER
@@ -21,6 +23,10 @@ from syncapp.server.hand_over import HAND_OVER
 
 PATH = "/ws"
 _SOCKET = "gunicorn.socket"
+_SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+)
+"""The answer to a handshake (RFC 6455, section 4.2.2). No extension is accepted: frames are shared between clients."""
 
 
 class UpgradeRequired(SyncError):
@@ -34,28 +40,6 @@ class UpgradeRequired(SyncError):
         return {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
 
 
-class _Opened(Exception):
-    """Raised in the place of a return from flask-sock's handler, after which it would close the WebSocket."""
-
-
-class _NoThread:
-    """In the place of the thread with which simple_websocket would read."""
-
-    name = ""
-
-    def __init__(self, target: object) -> None: ...
-
-    def start(self) -> None:
-        """Do nothing."""
-
-
-class _Handshake:
-    """The socket for simple_websocket's handshake: it sends whole."""
-
-    def __init__(self, raw: Any) -> None:
-        self.send = raw.sendall
-
-
 class _Upgraded(Response):
     """The response to a handshake, for the hooks: it was sent already."""
 
@@ -65,14 +49,8 @@ class _Upgraded(Response):
 
 
 def register(app: Flask, backend: Backend, guards: Guards) -> None:
-    """Add the route. flask-sock opens the WebSocket after the checks have passed."""
-    app.config["SOCK_SERVER_OPTIONS"] = {"thread_class": _NoThread}
-
-    def serve(_: object) -> NoReturn:
-        raise _Opened
-
-    Sock(app).route(PATH, endpoint="ws")(serve)
-    upgrade = app.view_functions["ws"]
+    """Add the route. flask-sock declares it; the view in its place opens the WebSocket after the checks."""
+    Sock(app).route(PATH, endpoint="ws")(lambda _: None)
 
     def view() -> Response:
         this: Request = request._get_current_object()  # type: ignore[attr-defined]  # werkzeug's proxy
@@ -85,14 +63,6 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
         guards.shutdown.check()
         address, raw = this.remote_addr or "", environ[_SOCKET]
         guards.quotas.take(asked.session_id, address)
-        try:
-            _prepare(environ)
-            upgrade()
-        except _Opened:
-            pass
-        except BaseException:
-            guards.quotas.give_back(asked.session_id, address)
-            raise
 
         def begin(raw: Any, received: bytes, on_over: Callable[[], None]) -> None:
             try:
@@ -103,6 +73,8 @@ def register(app: Flask, backend: Backend, guards: Guards) -> None:
             else:
                 connection.begin(asked, received)
 
+        with suppress(OSError):  # that the client has disconnected is noticed by reading
+            raw.sendall(_SWITCHING % accept_key(environ["HTTP_SEC_WEBSOCKET_KEY"]).encode())
         guards.watchdog.start()
         environ[HAND_OVER](raw, begin)
         return _Upgraded(status=101)  # the client's answer, for the metrics
@@ -154,16 +126,3 @@ def _check_upgrade(environ: Mapping[str, Any]) -> None:
     if len(key) != 16:
         fault = ValidationFailed.of("Sec-WebSocket-Key", "must be 16 bytes in base64", "websocket_key")
         raise counted("key", fault)
-
-
-def _prepare(environ: dict[str, Any]) -> None:
-    """Remove the headers that simple_websocket does not need, and have its handshake sent whole.
-
-    simple_websocket writes all headers into a request of its own and parses that, so a malformed header could break it.
-    It also accepts every extension that is asked for; compressed frames could not be shared between clients.
-    """
-    for name in [name for name in environ if name.startswith("HTTP_")]:
-        if name not in ("HTTP_UPGRADE", "HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_VERSION"):
-            del environ[name]
-    environ |= {"HTTP_HOST": "localhost", "HTTP_CONNECTION": "Upgrade"}
-    environ[_SOCKET] = _Handshake(environ[_SOCKET])
