@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from itertools import product
@@ -12,6 +14,7 @@ import orjson
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import EnvironBuilder
 
 from syncapp import create_app
 from syncapp.api.front import Front
@@ -274,6 +277,23 @@ def test_a_context_that_is_there_already_is_used(
     with client:
         client.get(url)
         assert orjson.loads(client.get(url).data)["data"]["status"] == "running"
+
+
+class Environ(dict[str, Any]):
+    """An environ that can be watched."""
+
+
+@pytest.mark.parametrize("path", ["", "?wait_ms=x"])  # the second is an error
+def test_a_request_leaves_no_cycle_to_the_collector(app: Flask, url: str, path: str) -> None:
+    environ = Environ(EnvironBuilder(url + path).get_environ())
+    watched = weakref.ref(environ)
+    gc.disable()
+    try:
+        assert list(app.wsgi_app(environ, lambda *_: lambda _: None))
+        del environ
+        assert watched() is None
+    finally:
+        gc.enable()
 
 
 def test_nothing_needs_what_the_front_leaves_out(app: Flask) -> None:
