@@ -43,7 +43,8 @@ class Services:
     problems that `/ready` reports. bucket_guard: refuses the use of sessions while the store has another number of
     buckets. server_loops, check_queue: turns of loops that watch servers. loops: the background loops of this process.
     links: the links of sessions. revocations: the revoked tokens. gate: admits WebSockets, streams and long polls.
-    authenticator: verifies the tokens of callers, and makes those of links.
+    authenticator: verifies the tokens of callers, and makes those of links. batch_calls: has the store's commands of
+    several greenlets sent together.
     """
 
     settings: Settings
@@ -68,10 +69,12 @@ class Services:
     links: LinkStore
     revocations: Revocations
     gate: Gate
+    batch_calls: Callable[[], None]
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         """Start the background loops of a web process; call it only after the fork."""
+        self.batch_calls()
         self.sweeper.start()
         # The check logs at the start what /ready would report.
         threading.Thread(target=self.store_health, name="store_health", daemon=True).start()
@@ -148,6 +151,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
     from syncapp.store.client import connect as connect_store
     from syncapp.store.client import server_loops, servers_of
     from syncapp.store.clock_steps import ClockStepWatch
+    from syncapp.store.connection_pool import pool_of
     from syncapp.store.health import StoreCheck
     from syncapp.store.keys import Keyspace
     from syncapp.store.links import LinkStore
@@ -232,6 +236,7 @@ def create_app(settings: Settings | None = None, *, partials: Mapping[str, str] 
         links=links,
         revocations=revocations,
         gate=gate,
+        batch_calls=pool_of(client).batch_calls,
     )
     request_hooks.register(app, settings, guards.origins)
     responses.register(app)

@@ -70,6 +70,9 @@ class ClusterPool(redis.ConnectionPool):
         self._silent_until_s: dict[Address, float] = {}
         super().__init__(max_connections=max_connections, **options)
 
+    def batch_calls(self) -> None:
+        """Do nothing: commands to a cluster are sent by themselves."""
+
     def call(self, *commands: bytes) -> list[Any]:
         """Send packed commands, in one round trip to each node; return the replies, including errors.
 

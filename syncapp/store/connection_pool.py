@@ -16,7 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
 import redis
@@ -24,6 +24,9 @@ from redis import exceptions
 
 from syncapp.store.failover import Server, says_wrong_server, watchful
 from syncapp.store.pooled_connection import PooledConnection
+
+if TYPE_CHECKING:
+    from syncapp.store.command_batches import CommandBatches
 
 IDLE_S = 5.0
 """Time after which an unused connection is closed."""
@@ -77,6 +80,7 @@ class ConnectionPool(redis.ConnectionPool):
         self._in_use: dict[Any, PooledConnection] = {}
         self._open_count = 0
         self._waiting = 0
+        self._batches: CommandBatches | None = None
         self._changed = threading.Condition(threading.Lock())
         self._has_reaper = False
 
@@ -92,6 +96,17 @@ class ConnectionPool(redis.ConnectionPool):
         raw: return bytes instead of text.
         Raises redis-py's `ConnectionError` and `TimeoutError`; then it is unknown whether the commands ran.
         """
+        if self._batches and len(commands) == 1 and not raw:
+            return self._batches.call(commands[0])
+        return self._call(*commands, raw=raw)
+
+    def batch_calls(self) -> None:
+        """Send single commands of several greenlets together; only for a process whose threads are greenlets."""
+        from syncapp.store.command_batches import CommandBatches  # imports gevent
+
+        self._batches = CommandBatches(self._call)
+
+    def _call(self, *commands: bytes, raw: bool = False) -> list[Any]:
         pooled = self._take()
         try:
             replies = pooled.call(b"".join(commands), len(commands), raw=raw)
