@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from operator import ge, le
 from pathlib import Path
 
@@ -126,11 +127,16 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="measurement", help=f"of {', '.join(MEASURES)}; all by default")
     parser.add_argument("--packages", type=Path, help="a folder with packages that only the other build needs")
     parser.add_argument("--quick", action="store_true", help="small numbers and one round, to see that everything runs")
+    parser.add_argument("--sockets", type=int, help="of connects and evening, instead of 10,000")
+    parser.add_argument("--rate", type=float, help="switches a second of the evening, instead of 1,000")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement, instead of 3 to 20")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where results go")
     asked = parser.parse_args(words)
     if unknown := set(asked.names) - set(MEASURES):
         parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
+    scale = QUICK if asked.quick else Scale()
+    changed = {name: given for name in ("sockets", "rate") if (given := getattr(asked, name))}
+    scale = replace(scale, evening=replace(scale.evening, **changed))
     began_s, before = time.monotonic(), os.getloadavg()
     other = asked.path.resolve().name
     found: dict[str, Rounds] = {}
@@ -144,7 +150,7 @@ def main(words: Sequence[str]) -> int:
             rounds = asked.rounds or (1 if asked.quick else MEASURES[name][1])
             done: Rounds = []
             try:
-                compare(name, (ours, theirs), QUICK if asked.quick else Scale(), rounds, done)
+                compare(name, (ours, theirs), scale, rounds, done)
             except (OSError, RuntimeError) as error:  # the other measurements are as good without this one
                 failed.append(name)
                 print(f"{name} failed: {error}", file=sys.stderr, flush=True)

@@ -23,7 +23,7 @@ class Scale:
     participants: int = 1000
     calls: int = 60
     watchers: int = 3000
-    events: int = 20_000
+    events: int = 50_000
     expiries: int = 1000
     spread_ms: int = 10_000
     ahead_ms: int = 5000

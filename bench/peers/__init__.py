@@ -18,15 +18,15 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import evening, report
 from bench.build import Build, workers
 from bench.evening import CLIENTS, Evening, Service, Shape
-from bench.figures import Figure, Part, figure, quantile, value
+from bench.figures import Figure, Part, figure, quantile
 from bench.peers.services import BYTES, PROCESSES, Missing, nchan, socket_io
 from bench.players import Players
 from bench.rig import cpu_s
@@ -34,6 +34,7 @@ from bench.wire import Wire
 
 Start = Callable[[int], AbstractContextManager[tuple[str, Service]]]
 _PLAYS = ("syncapp", "socket.io")
+_IDLE_S = 1.0  # what the processes use while nothing happens does not count
 
 
 @dataclass(slots=True)
@@ -71,12 +72,14 @@ def fan_out(service: Service, clients: int, times: int, found: Results) -> None:
             each.connect(service.ports, service.sessions[:1], share, number * clients)
         for each in players:
             each.result()
-        time.sleep(0.5)
-        spent = _cpu(service)
+        idle = _cpu(service)
+        time.sleep(_IDLE_S)
+        idle = (_cpu(service) - idle) / _IDLE_S
+        began_s, spent = time.monotonic(), _cpu(service)
         for number, each in reversed(list(enumerate(players))):  # who switches begins last
             each.fan(times, 0 if number else service.ports[0])
         heard: list[dict[int, tuple[int, int, int]]] = [each.result() for each in players]
-        spent = _cpu(service) - spent
+        spent = max(0.0, _cpu(service) - spent - idle * (time.monotonic() - began_s))
     rounds = [[each[version] for each in heard] for version in heard[0]]
     firsts = [(min(first for _, first, _ in each) - each[0][0]) / 1000 for each in rounds]
     lasts = [(max(last for _, _, last in each) - each[0][0]) / 1000 for each in rounds]
@@ -88,16 +91,15 @@ def fan_out(service: Service, clients: int, times: int, found: Results) -> None:
 def measure(name: str, asked: argparse.Namespace, found: Results) -> None:
     """Give a service its turn."""
     with SERVICES[name](max(1, asked.sockets // 2) + len(asked.clients)) as (found.name, service):
-        for number, clients in enumerate(asked.clients):
-            one = Service(service.wire, service.ports, service.sessions[number:], service.processes)
-            fan_out(one, clients, asked.times, found)
-        if name in _PLAYS and asked.sockets:
-            players = Service(service.wire, service.ports, service.sessions[len(asked.clients) :], service.processes)
+        if name in _PLAYS and asked.sockets:  # first, while the processes hold no memory of closed sockets
             shape = Shape(asked.sockets, asked.rate, asked.seconds, PROCESSES, settle_s=asked.settle)
-            found.evenings.append(evening.attend(players, shape))
+            pairs = replace(service, sessions=service.sessions[len(asked.clients) :])
+            found.evenings.append(evening.attend(pairs, shape))
+        for number, clients in enumerate(asked.clients):
+            fan_out(replace(service, sessions=service.sessions[number:]), clients, asked.times, found)
 
 
-def part(results: Sequence[Results]) -> Part:
+def part(results: Sequence[Results], skipped: Sequence[str] = ()) -> Part:
     """Return the figures of all services; SyncApp, if it was measured, is the floor of the others."""
     figures: list[Figure] = []
     ours = results[0]
@@ -108,13 +110,13 @@ def part(results: Sequence[Results]) -> Part:
             figures.append(figure(f"first of {label}", "µs", each.first[clients]))
             figures.append(figure(f"last of {label}", "µs", each.last[clients], floor))
             figures.append(figure(f"switch to {label}", "CPU µs", each.cpu[clients]))
-        for attended in each.evenings:
-            name = f"{attended.shape.name}, {each.name}"
-            figures.append(figure(f"delivered, {name}", "ms", [attended.waits_ms]))
-            figures.append(value(f"worst, {name}", "ms", attended.waits_ms[-1]))
-            figures.append(value(f"memory of a connection, {name}", "kB", attended.kb))
+        if each.evenings:
+            name = f"{each.evenings[0].shape.name}, {each.name}"
+            figures.append(figure(f"delivered, {name}", "ms", [attended.waits_ms for attended in each.evenings]))
+            figures.append(figure(f"worst, {name}", "ms", [attended.waits_ms[-1:] for attended in each.evenings]))
+            figures.append(figure(f"memory of a connection, {name}", "kB", [[one.kb] for one in each.evenings]))
     notes = [f"{PROCESSES} processes each, messages of {BYTES:,} bytes; clients, servers and store share the cores."]
-    return Part("Beside other services", figures, [*notes, *(each.skipped for each in results if each.skipped)])
+    return Part("Beside other services", figures, [*notes, *skipped])
 
 
 def table(results: Sequence[Results], sizes: Sequence[int]) -> str:
@@ -132,13 +134,8 @@ def table(results: Sequence[Results], sizes: Sequence[int]) -> str:
     lines += ["", "| an evening | p50 | p99 | worst | open all | kB each | CPU µs/switch | refused or lost |"]
     lines.append("| --- |" + " ---: |" * 7)
     for each in results:
-        for attended in each.evenings:
-            waits, played = attended.waits_ms, attended.played
-            columns = [f"{report.number(quantile(waits, part))} ms" for part in (0.5, 0.99, 1)]
-            columns += [f"{attended.connect_s:.2f} s", f"{attended.kb:.1f}"]
-            columns.append(", ".join(f"{name} {spent:.0f}" for name, spent in attended.cpu_us.items()))
-            columns.append(str(len(played.refused) + played.lost))
-            lines.append(f"| {each.name} | {' | '.join(columns)} |")
+        if each.evenings:
+            lines.append(f"| {each.name} | {' | '.join(_row(each.evenings))} |")
     return "\n".join(lines)
 
 
@@ -175,9 +172,28 @@ def main(words: Sequence[str]) -> int:
         return 1
     print(table(there, asked.clients))
     took_s = time.monotonic() - began_s
-    paths = report.write({"peers": part(there)}, asked.out, load_before=before, took_s=took_s)
+    skipped = [each.skipped for each in results.values() if each.skipped]
+    paths = report.write({"peers": part(there, skipped)}, asked.out, load_before=before, took_s=took_s)
     print(f"\n{took_s:.0f} s; load average {before[0]:.1f} before, {os.getloadavg()[0]:.1f} after. Written:", *paths)
     return 0
+
+
+def _row(evenings: Sequence[Evening]) -> list[str]:
+    """Return the columns of an evening: medians of the rounds, but the worst of all."""
+
+    def middle(numbers: Iterable[float]) -> float:
+        return statistics.median(numbers)
+
+    waits = [each.waits_ms for each in evenings]
+    cpu = {name: middle(each.cpu_us[name] for each in evenings) for name in evenings[0].cpu_us}
+    return [
+        *(f"{report.number(middle(quantile(each, part) for each in waits))} ms" for part in (0.5, 0.99)),
+        f"{report.number(max(each[-1] for each in waits))} ms",
+        f"{middle(each.connect_s for each in evenings):.2f} s",
+        f"{middle(each.kb for each in evenings):.1f}",
+        ", ".join(f"{name} {spent:.0f}" for name, spent in cpu.items()),
+        str(sum(len(each.played.refused) + each.played.lost for each in evenings)),
+    ]
 
 
 def _cpu(service: Service) -> float:
