@@ -31,6 +31,7 @@ _ID_END = len(_PREFIX) + 36
 _NO_ARGS: ImmutableMultiDict[str, str] = ImmutableMultiDict()
 _NO_SESSION = NullSession()
 _LATER = frozenset({"headers", "root_path", "scheme", "server"})
+_KEEP_CONTEXT = "werkzeug.debug.preserve_context"
 _BODILESS = frozenset({204, 304})
 
 Route = tuple[Rule, Callable[..., Any]]
@@ -103,8 +104,8 @@ class Front:
         path = environ["PATH_INFO"]
         route = self._routes.get((environ["REQUEST_METHOD"], path[_ID_END:])) if path.startswith(_PREFIX) else None
         session = path[len(_PREFIX) : _ID_END]
-        # A context that is there already belongs to a test or a command, which expects Flask to use it.
-        if route is None or not _ID.match(session) or has_app_context():
+        # Flask itself uses a context that is there already, or keeps one, for a test or a command.
+        if route is None or not _ID.match(session) or _KEEP_CONTEXT in environ or has_app_context():
             return self._next(environ, start_response)
         app = self._app
         request = RoutedRequest(environ, route[0], {"session": session})

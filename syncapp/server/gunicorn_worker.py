@@ -82,6 +82,7 @@ class GunicornWorker(GeventWorker):
         settings = self.wsgi.extensions["syncapp"].settings
         self.limit_s: float = settings.request_timeout_s
         self.max_body_bytes: int = settings.max_body_bytes
+        self.keepalive_s: float = self.cfg.keepalive
         self.waiting: dict[HttpReader, None] = {}
         self._usual: dict[Any, tuple[Any, UsualRequests]] = {}
         self.connections = 0
@@ -119,7 +120,7 @@ class GunicornWorker(GeventWorker):
                 self.handle_request(address, request, client, addr)
                 if client in self.handed_over:
                     break
-                idle_s = self.cfg.keepalive
+                idle_s = self.keepalive_s
         except (StopIteration, gunicorn_errors.NoMoreData):
             pass  # the client has ended its side
         except OSError as error:
@@ -149,7 +150,7 @@ class GunicornWorker(GeventWorker):
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
-        if not self.alive or not self.cfg.keepalive:
+        if not self.alive or not self.keepalive_s:
             answer.force_close()
         try:
             answer.send_all(self.wsgi(environ, answer.start_response))
