@@ -20,7 +20,8 @@ log = structlog.get_logger(__name__)
 
 TICK_S = 0.02
 """How late a planned step may be."""
-_MAX_IDLE_GREENLETS = 16
+MAX_IDLE_GREENLETS = 64
+"""How many greenlets wait for something to do; making one costs as much as a tenth of a command."""
 BROKEN = HUP | ERR
 """Bits of `Stepped.events`: nothing can be sent any more."""
 ENDED = BROKEN | RDHUP
@@ -201,7 +202,7 @@ class ConnectionLoop:
                 except Exception:
                     log.exception("a turn of a connection failed")
             turn = None  # it is not kept while this waits
-            if len(self._idle) >= _MAX_IDLE_GREENLETS:
+            if len(self._idle) >= MAX_IDLE_GREENLETS:
                 return
             self._idle.append(own)
             self._hub.switch()

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from syncapp.server.connection_loop import READABLE, ConnectionLoop, Stepped
+from syncapp.server.connection_loop import MAX_IDLE_GREENLETS, READABLE, ConnectionLoop, Stepped
 
 GRACE_S = 0.5
 """How long to wait for something that must not happen."""
@@ -119,6 +119,6 @@ def main() -> None:
     ready.set()
     comes_true(lambda: all(turn.is_done for turn in turns))
     time.sleep(0)
-    found["few greenlets are kept"] = comes_true(lambda: len(loop._idle) <= 16)
+    found["few greenlets are kept"] = comes_true(lambda: len(loop._idle) <= MAX_IDLE_GREENLETS)
     found["steps never overlap"] = not (slow.has_overlapped or quick.has_overlapped or flooded.has_overlapped)
     print(json.dumps(found))
