@@ -72,6 +72,7 @@ def fan_out(service: Service, clients: int, times: int, found: Results) -> None:
             each.connect(service.ports, service.sessions[:1], share, number * clients)
         for each in players:
             each.result()
+        time.sleep(_IDLE_S)  # what the connects caused is over
         idle = _cpu(service)
         time.sleep(_IDLE_S)
         idle = (_cpu(service) - idle) / _IDLE_S
