@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 import orjson
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import astuple
 
 from syncapp.audit.copy_format import COLUMNS, copied_row
@@ -53,16 +53,16 @@ class OutboxEntry(NamedTuple):
 class AuditEvent(NamedTuple):
     """One commit of one session.
 
-    copied: its row of `sync_events` in binary COPY format. at_ms: when the commit took effect. newest: its values of
-    NEWEST. session_columns: columns of `sync_sessions` that only some commits set. participants: the totals of each
-    participant that the commit changed; of all participants if the message has a snapshot. digests: of its private
-    parts. parts: the salt and the JSON text of each part that the entry has.
+    copied: its row of `sync_events` in binary COPY format, in parts. at_ms: when the commit took effect. newest: its
+    values of NEWEST. session_columns: columns of `sync_sessions` that only some commits set. participants: the totals
+    of each participant that the commit changed; of all participants if the message has a snapshot. digests: of its
+    private parts. parts: the salt and the JSON text of each part that the entry has.
     """
 
     entry: OutboxEntry
     key: tuple[str, int, int]
     content_hash: bytes
-    copied: bytes
+    copied: tuple[bytes | Raw, ...]
     at_ms: int
     newest: tuple[str, str, int, str, str | None]
     session_columns: Row
@@ -76,21 +76,22 @@ class AuditEvent(NamedTuple):
         raw, private = split_entry(entry.raw or b"")
         message, parts = read_message(raw), read_parts(private) if private else _NO_PARTS
         patch = read_patch(message.patch)
-        session = _session_in(message)
+        session = None if message.snapshot is UNSET else _session_in(message)
         metadata = None if patch.metadata is UNSET else orjson.loads(bytes(patch.metadata))
         content_hash = sha256(raw).digest()
         values = _values(message, content_hash, parts)
         columns = _columns_from_patch(message, patch, metadata)
         participants: list[ParticipantTotals]
-        if session:
+        if session is None:
+            snapshot = record = None
+            participants = [(name, astuple(usage), None) for name, usage in patch.participants.items()]
+        else:
+            snapshot, record = _snapshot_columns(message, session)
             columns = _columns_from_session(session) | columns
             participants = _participants_from_session(session)
-        else:
-            participants = [(name, astuple(usage), None) for name, usage in patch.participants.items()]
         if message.private:
             columns |= _columns_from_parts(message, message.private, session, parts)
-        documents = (metadata, *_snapshot_columns(message, session))
-        copied = copied_row(values, documents, bytes(message.patch), raw, private)
+        copied = copied_row(values, (metadata, snapshot, record), message.patch, raw, private)
         newest = (message.sync_mode, message.status, message.cycle_count, message.tenant, message.tenant_session_id)
         at_ms, digests = message.event.at_ms, message.private or _NO_DIGESTS
         return cls(entry, values[:3], content_hash, copied, at_ms, newest, columns, participants, digests, parts)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from operator import itemgetter
 from typing import TypeVar
 
@@ -204,7 +205,7 @@ def _append(cursor: Cursor, events: Sequence[AuditEvent]) -> Stored:
 
 
 def _copy(cursor: Cursor, table: str, events: Sequence[AuditEvent]) -> None:
-    rows = b"".join([COPY_BEGIN, *[event.copied for event in events], COPY_END])
+    rows = b"".join([COPY_BEGIN, *chain.from_iterable(event.copied for event in events), COPY_END])
     cursor.copy_expert(_COPY.format(table), BytesIO(rows), _COPY_BYTES)
 
 
