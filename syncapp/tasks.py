@@ -1,8 +1,9 @@
 """The tasks of the worker process, and the functions that request them.
 
 A task carries only the number of a bucket, because Huey loses a task whose worker dies; events stay in their streams. A
-bucket is drained when a commit requests it, at most twice a second; again 0.5 s after a drain that moved something; and
-by a sweep of all buckets every 5 s and at the start of a worker. If the queue takes no task, the worker drains anyway.
+bucket is drained when a commit requests it, at most twice a second; again 0.5 s after a drain that moved something, if
+there are more events by then; and by a sweep of all buckets every 5 s and at the start of a worker. If the queue takes
+no task, the worker drains anyway.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class AuditWorker:
             self.outbox, AuditLog(self.database, self._alert), batch=settings.audit_batch, count=counts.add
         )
         self._last_failure = LastFailure(client, self.outbox.keyspace)
-        self._drain_requests = DrainRequests(self._enqueue, loops=self._loops)
+        self._drain_requests = DrainRequests(self._enqueue, choose=self.outbox.with_entries, loops=self._loops)
         self._local_drains = DrainRequests(self._drain_here, name="drains", loops=self._loops)
         self._retries = RetrySchedule(
             settings.audit_retries, settings.audit_retry_delay_s, settings.audit_retry_backoff

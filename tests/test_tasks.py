@@ -37,20 +37,23 @@ def run_next(tasks: ModuleType) -> Any:
     return task
 
 
-def test_a_drain_task_moves_its_bucket_and_asks_for_one_more_shortly_after(
+def test_a_drain_task_moves_its_bucket_and_asks_for_one_more_shortly_after_if_there_is_more(
     tasks: ModuleType, db: Db, redis: redis_py.Redis, redis_url: str
 ) -> None:
     commits = commit_events(redis_url, 1, 10)
     bucket = next(bucket for bucket in range(KEYS.buckets) if redis.xlen(KEYS.outbox(bucket)))
+    entries: Any = redis.xrange(KEYS.outbox(bucket), count=1)
     tasks.worker.sweep()
     assert tasks.huey.pending_count() == 1
     began = time.monotonic()
     run_next(tasks)
     assert count_rows(db) == commits
+    redis.xadd(KEYS.outbox(bucket), entries[0][1])  # without a nudge
     assert tasks.huey.pending_count() == 0 or time.monotonic() - began > 0.4
     wait_until(lambda: tasks.huey.pending_count() == 1)
     assert tasks.huey.pending()[0].args == (bucket,)
-    run_next(tasks)  # moves nothing
+    run_next(tasks)
+    assert redis.xlen(KEYS.outbox(bucket)) == 0
     time.sleep(1.2)
     assert tasks.huey.pending_count() == 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from redis.exceptions import RedisError
@@ -23,11 +23,20 @@ class DrainRequests:
     """Requests drains without blocking the caller: a thread of its own calls `act(bucket)`.
 
     A request that fails is repeated every second, because after a restart of Redis every old connection fails once. No
-    exception ends the thread.
+    exception ends the thread. choose(buckets): returns those of the due buckets to act on, by default all; it must not
+    raise.
     """
 
-    def __init__(self, act: Callable[[int], None], *, name: str = "nudger", loops: Loops | None = None) -> None:
+    def __init__(
+        self,
+        act: Callable[[int], None],
+        *,
+        choose: Callable[[Sequence[int]], Sequence[int]] = lambda buckets: buckets,
+        name: str = "nudger",
+        loops: Loops | None = None,
+    ) -> None:
         self._act = act
+        self._choose = choose
         self._name = name
         self._loops = loops or Loops()
         self._stopped = threading.Event()
@@ -57,7 +66,7 @@ class DrainRequests:
             due = [bucket for bucket, instant in self._due.items() if instant <= now]
             for bucket in due:
                 del self._due[bucket]
-        for bucket in due:
+        for bucket in self._choose(due) if due else ():
             self._loops.heartbeat(self._name)
             try:
                 self._act(bucket)

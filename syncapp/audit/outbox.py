@@ -18,6 +18,7 @@ from syncapp.audit.event import OutboxEntry
 from syncapp.config import Settings
 from syncapp.domain.session_ids import log_id
 from syncapp.store.client import TRANSLATION
+from syncapp.store.connection_pool import packed, pool_of
 from syncapp.store.keys import AUDIT_GROUP, Keyspace
 from syncapp.store.replication import Replication
 
@@ -72,6 +73,7 @@ class Outbox:
         replication: Replication | None = None,
     ) -> None:
         self._client = client
+        self._pool = pool_of(client)
         self._keys = keyspace
         self._claim_idle_ms = int(claim_idle_s * 1000)
         self._reader = reader or f"{socket.gethostname()}-{os.getpid()}"
@@ -165,6 +167,14 @@ class Outbox:
         except Exception:  # noqa: BLE001 a drain of each bucket finds out, and reports it
             return self.buckets
         return [bucket for bucket, backlog in backlogs.items() if backlog.waiting or backlog.active]
+
+    def with_entries(self, buckets: Sequence[int]) -> Sequence[int]:
+        """Return those of the buckets whose streams have entries; all if that cannot be read. Never raises."""
+        try:
+            lengths = self._pool.call_each(*(packed("XLEN", self._keys.outbox(bucket)) for bucket in buckets))
+        except Exception:  # noqa: BLE001 a drain of each bucket finds out, and reports it
+            return buckets
+        return [bucket for bucket, length in zip(buckets, lengths, strict=True) if length != 0]
 
     def has_undrained(self, session_id: str) -> bool:
         """Return whether a session has events that are not in the log yet; True also if its bucket has too many others.

@@ -72,3 +72,17 @@ def test_a_nudge_does_not_raise_when_there_is_no_thread_to_be_had(
         nudger.nudge(1)
     nudger.nudge(2)
     wait_until(lambda: sorted(enqueued) == [1, 2])
+
+
+def test_a_due_bucket_that_is_not_chosen_is_left_alone_until_it_is_asked_for_again(tasks: ModuleType) -> None:
+    enqueued: list[int] = []
+    chosen = [2, 3]
+    nudger = tasks.DrainRequests(enqueued.append, choose=lambda due: [each for each in due if each in chosen])
+    for bucket in (1, 2):
+        nudger.nudge(bucket)
+    wait_until(lambda: enqueued == [2])
+    chosen.append(1)
+    nudger.nudge(3)
+    wait_until(lambda: enqueued == [2, 3])
+    nudger.nudge(1)
+    wait_until(lambda: enqueued == [2, 3, 1])

@@ -7,6 +7,7 @@ import redis as redis_py
 
 from syncapp.audit.event import OutboxEntry
 from syncapp.audit.outbox import Outbox, OutboxBacklog
+from syncapp.dev.ports import free_port
 from syncapp.store.client import connect
 from syncapp.store.keys import AUDIT_GROUP, Keyspace
 from tests.support.store import make_settings
@@ -144,3 +145,15 @@ def test_a_client_that_decodes_reads_the_same(redis: redis_py.Redis, redis_url: 
     assert entry.raw == "é".encode()
     assert isinstance(entry.stream_id, str)
     assert decoding.backlogs()[7].active == 1
+
+
+def test_only_buckets_with_entries_are_named_and_all_if_they_cannot_be_read(
+    client: redis_py.Redis, outbox: Outbox
+) -> None:
+    write(client, "1")
+    client.set(KEYS.outbox(9), "no stream")
+    assert outbox.with_entries([5, 7, 9]) == [7, 9]  # what cannot be read may have entries
+    outbox.acknowledge(7, outbox.read_new(7, 1))
+    assert outbox.with_entries([5, 7]) == []
+    away = connect(make_settings(f"redis://127.0.0.1:{free_port()}"), decode=False)
+    assert Outbox(away, KEYS).with_entries([5, 7]) == [5, 7]
