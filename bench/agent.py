@@ -39,6 +39,7 @@ class Agent:
     def __init__(self) -> None:
         settings = Settings.from_env(dict(os.environ))
         self.store = SessionStore(connect(settings), settings)
+        self.buckets = settings.sync_buckets
         self.number = 0
 
     def sessions(self, count: int, participants: int) -> list[str]:
@@ -57,6 +58,12 @@ class Agent:
                 self.number += 1
                 claim = {"idempotency_key": f"bench-{self.number}"} if with_key else {}
                 self.store.switch(each, Claim(**claim))
+
+    def drains(self) -> None:
+        """Ask the worker to drain every bucket."""
+        enqueue = _found("enqueue_drain", "syncapp.tasks")
+        for bucket in range(self.buckets):
+            enqueue(bucket)
 
     def recorded(self, ids: list[str]) -> list[str]:
         """Switch each session once; return the bytes that each call sent to the server, in base64."""
