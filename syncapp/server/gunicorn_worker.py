@@ -13,6 +13,7 @@ from typing import Any
 
 import gevent
 import orjson
+from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.http import errors as gunicorn_errors
 from gunicorn.http import wsgi
@@ -90,6 +91,8 @@ class GunicornWorker(GeventWorker):
         self.wsgi.wsgi_app = self.handed_over.offered_to(self.wsgi.wsgi_app)
         self.cfg.set("graceful_timeout", int(FINAL_READ_S))  # for requests that still run after the shutdown
         gevent.spawn(self._close_waiting)
+        # gevent accepts up to 100 connections at once, and everything else waits until all of them were looked at.
+        StreamServer.max_accept = 1
         super().run()
 
     def handle_exit(self, sig: int, frame: Any) -> None:

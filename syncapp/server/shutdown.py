@@ -67,7 +67,13 @@ class Shutdown:
         connections = list(self._open)
         random.shuffle(connections)
         pause_s = min(PAUSE_S, self._spread_s / (len(connections) or 1))
-        for connection in connections:
-            if connection in self._open:
-                connection.stop()
+        began_s, stopped = time.monotonic(), 0
+        while stopped < len(connections):
+            # A busy process wakes late from each pause, and then stops as many as should have been stopped by now.
+            passed_s = time.monotonic() - began_s
+            due = int(passed_s / pause_s) + 1 if pause_s else len(connections)
+            for connection in connections[stopped:due]:
+                if connection in self._open:
+                    connection.stop()
+            stopped = due
             time.sleep(pause_s)

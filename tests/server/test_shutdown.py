@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import psutil
@@ -22,6 +23,7 @@ from syncapp.realtime.protocol import Close
 from syncapp.server.shutdown import Shutdown
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_websocket import CLOSE, PING, ConnectionEnded, RawWebSocket
+from tests.support.step_clock import StepClock
 from tests.support.web_clients import RestClient, metric_value, wait_until
 
 KILLED_AFTER_S = 15
@@ -222,3 +224,19 @@ def test_nobody_is_forgotten_and_nothing_begins_any_more() -> None:
         with pytest.raises(ServerStopping):
             shutdown.check()
     assert shutdown.open_connections == 0
+
+
+def test_a_busy_process_that_wakes_late_stops_all_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, shutdown, told = StepClock(), Shutdown(4), list[int]()
+
+    def wake_late(pause_s: float) -> None:
+        now.now_s += pause_s + 0.5
+
+    monkeypatch.setattr("syncapp.server.shutdown.time", SimpleNamespace(monotonic=now, sleep=wake_late))
+    with ExitStack() as stack:
+        for i in range(1000):
+            stack.enter_context(shutdown.notify(Numbered(i, told)))
+        began_s = now()
+        shutdown.run()
+    assert sorted(told) == list(range(1000))
+    assert 4 <= now() - began_s < 5
