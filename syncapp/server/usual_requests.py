@@ -3,11 +3,13 @@
 A proxy and this server must never interpret one request differently, so only one parser decides what is refused. A
 request is usual if its head came as a whole and leaves nothing to decide: HTTP/1.1 with a well-known method, a path,
 `Host`, no header twice or over several lines, none with an underscore, and no body but one with `Content-Length`.
+Below a path prefix that gunicorn takes from the environment (`SCRIPT_NAME`), no request is usual.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -80,14 +82,17 @@ class UsualRequests:
     """
 
     def __init__(self, cfg: Any, server: Any) -> None:
+        has_prefix = bool(os.environ.get("SCRIPT_NAME"))
+        # A peer that gunicorn trusts may set the scheme by headers, and use underscores.
+        self._is_off = has_prefix or bool(cfg.forwarded_allow_ips) or cfg.proxy_protocol != "off" or cfg.is_ssl
+        if has_prefix:  # gunicorn refuses a path without it, and so the model's
+            return
         model = Head(cfg, IterUnreader([_MODEL]), ("127.0.0.1", 0))
         _, environ = wsgi.create(model, None, ("127.0.0.1", 0), server, cfg)
         self._environ = {name: value for name, value in environ.items() if name not in _OF_ONE_REQUEST}
         self._environ["wsgi.multithread"] = True
         self._max_fields = model.limit_request_fields
         self._max_line = min(model.limit_request_line or model.limit_request_field_size, model.limit_request_field_size)
-        # A peer that gunicorn trusts may set the scheme by headers, and use underscores.
-        self._is_off = bool(cfg.forwarded_allow_ips) or cfg.proxy_protocol != "off" or cfg.is_ssl
 
     def parse(self, head: bytes, client: Any, peer: Any) -> UsualRequest | None:
         """Return the request that a head, with its empty line, begins; None if it is not usual."""
