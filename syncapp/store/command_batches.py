@@ -32,7 +32,7 @@ class CommandBatches:
     """Batches of commands; all callers are greenlets of one thread.
 
     send: sends commands and returns their replies, including errors. If it raises, so does each call of the batch: it
-    is unknown which of the commands ran.
+    is unknown which of the commands ran. To those that joined, anything but redis-py's errors is a `ConnectionError`.
     """
 
     def __init__(self, send: Callable[..., list[Any]]) -> None:
@@ -64,8 +64,7 @@ class CommandBatches:
                 self._open = None
             batch.replies = self._send(*batch.commands)
         except BaseException as error:
-            ended = exceptions.ConnectionError("the greenlet that sent the command was ended")
-            batch.error = error if isinstance(error, Exception) else ended
+            batch.error = error if isinstance(error, exceptions.RedisError) else _failed(error)
             raise
         finally:
             if self._open is batch:
@@ -85,3 +84,8 @@ class CommandBatches:
         if batch.error:
             raise copy.copy(batch.error) from batch.error
         return batch.replies[place : place + 1]
+
+
+def _failed(error: BaseException) -> Exception:
+    """Return the error for those that joined: their commands may have run, whatever failed in their leader."""
+    return exceptions.ConnectionError(f"the greenlet that sent the command failed: {type(error).__name__}")

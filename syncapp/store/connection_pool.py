@@ -93,7 +93,7 @@ class ConnectionPool(redis.ConnectionPool):
     def call(self, *commands: bytes, raw: bool = False) -> list[Any]:
         """Send packed commands over a free connection, in one round trip; return the replies, including errors.
 
-        raw: return bytes instead of text.
+        raw: return bytes instead of text. A reply that is no text is a `ResponseError` otherwise.
         Raises redis-py's `ConnectionError` and `TimeoutError`; then it is unknown whether the commands ran.
         """
         if self._batches and len(commands) == 1 and not raw:
@@ -115,7 +115,7 @@ class ConnectionPool(redis.ConnectionPool):
             self._server.suspect()
             if isinstance(error, TimeoutError):
                 raise exceptions.TimeoutError("the server did not reply in time") from error
-            if isinstance(error, OSError | exceptions.ConnectionError):
+            if isinstance(error, OSError | exceptions.ConnectionError | exceptions.InvalidResponse):
                 self._close_all_idle()  # they have probably failed, too
                 raise exceptions.ConnectionError(f"the connection failed: {error}") from error
             raise

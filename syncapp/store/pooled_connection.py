@@ -34,7 +34,7 @@ class PooledConnection:
     def call(self, commands: bytes, count: int, *, raw: bool = False) -> list[Any]:
         """Send `count` packed commands; return the replies, including errors. Raises `OSError`, `ConnectionError`.
 
-        raw: return bytes instead of text.
+        raw: return bytes instead of text. Otherwise the error of a reply that is not UTF-8 takes its place.
         """
         if raw:
             self._reader.set_encoding(None)
@@ -43,11 +43,14 @@ class PooledConnection:
             self._socket.sendall(memoryview(commands)[sent:])
         replies = []
         for _ in range(count):
-            while (reply := self._reader.gets()) is False:
-                data = self._socket.recv(_READ_BYTES)
-                if not data:
-                    raise exceptions.ConnectionError("the server closed the connection")
-                self._reader.feed(data)
+            try:
+                while (reply := self._reader.gets()) is False:
+                    data = self._socket.recv(_READ_BYTES)
+                    if not data:
+                        raise exceptions.ConnectionError("the server closed the connection")
+                    self._reader.feed(data)
+            except UnicodeDecodeError:  # the reader has passed the whole reply, so the next one is the next command's
+                reply = exceptions.ResponseError("the reply is not UTF-8")
             replies.append(reply)
         if raw:
             self._reader.set_encoding("utf-8")

@@ -78,6 +78,14 @@ def test_a_failure_is_that_of_all_in_the_batch_and_of_no_other(server: Server) -
     assert batches.call(b"d") == [b"reply to d"]
 
 
+def test_to_those_that_joined_any_other_failure_means_that_the_outcome_is_unknown(server: Server) -> None:
+    with callers(CommandBatches(server.send), b"first", b"leads", b"joins") as greenlets:
+        server.error = ValueError("a bug")
+        server.go.set()
+    assert isinstance(greenlets[1].exception, ValueError)
+    assert isinstance(greenlets[2].exception, exceptions.ConnectionError)
+
+
 def test_callers_do_not_wait_for_ever_for_one_that_was_killed(server: Server) -> None:
     batches = CommandBatches(server.send)
     with callers(batches, b"first", b"leads", b"joins") as greenlets:
@@ -119,4 +127,20 @@ def test_replies_of_a_server_reach_their_callers(redis: Redis, redis_url: str) -
     gevent.joinall(calls)
     assert sorted(each.value[0] for each in calls[:-1]) == list(range(1, 31))
     assert isinstance(calls[-1].value[0], exceptions.ResponseError)  # an error reply, which concerns no other command
+    client.close()
+
+
+def test_a_reply_that_is_not_text_fails_its_own_caller_only(redis: Redis, redis_url: str) -> None:
+    redis.zadd("foreign", {b"\xff": 1, b"\xfe": 2})
+    client = connect(make_settings(redis_url))
+    pool = pool_of(client)
+    pool.batch_calls()
+    calls = [
+        gevent.spawn(pool.call, packed("INCR", "key") if number % 5 else packed("ZRANGE", "foreign", 0, -1))
+        for number in range(30)
+    ]
+    gevent.joinall(calls)
+    replies = [each.value[0] for each in calls]
+    assert all(isinstance(each, exceptions.ResponseError) for each in replies[::5])
+    assert sorted(each for each in replies if isinstance(each, int)) == list(range(1, 25))
     client.close()

@@ -15,6 +15,7 @@ from redis import exceptions
 from syncapp.dev.servers import Valkey
 from syncapp.store.client import connect
 from syncapp.store.connection_pool import MAX_AGE_S, packed, pool_of
+from syncapp.store.pooled_connection import PooledConnection
 from tests.support.store import make_settings
 from tests.support.web_clients import wait_until
 
@@ -31,6 +32,31 @@ def test_replies_come_in_the_order_of_commands_and_an_error_stands_in_its_place(
     assert (first, length, last) == ("first", 1, "last")
     assert isinstance(error, exceptions.ResponseError)
     assert str(error).startswith("WRONGTYPE")
+
+
+def test_a_reply_that_is_not_text_is_an_error_in_its_place(client: redis_py.Redis) -> None:
+    pool = pool_of(client)
+    pool.call(packed("RPUSH", "list", b"\xff", "text", b"\xfe"), packed("SET", "key", b"a\xff"))
+    words = (("LRANGE", "list", 0, -1), ("ECHO", "between"), ("GET", "key"), ("ECHO", "last"))
+    items, between, value, last = pool.call(*(packed(*each) for each in words))
+    assert isinstance(items, exceptions.ResponseError)
+    assert isinstance(value, exceptions.ResponseError)
+    assert (between, last) == ("between", "last")
+    assert pool.call(packed("GET", "key"), raw=True) == [b"a\xff"]
+    assert pool._open_count == 1  # the connection was kept
+
+
+def test_after_a_reply_outside_of_the_protocol_it_is_unknown_what_took_effect(
+    client: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(*_: object, **__: object) -> None:
+        raise exceptions.InvalidResponse("Protocol error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PooledConnection, "call", call)
+        with pytest.raises(exceptions.ConnectionError):
+            pool_of(client).call(packed("ECHO", 1))
+    assert pool_of(client).call(packed("ECHO", 2)) == ["2"]
 
 
 def test_a_command_without_an_answer_fails_in_time_and_its_late_answer_reaches_nobody(client: redis_py.Redis) -> None:
