@@ -44,9 +44,9 @@ from syncapp.store.client import connect as connect_store
 from syncapp.store.client import has_tasks_server, server_loops, servers_of
 from syncapp.store.clock_steps import ClockStepWatch
 from syncapp.store.connection_pool import pool_of
+from syncapp.store.library_upkeep import LibraryUpkeep
 from syncapp.store.process_registry import ProcessRegistry
 from syncapp.store.replication import TooFewReplicas
-from syncapp.store.scripts import remove_other_releases
 
 log = structlog.get_logger(__name__)
 
@@ -126,7 +126,6 @@ class AuditWorker:
             log.warning("redis_max_connections_too_small", setting="REDIS_MAX_CONNECTIONS", value=value, used=needed)
         with contextlib.suppress(RedisError, StoreUnavailable):
             self._bucket_guard.check()
-            remove_other_releases(self._client)
         for bucket in self.outbox.with_events():
             self._drain_requests.nudge(bucket)
         with contextlib.suppress(RedisError):  # a drain creates the missing groups
@@ -138,6 +137,7 @@ class AuditWorker:
         if self._watched.acquire(blocking=False):
             self._loops.start("watch", self._watch.turn, self._stopped)
             self._loops.start("clock_watch", self._bucket_guard.before(self._clock_watch.turn), self._stopped)
+            self._loops.start("libraries", LibraryUpkeep(self._client).turn, self._stopped)
             if check_queue := self._queue.turn:
                 self._loops.start("queue_server", check_queue, self._stopped)
             for name, turn in server_loops(self.settings).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import threading
 import time
 import weakref
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from syncapp.audit.log import Stored
 from syncapp.audit.outbox import Outbox
 from syncapp.dev.ports import free_port
 from syncapp.store.client import connect
+from syncapp.store.library_upkeep import LibraryUpkeep
 from tests.support.audit_log import event_partitions
 from tests.support.captured_logs import capture_own_logs
 from tests.support.outboxes import KEYS, commit_events, count_rows
@@ -208,3 +210,20 @@ def test_the_periodic_tasks_come_each_minute_and_each_night(tasks: ModuleType) -
     assert due(12, 35) == ["repeat_erasures", "sweep"]
     assert due(12, 40) == ["count_letters", "repeat_erasures", "sweep"]
     assert due(3, 17) == ["make_partitions", "sweep"]
+
+
+def test_a_worker_keeps_removing_libraries_of_other_releases(
+    tasks: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned = threading.Event()
+
+    def turn(upkeep: LibraryUpkeep) -> float:
+        turned.set()
+        return 5.0
+
+    monkeypatch.setattr(LibraryUpkeep, "turn", turn)
+    tasks.worker.watch()
+    try:
+        assert turned.wait(60)
+    finally:
+        tasks.worker._stopped.set()

@@ -7,7 +7,7 @@ effect.
 - All scripts are functions of one library, which share their definitions: what a server keeps of them costs its garbage
   collector time. The library's name has the hash of its text, so two releases side by side use their own.
 - A server without the library gets it at the first call. So a restart, a failover or FUNCTION FLUSH costs one more
-  round trip, and a library may be removed at any time: a worker removes those of other releases at its start.
+  round trip, and a library may be removed at any time, as workers do with those of other releases.
 - A server refuses any function that may write, before it runs, if it is full, is a replica, or lacks replicas or a
   working disk. It refuses a script only at its first write, so reads are still answered.
 """
@@ -65,7 +65,7 @@ class Functions:
 
     def __init__(self, pool: ConnectionPool, library: tuple[str, str]) -> None:
         self._pool = pool
-        self._name, self._text = library
+        self.library, self._text = library
         self._paused_until_s = float("-inf")
         self._is_logged = False
 
@@ -73,7 +73,7 @@ class Functions:
         """Return the command that calls a function; None while functions are not used."""
         if time.monotonic() < self._paused_until_s:
             return None
-        return packed("FCALL", f"{self._name}_{script}", *arguments)
+        return packed("FCALL", f"{self.library}_{script}", *arguments)
 
     def is_missing(self, reply: Any) -> bool:
         """Return whether a server did not know a function."""
@@ -102,22 +102,8 @@ class Functions:
             if isinstance(reply, Exception) and "already exists" not in str(reply):  # another process was faster
                 self._pause(str(reply))
 
-    def remove_others(self) -> None:
-        """Remove the libraries of other releases from all servers that allow it."""
-        for node in self._pool.nodes():
-            (found,) = node.call_each(packed("FUNCTION", "LIST", "LIBRARYNAME", f"{PREFIX}*"))
-            names = [] if isinstance(found, Exception) else [_name_in(each) for each in found]
-            others = set(names) - {self._name}
-            if others:
-                node.call_each(*(packed("FUNCTION", "DELETE", each) for each in others))
-
     def _pause(self, error: str) -> None:
         self._paused_until_s = time.monotonic() + PAUSE_S
         if not self._is_logged:
             log.warning("functions_refused", error=error)
         self._is_logged = True
-
-
-def _name_in(listed: Sequence[Any]) -> str:
-    """Return the name of a library in an item of FUNCTION LIST, which is a flat list of names and values."""
-    return str(listed[list(listed).index("library_name") + 1])

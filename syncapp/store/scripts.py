@@ -79,11 +79,6 @@ def library(partials: frozenset[tuple[str, str]] = frozenset()) -> tuple[str, st
     return library_of(expand(_DEFINITIONS, dict(partials)), _texts_and_hashes(partials)[0])
 
 
-def remove_other_releases(client: redis.Redis) -> None:
-    """Remove the functions of other releases from the server. A process that still uses one loads it again."""
-    Scripts(client).functions.remove_others()
-
-
 class Scripts:
     """All scripts, called as functions where the server lets it; each is loaded when the server does not have it."""
 

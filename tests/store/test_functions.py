@@ -11,10 +11,9 @@ import redis as redis_py
 from structlog.testing import capture_logs
 
 from syncapp.domain.results import Claim
-from syncapp.store import functions, scripts
-from syncapp.store.client import connect
+from syncapp.store import functions
 from syncapp.store.sessions import SessionStore
-from tests.support.store import ManualClock, chess_request, dump_session, make_settings, make_store
+from tests.support.store import ManualClock, chess_request, dump_session, make_store
 from tests.support.types import Redis
 
 SESSION = str(uuid.UUID(int=7))
@@ -145,26 +144,6 @@ def test_a_server_that_refuses_functions_that_write_still_answers_reads(redis: R
     finally:
         redis.config_set("min-replicas-to-write", 0)
     assert store.start(session_id).found.version == 2
-
-
-def test_functions_of_other_releases_are_removed_and_an_older_process_loads_its_own_again(
-    redis: Redis, redis_url: str, store: SessionStore
-) -> None:
-    forget(redis)
-    older = make_store(redis_url)  # its clock is another one, so its texts are
-    clock = ManualClock(redis)
-    session_id = older.create(chess_request()).found.session_id
-    store.get(session_id)
-    before = libraries(redis)
-    redis.function_load("#!lua name=somebody_else\nredis.register_function('f', function() return 1 end)")
-    assert len(before) == 2
-    with connect(make_settings(redis_url)) as client:
-        scripts.remove_other_releases(client)
-    assert len(libraries(redis)) == 1
-    assert redis.function_list(library="somebody_else")
-    clock.advance_ms(1)
-    assert older.get(session_id).found.version == 1
-    redis.function_delete("somebody_else")
 
 
 def test_a_call_that_failed_leaves_nothing_to_the_next_one(redis: Redis, store: SessionStore) -> None:
