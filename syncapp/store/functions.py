@@ -6,15 +6,17 @@ effect.
 
 - All scripts are functions of one library, which share their definitions: what a server keeps of them costs its garbage
   collector time. The library's name has the hash of its text, so two releases side by side use their own.
-- A server without the library gets it at the first call. So a restart, a failover or FUNCTION FLUSH costs one more
-  round trip, and a library may be removed at any time, as workers do with those of other releases.
+- A server without the library gets it at the first call. So a restart, a failover or FUNCTION FLUSH costs two more
+  round trips, and a library may be removed at any time, as workers do with those of other releases.
 - A server refuses any function that may write, before it runs, if it is full, is a replica, or lacks replicas or a
-  working disk. It refuses a script only at its first write, so reads are still answered.
+  working disk. It refuses a script only at its first write, so reads are still answered. While a server refuses
+  functions, scripts run there without a first attempt.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from hashlib import sha1
@@ -27,15 +29,22 @@ from syncapp.store.connection_pool import ConnectionPool, packed
 
 log = structlog.get_logger(__name__)
 
+Home = tuple[str, int] | None
+"""The address of a server of a cluster; None if there is only one server."""
 PREFIX = "syncapp_"
 """How the names of all libraries begin."""
 PAUSE_S = 30.0
-"""How long a process uses no functions after a server has not let it."""
+"""How long a process calls no functions of a server that does not let it."""
+SHORT_PAUSE_S = 1.0
+"""How long it calls none of a server that refuses them in its present state."""
 CALL_MARK = "-- @call\n"
 """The line between the definitions of a script and what each call runs."""
 _MISSING = "Function not found"
 _REFUSED = ("OOM ", "READONLY ", "NOREPLICAS ", "MISCONF ", "MASTERDOWN ")
 """Codes with which a server refuses to run a function; a function that has written something never gets one."""
+_UNREADY = (*_REFUSED, "BUSY ")
+"""Codes with which a server refuses to load a library in its present state."""
+_NOT_LET = re.compile(r"(ERR )?unknown command [`'\"]?fcall\b|NOPERM .*[`'\"]fcall[`'\"]", re.IGNORECASE)
 _FLAGS = re.compile(r"#!lua flags=([\w,-]+)")
 _BLANK_LINES = re.compile(r"\n{2,}")
 _COMMENT_LINES = re.compile(r"^ *--[^\n]*$", re.MULTILINE)
@@ -61,49 +70,85 @@ def library_of(definitions: str, texts: Mapping[str, str]) -> tuple[str, str]:
 
 
 class Functions:
-    """The scripts of a process as functions of one library."""
+    """The scripts of a process as functions of one library. Each server of a cluster is paused by itself."""
 
     def __init__(self, pool: ConnectionPool, library: tuple[str, str]) -> None:
         self._pool = pool
         self.library, self._text = library
-        self._paused_until_s = float("-inf")
-        self._is_logged = False
+        self._paused_until_s: dict[Home, float] = {}
+        self._refused_by: set[Home] = set()
+        self._loading: dict[Home, threading.Lock] = {}
+        self._tried_s: dict[Home, float] = {}
 
-    def packed(self, script: str, arguments: Sequence[str | bytes | int]) -> bytes | None:
-        """Return the command that calls a function; None while functions are not used."""
-        if time.monotonic() < self._paused_until_s:
-            return None
+    def home(self, keys: Sequence[str]) -> Home:
+        """Return the server that has the keys of a call; None if there is only one."""
+        return self._pool.home(keys[0]) if keys else None
+
+    def are_used(self, keys: Sequence[str]) -> bool:
+        """Return whether a call with these keys may run as a function."""
+        if not self._paused_until_s:
+            return True
+        home = self.home(keys)
+        if time.monotonic() < self._paused_until_s.get(home, float("-inf")):
+            return False
+        self._paused_until_s.pop(home, None)
+        return True
+
+    def packed(self, script: str, arguments: Sequence[str | bytes | int]) -> bytes:
+        """Return the command that calls a function."""
         return packed("FCALL", f"{self.library}_{script}", *arguments)
+
+    def ran(self, keys: Sequence[str]) -> None:
+        """Note that a server has run a function, so that its next refusal is logged again."""
+        if self._refused_by:
+            self._refused_by.discard(self.home(keys))
 
     def is_missing(self, reply: Any) -> bool:
         """Return whether a server did not know a function."""
         return isinstance(reply, ResponseError) and _MISSING in str(reply)
 
-    def was_refused(self, reply: Any) -> bool:
-        """Return whether a server did not run a function. If it never would, functions are not used for a while."""
+    def was_refused(self, keys: Sequence[str], reply: Any) -> bool:
+        """Return whether a server did not run a function. If it would refuse the next one, too, none is called soon."""
         if not isinstance(reply, ResponseError):
             return False
         text = str(reply)
-        if "'fcall'" in text.lower():  # this user may not use it, or the server does not know it
-            self._pause(text)
+        if _NOT_LET.match(text):
+            self._refuse(self.home(keys), text)
             return True
-        return text.startswith(_REFUSED) or _MISSING in text
+        if text.startswith(_REFUSED):
+            self.pause(self.home(keys), SHORT_PAUSE_S)
+            return True
+        return _MISSING in text
 
-    def load_missing(self, keys: Sequence[Sequence[str]], replies: Sequence[Any]) -> None:
-        """Load the library into the servers that did not know a function; keys: those of each call."""
-        missing = [of[:1] for of, reply in zip(keys, replies, strict=True) if self.is_missing(reply)]
-        if missing:
-            self.load([key for first in missing for key in first])
+    def load(self, keys: Sequence[str], sent_s: float = float("inf")) -> None:
+        """Load the library into each server that has one of these keys.
 
-    def load(self, keys: Sequence[str]) -> None:
-        """Load the library into each server that has one of these keys."""
-        for node, _ in self._pool.by_node(keys):
-            (reply,) = node.call_each(packed("FUNCTION", "LOAD", self._text))
-            if isinstance(reply, Exception) and "already exists" not in str(reply):  # another process was faster
-                self._pause(str(reply))
+        sent_s: when the call was sent that found no function. If another caller has tried to load the library since,
+        this one does not; callers wait for an attempt that has begun.
+        """
+        for node, positions in self._pool.by_node(keys):
+            home = self._pool.home(keys[positions[0]])
+            with self._loading.setdefault(home, threading.Lock()):
+                if self._tried_s.get(home, float("-inf")) >= sent_s:
+                    continue
+                (reply,) = node.call_each(packed("FUNCTION", "LOAD", self._text))
+                self._tried_s[home] = time.monotonic()
+            text = str(reply)
+            if not isinstance(reply, ResponseError) or "already exists" in text:  # another process was faster
+                continue
+            if text.startswith(_UNREADY):
+                self.pause(home, SHORT_PAUSE_S)
+            else:
+                self._refuse(home, text)
 
-    def _pause(self, error: str) -> None:
-        self._paused_until_s = time.monotonic() + PAUSE_S
-        if not self._is_logged:
+    def pause(self, home: Home, for_s: float) -> None:
+        """Call no functions of a server for a while."""
+        until_s = time.monotonic() + for_s
+        self._paused_until_s[home] = max(until_s, self._paused_until_s.get(home, until_s))
+
+    def _refuse(self, home: Home, error: str) -> None:
+        """Pause because a server does not let this process use functions; log it unless its last refusal was."""
+        self.pause(home, PAUSE_S)
+        if home not in self._refused_by:
             log.warning("functions_refused", error=error)
-        self._is_logged = True
+        self._refused_by.add(home)

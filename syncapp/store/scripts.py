@@ -11,6 +11,7 @@ on a call, because a function (syncapp/store/functions.py) keeps it from one cal
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import sha1
@@ -127,30 +128,87 @@ class Scripts:
 
     def packed(self, name: str, keys: Sequence[str], args: Arguments) -> bytes:
         """Return the command that runs a script on a server that has it."""
+        return self._packed(name, (keys, args), self.functions.are_used(keys))
+
+    def _packed(self, name: str, call: Call, as_function: bool = False, *, with_text: bool = False) -> bytes:
+        keys, args = call
         arguments = (len(keys), *keys, *args)
-        return self.functions.packed(name, arguments) or packed("EVALSHA", self._hashes[name], *arguments)
+        if as_function:
+            return self.functions.packed(name, arguments)
+        how = ("EVAL", self._texts[name]) if with_text else ("EVALSHA", self._hashes[name])
+        return packed(*how, *arguments)
 
     def _run(self, name: str, calls: Sequence[Call], send: Callable[..., list[Any]]) -> list[Any]:
-        """Return the replies; where the server has not run the script, run it in the next way that it accepts.
+        """Return the replies; calls that the server has not run are run in the next way that it accepts."""
+        sent_s = time.monotonic()
+        are_functions = [self.functions.are_used(keys) for keys, _ in calls]
+        replies = send(*(self._packed(name, *each) for each in zip(calls, are_functions, strict=True)))
+        if any(isinstance(reply, ResponseError) for reply in replies):
+            self._run_again(name, _Attempt(calls, replies, are_functions, send), sent_s)
+        elif are_functions and are_functions[0]:
+            self.functions.ran(calls[0][0])
+        return replies
+
+    def _run_again(self, name: str, attempt: _Attempt, sent_s: float) -> None:
+        """Run calls again that were not run: each way is tried for all of them at once.
 
         A server that has restarted has neither functions nor scripts. To send a call again is safe, because no attempt
         before has run anything.
         """
-        replies = send(*(self.packed(name, keys, args) for keys, args in calls))
-        self.functions.load_missing([keys for keys, _ in calls], replies)
-        for place, reply in enumerate(replies):
-            if isinstance(reply, ResponseError):
-                replies[place] = self._again(name, *calls[place], reply, send)
-        return replies
+        functions, are_functions = self.functions, attempt.are_functions
+        if missing := [each for each in attempt.where(functions.is_missing) if are_functions[each]]:
+            functions.load([key for each in missing for key in attempt.keys(each)[:1]], sent_s)
+            for each in missing:
+                are_functions[each] = functions.are_used(attempt.keys(each))
+            attempt.send({each: self._packed(name, attempt.calls[each], are_functions[each]) for each in missing})
+        refused = [each for each in self._refused(attempt) if are_functions[each]]
+        attempt.send({each: self._packed(name, attempt.calls[each]) for each in refused})
+        for is_last in (False, True):
+            unknown = attempt.where(_is_unknown)
+            # A script's text is sent once to each server; its hash follows.
+            first = {functions.home(attempt.keys(each)): each for each in reversed(unknown)}.values()
+            attempt.send(
+                {each: self._packed(name, attempt.calls[each], with_text=is_last or each in first) for each in unknown}
+            )
+        if refused:
+            # A script that is refused, too, lengthens the pause, which would be over if it has waited for replicas.
+            self._refused(attempt)
 
-    def _again(
-        self, name: str, keys: Sequence[str], args: Arguments, reply: Any, send: Callable[..., list[Any]]
-    ) -> Any:
-        arguments = (len(keys), *keys, *args)
-        if self.functions.is_missing(reply):
-            (reply,) = send(self.packed(name, keys, args))
-        if self.functions.was_refused(reply):
-            (reply,) = send(packed("EVALSHA", self._hashes[name], *arguments))
-        if isinstance(reply, NoScriptError):
-            (reply,) = send(packed("EVAL", self._texts[name], *arguments))
-        return reply
+    def _refused(self, attempt: _Attempt) -> list[int]:
+        keys, replies = attempt.keys, attempt.replies
+        return [each for each, reply in enumerate(replies) if self.functions.was_refused(keys(each), reply)]
+
+
+class _Attempt:
+    """Calls of a script, their last replies, and which of them were sent as functions; send: sends commands."""
+
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        replies: list[Any],
+        are_functions: list[bool],
+        send: Callable[..., list[Any]],
+    ) -> None:
+        self.calls = calls
+        self.replies = replies
+        self.are_functions = are_functions
+        self._send = send
+
+    def keys(self, place: int) -> Sequence[str]:
+        """Return the keys of a call."""
+        return self.calls[place][0]
+
+    def where(self, is_so: Callable[[Any], bool]) -> list[int]:
+        """Return the places of some replies."""
+        return [place for place, reply in enumerate(self.replies) if is_so(reply)]
+
+    def send(self, commands: Mapping[int, bytes]) -> None:
+        """Send the commands of some places, in one round trip, and put their replies there."""
+        if commands:
+            for place, reply in zip(commands, self._send(*commands.values()), strict=True):
+                self.replies[place] = reply
+
+
+def _is_unknown(reply: Any) -> bool:
+    """Return whether a server did not know a script."""
+    return isinstance(reply, NoScriptError)

@@ -80,7 +80,7 @@ def test_after_a_failover_the_first_refused_command_is_the_only_one(make_pair: C
     session_id = store.create(chess_request()).found.session_id
     store.start(session_id)
     client.ping()  # a connection that redis-py has used, too
-    store._runner._scripts.functions._pause("a test")
+    store._runner._scripts.functions.pause(None, 600)
     pair.fail_over()
     with pytest.raises(StoreUnavailable) as refused:
         store.switch(session_id)
@@ -115,7 +115,7 @@ def test_whoever_notices_the_wrong_server_all_pools_of_the_process_leave_it(
     session_id = store.create(chess_request()).found.session_id
     leases = BucketLeases(one, Keyspace(), itertools.count().__next__)
     leases.hold()
-    store._runner._scripts.functions._pause("a test")
+    store._runner._scripts.functions.pause(None, 600)
     one.ping(), other.ping(), queue.pending_count()
     pair.fail_over()
 
@@ -152,7 +152,7 @@ def test_a_read_that_finds_a_replica_without_its_primary_leaves_it(make_pair: Ca
     chosen = make_settings(pair.url)
     store = SessionStore(connect(chosen), chosen)
     session_id = store.create(chess_request()).found.session_id
-    store._runner._scripts.functions._pause("a test")
+    store._runner._scripts.functions.pause(None, 600)
     pair.fail_over()
     with Redis.from_url(pair.replica.url) as demoted:
         demoted.config_set("replica-serve-stale-data", "no")
