@@ -153,7 +153,10 @@ def test_no_two_classes_have_one_name() -> None:
 @pytest.mark.parametrize(
     ("pattern", "only"),
     [
-        (r"\bos\.(environ|getenv)\b", {"environment", "metrics", "dev.runner", "dev.processes", "dev.servers"}),
+        (
+            r"\bos\.(environ|getenv)\b",
+            {"environment", "metrics", "dev.runner", "dev.processes", "dev.servers", "server.usual_requests"},
+        ),
         (r"\"sync:|'sync:|\bf\"\{[^}]*\}session:", {"store.keys"}),
         (r"\b(Counter|Gauge|Histogram)\(\s*\"", {"metrics"}),
     ],

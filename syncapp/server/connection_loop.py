@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from syncapp.server.readiness import ERR, HUP, IN, RDHUP, Readiness, readiness
+from syncapp.server.readiness import ERR, HUP, IN, RDHUP, SocketReadiness, readiness
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +87,7 @@ class ConnectionLoop:
         self._last_tick = 0
         self._idle: list[Any] = []
         self._is_dispatch_due = False
-        self._readiness: Readiness
+        self._readiness: SocketReadiness
         self._hub: Any = None
         self._timer: Any = None
 

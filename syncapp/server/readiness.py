@@ -16,7 +16,7 @@ OnEvents = Callable[[list[tuple[int, int]]], None]
 """Called with numbers of sockets and what is new of them."""
 
 
-class Readiness(Protocol):
+class SocketReadiness(Protocol):
     """Watches the sockets of a process."""
 
     def add(self, fd: int) -> None:
@@ -29,7 +29,7 @@ class Readiness(Protocol):
         """Note, after a step, which events of a socket it has left, and whether it waits for room to write."""
 
 
-def readiness(hub: Any, on_events: OnEvents) -> Readiness:
+def readiness(hub: Any, on_events: OnEvents) -> SocketReadiness:
     """Return what this system has; hub: gevent's."""
     from gevent.monkey import get_original  # gevent has no types; it hides epoll
 
