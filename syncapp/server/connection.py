@@ -115,7 +115,7 @@ class Connection(ConnectionEnd):
     # In a step.
 
     def step(self) -> bool:
-        """Do what there is to do; return whether there is more to read. Raises nothing."""
+        """Do what there is to do; return whether there is more to read. Raises only what a close raises."""
         now_s = time.monotonic()
         try:
             if self._is_open:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -93,8 +95,10 @@ class ConnectionEnd(MessageHandler):
         was_open = self._phase == _OPEN
         self._phase, self._until_s = phase, 0.0
         if was_open:
-            self._access.end()
-            self._get_subscriptions().end()
+            try:
+                self._access.end()
+            finally:
+                self._get_subscriptions().end()
 
     def _go_on_closing(self, now_s: float) -> None:
         """Do the next part of the end, once it has begun."""
@@ -129,15 +133,43 @@ class ConnectionEnd(MessageHandler):
         self._backend.loop.plan(self, self._discard_s)
         return is_over
 
+    def fail(self) -> None:
+        """End at once, because something has failed that would have ended the connection in order."""
+        if self._phase == _OVER:
+            return
+        self._attempt(partial(self._close, Close.FAULT, "something went wrong on our side"), self._end)
+        self._conclude(time.monotonic())
+
     def _conclude(self, now_s: float) -> None:
         """Let go of everything. What refers back to the connection is cut, so that it needs no garbage collection."""
         self._phase = _OVER
-        backend, writer = self._backend, self._writer
-        backend.loop.remove(self)
-        self._socket.close()
+        self._commands = self._subscriptions = None
+        backend = self._backend
+        self._attempt(
+            partial(backend.loop.remove, self),
+            self._socket.close,
+            self._writer.end,
+            partial(backend.shutdown.remove, self),
+            partial(backend.quotas.give_back, self._counted, self._address),
+            self._on_over,
+            self._count_end,
+            partial(self._log_end, now_s),
+        )
+
+    def _attempt(self, *parts: Callable[[], None]) -> None:
+        """Do all parts of the end; one that fails must not keep the others from being done."""
+        for part in parts:
+            try:
+                part()
+            except Exception:
+                log.exception("a WebSocket failed", session_id=self._session_id)
+
+    def _count_end(self) -> None:
         if self._is_ours:
             WS_CLOSED.labels(int(self._code)).inc()
-        WS_SKIPPED.inc(writer.skipped)
+        WS_SKIPPED.inc(self._writer.skipped)
+
+    def _log_end(self, now_s: float) -> None:
         # One that never had a token leaves no lines: anybody could fill the log with them.
         write = log.info if self._access.principal else log.debug
         write(
@@ -148,11 +180,6 @@ class ConnectionEnd(MessageHandler):
             by="server" if self._is_ours else "client",
             duration_s=round(now_s - self._began_s, 1),
             received=self._received,
-            sent=writer.sent,
-            skipped=writer.skipped,
+            sent=self._writer.sent,
+            skipped=self._writer.skipped,
         )
-        writer.end()
-        self._commands = self._subscriptions = None
-        backend.shutdown.remove(self)
-        backend.quotas.give_back(self._counted, self._address)
-        self._on_over()

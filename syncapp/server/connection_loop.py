@@ -61,14 +61,23 @@ class Stepped:
         """Do what there is to do, but read a share of the input only; return whether there is more of it."""
         raise NotImplementedError
 
+    def fail(self) -> None:
+        """End at once, after a step that has raised an error; the loop serves the connection no longer."""
+        raise NotImplementedError
+
     def turn(self) -> bool:
         """Run `step`, and again if somebody has woken the connection meanwhile."""
         if self._state != _READY:  # it was removed
             return False
         has_more, self._state = False, _RUNNING_AGAIN
-        while self._state == _RUNNING_AGAIN:
-            self._state = _RUNNING
-            has_more = self.step()
+        try:
+            while self._state == _RUNNING_AGAIN:
+                self._state = _RUNNING
+                has_more = self.step()
+        except Exception:  # in this state, no wake would have another step run
+            log.exception("a turn of a connection failed")
+            self.fail()
+            return False
         if self._state != _RUNNING:
             return False
         self._state = _READY if has_more else _IDLE
@@ -102,9 +111,9 @@ class ConnectionLoop:
 
     def remove(self, stepped: Stepped) -> None:
         """Serve a connection no longer. The caller closes its socket next."""
+        stepped._state = _OUTSIDE
         if self._stepped.pop(stepped.fd, None):
             self._readiness.remove(stepped.fd)
-        stepped._state = _OUTSIDE
 
     def wake(self, stepped: Stepped) -> None:
         """Have a connection's `step` run, again if it is running."""

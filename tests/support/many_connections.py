@@ -69,7 +69,10 @@ class Connections:
 def read_until(client: socket.socket, mark: bytes) -> None:
     data = b""
     while mark not in data:
-        data += client.recv(65536)
+        more = client.recv(65536)
+        if not more:
+            raise EOFError(f"the connection ended before {mark!r}")
+        data += more
 
 
 def main(redis_url: str) -> None:

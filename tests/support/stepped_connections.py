@@ -30,6 +30,10 @@ class Recorded(Stepped):
         self.is_stepping = self.has_overlapped = False
         self.read = b""
 
+    @property
+    def is_blocked(self) -> bool:
+        return False
+
     def step(self) -> bool:
         self.has_overlapped |= self.is_stepping
         self.is_stepping = True
