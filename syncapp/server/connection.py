@@ -84,8 +84,12 @@ class Connection(ConnectionEnd):
         except Exception:
             log.exception("a WebSocket failed", session_id=self._session_id)
             self._close(Close.FAULT, "something went wrong on our side")
-        backend.loop.add(self, self._socket.fileno())
-        backend.shutdown.add(self)
+        try:
+            backend.loop.add(self, self._socket.fileno())
+            backend.shutdown.add(self)
+        except Exception:
+            log.exception("a WebSocket failed", session_id=self._session_id)
+            self.fail()
 
     # On any greenlet.
 

@@ -101,12 +101,12 @@ class ConnectionLoop:
         self._timer: Any = None
 
     def add(self, stepped: Stepped, fd: int) -> None:
-        """Serve a connection; its first step follows."""
+        """Serve a connection; its first step follows. Raises `OSError`, and then the connection is not served."""
         if self._hub is None:
             self._begin()
+        self._readiness.add(fd)
         stepped.fd, stepped._state = fd, _IDLE
         self._stepped[fd] = stepped
-        self._readiness.add(fd)
         self.wake(stepped)
 
     def remove(self, stepped: Stepped) -> None:
@@ -138,11 +138,12 @@ class ConnectionLoop:
     def _begin(self) -> None:
         from gevent import get_hub  # gevent has no types
 
-        self._hub = get_hub()
-        self._readiness = readiness(self._hub, self._on_events)
+        hub = get_hub()
+        self._readiness = readiness(hub, self._on_events)
         self._last_tick = int(time.monotonic() / TICK_S)
-        self._timer = self._hub.loop.timer(TICK_S, TICK_S)
+        self._timer = hub.loop.timer(TICK_S, TICK_S)
         self._timer.start(self._on_tick)
+        self._hub = hub  # last: if there is no descriptor for epoll, the next connection tries again
 
     # In gevent's own greenlet, where nothing may wait.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import time
@@ -13,7 +14,7 @@ from unittest.mock import patch
 from syncapp import Services, create_app
 from syncapp.domain.version_order import NEVER
 from syncapp.metrics import WS_CLOSED
-from syncapp.server import connection_end
+from syncapp.server import connection_end, connection_loop
 from syncapp.server.admission import WatchRequest
 from syncapp.server.command_queue import CommandPool
 from syncapp.server.command_runner import Backend
@@ -92,7 +93,7 @@ def main(redis_url: str) -> None:
     )
     session_id = made.store.create(chess_request()).found.session_id
     made.store.start(session_id)
-    bug = RuntimeError("a bug")
+    bug, full = RuntimeError("a bug"), OSError(errno.EMFILE, "Too many open files")
 
     def opened() -> Client:
         client = Client(backend, session_id)
@@ -100,6 +101,22 @@ def main(redis_url: str) -> None:
         return client
 
     with app.test_request_context():
+        with failing(connection_loop, "readiness", full):
+            client = Client(backend, session_id)
+        found["a loop that cannot begin leaves nothing"] = client.leaves_nothing()
+        found["it tells the client"] = b"\x03\xf3" in client.received()  # 1011
+        client = opened()
+        found["it begins with the next connection"] = True
+        client.close()
+        found["that one leaves nothing"] = client.leaves_nothing()
+
+        with failing(loop._readiness, "add", full):
+            client = Client(backend, session_id)
+        found["a socket that cannot be watched leaves nothing"] = client.leaves_nothing()
+        with failing(guards.shutdown, "add", bug):
+            client = Client(backend, session_id)
+        found["one that cannot be stopped leaves nothing"] = client.leaves_nothing()
+
         client = opened()
         with failing(Connection, "_serve", bug), failing(Connection, "_close", bug):
             client.connection.wake()
