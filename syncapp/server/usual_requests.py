@@ -9,13 +9,13 @@ Below a path prefix that gunicorn takes from the environment (`SCRIPT_NAME`), no
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 from gunicorn.http import wsgi
+from gunicorn.http.errors import ConfigurationProblem
 from gunicorn.http.unreader import IterUnreader
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -82,13 +82,15 @@ class UsualRequests:
     """
 
     def __init__(self, cfg: Any, server: Any) -> None:
-        has_prefix = bool(os.environ.get("SCRIPT_NAME"))
-        # A peer that gunicorn trusts may set the scheme by headers, and use underscores.
-        self._is_off = has_prefix or bool(cfg.forwarded_allow_ips) or cfg.proxy_protocol != "off" or cfg.is_ssl
-        if has_prefix:  # gunicorn refuses a path without it, and so the model's
-            return
         model = Head(cfg, IterUnreader([_MODEL]), ("127.0.0.1", 0))
-        _, environ = wsgi.create(model, None, ("127.0.0.1", 0), server, cfg)
+        try:
+            _, environ = wsgi.create(model, None, ("127.0.0.1", 0), server, cfg)
+        except ConfigurationProblem:  # the model's path does not begin with the prefix
+            self._is_off = True
+            return
+        # A peer that gunicorn trusts may set the scheme by headers, and use underscores.
+        is_trusting = bool(cfg.forwarded_allow_ips) or cfg.proxy_protocol != "off"
+        self._is_off = is_trusting or cfg.is_ssl or bool(environ["SCRIPT_NAME"])
         self._environ = {name: value for name, value in environ.items() if name not in _OF_ONE_REQUEST}
         self._environ["wsgi.multithread"] = True
         self._max_fields = model.limit_request_fields

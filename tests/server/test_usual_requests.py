@@ -186,9 +186,13 @@ def test_a_peer_that_gunicorn_trusts_has_no_usual_requests() -> None:
         assert not is_usual(USUAL, UsualRequests(configured(**{name: value}), SERVER))
 
 
-def test_below_a_prefix_of_gunicorns_environment_no_request_is_usual(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCRIPT_NAME", "/app")
+@pytest.mark.parametrize("prefix", ["/app", "/"])
+def test_below_a_prefix_of_gunicorns_environment_no_request_is_usual(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCRIPT_NAME", prefix)
     request = b"GET /app/v1/time HTTP/1.1\r\nHost: x\r\n\r\n"
     assert not is_usual(request, UsualRequests(CFG, SERVER))
     found: Any = outcomes(request, usual=UsualRequests(CFG, SERVER))
-    assert (found[0][0]["SCRIPT_NAME"], found[0][0]["PATH_INFO"]) == ("/app", "/v1/time")
+    assert found[0][0]["SCRIPT_NAME"] == prefix
+    assert prefix + found[0][0]["PATH_INFO"] == "/app/v1/time"
