@@ -155,7 +155,7 @@ def test_no_two_classes_have_one_name() -> None:
     [
         (
             r"\bos\.(environ|getenv)\b",
-            {"environment", "metrics", "dev.runner", "dev.processes", "dev.servers", "server.usual_requests"},
+            {"environment", "metrics", "dev.runner", "dev.processes", "dev.servers"},
         ),
         (r"\"sync:|'sync:|\bf\"\{[^}]*\}session:", {"store.keys"}),
         (r"\b(Counter|Gauge|Histogram)\(\s*\"", {"metrics"}),
