@@ -22,6 +22,8 @@ import pytest
 import redis as redis_py
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from websockets.sync.client import connect
 
 from syncapp import create_app
@@ -42,6 +44,9 @@ from tests.support.store import PARTIALS, ManualClock, make_settings, make_store
 from tests.support.types import Db, Redis
 from tests.support.web_clients import OpenWebSocket, RestClient, WebSocketClient, logged_errors
 
+# No test may fail because the machine is slow.
+hypothesis_settings.register_profile("slow machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("slow machine")
 LONGEST = {
     "cli/test_rebucket",
     "deploy/test_backup",

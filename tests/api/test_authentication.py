@@ -190,7 +190,9 @@ def test_the_document_of_a_server_that_requires_tokens_says_which_scope(client: 
         assert is_open or operation["security"] == [{"bearer": []}]
 
 
-@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     header=st.text(st.characters(max_codepoint=255, exclude_categories=["Cc"])),
     scheme=st.sampled_from(["", "Bearer ", "bearer  ", "Bearer,", "Basic "]),

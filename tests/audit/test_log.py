@@ -191,7 +191,9 @@ def test_a_deleted_session_says_so_and_keeps_what_it_was(
     assert (status, lived.total_seconds(), metadata, count) == ("deleted", 0.007, {"a": 1}, 2)
 
 
-@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_totals_do_not_depend_on_the_order_in_which_events_come(
     db: Db, audit: AuditLog, played: list[OutboxEntry], data: st.DataObject

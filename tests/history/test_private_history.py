@@ -58,7 +58,9 @@ def run(store: SessionStore, session_id: str, claim: Claim, command: str, told: 
             getattr(store, command)(session_id, claim)
 
 
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(first=documents, moves=st.lists(st.tuples(steps, claims), max_size=12), owner=claims)
 def test_the_history_has_what_was_published_and_after_an_erasure_what_is_left(
     first: Any, moves: list[Any], owner: Claim, store: SessionStore, clock: ManualClock, log: AuditServices,

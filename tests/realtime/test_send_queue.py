@@ -29,7 +29,9 @@ def many(store: SessionStore) -> list[SessionUpdate]:
 
 
 @given(data=st.data())
-@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_however_slow_a_client_is_versions_rise_gaps_are_whole_states_and_the_newest_arrives(
     many: list[SessionUpdate], data: st.DataObject
 ) -> None:

@@ -330,7 +330,9 @@ def test_every_hundredth_version_carries_the_whole_state(store: SessionStore, re
     assert Session.from_snapshot(session_id, snapshots[200]).version == 200
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     count=st.integers(1, 4),
     increment_ms=st.integers(0, 5000),
