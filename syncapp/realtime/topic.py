@@ -260,9 +260,17 @@ class Topic:
         return None
 
     def apply_early(self, now_ms: int) -> list[SessionUpdate]:
-        """Apply the messages that arrived while the topic was not current."""
+        """Apply the messages that arrived while the topic was not current; it may not be current afterwards.
+
+        If the read has found no session and they have one, it was created after the read, or it was deleted before and
+        that message was lost: another read has to tell.
+        """
         early, self._early_messages = self._early_messages, ()
-        return [update for message in early if (update := self.apply(message, now_ms))]
+        had_session = self._session is not None
+        updates = [update for message in early if (update := self.apply(message, now_ms))]
+        if self._session is not None and not had_session:
+            self.current = False
+        return updates
 
     def _replace(self, session: Session | None, order: Order) -> None:
         self._session, self.order, self._shared = session, order, None
