@@ -1,7 +1,7 @@
 """The tasks of the worker process, and the functions that request them.
 
 A task carries only the number of a bucket, because Huey loses a task whose worker dies; events stay in their streams. A
-bucket is drained when a commit requests it, at most twice a second; again 0.5 s after a drain that moved something, if
+bucket is drained when a commit requests it, at most twice a second; again 0.7 s after a drain that moved something, if
 there are more events by then; and by a sweep of all buckets every 5 s and at the start of a worker. If the queue takes
 no task, the worker drains anyway.
 """
@@ -51,7 +51,7 @@ from syncapp.store.replication import TooFewReplicas
 log = structlog.get_logger(__name__)
 
 _MAX_DRAIN_S = 5.0  # so that other buckets get their turn, and a worker can stop
-_NEXT_DRAIN_S = 0.5  # scripts request drains of a bucket at this interval, so the last commits of a burst request none
+_NEXT_DRAIN_S = 0.7  # scripts request drains of a bucket every 0.5 s: this is for the last commits of a burst
 _PROBE_TIMEOUT_S = 2
 _MAX_TRANSACTION_S = STATEMENT_TIMEOUT_S + 10.0  # a server that is only slow ends the statement by itself
 
@@ -212,7 +212,7 @@ class AuditWorker:
         if drained.moved:
             self._last_failure.succeeded()
             self._retries.forget(bucket)
-            self._drain_requests.nudge(bucket, 0 if drained.more else _NEXT_DRAIN_S)
+            self._drain_requests.follow_up(bucket, 0 if drained.more else _NEXT_DRAIN_S)
             self._release(POSTGRESQL, REDIS, REPLICAS)
         return True
 

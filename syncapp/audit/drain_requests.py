@@ -49,12 +49,21 @@ class DrainRequests:
         """Request a drain of a bucket after a delay; never blocks and never raises."""
         due = time.monotonic() + delay_s
         with self._changed:
-            self._due[bucket] = min(due, self._due.get(bucket, due))
-            self._changed.notify()
-            # The first request starts the thread, because a thread does not survive the fork of a process.
-            if self._thread is None or not self._thread.is_alive():
-                with contextlib.suppress(RuntimeError):  # no thread could be started; the next request tries again
-                    self._thread = self._loops.start(self._name, self.run_once, self._stopped)
+            self._request(bucket, min(due, self._due.get(bucket, due)))
+
+    def follow_up(self, bucket: int, delay_s: float) -> None:
+        """Request a drain after a delay in which nobody else requests one: an earlier follow-up is dropped."""
+        with self._changed:
+            self._request(bucket, time.monotonic() + delay_s)
+
+    def _request(self, bucket: int, due_s: float) -> None:
+        """Note a request; the lock is held."""
+        self._due[bucket] = due_s
+        self._changed.notify()
+        # The first request starts the thread, because a thread does not survive the fork of a process.
+        if self._thread is None or not self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # no thread could be started; the next request tries again
+                self._thread = self._loops.start(self._name, self.run_once, self._stopped)
 
     def run_once(self) -> None:
         """Wait until a request is due, for at most 5 s, and act on those that are due."""

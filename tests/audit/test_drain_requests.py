@@ -86,3 +86,15 @@ def test_a_due_bucket_that_is_not_chosen_is_left_alone_until_it_is_asked_for_aga
     wait_until(lambda: enqueued == [2, 3])
     nudger.nudge(1)
     wait_until(lambda: enqueued == [2, 3, 1])
+
+
+def test_under_steady_load_the_follow_up_of_the_last_drain_is_the_only_one(tasks: ModuleType) -> None:
+    asked: list[int] = []
+    requests = tasks.DrainRequests(asked.append)
+    for _ in range(5):
+        requests.follow_up(3, 30)
+        requests.follow_up(3, 60)
+    assert requests._due.keys() == {3}
+    assert requests._due[3] > time.monotonic() + 45
+    requests.nudge(3)
+    wait_until(lambda: asked == [3])
