@@ -69,7 +69,7 @@ def main() -> int:
     paths = report.write(found, asked.out, load_before=before, took_s=time.monotonic() - began_s)
     print(report.summary(found, verdicts(found)))
     if publish.newest(asked.out):
-        print("docs/performance.md shows the newest complete run.")
+        print("docs/evidence/figures.md shows the newest complete run.")
     print("Written:", ", ".join(str(path) for path in paths))
     return 0
 

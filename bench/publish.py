@@ -1,4 +1,4 @@
-"""Copies the newest complete run into docs/performance.md, between its markers."""
+"""Copies the newest complete run into docs/evidence/figures.md, between its markers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import orjson
 from bench import report
 from bench.figures import Part
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "evidence" / "figures.md"
 PICTURES = ("scripts", "rest", "fanout", "growth")
 PARTS = frozenset({"store", "scripts", "limits", "rest", "sockets", "fanout", "audit", "expiry", "growth", "storm"})
 _BEGIN, _END = "<!-- begin: made by make bench -->\n", "<!-- end: made by make bench -->\n"
@@ -34,8 +34,8 @@ def _generated(path: Path, parts: Mapping[str, Part]) -> str:
     for name in PICTURES:
         drawn = path.with_name(f"{path.stem}-{name}.png")
         if drawn.exists():
-            shutil.copy(drawn, DOCUMENT.parent / "images" / f"performance-{name}.png")
-            pictures.append(f"![{name}](images/performance-{name}.png)")
+            shutil.copy(drawn, DOCUMENT.parent.parent / "images" / f"performance-{name}.png")
+            pictures.append(f"![{name}](../images/performance-{name}.png)")
     about = report.about(orjson.loads(path.read_bytes()))
     sections = [about, holds(parts), report.tables(parts), "\n".join(pictures)]
     return "\n" + "\n\n".join(section for section in sections if section) + "\n\n"

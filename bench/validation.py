@@ -111,7 +111,7 @@ def main() -> int:
     missed = [row.asked for row, met in rows if not met]
     print(
         "Written: docs/evidence/validation.md",
-        "and docs/performance.md." if published else "only: there is no complete benchmark run yet.",
+        "and docs/evidence/figures.md." if published else "only: there is no complete benchmark run yet.",
         "Not met: " + "; ".join(missed) if missed else "Every row is met.",
     )
     return 1 if missed else 0
