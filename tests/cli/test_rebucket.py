@@ -164,7 +164,7 @@ def test_a_run_that_is_killed_anywhere_is_completed_by_the_next(
     for module in (moved_sets, bucket_move):
         monkeypatch.setattr(module, "BATCH", 5)  # so that there are many steps
     service.fill(2, 1)
-    keys = list(service.redis.scan_iter("sync:*"))
+    keys = [key for key in service.redis.scan_iter("sync:*") if not key.endswith(b"nudge")]  # which expires soon
     saved: dict[Any, tuple[Any, int]] = {key: (service.redis.dump(key), service.redis.pexpiretime(key)) for key in keys}
     service.rebucket(3)
     expected = service.dump()
