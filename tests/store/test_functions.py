@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import redis as redis_py
-from structlog.testing import capture_logs
 
 from syncapp.domain.results import Claim
 from syncapp.store import functions
 from syncapp.store.connection_pool import ConnectionPool
 from syncapp.store.sessions import SessionStore
+from tests.support.captured_logs import capture_own_logs
 from tests.support.store import ManualClock, chess_request, dump_session, make_store
 from tests.support.types import Redis
 
@@ -117,7 +117,7 @@ def test_a_user_who_may_not_use_functions_runs_scripts(
     redis: Redis, user: Callable[..., SessionStore], revoked: str
 ) -> None:
     forget(redis)
-    with capture_logs() as logged:
+    with capture_own_logs() as logged:
         store = user(revoked)
         session_id = store.create(chess_request()).found.session_id
         store.start(session_id)
@@ -202,7 +202,7 @@ def test_a_server_that_refuses_functions_gets_scripts_together_and_is_not_asked_
     try:
         redis.config_resetstat()
         sent.clear()
-        with capture_logs() as logged:
+        with capture_own_logs() as logged:
             assert all(store.summaries(sessions)[0])
         assert (sent, logged) == ([20, 20, 20], [])
         assert (calls(redis, "eval"), calls(redis, "evalsha")) == (1, 20 + 19)  # one call carries the text
@@ -266,7 +266,7 @@ def test_a_connection_lost_while_loading_is_no_refusal(
 ) -> None:
     session_id = store.create(chess_request()).found.session_id
     forget(redis)
-    with capture_logs() as logged, monkeypatch.context() as patch:
+    with capture_own_logs() as logged, monkeypatch.context() as patch:
         patch.setattr(ConnectionPool, "call_each", lambda self, *commands: [error])
         assert store.get(session_id).found.version == 1
     assert logged == []
@@ -283,7 +283,7 @@ def test_a_full_server_that_cannot_take_the_library_is_tried_again_soon(
     forget(redis)
     redis.config_set("min-replicas-to-write", 1)
     try:
-        with capture_logs() as logged:
+        with capture_own_logs() as logged:
             assert store.get(session_id).found.version == 1
     finally:
         redis.config_set("min-replicas-to-write", 0)
@@ -298,7 +298,7 @@ def test_a_refusal_after_a_success_is_logged_again(
 ) -> None:
     store = user("-fcall")
     monkeypatch.setattr(functions, "PAUSE_S", -1.0)
-    with capture_logs() as logged:
+    with capture_own_logs() as logged:
         session_id = store.create(chess_request()).found.session_id
         store.get(session_id)
         assert len(logged) == 1
@@ -330,7 +330,7 @@ def test_a_server_that_does_not_know_or_allow_functions_is_recognised(
     store: SessionStore, text: str, is_refusal: bool
 ) -> None:
     used = store._runner._scripts.functions
-    with capture_logs() as logged:
+    with capture_own_logs() as logged:
         assert used.was_refused(["k"], redis_py.ResponseError(text)) == is_refusal
     assert bool(logged) == is_refusal
     assert used.are_used(["k"]) != is_refusal
@@ -339,7 +339,7 @@ def test_a_server_that_does_not_know_or_allow_functions_is_recognised(
 def test_each_server_of_a_cluster_is_paused_by_itself() -> None:
     pool: Any = SimpleNamespace(home=lambda key: (key, 6379))
     used = functions.Functions(pool, ("library", "text"))
-    with capture_logs() as logged:
+    with capture_own_logs() as logged:
         assert used.was_refused(["a"], redis_py.ResponseError("ERR unknown command 'fcall'"))
         assert used.was_refused(["b"], redis_py.ResponseError("OOM command not allowed"))
         used.ran(["c"])
