@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.test_slow_clients import Large, check_versions, read_until, version_of
 from tests.support.cluster import Cluster, MakeCluster
 from tests.support.raw_websocket import CLOSE, RawWebSocket, client_frame
+from tests.support.slow_clients import Large, check_versions, read_until, version_of
 from tests.support.types import Redis
 from tests.support.web_clients import RestClient, metric_value, wait_until
 

@@ -17,6 +17,7 @@ from syncapp.store import functions
 from syncapp.store.connection_pool import ConnectionPool
 from syncapp.store.sessions import SessionStore
 from tests.support.captured_logs import capture_own_logs
+from tests.support.function_libraries import forget
 from tests.support.store import ManualClock, chess_request, dump_session, make_store
 from tests.support.types import Redis
 
@@ -44,17 +45,6 @@ def user(redis: Redis, redis_url: str) -> Iterator[Callable[..., SessionStore]]:
 def calls(redis: Redis, command: str, count: str = "calls") -> int:
     stats: dict[str, dict[str, int]] = redis.info("commandstats")
     return stats.get(f"cmdstat_{command}", {}).get(count, 0)
-
-
-def libraries(redis: Redis) -> set[str]:
-    listed: Any = redis.function_list(library=f"{functions.PREFIX}*")
-    return {each[each.index(b"library_name") + 1].decode() for each in listed}
-
-
-def forget(redis: Redis) -> None:
-    redis.function_flush("SYNC")
-    redis.script_flush()
-    redis.config_resetstat()
 
 
 def play(store: SessionStore, redis: Redis, **more: Any) -> list[object]:

@@ -11,7 +11,7 @@ from syncapp.store import library_upkeep
 from syncapp.store.client import connect
 from syncapp.store.library_upkeep import LibraryUpkeep
 from syncapp.store.sessions import SessionStore
-from tests.store.test_functions import forget, libraries
+from tests.support.function_libraries import forget, libraries
 from tests.support.step_clock import StepClock
 from tests.support.store import ManualClock, chess_request, make_settings, make_store
 from tests.support.types import Redis
