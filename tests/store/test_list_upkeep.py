@@ -168,7 +168,7 @@ def test_a_list_that_is_deleted_is_filled_again_soon(
 ) -> None:
     expected = create_listed(store, clock, 50)
     finish_upkeep(upkeep)
-    redis.delete(LISTS[3], LISTS[4])
+    redis.delete(*(KEYS.listed(KEYS.bucket(each)) for each in expected[:2]))
     finish_upkeep(upkeep)
     assert len(listed_ids(live)) < 50
     minutes.now_s += CHECK_S
