@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
+from bench.pipes import serve
+
 _context = multiprocessing.get_context("spawn")
 _HANDSHAKE = (
     "GET /ws?sessionId={} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -203,16 +205,7 @@ class _Clients:
 
 
 def _serve(pipe: Connection) -> None:
-    clients = _Clients()
-    while True:
-        try:
-            name, *arguments = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send(getattr(clients, name)(*arguments))
-        except Exception as error:  # noqa: BLE001 the caller raises it
-            pipe.send(error)
+    serve(pipe, _Clients())
 
 
 def masked(payload: bytes) -> bytes:

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from bench.hall import Hall
+from bench.pipes import serve
 from bench.wire import Wire
 
 _context = multiprocessing.get_context("spawn")
@@ -61,13 +62,4 @@ class Players:
 
 def _serve(pipe: Connection, wire: Wire) -> None:
     gc.disable()  # nothing here is in cycles, and a pause would count as the server's
-    hall = Hall(wire)
-    while True:
-        try:
-            name, *arguments = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send(getattr(hall, name)(*arguments))
-        except Exception as error:  # noqa: BLE001 the caller raises it
-            pipe.send(error)
+    serve(pipe, Hall(wire))

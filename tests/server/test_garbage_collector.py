@@ -61,6 +61,15 @@ def survive_youth() -> None:
     gc.collect(1)
 
 
+def settle_cycle(process: Process) -> weakref.ref[Node]:
+    """Settle an object that refers to itself, and make it garbage; return a reference that does not count."""
+    node = Node()
+    node.other = node
+    survive_youth()
+    process.turn()
+    return weakref.ref(node)
+
+
 def test_a_cycle_that_is_young_is_freed_by_the_next_step(process: Process) -> None:
     process.visit_all()
     kept = [Node() for _ in range(10)]
@@ -83,12 +92,7 @@ def test_a_step_does_not_visit_what_earlier_ones_have_settled(process: Process) 
 
 def test_cycles_that_were_settled_are_freed_once_the_objects_have_grown_by_a_quarter(process: Process) -> None:
     process.visit_all()
-    holder = [Node()]
-    holder[0].other = holder[0]
-    cycle = weakref.ref(holder[0])
-    survive_youth()
-    process.turn()
-    holder.clear()  # garbage from now on
+    cycle = settle_cycle(process)
     survive_youth()
     process.pass_time(GROWTH_S * 2)
     process.turn()
@@ -135,12 +139,7 @@ def test_connections_that_come_and_go_are_no_growth(process: Process) -> None:
 
 def test_a_quiet_process_frees_what_is_left_of_a_busy_time(process: Process) -> None:
     process.visit_all()
-    holder = [Node()]
-    holder[0].other = holder[0]
-    cycle = weakref.ref(holder[0])
-    survive_youth()
-    process.turn()
-    holder.clear()
+    cycle = settle_cycle(process)
     process.pass_time(IDLE_S)
     process.turn()
     assert cycle() is not None  # it is busy
