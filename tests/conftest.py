@@ -233,7 +233,9 @@ def db(database_url: str) -> Iterator[psycopg2.extensions.connection]:
 
 @pytest.fixture(scope="module")
 def make_cluster(servers: Servers, run_directory: Path, database_url: str) -> Iterator[MakeCluster]:
-    """Starts clusters with their own settings; Redis is not flushed."""
+    """Starts clusters with their own settings; Redis is empty before the module's first one, and not flushed again."""
+    with Redis.from_url(servers.redis_url) as client:
+        client.flushdb()  # other modules leave keys on purpose with which no process becomes ready
     with ExitStack() as stack:
         stack.callback(_clusters.clear)
 
