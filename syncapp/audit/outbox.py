@@ -198,7 +198,7 @@ class Outbox:
 
     def _read(self, bucket: int, start: str, count: int) -> list[OutboxEntry]:
         streams: Any = {self._keys.outbox(bucket): start}
-        mark = self._keys.confirmed(bucket)
+        mark = self._keys.outbox(bucket)
         found, replicas = self._with_group(
             bucket,
             lambda: self._replication.read(

@@ -175,7 +175,7 @@ class BucketMove:
     def _confirm(self) -> None:
         """Wait until the required replicas have all writes."""
         with TRANSLATION:
-            self._replication.confirm_all([self._all.confirmed(each) for each in range(self._all.buckets)])
+            self._replication.confirm_all([self._all.outbox(each) for each in range(self._all.buckets)])
 
     def _scan(self) -> Iterator[list[str]]:
         scan = KeyScan(self._pool, self._all.bucket_keys(), BATCH)

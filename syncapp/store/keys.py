@@ -100,10 +100,6 @@ class Keyspace:
         """String with a lifetime of 0.5 s: a drain of the bucket was requested."""
         return f"{_bucket_tag(bucket)}nudge"
 
-    def confirmed(self, bucket: int) -> str:
-        """String with a lifetime of 1 s: written before replicas are waited for."""
-        return f"{_bucket_tag(bucket)}confirmed"
-
     def audit_counts(self) -> str:
         """Hash: the number of stored audit events, and of dead letters."""
         return "sync:audit"

@@ -114,7 +114,7 @@ class LinkStore:
     def forget(self, session_id: str) -> None:
         """Forget the links of an erased session. They end with it: a link belongs to one life of a session."""
         self._require_buckets()
-        mark = self._keys.confirmed(self._keys.bucket(session_id))
+        mark = self._keys.outbox(self._keys.bucket(session_id))
         self._commit(packed("DEL", self._keys.links(session_id)), mark=mark)
 
     def forget_creator(self, tenant: str, sub: str) -> int:

@@ -4,6 +4,9 @@ WAIT follows a change in the same write to the socket. It counts the replicas th
 connection; after a command that wrote nothing, it counts even those that lack what the command has read. Such a command
 is a repeated one, whose first answer was lost. So there is a small write in between, to a key that is called the mark.
 It must not be sent later: a failover in between would have another server confirm what only the first one had.
+
+The write changes nothing, and leaves no key where there was none: while a slot is moved key by key, the old and the new
+node may both run it, and a key on both would stop the move.
 """
 
 from __future__ import annotations
@@ -22,7 +25,11 @@ from syncapp.config import Settings
 from syncapp.store.connection_pool import ConnectionPool, packed, pool_of
 
 _MARK = """#!lua flags=allow-oom
-return redis.call('SET', KEYS[1], '1', 'PX', 1000)
+if redis.call('PEXPIRE', KEYS[1], 3600000) == 1 then
+  return redis.call('PERSIST', KEYS[1])
+end
+redis.call('SET', KEYS[1], '')
+return redis.call('DEL', KEYS[1])
 """
 _SHARE = 0.75  # of a pool's connections may wait for replicas; reads use the others
 
@@ -69,9 +76,10 @@ class Replication:
     def call(self, *commands: bytes, mark: str = "") -> tuple[list[Any], int]:
         """Send commands in one round trip; return the replies, including errors, and how many replicas have the change.
 
-        mark: a key to write to after the commands; '' if each of them writes. The number means nothing if no replicas
-        are required. Raises redis-py's `ConnectionError` and `TimeoutError`, and before anything is written
-        `MaxConnectionsError` and the error of a user who may not use WAIT.
+        mark: a key without a lifetime to write to after the commands, best one that they write to; '' if each of them
+        writes. The number means nothing if no replicas are required. Raises redis-py's `ConnectionError` and
+        `TimeoutError`, and before anything is written `MaxConnectionsError` and the error of a user who may not use
+        WAIT.
         """
         if not self.required:
             return (self._pool.call(*commands) if commands else []), 0

@@ -99,7 +99,7 @@ class ScriptRunner:
         if epoch is not None:
             claim = _in_epoch(claim, epoch, command)
         replication = None if command in _UNCONFIRMED else self._replication
-        mark = self._keys.confirmed(self._keys.bucket(session_id))
+        mark = self._keys.outbox(self._keys.bucket(session_id))
         until_s, may_restore = time.monotonic() + SETTLE_S, self._on_miss is not None
         private = private_members(claim, reason)
         while True:

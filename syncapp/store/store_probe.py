@@ -24,5 +24,5 @@ def probe(
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-        replication.confirm_all([keys.confirmed(bucket) for bucket in buckets])
+        replication.confirm_all([keys.outbox(bucket) for bucket in buckets])
     return sorted({command for reply in replies for command in reply[2]})

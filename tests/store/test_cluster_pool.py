@@ -53,7 +53,11 @@ def slot_of(session_id: str) -> int:
 
 def home_of(cluster: ValkeyCluster, session_id: str) -> tuple[ValkeyNode, ValkeyNode]:
     """Return the master that has a session, and another one."""
-    home = cluster.node_of_slot(slot_of(session_id))
+    return home_of_slot(cluster, slot_of(session_id))
+
+
+def home_of_slot(cluster: ValkeyCluster, slot: int) -> tuple[ValkeyNode, ValkeyNode]:
+    home = cluster.node_of_slot(slot)
     return home, next(each for each in cluster.masters() if each is not home)
 
 
@@ -171,8 +175,7 @@ def test_a_delayed_command_is_confirmed_by_the_replicas_of_the_node_that_runs_it
 ) -> None:
     """A mark has no other key to wait for, so that it could go ahead of its command to the new node of a slot."""
     slot = key_slot(b"tag")
-    home = valkey_cluster.node_of_slot(slot)
-    other = next(each for each in valkey_cluster.masters() if each is not home)
+    home, other = home_of_slot(valkey_cluster, slot)
     client.set("{tag}here", "1")
     other.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", home.id)
     home.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", other.id)
@@ -200,6 +203,29 @@ def test_a_delayed_command_is_confirmed_by_the_replicas_of_the_node_that_runs_it
     assert name == f"127.0.0.1:{other.port}"
     assert commands[-3] == script
     assert commands[-1].startswith(b"*3\r\n$4\r\nWAIT")
+    valkey_cluster.migrate_slots(slot, slot, other, home)
+
+
+def test_a_confirmed_command_that_follows_its_slot_stops_no_move(
+    client: redis_py.Redis, valkey_cluster: ValkeyCluster
+) -> None:
+    """The new node runs its mark as well, while the old one still has the mark's key."""
+    slot = key_slot(b"tag")
+    home, other = home_of_slot(valkey_cluster, slot)
+    client.xadd("{tag}outbox", {"message": "1"})
+    client.set("{tag}session", "1")
+    other.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", home.id)
+    home.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", other.id)
+    home.ask("MIGRATE", "127.0.0.1", other.port, "{tag}session", 0, 5000)
+    replication = Replication(client, 1, timeout_s=60)
+    assert replication.call(packed("INCR", "{tag}session"), mark="{tag}outbox") == ([2], 1)
+    assert other.ask("CLUSTER", "GETKEYSINSLOT", slot, 100) == ["{tag}session"]
+    assert home.ask("MIGRATE", "127.0.0.1", other.port, "{tag}outbox", 0, 5000) == "OK"
+    for node in (other, home):
+        node.ask("CLUSTER", "SETSLOT", slot, "NODE", other.id)
+    assert replication.call(packed("INCR", "{tag}session"), mark="{tag}outbox") == ([3], 1)
+    assert client.ttl("{tag}outbox") == -1
+    assert client.xlen("{tag}outbox") == 1
     valkey_cluster.migrate_slots(slot, slot, other, home)
 
 

@@ -96,7 +96,7 @@ class BucketService:
                 found[key] = self.redis.hgetall(key), self.redis.pexpiretime(key)
             elif kind == b"zset":
                 found[key] = self.redis.zrange(key, 0, -1, withscores=True)
-            elif kind == b"string" and not key.endswith((b"nudge", b"confirmed")):
+            elif kind == b"string" and not key.endswith(b"nudge"):
                 found[key] = self.redis.get(key), self.redis.pexpiretime(key)
         return found
 
