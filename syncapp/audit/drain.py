@@ -15,7 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from syncapp.audit.event import OutboxEntry
 from syncapp.audit.log import AuditLog
-from syncapp.audit.outbox import Outbox
+from syncapp.audit.outbox import READ_AT_ONCE, Outbox
 from syncapp.errors import one_line
 from syncapp.store.replication import TooFewReplicas
 
@@ -76,6 +76,8 @@ class Drain:
                 for read in (self._outbox.read_pending, self._outbox.read_new):
                     while not more and (count := self._move(bucket, read)):
                         moved += count
+                        if count < min(self._batch, READ_AT_ONCE):
+                            break
                         more = self._clock() >= end
             finally:
                 again = self._leave(bucket)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,8 @@ from syncapp.store.connection_pool import packed, pool_of
 from syncapp.store.keys import AUDIT_GROUP, Keyspace
 from syncapp.store.replication import Replication
 
-_READ_AT_ONCE = 100
+READ_AT_ONCE = 100
+"""A read of fewer entries than this and than asked for has emptied the stream."""
 _READ_BYTES = 4_194_304
 _SCANNED_AT_ONCE = 500
 _MAX_SCANNED = 20_000
@@ -57,10 +59,11 @@ class OutboxBacklog:
 class Outbox:
     """Reads the streams as one reader of their consumer group. Only one thread at a time may read a bucket.
 
-    claim_idle_s: an entry that another reader has not acknowledged for this long is taken over. The first read of a
-    bucket takes over all entries, because they may be this reader's own, from before it was killed. If another reader
-    still works on them, both store the same entries, which does no harm. replication: entries are returned only when
-    the required replicas have them, by default none: otherwise a failover might lose commits that are already stored.
+    claim_idle_s: an entry that another reader has not acknowledged for this long is taken over; it is looked for three
+    times in this time. The first read of a bucket takes over all entries, because they may be this reader's own, from
+    before it was killed. If another reader still works on them, both store the same entries, which does no harm.
+    replication: entries are returned only when the required replicas have them, by default none: otherwise a failover
+    might lose commits that are already stored.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Outbox:
         claim_idle_s: float = 30.0,
         reader: str | None = None,
         replication: Replication | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._pool = pool_of(client)
@@ -78,7 +82,12 @@ class Outbox:
         self._claim_idle_ms = int(claim_idle_s * 1000)
         self._reader = reader or f"{socket.gethostname()}-{os.getpid()}"
         self._replication = replication or Replication(client)
+        self._clock = clock
         self._taken_over: set[int] = set()
+        # By bucket: the entries that this reader has read and not acknowledged, unless that is unknown, and when those
+        # of others were last looked for (monotonic, in seconds).
+        self._unacknowledged: dict[int, set[str]] = {}
+        self._looked_s: dict[int, float] = {}
         self._remove = client.register_script(_REMOVE)
 
     @classmethod
@@ -95,6 +104,7 @@ class Outbox:
     def use_buckets(self, buckets: int) -> None:
         """Read the streams of this number of buckets from now on."""
         self._keys = Keyspace(buckets)
+        self._unacknowledged.clear()
 
     @property
     def buckets(self) -> range:
@@ -112,15 +122,19 @@ class Outbox:
         At most `count`, and at most 100. Acknowledge them to get more. Raises what redis
         raises, and `TooFewReplicas`.
         """
-        key, count = self._keys.outbox(bucket), min(count, _READ_AT_ONCE)
+        if not self._may_have_pending(bucket):
+            return []
+        key, count = self._keys.outbox(bucket), min(count, READ_AT_ONCE)
         idle_ms = self._claim_idle_ms if bucket in self._taken_over else 0
+        began_s = self._clock()
         self._with_group(
             bucket,
             lambda: self._client.xautoclaim(key, AUDIT_GROUP, self._reader, idle_ms, count=count, justid=True),
         )
         entries = self._read(bucket, "0", count)
-        if not entries:
+        if len(entries) < count:  # these are all
             self._taken_over.add(bucket)
+            self._unacknowledged[bucket], self._looked_s[bucket] = {each.stream_id for each in entries}, began_s
         return entries
 
     def read_new(self, bucket: int, count: int) -> list[OutboxEntry]:
@@ -131,7 +145,7 @@ class Outbox:
         entries: list[OutboxEntry] = []
         size = 0
         while len(entries) < count and size < _READ_BYTES:
-            asked = min(count - len(entries), _READ_AT_ONCE)
+            asked = min(count - len(entries), READ_AT_ONCE)
             more = self._read(bucket, ">", asked)
             entries += more
             if len(more) < asked:
@@ -144,6 +158,8 @@ class Outbox:
         key, ids = self._keys.outbox(bucket), [entry.stream_id for entry in entries]
         if ids:
             self._remove(keys=[key], args=[AUDIT_GROUP, *ids])
+            if unacknowledged := self._unacknowledged.get(bucket):
+                unacknowledged.difference_update(ids)
 
     def backlogs(self) -> dict[int, OutboxBacklog]:
         """Return the backlog of each bucket. Raises what redis raises."""
@@ -198,6 +214,7 @@ class Outbox:
 
     def _read(self, bucket: int, start: str, count: int) -> list[OutboxEntry]:
         streams: Any = {self._keys.outbox(bucket): start}
+        unacknowledged = self._unacknowledged.pop(bucket, None)  # unknown, if the reply is lost
         mark = self._keys.outbox(bucket)
         found, replicas = self._with_group(
             bucket,
@@ -208,7 +225,15 @@ class Outbox:
         read = [_entry(bucket, stream_id, fields) for _, entries in found or () for stream_id, fields in entries]
         if read:
             self._replication.check(replicas)
+        if unacknowledged is not None:
+            self._unacknowledged[bucket] = unacknowledged.union(each.stream_id for each in read)
         return read
+
+    def _may_have_pending(self, bucket: int) -> bool:
+        """Return whether entries may have been read and not acknowledged, by this reader or by one that has died."""
+        if self._unacknowledged.get(bucket, True):
+            return True
+        return (self._clock() - self._looked_s[bucket]) * 3000 >= self._claim_idle_ms
 
     def _with_group(self, bucket: int, command: Callable[[], Any]) -> Any:
         """Run a command; if the consumer group is missing, as after a flush, create it at the start of the stream."""

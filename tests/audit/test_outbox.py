@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import pytest
 import redis as redis_py
 
+from syncapp.audit.drain import Drain
 from syncapp.audit.event import OutboxEntry
+from syncapp.audit.log import AuditLog, Stored
 from syncapp.audit.outbox import Outbox, OutboxBacklog
 from syncapp.dev.ports import free_port
 from syncapp.store.client import connect
 from syncapp.store.keys import AUDIT_GROUP, Keyspace
+from tests.support.step_clock import StepClock
 from tests.support.store import make_settings
 
 KEYS = Keyspace()
@@ -35,6 +41,32 @@ def raws(entries: list[OutboxEntry]) -> list[bytes | None]:
     return [entry.raw for entry in entries]
 
 
+class Kept(AuditLog):
+    """An audit log that has stored whatever it is given."""
+
+    def __init__(self) -> None:
+        pass
+
+    def store(self, entries: Iterable[OutboxEntry]) -> Stored:
+        return Stored(len(list(entries)))
+
+
+def counts(client: redis_py.Redis) -> dict[str, int]:
+    """Return how often each command ran on the server."""
+    stats: Any = client.info("commandstats")
+    return {name.removeprefix("cmdstat_"): each["calls"] for name, each in stats.items()}
+
+
+def lost(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command whose reply is lost."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        command(*args, **options)
+        raise redis_py.TimeoutError("lost")
+
+    return call
+
+
 def test_new_entries_come_once_in_order_and_stay_until_acknowledged(client: redis_py.Redis, outbox: Outbox) -> None:
     write(client, "1", "2", "3")
     first = outbox.read_new(7, 2)
@@ -56,8 +88,10 @@ def test_what_a_reader_left_pending_comes_to_it_again(client: redis_py.Redis, ou
 
 
 def test_the_first_reading_takes_over_everything_and_later_ones_what_is_idle_for_long(
-    client: redis_py.Redis, outbox: Outbox
+    client: redis_py.Redis,
 ) -> None:
+    clock = StepClock()
+    outbox = Outbox(client, KEYS, clock=clock)
     write(client, "1", "2")
     dead = Outbox(client, KEYS, reader="dead")
     dead.read_new(7, 10)
@@ -70,7 +104,34 @@ def test_the_first_reading_takes_over_everything_and_later_ones_what_is_idle_for
     (left,) = dead.read_new(7, 10)
     assert outbox.read_pending(7, 10) == []
     client.xclaim(KEY, AUDIT_GROUP, "dead", 0, [left.stream_id], idle=30_001)
+    clock.now_s += 9.9
+    assert outbox.read_pending(7, 10) == []  # others' entries are looked for every 10 s
+    clock.now_s += 0.1
     assert raws(outbox.read_pending(7, 10)) == [b"3"]
+
+
+def test_a_drain_that_left_nothing_behind_sends_only_what_it_needs(client: redis_py.Redis, outbox: Outbox) -> None:
+    drain = Drain(outbox, Kept(), batch=1000)
+    write(client, "1")
+    assert drain.run(7).moved == 1
+    write(client, "2", "3")
+    before = counts(client)
+    assert drain.run(7).moved == 2
+    sent = {name: count - before.get(name, 0) for name, count in counts(client).items()}
+    assert {name for name, count in sent.items() if count} == {"xreadgroup", "evalsha", "xdel", "xack", "info"}
+    assert sent["xreadgroup"] == 1
+
+
+def test_a_reply_that_is_lost_is_looked_for_again(
+    client: redis_py.Redis, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert outbox.read_pending(7, 10) == []
+    write(client, "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "xreadgroup", lost(client.xreadgroup))
+        with pytest.raises(redis_py.TimeoutError):
+            outbox.read_new(7, 10)
+    assert raws(outbox.read_pending(7, 10)) == [b"1"]
 
 
 def test_takeover_goes_on_until_all_of_a_long_list_is_taken(client: redis_py.Redis, outbox: Outbox) -> None:
