@@ -67,7 +67,7 @@ def sent(kind: type[Response], request: Any, status: str, headers: Any, pieces: 
     return [line for line in head.split(b"\r\n") if not line.startswith(b"Date: ")], body, answer.should_close()
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     method=st.sampled_from(["GET", "HEAD", "POST"]),
     version=st.sampled_from([(1, 1), (1, 0)]),

@@ -242,7 +242,7 @@ def test_an_error_does_not_grow_with_the_number_of_faults(
         ).map(json.dumps),
     )
 )
-@hypothesis_settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_text_comes_is_a_message_or_an_error_a_client_may_see(text: str) -> None:
     try:
         protocol.parse(text)
