@@ -30,13 +30,14 @@ class SessionUpdate:
     """An update for watchers: a state, with the event that led to it; a delete; or the reason why there is no state.
 
     order: the (epoch, version) of the state or the delete. patch: what its commit changed, as published. went_back:
-    this current state is older than the one that was known or claimed, because the store has lost commits. payload and
-    frame: a message about the update as JSON and as a WebSocket frame, encoded once for all watchers.
+    this current state is older than the one that was known or claimed, because the store has lost commits. request_id:
+    of the request that caused it, if it comes from a commit's message. payload and frame: a message about the update as
+    JSON and as a WebSocket frame, encoded once for all watchers.
     """
 
     __slots__ = (
-        "_frames", "_payloads", "_state", "at_ms", "error", "event", "order", "patch", "session", "session_id",
-        "went_back",
+        "_frames", "_payloads", "_state", "at_ms", "error", "event", "order", "patch", "request_id", "session",
+        "session_id", "went_back",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +51,7 @@ class SessionUpdate:
         patch: Mapping[str, Any] | None = None,
         error: SyncError | None = None,
         went_back: bool = False,
+        request_id: str = "",
     ) -> None:
         self.session_id = session_id
         self.at_ms = max(at_ms, session.updated_ms) if session else at_ms
@@ -59,6 +61,7 @@ class SessionUpdate:
         self.patch = patch
         self.error = error
         self.went_back = went_back
+        self.request_id = request_id
         self._state: orjson.Fragment | None = None
         self._payloads: dict[Outgoing, bytes] = {}
         self._frames: dict[Outgoing, bytes] = {}
@@ -236,7 +239,10 @@ class Topic:
             if session:
                 patch = patch_between(patch_of(message)[0], self._session, session)
                 self._replace(session, order)
-                return SessionUpdate(self.session_id, now_ms, session=session, event=event, patch=patch)
+                request_id = message.get("request_id") or ""
+                return SessionUpdate(
+                    self.session_id, now_ms, session=session, event=event, patch=patch, request_id=request_id
+                )
             self.current = False
         self._early_messages = [*self._early_messages, message][-_MAX_EARLY_MESSAGES:]
         return None

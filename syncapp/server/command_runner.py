@@ -97,6 +97,7 @@ class CommandRunner:
         self._count += 1
         request_id = f"{self._id}.{self._count}"
         session_id = self._session_of(command)
+        self._writer.running = request_id
         try:
             self._access.check_valid()
             check(principal, command.command, public_id(session_id))
@@ -115,6 +116,8 @@ class CommandRunner:
             COMMANDS_ANSWERED.add(command.command, Outgoing.ACK)
             ack = protocol.ack(session_id, self._now_ms(), command.id, result)
             self._answer(session_id, Outgoing.ACK, ack, _order_of(result), result)
+        finally:
+            self._writer.running = ""
         return None
 
     def refuse(self, command: Command, fault: SyncError) -> None:

@@ -39,9 +39,10 @@ class Writer:
     Its connection calls `flush` when the socket has room again, and is woken when it has something to do: a message
     began to wait for room, the hub has to be asked, or the client's messages may be read again. sent: number of
     messages sent. The first one is the session's position: nothing that the client has sent is answered before it.
+    running: the request id of the client's command that runs now, or ''.
     """
 
-    __slots__ = ("_connection", "_queue", "_socket", "_urgent", "sent")
+    __slots__ = ("_connection", "_queue", "_socket", "_urgent", "running", "sent")
 
     def __init__(self, socket: FrameSocket, connection: Woken, session_id: str, known: Order, *, patches: bool) -> None:
         self._socket = socket
@@ -51,6 +52,7 @@ class Writer:
         if not session_id:
             self._queue = RoundRobin({}, "", patches=patches)
         self._urgent: Sequence[tuple[Outgoing, bytes]] = ()
+        self.running = ""
         self.sent = 0
 
     @property
@@ -122,9 +124,16 @@ class Writer:
         return None if queue is None else queue.restart(known)
 
     def offer(self, update: SessionUpdate) -> None:
-        """Send the client an update."""
+        """Send the client an update.
+
+        That of the client's own command usually arrives just before the store's reply, which the answer follows: then
+        both are sent together.
+        """
         # The usual case, which has to be fast: there may be thousands of clients.
         kind = None if self._urgent else self._queue.direct_kind(update)
+        if kind and self.running and update.request_id == self.running:
+            self._queue.put(update)
+            return
         if kind and self._try_write(update.frame(kind)):
             self._queue.mark_sent(update)
             self.sent += 1
