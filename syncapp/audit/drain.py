@@ -32,7 +32,7 @@ def collect_rarely() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The result of a drain: how many entries it moved, and whether its time was up before the bucket was empty."""
+    """The result of a drain: how many entries it moved, and whether its time was up, so that there may be more."""
 
     moved: int
     more: bool
@@ -65,7 +65,7 @@ class Drain:
         self._moved = 0
 
     def run(self, bucket: int, *, at_most_s: float = float("inf")) -> Drained:
-        """Move batches until the bucket is empty, or for `at_most_s`.
+        """Move batches until a read has emptied the bucket, or for `at_most_s`.
 
         Moves nothing if another thread is draining the bucket; that thread then looks again. Raises what redis and
         psycopg2 raise; entries that have not been acknowledged are read again.
@@ -76,9 +76,9 @@ class Drain:
                 for read in (self._outbox.read_pending, self._outbox.read_new):
                     while not more and (count := self._move(bucket, read)):
                         moved += count
+                        more = self._clock() >= end
                         if count < min(self._batch, READ_AT_ONCE):
                             break
-                        more = self._clock() >= end
             finally:
                 again = self._leave(bucket)
             if not again:

@@ -23,6 +23,7 @@ from syncapp.store.connection_pool import packed, pool_of
 from syncapp.store.keys import AUDIT_GROUP, Keyspace
 from syncapp.store.replication import Replication
 
+_LOOK_S = 10.0
 READ_AT_ONCE = 100
 """A read of fewer entries than this and than asked for has emptied the stream."""
 _READ_BYTES = 4_194_304
@@ -59,11 +60,11 @@ class OutboxBacklog:
 class Outbox:
     """Reads the streams as one reader of their consumer group. Only one thread at a time may read a bucket.
 
-    claim_idle_s: an entry that another reader has not acknowledged for this long is taken over; it is looked for three
-    times in this time. The first read of a bucket takes over all entries, because they may be this reader's own, from
-    before it was killed. If another reader still works on them, both store the same entries, which does no harm.
-    replication: entries are returned only when the required replicas have them, by default none: otherwise a failover
-    might lose commits that are already stored.
+    claim_idle_s: an entry that another reader has not acknowledged for this long is taken over. Such entries are looked
+    for every 10 s, or after a third of `claim_idle_s` if that is shorter. The first read of a bucket takes over all
+    entries, because they may be this reader's own, from before it was killed. If another reader still works on them,
+    both store the same entries, which does no harm. replication: entries are returned only when the required replicas
+    have them, by default none: otherwise a failover might lose commits that are already stored.
     """
 
     def __init__(
@@ -135,6 +136,8 @@ class Outbox:
         if len(entries) < count:  # these are all
             self._taken_over.add(bucket)
             self._unacknowledged[bucket], self._looked_s[bucket] = {each.stream_id for each in entries}, began_s
+        else:
+            self._unacknowledged.pop(bucket, None)
         return entries
 
     def read_new(self, bucket: int, count: int) -> list[OutboxEntry]:
@@ -233,7 +236,7 @@ class Outbox:
         """Return whether entries may have been read and not acknowledged, by this reader or by one that has died."""
         if self._unacknowledged.get(bucket, True):
             return True
-        return (self._clock() - self._looked_s[bucket]) * 3000 >= self._claim_idle_ms
+        return self._clock() - self._looked_s[bucket] >= min(_LOOK_S, self._claim_idle_ms / 3000)
 
     def _with_group(self, bucket: int, command: Callable[[], Any]) -> Any:
         """Run a command; if the consumer group is missing, as after a flush, create it at the start of the stream."""

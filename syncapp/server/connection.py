@@ -1,7 +1,8 @@
 """One WebSocket: reads the client's messages, and sends it answers and updates, in order and bounded in size.
 
 The loop runs `step` when there is something to do; between two steps, a connection is nothing but these objects.
-Commands run outside of the steps. An update is written as soon as it arrives, if the socket has room.
+Commands run outside of the steps. An update is written as soon as it arrives, if the socket has room; that of the
+client's own command with its answer.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ from redis.exceptions import MaxConnectionsError, RedisError
 from syncapp.config import Settings
 from syncapp.store.connection_pool import ConnectionPool, packed, pool_of
 
+# PERSIST first: a user without the right to it must not leave the key with a lifetime.
 _MARK = """#!lua flags=allow-oom
+redis.call('PERSIST', KEYS[1])
 if redis.call('PEXPIRE', KEYS[1], 3600000) == 1 then
   return redis.call('PERSIST', KEYS[1])
 end

@@ -17,6 +17,7 @@ from syncapp.dev.ports import free_port
 from syncapp.postgres.database import Database
 from syncapp.store.client import connect
 from tests.support.outboxes import KEYS, commit_events, count_rows, entries_left
+from tests.support.step_clock import StepClock
 from tests.support.store import make_settings
 from tests.support.types import Db
 
@@ -64,6 +65,28 @@ def test_a_drain_ends_when_its_time_is_up(
     drain = Drain(outbox, audit, batch=5)
     assert drain.run(bucket, at_most_s=0) == Drained(5, more=True)
     assert drain.run(bucket) == Drained(17, more=False)
+
+
+class AskedLog:
+    """A fake audit log: each transaction takes a second, and meanwhile another event comes and a drain is requested."""
+
+    def __init__(self, redis: redis_py.Redis) -> None:
+        self.clock = StepClock()
+        self._redis = redis
+        self.drain: Drain
+
+    def store(self, entries: list[OutboxEntry]) -> Stored:
+        self.clock.now_s += 1
+        self._redis.xadd(KEYS.outbox(3), {"message": "1"})
+        assert self.drain.run(3) == Drained(0, more=False)
+        return Stored(len(entries))
+
+
+def test_a_drain_ends_in_time_however_often_others_ask(outbox: Outbox, redis: redis_py.Redis) -> None:
+    log = AskedLog(redis)
+    log.drain = Drain(outbox, log, batch=1000, clock=log.clock)  # type: ignore[arg-type]  # it only uses `store`
+    redis.xadd(KEYS.outbox(3), {"message": "1"})
+    assert log.drain.run(3, at_most_s=5) == Drained(5, more=True)
 
 
 class SlowLog:

@@ -216,6 +216,18 @@ def test_a_command_is_one_call_of_the_store(
     assert stats["cmdstat_fcall"]["calls"] - 50 < 10  # the sweeper's, if any
 
 
+def test_an_update_and_the_answer_to_its_command_arrive_together(apis: list[RestClient]) -> None:
+    together = 0
+    with RawWebSocket(apis[0].url, apis[0].running()) as raw:
+        assert [raw.message()["type"] for _ in range(2)] == ["CONNECTED", "STATE_SYNC"]
+        for number in range(20):
+            raw.send({"type": "COMMAND", "id": number, "command": "switch", "args": {}})
+            assert raw.message()["type"] == "STATE_UPDATE"
+            together += raw.has_received
+            assert raw.message()["id"] == number
+    assert together > 10  # an answer that has waited for its update for 2 s goes without it
+
+
 def test_a_ping_is_answered_while_the_store_is_silent(
     apis: list[RestClient], open_websocket: OpenWebSocket, valkey: Valkey
 ) -> None:

@@ -106,6 +106,11 @@ class RawWebSocket:
             self.socket.shutdown(socket.SHUT_RDWR)  # a thread may be reading
         self.socket.close()
 
+    @property
+    def has_received(self) -> bool:
+        """Whether more has come with what was read last."""
+        return bool(self._buffer)
+
     def send(self, payload: bytes | str | dict[str, Any], opcode: int = TEXT) -> None:
         if isinstance(payload, dict):
             payload = orjson.dumps(payload)
