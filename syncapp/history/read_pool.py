@@ -10,10 +10,8 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import orjson
 import psycopg2
@@ -23,7 +21,7 @@ from syncapp.errors import AuditUnavailable, one_line
 from syncapp.postgres.database import Connection, Cursor, connect
 from syncapp.postgres.failures import CONNECTION_ERRORS, Failure, FailureLog, failure_of
 from syncapp.postgres.idle_connections import IDLE_S, IdleCloser
-from syncapp.postgres.native_probe import native_threads
+from syncapp.postgres.native_threads import NativeThreads
 
 _CONNECT_TIMEOUT_S = 2
 _MAX_WAITING_PER_CONNECTION = 8
@@ -42,7 +40,7 @@ class ReadPool:
         self._url = database_url
         self._connections = connections
         self._timeout_s = timeout_s
-        self._executor: Executor | None = None
+        self._threads: NativeThreads | None = None
         self._waiting = 0
         # Native threads and greenlets both use these. Deques need no lock, and gevent's locks cannot serve both.
         self._permits: deque[None] = deque([None] * connections)
@@ -64,20 +62,19 @@ class ReadPool:
         end_s = time.monotonic() + self._timeout_s
         self._waiting += 1
         try:
-            # Done here, because submitting to gevent's executor may block without a limit until a thread is free.
             self._wait_for_permit(end_s)
         finally:
             self._waiting -= 1
-        self._executor = self._executor or native_threads(self._connections)
-        self._closer.start()
+        self._threads = self._threads or NativeThreads(self._connections)
         try:
-            future = self._executor.submit(self._run, query)
+            self._closer.start()
+            call = self._threads.submit(partial(self._with_connection, query), partial(self._permits.append, None))
         except BaseException:
             self._permits.append(None)
             raise
         try:
-            result = future.result(max(0.0, end_s - time.monotonic()))()
-        except (FutureTimeoutError, psycopg2.errors.QueryCanceled):
+            result = call.result(max(0.0, end_s - time.monotonic()))
+        except (TimeoutError, psycopg2.errors.QueryCanceled):
             raise _unavailable(f"no answer within {self._timeout_s:g} s") from None
         except psycopg2.errors.ReadOnlySqlTransaction:
             raise  # the query is wrong, not the server
@@ -117,7 +114,7 @@ class ReadPool:
                 self._permits.append(None)
 
     def _wait_for_permit(self, end_s: float) -> None:
-        """Take a permit. Polls every 5 ms, because a native thread that returns a permit cannot wake a greenlet."""
+        """Take a permit. Polls every 5 ms: a native thread may return one, and cannot wake a greenlet."""
         while True:
             with contextlib.suppress(IndexError):
                 return self._permits.pop()
@@ -126,17 +123,6 @@ class ReadPool:
             time.sleep(_POLL_S)
 
     # The following methods run in a native thread.
-
-    def _run(self, query: Callable[[Cursor], _T]) -> Callable[[], _T]:
-        """Return a function that returns the result or raises; gevent prints exceptions that leave its threads."""
-        try:
-            result = self._with_connection(query)
-        except Exception as error:  # noqa: BLE001  # the caller gets it
-            return partial(_raise, error)
-        else:
-            return lambda: result
-        finally:
-            self._permits.append(None)
 
     def _with_connection(self, query: Callable[[Cursor], _T]) -> _T:
         with contextlib.suppress(IndexError):
@@ -173,10 +159,6 @@ class ReadPool:
         for register in (extras.register_default_json, extras.register_default_jsonb):
             register(connection, loads=orjson.loads)
         return connection
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
 
 
 def _unavailable(reason: str) -> AuditUnavailable:

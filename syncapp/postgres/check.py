@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import cache
 
 from syncapp.errors import one_line
@@ -35,7 +34,7 @@ def check(database_url: str, timeout_s: float = 1.5) -> Failure | None:
     probe, failures = _probe(database_url)
     try:
         failure, text = probe.answer(timeout_s)
-    except FutureTimeoutError:
+    except TimeoutError:
         failure, text = Failure.of("slow"), f"no answer within {timeout_s:g} s"
     failures.note(failure, text)
     return failure

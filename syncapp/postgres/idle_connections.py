@@ -30,14 +30,19 @@ class IdleCloser:
 
     def start(self) -> None:
         """Start the thread unless it runs. Call it before each use, because a thread does not survive a fork."""
-        if self._thread is not None and self._thread.is_alive():
-            return
-        with self._starting:
-            if self._thread is None or not self._thread.is_alive():
+        if self._is_running() or not self._starting.acquire(blocking=False):
+            return  # or somebody else is starting it, which need not be waited for
+        try:
+            if not self._is_running():
                 thread = threading.Thread(target=_run, args=[self._method], name="idle", daemon=True)
                 with contextlib.suppress(RuntimeError):  # the thread could not be started; the next use tries again
                     thread.start()
                     self._thread = thread
+        finally:
+            self._starting.release()
+
+    def _is_running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
 
 def _run(method: weakref.WeakMethod[Callable[[], None]]) -> None:
