@@ -54,6 +54,7 @@ export function showPast(game, timeline) {
     const to = end()
     if (slider.disabled || to === null) return
     chosen = ms >= to ? null : Math.max(Number(slider.min), Math.round(ms))
+    slider.max = to // it may be up to a second old, and would shorten the value
     slider.value = chosen ?? to
     clearTimeout(timer)
     stopAsking.abort()
