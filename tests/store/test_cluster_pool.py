@@ -39,6 +39,13 @@ def client(valkey_cluster: ValkeyCluster) -> Iterator[redis_py.Redis]:
 
 
 @pytest.fixture
+def patient(valkey_cluster: ValkeyCluster) -> Iterator[redis_py.Redis]:
+    """A client that waits for slow nodes."""
+    with connect(make_settings(valkey_cluster.url, redis_timeout_s=60.0)) as client:
+        yield client
+
+
+@pytest.fixture
 def store(valkey_cluster: ValkeyCluster, client: redis_py.Redis) -> SessionStore:
     return SessionStore(client, make_settings(valkey_cluster.url, sync_buckets=64, redis_timeout_s=5.0))
 
@@ -171,12 +178,12 @@ def test_a_slot_on_its_way_in_the_classic_manner_is_waited_for(
 
 
 def test_a_delayed_command_is_confirmed_by_the_replicas_of_the_node_that_runs_it(
-    client: redis_py.Redis, valkey_cluster: ValkeyCluster, monkeypatch: pytest.MonkeyPatch
+    patient: redis_py.Redis, valkey_cluster: ValkeyCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mark has no other key to wait for, so that it could go ahead of its command to the new node of a slot."""
     slot = key_slot(b"tag")
     home, other = home_of_slot(valkey_cluster, slot)
-    client.set("{tag}here", "1")
+    patient.set("{tag}here", "1")
     other.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", home.id)
     home.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", other.id)
     sent: list[tuple[str, tuple[bytes, ...]]] = []
@@ -196,7 +203,7 @@ def test_a_delayed_command_is_confirmed_by_the_replicas_of_the_node_that_runs_it
     later.start()
     monkeypatch.setattr(ConnectionPool, "call", recorded)
     script = packed("EVAL", "return redis.call('INCR', KEYS[1])", 2, "{tag}here", "{tag}there")
-    replies, replicas = Replication(client, 1, timeout_s=2).call(script, mark="{tag}mark")
+    replies, replicas = Replication(patient, 1, timeout_s=60).call(script, mark="{tag}mark")
     later.join()
     assert (replies, replicas) == ([2], 1)
     name, commands = sent[-1]
@@ -207,25 +214,25 @@ def test_a_delayed_command_is_confirmed_by_the_replicas_of_the_node_that_runs_it
 
 
 def test_a_confirmed_command_that_follows_its_slot_stops_no_move(
-    client: redis_py.Redis, valkey_cluster: ValkeyCluster
+    patient: redis_py.Redis, valkey_cluster: ValkeyCluster
 ) -> None:
     """The new node runs its mark as well, while the old one still has the mark's key."""
     slot = key_slot(b"tag")
     home, other = home_of_slot(valkey_cluster, slot)
-    client.xadd("{tag}outbox", {"message": "1"})
-    client.set("{tag}session", "1")
+    patient.xadd("{tag}outbox", {"message": "1"})
+    patient.set("{tag}session", "1")
     other.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", home.id)
     home.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", other.id)
     home.ask("MIGRATE", "127.0.0.1", other.port, "{tag}session", 0, 5000)
-    replication = Replication(client, 1, timeout_s=60)
+    replication = Replication(patient, 1, timeout_s=60)
     assert replication.call(packed("INCR", "{tag}session"), mark="{tag}outbox") == ([2], 1)
     assert other.ask("CLUSTER", "GETKEYSINSLOT", slot, 100) == ["{tag}session"]
     assert home.ask("MIGRATE", "127.0.0.1", other.port, "{tag}outbox", 0, 5000) == "OK"
     for node in (other, home):
         node.ask("CLUSTER", "SETSLOT", slot, "NODE", other.id)
     assert replication.call(packed("INCR", "{tag}session"), mark="{tag}outbox") == ([3], 1)
-    assert client.ttl("{tag}outbox") == -1
-    assert client.xlen("{tag}outbox") == 1
+    assert patient.ttl("{tag}outbox") == -1
+    assert patient.xlen("{tag}outbox") == 1
     valkey_cluster.migrate_slots(slot, slot, other, home)
 
 
